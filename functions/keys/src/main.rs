@@ -1,0 +1,7 @@
+//! The Lambda function `keys`.
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_http::Error> {
+    shared::telemetry::init();
+    lambda_http::run(keys::router(shared::App::from_env().await?)).await
+}

@@ -1,0 +1,266 @@
+//! The library API's objects, field by field. Times are never empty strings, ids are 24 digits, numbers are whole.
+
+use serde::Serialize;
+use shared::domain::sif::SifFacts;
+use shared::domain::time::NEVER;
+use shared::domain::{Time, UserName, Visibility};
+use shared::service::browse::EntityView;
+use shared::service::search::Results;
+use shared::store::rows;
+use std::collections::BTreeMap;
+
+/// What every object has.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Common {
+    deleted: bool,
+    created_by: String,
+    created_at: String,
+    updated_at: String,
+    deleted_at: &'static str,
+    owner: String,
+    custom_data: &'static str,
+}
+
+fn common(created: Time, by: Option<&UserName>) -> Common {
+    let by = by.map(ToString::to_string).unwrap_or_default();
+    let at = created.to_string();
+    Common {
+        deleted: false,
+        created_by: by.clone(),
+        created_at: at.clone(),
+        updated_at: at,
+        deleted_at: NEVER,
+        owner: by,
+        custom_data: "",
+    }
+}
+
+/// An entity.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entity {
+    #[serde(flatten)]
+    common: Common,
+    id: String,
+    name: String,
+    description: String,
+    collections: Vec<String>,
+    size: u64,
+    quota: u64,
+    default_private: bool,
+}
+
+/// An entity with the numbers of its account.
+pub fn entity(view: &EntityView) -> Entity {
+    let quota = view.account.quota;
+    Entity { size: quota.used(), quota: quota.limit, ..new_entity(&view.entity) }
+}
+
+/// An entity without its numbers.
+pub fn new_entity(row: &rows::Entity) -> Entity {
+    Entity {
+        common: common(row.created, row.created_by.as_ref()),
+        id: row.id.to_string(),
+        name: row.name.to_string(),
+        description: row.description.clone(),
+        collections: Vec::new(),
+        size: 0,
+        quota: 0,
+        default_private: row.default_private,
+    }
+}
+
+/// A collection.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Collection {
+    #[serde(flatten)]
+    common: Common,
+    id: String,
+    name: String,
+    description: String,
+    entity: String,
+    containers: Vec<String>,
+    size: u64,
+    private: bool,
+    entity_name: String,
+}
+
+/// A collection.
+pub fn collection(row: &rows::Collection) -> Collection {
+    Collection {
+        common: common(row.created, row.created_by.as_ref()),
+        id: row.id.to_string(),
+        name: row.name.to_string(),
+        description: row.description.clone(),
+        entity: row.entity_id.to_string(),
+        containers: Vec::new(),
+        size: 0,
+        private: row.private,
+        entity_name: row.entity.to_string(),
+    }
+}
+
+/// A container.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Container {
+    #[serde(flatten)]
+    common: Common,
+    id: String,
+    name: String,
+    description: String,
+    full_description: &'static str,
+    collection: String,
+    images: Vec<String>,
+    image_tags: BTreeMap<String, String>,
+    arch_tags: BTreeMap<String, BTreeMap<String, String>>,
+    size: u64,
+    download_count: u64,
+    stars: u64,
+    private: bool,
+    read_only: bool,
+    entity: String,
+    entity_name: String,
+    collection_name: String,
+}
+
+/// A container with its images; lists of containers go without.
+pub fn container(row: &rows::Container, images: &[rows::Image]) -> Container {
+    let mut arch_tags: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    let mut image_tags = BTreeMap::new();
+    for image in images {
+        let arch = image.content.as_ref().map(|content| content.arch.clone()).unwrap_or_default();
+        for tag in &image.tags {
+            arch_tags.entry(arch.clone()).or_default().insert(tag.to_string(), image.id.to_string());
+            image_tags.insert(tag.to_string(), image.id.to_string());
+        }
+    }
+    let (collection_name, name) = names(row);
+    Container {
+        common: common(row.created, row.created_by.as_ref()),
+        id: row.id.to_string(),
+        name,
+        description: row.description.clone(),
+        full_description: "",
+        collection: row.collection_id.to_string(),
+        images: images.iter().map(|image| image.id.to_string()).collect(),
+        image_tags,
+        arch_tags,
+        size: images.iter().filter_map(|image| image.content.as_ref()).map(|content| content.size).sum(),
+        download_count: 0,
+        stars: 0,
+        private: row.visibility == Visibility::Private,
+        read_only: row.read_only,
+        entity: row.entity_id.to_string(),
+        entity_name: row.repository.entity().to_string(),
+        collection_name,
+    }
+}
+
+/// The names of collection and container. A repository that is no library container shows its whole path as the name.
+fn names(row: &rows::Container) -> (String, String) {
+    row.repository.as_container().map_or_else(
+        || (String::new(), row.repository.rest().to_owned()),
+        |(collection, container)| (collection.to_string(), container.to_string()),
+    )
+}
+
+/// An image.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Image {
+    #[serde(flatten)]
+    common: Common,
+    id: String,
+    hash: String,
+    description: String,
+    container: String,
+    size: u64,
+    uploaded: bool,
+    signed: bool,
+    arch: String,
+    fingerprints: Vec<String>,
+    encrypted: bool,
+    entity: String,
+    entity_name: String,
+    collection: String,
+    collection_name: String,
+    container_name: String,
+    tags: Vec<String>,
+    container_description: String,
+    container_stars: u64,
+    container_downloads: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+    /// What was read in the image, for who asks with `?details`: definition file, labels, partitions. Ours alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<SifFacts>,
+}
+
+/// An image of a container.
+pub fn image(container: &rows::Container, row: &rows::Image) -> Image {
+    let content = row.content.as_ref();
+    let (collection_name, container_name) = names(container);
+    Image {
+        common: common(row.created, row.created_by.as_ref()),
+        id: row.id.to_string(),
+        hash: row.hash.library(),
+        description: row.description.clone(),
+        container: row.parents.container.to_string(),
+        size: content.map_or(0, |content| content.size),
+        uploaded: content.is_some(),
+        signed: content.is_some_and(|content| content.signed),
+        arch: content.map(|content| content.arch.clone()).unwrap_or_default(),
+        fingerprints: content.map(|content| content.fingerprints.clone()).unwrap_or_default(),
+        encrypted: content.is_some_and(|content| content.encrypted),
+        entity: row.parents.entity.to_string(),
+        entity_name: row.repository.entity().to_string(),
+        collection: row.parents.collection.to_string(),
+        collection_name,
+        container_name,
+        tags: row.tags.iter().map(ToString::to_string).collect(),
+        container_description: container.description.clone(),
+        container_stars: 0,
+        container_downloads: 0,
+        labels: row.labels.clone(),
+        details: None,
+    }
+}
+
+/// Tags as clients with architectures see them: architecture → tag → image.
+pub fn tags_v2(tags: &[rows::Tag]) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut map: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for tag in tags {
+        for (arch, image) in &tag.images {
+            map.entry(arch.clone()).or_default().insert(tag.name.to_string(), image.id.to_string());
+        }
+    }
+    map
+}
+
+/// Tags as clients without architectures see them: tag → the image set last.
+pub fn tags_v1(tags: &[rows::Tag]) -> BTreeMap<String, String> {
+    let last = |tag: &rows::Tag| tag.images.get(&tag.last).or_else(|| tag.images.values().next()).map(|image| image.id);
+    tags.iter().filter_map(|tag| Some((tag.name.to_string(), last(tag)?.to_string()))).collect()
+}
+
+/// What a search found.
+#[derive(Debug, Serialize)]
+pub struct Found {
+    entity: Vec<Entity>,
+    collection: Vec<Collection>,
+    container: Vec<Container>,
+    image: Vec<Image>,
+}
+
+/// What a search found.
+pub fn results(found: &Results) -> Found {
+    Found {
+        entity: found.entities.iter().map(new_entity).collect(),
+        collection: found.collections.iter().map(collection).collect(),
+        container: found.containers.iter().map(|(row, images)| container(row, images)).collect(),
+        image: found.images.iter().map(|(row, one)| image(row, one)).collect(),
+    }
+}

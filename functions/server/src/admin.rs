@@ -1,0 +1,290 @@
+//! `stackroom admin`: a client of the API of a running library.
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
+
+/// Administer a running library.
+#[derive(Args)]
+pub(crate) struct Admin {
+    /// The library.
+    #[arg(long, env = "STACKROOM_URL", default_value = "http://127.0.0.1:8080", global = true)]
+    url: String,
+    /// The data folder of a library on this machine, whose admin.token is used unless STACKROOM_TOKEN is set.
+    #[arg(long, env = "STACKROOM_DATA", default_value = "data", global = true)]
+    data: PathBuf,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// People.
+    #[command(subcommand)]
+    User(User),
+    /// Make a token for a user and print it, alone, on standard output. It is shown only now.
+    Token {
+        /// The user.
+        user: String,
+        /// What the user calls it.
+        #[arg(long)]
+        name: String,
+        /// When it ends, like 12h, 30d or 52w; without this, never.
+        #[arg(long, value_parser = seconds)]
+        expires: Option<u64>,
+        /// What it may be used for: rights (pull, push, delete, admin) and a place, like `pull,push@acme/tools/bb`.
+        #[arg(long)]
+        scope: Option<String>,
+    },
+    /// List a user's tokens.
+    Tokens {
+        /// The user.
+        user: String,
+    },
+    /// Revoke a token at once.
+    Revoke {
+        /// The user.
+        user: String,
+        /// The token's id, as `tokens` prints it.
+        id: String,
+    },
+    /// Collect what abandoned uploads and deleted images left over.
+    Sweep {
+        /// Collect everything at once, however young. Only while nobody pushes or pulls.
+        #[arg(long)]
+        now: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum User {
+    /// Add a user, with an entity of the same name.
+    Add {
+        /// The name.
+        name: String,
+        /// Make them a site administrator.
+        #[arg(long)]
+        admin: bool,
+        /// The most that their entity may hold, like 500MiB or 10GiB; 0 for unlimited.
+        #[arg(long, value_parser = bytes)]
+        quota: Option<u64>,
+        /// Read a password from standard input. Without one they can only use tokens.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// List users with what they use.
+    List,
+    /// Set a user's password, read from standard input.
+    Passwd {
+        /// The name.
+        name: String,
+    },
+    /// Set the most that a user's entity may hold.
+    Quota {
+        /// The name.
+        name: String,
+        /// Like 500MiB or 10GiB; 0 for unlimited.
+        #[arg(value_parser = bytes)]
+        limit: u64,
+    },
+    /// Take all permissions from a user, tokens included.
+    Disable {
+        /// The name.
+        name: String,
+    },
+    /// Give them back.
+    Enable {
+        /// The name.
+        name: String,
+    },
+}
+
+/// Reads a number of bytes with a unit of 1024.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..).unwrap_or_default() {
+        "" | "B" => 1u64,
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        "T" | "TiB" => 1 << 40,
+        unit => return Err(format!("`{unit}` is not a unit, use KiB, MiB, GiB or TiB")),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| format!("`{digits}` is not a whole number"))?;
+    number.checked_mul(unit).ok_or_else(|| "that is too much".to_owned())
+}
+
+/// Reads a span of time with a unit.
+fn seconds(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..).unwrap_or_default() {
+        "s" => 1u64,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        "w" => 7 * 24 * 3600,
+        _ => return Err("write a number and s, m, h, d or w, like 30d".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("`{digits}` is not a whole number"))?;
+    number.checked_mul(unit).filter(|seconds| *seconds > 0).ok_or_else(|| "that is no span of time".to_owned())
+}
+
+/// Writes a number of bytes for people.
+fn human(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.iter().find(|(_, size)| bytes >= *size) {
+        Some((unit, size)) => {
+            let tenths = bytes.saturating_mul(10) / size;
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
+fn password() -> anyhow::Result<String> {
+    if std::io::stdin().is_terminal() {
+        bail!("give the password on standard input, like: printf %s \"$PASSWORD\" | stackroom admin …");
+    }
+    let mut text = String::new();
+    std::io::stdin().take(4096).read_to_string(&mut text).context("can't read the password")?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+impl Admin {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        match &self.command {
+            Command::User(user) => self.user(user).await,
+            Command::Token { user, name, expires, scope } => {
+                let body = json!({ "name": name, "expires_in": expires, "scope": scope });
+                let made = self.call(Method::POST, &["users", user, "tokens"], Some(body)).await?;
+                print(made.get("token").and_then(Value::as_str).unwrap_or_default())
+            }
+            Command::Tokens { user } => {
+                let tokens = self.call(Method::GET, &["users", user, "tokens"], None).await?;
+                self.table(&tokens, &["id", "name", "scope", "created", "expires"])
+            }
+            Command::Revoke { user, id } => {
+                self.call(Method::DELETE, &["users", user, "tokens", id], None).await.map(drop)
+            }
+            Command::Sweep { now } => {
+                let swept = self.call(Method::POST, &["sweep"], Some(json!({ "now": now }))).await?;
+                print(&serde_json::to_string_pretty(&swept)?)
+            }
+        }
+    }
+
+    async fn user(&self, user: &User) -> anyhow::Result<()> {
+        match user {
+            User::Add { name, admin, quota, password_stdin } => {
+                let password = if *password_stdin { Some(password()?) } else { None };
+                let body = json!({ "name": name, "admin": admin, "quota": quota, "password": password });
+                self.call(Method::POST, &["users"], Some(body)).await.map(drop)
+            }
+            User::List => {
+                let users = self.call(Method::GET, &["users"], None).await?;
+                self.table(&users, &["name", "admin", "disabled", "used", "reserved", "limit"])
+            }
+            User::Passwd { name } => {
+                let body = json!({ "password": password()? });
+                self.call(Method::PUT, &["users", name, "password"], Some(body)).await.map(drop)
+            }
+            User::Quota { name, limit } => {
+                let body = json!({ "limit": limit });
+                self.call(Method::PUT, &["entities", name, "quota"], Some(body)).await.map(drop)
+            }
+            User::Disable { name } => self.disabled(name, true).await,
+            User::Enable { name } => self.disabled(name, false).await,
+        }
+    }
+
+    async fn disabled(&self, name: &str, disabled: bool) -> anyhow::Result<()> {
+        let body = json!({ "disabled": disabled });
+        self.call(Method::PUT, &["users", name, "disabled"], Some(body)).await.map(drop)
+    }
+
+    fn token(&self) -> anyhow::Result<String> {
+        if let Ok(token) = std::env::var("STACKROOM_TOKEN") {
+            return Ok(token);
+        }
+        let file = self.data.join("admin.token");
+        std::fs::read_to_string(&file).with_context(|| {
+            format!("no STACKROOM_TOKEN is set, and {} can't be read; run this where the library runs, or set both STACKROOM_URL and STACKROOM_TOKEN", file.display())
+        })
+    }
+
+    async fn call(&self, method: Method, path: &[&str], body: Option<Value>) -> anyhow::Result<Value> {
+        let mut url = reqwest::Url::parse(&self.url).with_context(|| format!("`{}` is not a URL", self.url))?;
+        url.path_segments_mut()
+            .map_err(|()| anyhow::anyhow!("`{}` is not the URL of a library", self.url))?
+            .pop_if_empty()
+            .push("api")
+            .extend(path);
+        let mut request = reqwest::Client::new().request(method, url).bearer_auth(self.token()?.trim());
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer =
+            request.send().await.with_context(|| format!("can't reach {}, is the library running?", self.url))?;
+        let status = answer.status();
+        let body: Value = answer
+            .json()
+            .await
+            .with_context(|| format!("{} answered {status}, and not as Stackroom does", self.url))?;
+        if status.is_success() {
+            return Ok(body.get("data").cloned().unwrap_or_default());
+        }
+        let message = body.pointer("/error/message").and_then(Value::as_str).unwrap_or("no reason given");
+        bail!("{message} ({status})")
+    }
+
+    /// Prints rows for people, or as JSON.
+    fn table(&self, rows: &Value, columns: &[&str]) -> anyhow::Result<()> {
+        if self.json {
+            return print(&serde_json::to_string_pretty(rows)?);
+        }
+        let cell = |row: &Value, column: &str| match (row.get(column), column) {
+            (Some(Value::Number(_)), "limit") if row[column] == 0 => "unlimited".to_owned(),
+            (Some(Value::Number(number)), _) => number.as_u64().map(human).unwrap_or_default(),
+            (Some(Value::String(text)), _) => text.clone(),
+            (Some(Value::Bool(true)), _) => "yes".to_owned(),
+            _ => "-".to_owned(),
+        };
+        let mut lines = vec![columns.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>()];
+        for row in rows.as_array().into_iter().flatten() {
+            lines.push(columns.iter().map(|column| cell(row, column)).collect());
+        }
+        let widths: Vec<usize> = (0..columns.len())
+            .map(|at| lines.iter().filter_map(|line| line.get(at)).map(|text| text.chars().count()).max().unwrap_or(0))
+            .collect();
+        for line in lines {
+            let cells = line.iter().zip(&widths).map(|(text, width)| format!("{text:width$}"));
+            print(cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("can't write to standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_spans_are_read_with_their_units() {
+        assert_eq!(bytes("10GiB"), Ok(10 << 30));
+        assert_eq!(bytes("0"), Ok(0));
+        assert!(bytes("10GB").is_err() && bytes("x").is_err() && bytes("99999999TiB").is_err());
+        assert_eq!(seconds("30d"), Ok(30 * 86_400));
+        assert!(seconds("30").is_err() && seconds("0d").is_err());
+        assert_eq!(human(1536), "1.5 KiB");
+    }
+}

@@ -1,0 +1,5 @@
+//! Stackroom in one process: every function's router behind one listener, on the embedded store or on AWS's.
+
+pub mod local;
+pub mod routes;
+pub mod serve;

@@ -1,0 +1,147 @@
+//! The embedded store in a folder: the table, the objects, the keys.
+//!
+//! | file | what |
+//! |---|---|
+//! | `lock` | held by the process that serves the folder |
+//! | `table.sqlite` | the table |
+//! | `objects.sqlite` | what the object files mean |
+//! | `objects/` | the object files; may be a link to another file system, NFS too |
+//! | `keys` | the keys that sign tokens |
+//! | `objects.key` | the key that signs presigned URLs |
+//! | `admin.token` | the operator's token |
+
+use anyhow::{Context, bail};
+use aws_sdk_s3::config::{
+    BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+};
+use secrecy::SecretString;
+use shared::app::{App, Parts};
+use shared::auth::Keys;
+use shared::config::Config;
+use shared::store::{Objects, Table};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The bucket, and so the first part of the path of every presigned URL.
+pub const BUCKET: &str = "objects";
+const REGION: &str = "local";
+const KEY_ID: &str = "stackroom";
+
+/// An installation in a folder.
+#[derive(Debug)]
+pub struct Local {
+    /// The installation.
+    pub app: App,
+    /// Its object store.
+    pub objects: embedded::objects::Objects,
+    /// Its table.
+    pub table: embedded::table::Table,
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl Local {
+    /// Opens the installation in `folder`, or makes it.
+    pub async fn open(folder: &Path, config: Config) -> anyhow::Result<Self> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .with_context(|| format!("can't make the data folder {}", folder.display()))?;
+        let lock = File::create(folder.join("lock")).context("can't make the lock file in the data folder")?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                bail!("another process serves {}; stop it first, or use another --data", folder.display())
+            }
+            Err(TryLockError::Error(error)) => return Err(error).context("can't lock the data folder"),
+        }
+        let keys = Keys::parse(&kept(&folder.join("keys"), || Ok(Keys::generate()?))?)?;
+        let secret = kept(&folder.join("objects.key"), || Ok(random_text::<32>()?))?;
+
+        let table = embedded::table::Table::open(&folder.join("table.sqlite"))?;
+        let objects = embedded::objects::Objects::open(embedded::objects::Config {
+            folder: folder.join("objects"),
+            index: folder.join("objects.sqlite"),
+            bucket: BUCKET.to_owned(),
+            region: REGION.to_owned(),
+            access_key_id: KEY_ID.to_owned(),
+            secret_access_key: secret.clone(),
+        })?;
+
+        let credentials = Credentials::new(KEY_ID, secret, None, None, "data folder");
+        let dynamodb = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .credentials_provider(credentials.clone())
+            .endpoint_url("http://table.invalid")
+            .http_client(table.connector())
+            .build();
+        // The endpoint is the public one, since it is signed into the URLs; the connector looks at no host.
+        let s3 = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .credentials_provider(credentials)
+            .endpoint_url(&config.public_url)
+            .force_path_style(true)
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .http_client(objects.connector())
+            .build();
+        let s3 = aws_sdk_s3::Client::from_conf(s3);
+        let app = App::new(Parts {
+            config,
+            table: Table::new(aws_sdk_dynamodb::Client::from_conf(dynamodb), "stackroom".to_owned()),
+            objects: Objects::new(s3.clone(), s3, BUCKET.to_owned()),
+            keys,
+        });
+        app.table.create().await?;
+        Ok(Self { app, objects, table, folder: folder.to_owned(), _lock: lock })
+    }
+
+    /// On an empty installation, makes the first site admin, `admin`, and keeps the operator's token in `admin.token`.
+    /// Returns the password, which is kept nowhere.
+    pub async fn first_admin(&self) -> anyhow::Result<Option<String>> {
+        let password = random_text::<12>()?;
+        let secret = SecretString::from(password.clone());
+        let made = shared::service::admin::bootstrap(&self.app, "admin".parse()?, secret).await?;
+        let Some(token) = made else { return Ok(None) };
+        write_private(&self.admin_token(), secrecy::ExposeSecret::expose_secret(&token))?;
+        Ok(Some(password))
+    }
+
+    /// Where the operator's token is.
+    pub fn admin_token(&self) -> PathBuf {
+        self.folder.join("admin.token")
+    }
+}
+
+/// Random hexadecimal digits from `N` bytes.
+fn random_text<const N: usize>() -> anyhow::Result<String> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The text of a file that is made once and then kept.
+fn kept(path: &Path, make: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<String> {
+    if !path.exists() {
+        write_private(path, &make()?)?;
+    }
+    std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let written = || -> std::io::Result<()> {
+        let temporary = path.with_extension("new");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    written().with_context(|| format!("can't write {}", path.display()))
+}

@@ -1,0 +1,59 @@
+//! The command `stackroom`.
+
+mod admin;
+mod connect;
+
+use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A home for library:// images that is also an OCI registry.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the whole library in one process, on an embedded store.
+    Serve {
+        /// Where to listen.
+        #[arg(long, env = "STACKROOM_LISTEN", default_value = "127.0.0.1:8080")]
+        listen: SocketAddr,
+        /// The folder that holds everything.
+        #[arg(long, env = "STACKROOM_DATA", default_value = "data")]
+        data: PathBuf,
+        /// How clients reach the server; by default http:// and the listening address.
+        #[arg(long, env = "STACKROOM_PUBLIC_URL")]
+        public_url: Option<String>,
+    },
+    /// Administer a running library: users, tokens, quotas, sweeping.
+    Admin(admin::Admin),
+    /// Write a library into the list of remotes of apptainer or singularity, and make it the active one.
+    Connect(connect::Connect),
+}
+
+fn main() -> ExitCode {
+    shared::telemetry::init();
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stackroom: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    match cli.command {
+        Command::Serve { listen, data, public_url } => {
+            runtime.block_on(stackroom::serve::serve(stackroom::serve::Settings { listen, data, public_url }))
+        }
+        Command::Admin(admin) => runtime.block_on(admin.run()),
+        Command::Connect(connect) => connect.run(),
+    }
+}

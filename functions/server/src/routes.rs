@@ -1,0 +1,123 @@
+//! Which request goes to which function: the prefixes of `template.yaml`, as API Gateway would dispatch them.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use http::StatusCode;
+use matchit::Router as Matcher;
+use serde_yaml_ng::Value;
+use shared::App;
+use std::sync::Arc;
+use tower::ServiceExt;
+
+/// The template that a deployment is made of.
+pub const TEMPLATE: &str = include_str!("../../../template.yaml");
+
+/// A prefix of the template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The logical id of the function.
+    pub function: String,
+    /// The path, as API Gateway spells it.
+    pub path: String,
+}
+
+/// The template says something that this server does not understand.
+#[derive(Debug, thiserror::Error)]
+#[error("template.yaml can't be served: {0}")]
+pub struct TemplateError(String);
+
+/// The HTTP routes of a template, in its order.
+pub fn of_template(template: &str) -> Result<Vec<Route>, TemplateError> {
+    let wrong = |what: &str| TemplateError(what.to_owned());
+    let template: Value = serde_yaml_ng::from_str(template).map_err(|error| TemplateError(error.to_string()))?;
+    let resources = template.get("Resources").and_then(Value::as_mapping).ok_or_else(|| wrong("no Resources"))?;
+    let mut routes = Vec::new();
+    for (id, resource) in resources {
+        let events = resource.get("Properties").and_then(|properties| properties.get("Events"));
+        for event in events.and_then(Value::as_mapping).into_iter().flat_map(serde_yaml_ng::Mapping::values) {
+            if event.get("Type").and_then(Value::as_str) != Some("HttpApi") {
+                continue;
+            }
+            let path = event.get("Properties").and_then(|properties| properties.get("Path")).and_then(Value::as_str);
+            let function = id.as_str().ok_or_else(|| wrong("a resource without a name"))?.to_owned();
+            let path = path.ok_or_else(|| TemplateError(format!("an HttpApi event of {function} has no Path")))?;
+            routes.push(Route { function, path: path.to_owned() });
+        }
+    }
+    Ok(routes)
+}
+
+/// The router of the function with a logical id of the template.
+fn function(id: &str, app: &App) -> Result<Router, TemplateError> {
+    Ok(match id {
+        "Discovery" => discovery::router(app.clone()),
+        "Imagefile" => imagefile::router(app.clone()),
+        "Keys" => keys::router(app.clone()),
+        "Library" => library::router(app.clone()),
+        "Tokens" => tokens::router(app.clone()),
+        unknown => return Err(TemplateError(format!("no crate serves the function {unknown}"))),
+    })
+}
+
+/// One router for all functions.
+pub fn router(app: &App) -> Result<Router, TemplateError> {
+    let mut matcher = Matcher::new();
+    let mut routers: Vec<(String, Router)> = Vec::new();
+    for route in of_template(TEMPLATE)? {
+        let index = match routers.iter().position(|(id, _)| *id == route.function) {
+            Some(index) => index,
+            None => {
+                routers.push((route.function.clone(), function(&route.function, app)?));
+                routers.len() - 1
+            }
+        };
+        let path = route.path.replace("{proxy+}", "{*proxy}");
+        matcher.insert(path, index).map_err(|error| TemplateError(format!("{}: {error}", route.path)))?;
+    }
+    let routers: Vec<Router> = routers.into_iter().map(|(_, router)| router).collect();
+    let table = Arc::new((matcher, routers));
+    // Not nested routers: their outer parameters would reach the inner extractors.
+    Ok(Router::new().fallback(move |request: Request| dispatch(Arc::clone(&table), request)))
+}
+
+async fn dispatch(table: Arc<(Matcher<usize>, Vec<Router>)>, mut request: Request) -> Response {
+    *request.uri_mut() = shared::http::normal(request.uri());
+    let (matcher, routers) = &*table;
+    let found = matcher.at(request.uri().path()).ok().and_then(|found| routers.get(*found.value));
+    match found.cloned() {
+        Some(router) => match router.oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        },
+        None => shared::http::library::plain(StatusCode::NOT_FOUND, "not found"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_of_the_template_can_be_matched() {
+        let mut matcher = Matcher::new();
+        let routes = of_template(TEMPLATE).unwrap();
+        assert!(routes.len() > 20);
+        for route in &routes {
+            matcher.insert(route.path.replace("{proxy+}", "{*proxy}"), route.function.clone()).unwrap();
+        }
+        for (path, function) in [
+            ("/v1/images/acme/tools/bb:latest", "Library"),
+            ("/v1/imagefile/acme/tools/bb:latest", "Imagefile"),
+            ("/v2/imagefile/0123/_complete", "Imagefile"),
+            ("/v2/tags/0123", "Library"),
+            ("/v1/entities/", "Library"),
+            ("/acme/api/container/tools/bb", "Imagefile"),
+            ("/api/container/tools/bb", "Imagefile"),
+            ("/api/users/a/tokens", "Tokens"),
+            ("/pks/lookup", "Keys"),
+        ] {
+            assert_eq!(matcher.at(path).unwrap().value, function, "{path}");
+        }
+    }
+}

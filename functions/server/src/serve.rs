@@ -1,0 +1,126 @@
+//! `stackroom serve`: the whole library behind one listener.
+
+use crate::local::{BUCKET, Local};
+use crate::routes;
+use anyhow::Context;
+use axum::Router;
+use axum::extract::Request;
+use axum::serve::ListenerExt;
+use shared::config::Config;
+use shared::service::sweep::{self, Ages};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// What `serve` is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The data folder.
+    pub data: PathBuf,
+    /// How clients reach us, where that is not simply the listening address.
+    pub public_url: Option<String>,
+}
+
+/// How often a server sweeps.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// Object files that nothing names are deleted when they are older than this.
+const LEFTOVERS_AFTER: Duration = Duration::from_secs(3600);
+
+/// Serves until the process is told to stop.
+pub async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("can't listen on {}, is something else listening there?", settings.listen))?;
+    let address = listener.local_addr()?;
+    let public_url = settings.public_url.unwrap_or_else(|| format!("http://{address}"));
+    let config = Config::read(public_url, |name| std::env::var(name).ok())?;
+    let local = Local::open(&settings.data, config).await?;
+    let password = local.first_admin().await?;
+    greet(&local, password.as_deref());
+    let sweeping = tokio::spawn(sweep_always(local.app.clone(), local.objects.clone()));
+    let router = router(&local)?;
+    let served = axum::serve(
+        listener.tap_io(|stream| {
+            // Small answers must not wait for the client's acknowledgement of the last one.
+            let _ = stream.set_nodelay(true);
+        }),
+        router,
+    )
+    .with_graceful_shutdown(stopped())
+    .await;
+    sweeping.abort();
+    Ok(served?)
+}
+
+/// All routes of an installation in a folder: those of the template, and the objects.
+pub fn router(local: &Local) -> anyhow::Result<Router> {
+    let face = local.objects.face();
+    let objects = move |request: Request| {
+        let face = face.clone();
+        async move { face.call(request).await.map(axum::body::Body::new) }
+    };
+    Ok(routes::router(&local.app)?.route(&format!("/{BUCKET}/{{*key}}"), axum::routing::any(objects)))
+}
+
+async fn sweep_always(app: shared::App, objects: embedded::objects::Objects) {
+    let mut every = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        every.tick().await;
+        match sweep::sweep(&app, Ages::safe(&app)).await {
+            Ok(swept) => tracing::info!(swept = %serde_json::json!(swept), "sweep"),
+            Err(error) => tracing::error!(%error, inside = error.inside(), "sweep"),
+        }
+        let objects = objects.clone();
+        let collected = tokio::task::spawn_blocking(move || objects.collect(LEFTOVERS_AFTER)).await;
+        if let Ok(Err(error)) = collected {
+            tracing::error!(%error, "collecting leftover files");
+        }
+    }
+}
+
+async fn stopped() {
+    let interrupted = tokio::signal::ctrl_c();
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = interrupted => {}
+        () = terminated => {}
+    }
+}
+
+/// Says how to connect. To people, so on standard error.
+fn greet(local: &Local, password: Option<&str>) {
+    let url = &local.app.config.public_url;
+    let token = local.admin_token();
+    let mut text = format!("Stackroom serves {url}\n");
+    if let Some(password) = password {
+        text += &format!(
+            "\nThis is a new library. Its administrator is `admin`, with the password {password}\n\
+             which is shown only now. The administrator's token is in {}.\n",
+            token.display()
+        );
+    }
+    text += &format!(
+        "\nTo use it with apptainer or singularity on this machine:\n\n\
+         \x20   stackroom connect {url}            # once: adds the remote `stackroom` and makes it the active one\n\
+         \x20   apptainer remote login stackroom   # paste a token: stackroom admin token NAME --name laptop\n\
+         \x20   apptainer push -U image.sif library://NAME/tools/hello:1.0\n\
+         \x20   apptainer pull library://NAME/tools/hello:1.0\n\n\
+         and the same with `singularity`.\n"
+    );
+    if url.starts_with("http://") {
+        text += "\nClients find a server by `remote add` only on port 443 with TLS, so other people need a reverse proxy\n\
+                 with a certificate in front of it, and --public-url https://its.name here.\n";
+    }
+    let mut out = std::io::stderr().lock();
+    // Nobody there to read it is no reason not to serve.
+    let _ = writeln!(out, "{text}");
+}

@@ -1,0 +1,13 @@
+//! Sweeping on a schedule.
+
+use serde_json::Value;
+use shared::service::sweep::{self, Ages};
+use shared::{App, Error};
+
+/// Sweeps once, whatever the event says, and returns what was done.
+pub async fn handle(app: &App) -> Result<Value, Error> {
+    let swept = sweep::sweep(app, Ages::safe(app)).await?;
+    let done = serde_json::to_value(&swept).map_err(|error| Error::Internal(error.to_string()))?;
+    tracing::info!(swept = %done, "sweep");
+    Ok(done)
+}

@@ -1,0 +1,7 @@
+//! The Lambda function `tokens`.
+
+#[tokio::main]
+async fn main() -> Result<(), lambda_http::Error> {
+    shared::telemetry::init();
+    lambda_http::run(tokens::router(shared::App::from_env().await?)).await
+}

@@ -1,0 +1,278 @@
+//! Bytes on their way in and out, in chunks, so that memory does not grow with the object.
+
+use super::files::{Files, Fresh, Held};
+use super::index::{Segment, Written, internal};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use md5::Md5;
+use s3s::stream::{ByteStream, RemainingLength};
+use s3s::{S3Error, S3ErrorCode, S3Result, StdError, s3_error};
+use sha2::{Digest, Sha256};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+/// How much of a body is gathered before it is hashed and written. An upload holds about two of
+/// these. Quarter ones took twice as long for 1 GiB: each costs a few changes of threads.
+const TAKE: usize = 1024 * 1024;
+/// How much is read from a file in one go. A download holds about two of these.
+const GIVE: usize = 256 * 1024;
+
+/// What a body must turn out to be.
+#[derive(Debug, Default)]
+pub(super) struct Declared {
+    /// Its length, which every request must state.
+    pub(super) length: u64,
+    /// `x-amz-content-sha256`, as 32 bytes.
+    pub(super) payload: Option<[u8; 32]>,
+    /// `x-amz-checksum-sha256`, as 32 bytes.
+    pub(super) sha256: Option<[u8; 32]>,
+    /// `Content-MD5`, as 16 bytes.
+    pub(super) md5: Option<[u8; 16]>,
+}
+
+/// Takes a body in: steps 1 to 5 of the write protocol (see [`super::files`]).
+///
+/// Whatever goes wrong, and also when this future is dropped because the client went away, the
+/// file goes with the [`Fresh`].
+pub(super) async fn receive(
+    files: &Arc<Files>,
+    body: impl Stream<Item = Result<Bytes, StdError>>,
+    declared: &Declared,
+) -> S3Result<(Fresh, Written)> {
+    let mut body = std::pin::pin!(body.fuse());
+    // While one chunk is hashed and written, the next one gathers. The two hashes run beside each
+    // other. No more is taken from the client than that: this is the back-pressure.
+    let files = Arc::clone(files);
+    let mut store = spawn_blocking(move || Ok((Fresh::create(&files)?, Sha256::new())));
+    let mut md5: Option<JoinHandle<Md5>> = None;
+    let mut length = 0;
+    loop {
+        let chunk = match gather(body.as_mut()).await {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                // The file is gone before the client is told so.
+                drop(finish(store).await);
+                return Err(S3Error::with_source(S3ErrorCode::IncompleteBody, error));
+            }
+        };
+        length += chunk.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        if length > declared.length {
+            drop(finish(store).await);
+            return Err(s3_error!(
+                InvalidRequest,
+                "The body is longer than its Content-Length of {}.",
+                declared.length
+            ));
+        }
+        if chunk.is_empty() {
+            break;
+        }
+        let (mut fresh, mut sha256) = finish(store).await?;
+        let mut sum = match md5.take() {
+            Some(before) => before.await.map_err(internal)?,
+            None => Md5::new(),
+        };
+        let copy = chunk.clone();
+        md5 = Some(spawn_blocking(move || {
+            for piece in copy {
+                sum.update(piece);
+            }
+            sum
+        }));
+        store = spawn_blocking(move || {
+            fresh.write(&chunk)?;
+            for piece in chunk {
+                sha256.update(piece);
+            }
+            Ok((fresh, sha256))
+        });
+    }
+    let (fresh, sha256) = finish(store).await?;
+    let sha256: [u8; 32] = sha256.finalize().into();
+    let md5 = match md5 {
+        Some(last) => last.await.map_err(internal)?,
+        None => Md5::new(),
+    };
+    let md5: [u8; 16] = md5.finalize().into();
+    if length != declared.length {
+        return Err(s3_error!(
+            IncompleteBody,
+            "You did not provide the number of bytes specified by the Content-Length HTTP header"
+        ));
+    }
+    if declared.payload.is_some_and(|payload| payload != sha256) {
+        return Err(content_sha256_mismatch());
+    }
+    if declared.sha256.is_some_and(|said| said != sha256) || declared.md5.is_some_and(|said| said != md5) {
+        return Err(s3_error!(
+            BadDigest,
+            "The Content-MD5 or checksum value that you specified did not match what the server received."
+        ));
+    }
+    let written = Written { name: Arc::clone(fresh.name()), size: length, md5, sha256 };
+    let fresh = finish(spawn_blocking(move || fresh.settle().map(|()| fresh))).await?;
+    Ok((fresh, written))
+}
+
+/// The next chunk of a body; an empty one is the end. The number of pieces is bounded as well,
+/// since pieces of a few bytes would cost more memory than they hold.
+async fn gather(mut body: Pin<&mut impl Stream<Item = Result<Bytes, StdError>>>) -> Result<Vec<Bytes>, StdError> {
+    let mut chunk = Vec::new();
+    let mut size = 0;
+    while size < TAKE && chunk.len() < 4096 {
+        let Some(piece) = body.next().await.transpose()? else {
+            break;
+        };
+        size += piece.len();
+        chunk.push(piece);
+    }
+    Ok(chunk)
+}
+
+/// The refusal that tells a client that its bytes are not what its header says.
+pub(super) fn content_sha256_mismatch() -> S3Error {
+    let mut error = S3Error::with_message(
+        S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into()),
+        "The provided 'x-amz-content-sha256' header does not match what was computed.",
+    );
+    error.set_status_code(http::StatusCode::BAD_REQUEST);
+    error
+}
+
+/// Waits for work on a blocking thread.
+pub(super) async fn finish<T>(work: JoinHandle<io::Result<T>>) -> S3Result<T> {
+    work.await.map_err(internal)?.map_err(|error| {
+        if error.kind() != io::ErrorKind::StorageFull {
+            return internal(error);
+        }
+        tracing::error!("the disk of the embedded object store is full");
+        let code = S3ErrorCode::Custom("InsufficientStorage".into());
+        let mut full = S3Error::with_message(code, "The disk of the object store is full.");
+        full.set_status_code(http::StatusCode::INSUFFICIENT_STORAGE);
+        full
+    })
+}
+
+/// The bytes of a range of an object, read ahead by one chunk.
+pub(super) struct Outgoing {
+    remaining: u64,
+    first: Option<Bytes>,
+    next: Option<JoinHandle<io::Result<(Cursor, Bytes)>>>,
+}
+
+/// Where a reader stands. It holds its files, so none of them can go before it does.
+struct Cursor {
+    held: Held,
+    ahead: VecDeque<(Segment, Range<u64>)>,
+    open: Option<(File, u64)>,
+}
+
+impl Outgoing {
+    /// Reads the first chunk, so that what can't be read is an error and not a torn body.
+    pub(super) async fn start(held: Held, segments: Vec<Segment>, range: Range<u64>) -> S3Result<Self> {
+        let part = |segment: Segment| {
+            let from = range.start.saturating_sub(segment.start);
+            let to = range.end.saturating_sub(segment.start).min(segment.size);
+            (segment, from..to)
+        };
+        let ahead = segments.into_iter().map(part).collect();
+        let cursor = Cursor { held, ahead, open: None };
+        let (cursor, first) = finish(spawn_blocking(move || cursor.read())).await?;
+        let remaining = range.end.saturating_sub(range.start);
+        let mut outgoing = Self { remaining, first: None, next: None };
+        outgoing.took(&first, cursor);
+        outgoing.first = (!first.is_empty()).then_some(first);
+        Ok(outgoing)
+    }
+
+    /// Begins to read the chunk after this one.
+    fn took(&mut self, chunk: &Bytes, cursor: Cursor) {
+        self.remaining = self.remaining.saturating_sub(chunk.len() as u64);
+        if self.remaining > 0 {
+            self.next = Some(spawn_blocking(move || cursor.read()));
+        }
+    }
+}
+
+impl Cursor {
+    fn read(mut self) -> io::Result<(Self, Bytes)> {
+        let (mut file, left) = if let Some(open) = self.open.take() {
+            open
+        } else if let Some((segment, range)) = self.ahead.pop_front() {
+            let mut file = self.held.files().read(&segment.name)?;
+            if range.start > 0 {
+                file.seek(SeekFrom::Start(range.start))?;
+            }
+            (file, range.end - range.start)
+        } else {
+            // Only an empty range has no segment; for any other the caller asks no more once it
+            // has all of it.
+            return Ok((self, Bytes::new()));
+        };
+        let size = usize::try_from(left).map_or(GIVE, |left| left.min(GIVE));
+        let mut chunk = Vec::with_capacity(size);
+        let read = file.by_ref().take(size as u64).read_to_end(&mut chunk)?;
+        if read < size {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "an object file is shorter than its row says"));
+        }
+        let left = left - size as u64;
+        self.open = (left > 0).then_some((file, left));
+        Ok((self, Bytes::from(chunk)))
+    }
+}
+
+impl Stream for Outgoing {
+    type Item = Result<Bytes, StdError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        let Some(next) = self.next.as_mut() else {
+            return Poll::Ready(None);
+        };
+        let read = ready!(Pin::new(next).poll(cx));
+        self.next = None;
+        match read.map_err(io::Error::other).flatten() {
+            Ok((cursor, chunk)) => {
+                self.took(&chunk, cursor);
+                Poll::Ready(Some(Ok(chunk)))
+            }
+            Err(error) => {
+                tracing::error!(%error, "an object can't be read");
+                Poll::Ready(Some(Err(error.into())))
+            }
+        }
+    }
+}
+
+impl ByteStream for Outgoing {
+    fn remaining_length(&self) -> RemainingLength {
+        let left = self.remaining + self.first.as_ref().map_or(0, |first| first.len() as u64);
+        usize::try_from(left).map_or_else(|_| RemainingLength::unknown(), RemainingLength::new_exact)
+    }
+}
+
+/// Hashes a whole object, on this thread.
+pub(super) fn sha256(held: Held, segments: Vec<Segment>, size: u64) -> io::Result<[u8; 32]> {
+    let ahead = segments.into_iter().map(|segment| {
+        let range = 0..segment.size;
+        (segment, range)
+    });
+    let mut cursor = Cursor { held, ahead: ahead.collect(), open: None };
+    let mut sum = Sha256::new();
+    let mut left = size;
+    while left > 0 {
+        let (next, chunk) = cursor.read()?;
+        sum.update(&chunk);
+        left = left.saturating_sub(chunk.len() as u64);
+        cursor = next;
+    }
+    Ok(sum.finalize().into())
+}

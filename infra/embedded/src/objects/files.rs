@@ -1,0 +1,254 @@
+//! The bytes: immutable files with random names, and who is using which.
+//!
+//! A file's name means nothing and is never used again. What a file is part of is in the index
+//! only, so nothing here has to be undone when a process dies: a file that no row names is a
+//! leftover, and the sweep takes it.
+//!
+//! # The write protocol
+//!
+//! 1. A random name is taken and entered as *in use* in this process.
+//! 2. `tmp/<name>` is created (`create_new`) and the body written into it, hashed on the way.
+//! 3. Length and hashes are compared with what was declared; on a difference the file goes.
+//! 4. The file is synced.
+//! 5. It is renamed to `<first two digits>/<name>`, and that folder is synced. (The 256 folders
+//!    are made, and their parent synced, when the store is opened.)
+//! 6. The index commits, in one transaction, the file's row and what names it. **This is the only
+//!    commit point**, and it is synced too.
+//! 7. The name is no longer *in use* by the writer; files that lost their last row are unlinked.
+//!
+//! Dying in 2–5 leaves a temporary or a nameless file: a leftover, which nobody can see. Dying
+//! between 6 and 7 leaves the files that lost their rows: leftovers. Dying inside 6 is `SQLite`'s
+//! matter: the commit is there or it isn't, and the file is complete and synced in either case.
+//! A repeated request takes another name and meets nothing of the first. Two writers of one key
+//! write two files; the index runs their transactions one after the other, and the loser's file
+//! loses its row, or never had one.
+//!
+//! Step 7 and the sweep ask under the lock of the *in use* table whether a name is held, and only
+//! then unlink. A reader looks up rows and enters the names under the same lock, so it can't
+//! learn of a file that is about to go: either it was entered first, and the file stays until it
+//! is done, or the commit that removed the row came first, and it reads the newer rows.
+
+use super::lock;
+use crate::Error;
+use bytes::Bytes;
+use s3s::S3Result;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+/// The name of one file: 32 hex digits.
+pub(super) type Name = Arc<str>;
+
+/// The folder of files.
+pub(super) struct Files {
+    root: PathBuf,
+    in_use: Mutex<HashMap<Name, Use>>,
+}
+
+#[derive(Default)]
+struct Use {
+    holders: usize,
+    /// The last row went while the file was held: whoever lets go last unlinks it.
+    doomed: bool,
+}
+
+/// What a sweep removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// How many files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Files {
+    pub(super) fn open(root: &Path) -> Result<Arc<Self>, Error> {
+        let make = |path: &Path| fs::create_dir_all(path).map_err(|source| Error::Disk { path: path.into(), source });
+        make(&root.join("tmp"))?;
+        for folder in 0..=255_u8 {
+            make(&root.join(format!("{folder:02x}")))?;
+        }
+        crate::sync(root)?;
+        crate::sync_folder_of(root)?;
+        let in_use = Mutex::default();
+        Ok(Arc::new(Self { root: root.into(), in_use }))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name.get(..2).unwrap_or("tmp")).join(name)
+    }
+
+    fn temporary(&self, name: &str) -> PathBuf {
+        self.root.join("tmp").join(name)
+    }
+
+    /// Opens a file that the caller holds.
+    pub(super) fn read(&self, name: &str) -> io::Result<File> {
+        File::open(self.path(name))
+    }
+
+    /// Asks `find` for names, and holds them, so that none of their files can go in between.
+    pub(super) fn hold<T, E>(
+        self: &Arc<Self>,
+        find: impl FnOnce() -> Result<(T, Vec<Name>), E>,
+    ) -> Result<(T, Held), E> {
+        let mut in_use = lock(&self.in_use);
+        let (found, names) = find()?;
+        for name in &names {
+            in_use.entry(Arc::clone(name)).or_default().holders += 1;
+        }
+        let files = Arc::clone(self);
+        Ok((found, Held { files, names }))
+    }
+
+    /// Unlinks files that lost their last row, or leaves that to whoever still holds them.
+    pub(super) fn discard(&self, names: &[Name]) {
+        for name in names {
+            let mut in_use = lock(&self.in_use);
+            if let Some(held) = in_use.get_mut(name) {
+                held.doomed = true;
+            } else {
+                unlink(&self.path(name));
+            }
+        }
+    }
+
+    /// Unlinks what is older than `min_age`, not held, and not named by a row.
+    ///
+    /// The age keeps a second process (one that takes a backup, say) apart from this one's
+    /// uploads; within the process, holding does.
+    pub(super) fn collect(
+        &self,
+        min_age: Duration,
+        named: impl Fn(&str) -> S3Result<bool>,
+    ) -> Result<Collected, Error> {
+        let mut collected = Collected::default();
+        let Some(before) = SystemTime::now().checked_sub(min_age) else {
+            return Ok(collected);
+        };
+        let folders = (0..=255_u8).map(|folder| format!("{folder:02x}"));
+        for folder in folders.chain([String::from("tmp")]) {
+            let folder = self.root.join(folder);
+            let disk = |source| Error::Disk { path: folder.clone(), source };
+            for entry in fs::read_dir(&folder).map_err(disk)? {
+                let entry = entry.map_err(disk)?;
+                let Ok(name) = entry.file_name().into_string() else {
+                    continue;
+                };
+                let meta = match entry.metadata() {
+                    Ok(meta) => meta,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(source) => return Err(disk(source)),
+                };
+                // Only what this store wrote is its to remove.
+                let ours = name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit());
+                if !ours || !meta.is_file() || meta.modified().map_err(disk)? > before {
+                    continue;
+                }
+                let in_use = lock(&self.in_use);
+                if in_use.contains_key(name.as_str()) || named(&name).map_err(|error| disk(io::Error::other(error)))? {
+                    continue;
+                }
+                fs::remove_file(entry.path()).map_err(disk)?;
+                collected.files += 1;
+                collected.bytes += meta.len();
+            }
+        }
+        Ok(collected)
+    }
+}
+
+fn unlink(path: &Path) {
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // What stays behind is a leftover, and the sweep's.
+        Err(error) => tracing::warn!(path = %path.display(), %error, "an object file stays"),
+    }
+}
+
+/// Files that must not go while this lives.
+pub(super) struct Held {
+    files: Arc<Files>,
+    names: Vec<Name>,
+}
+
+impl Held {
+    pub(super) fn files(&self) -> &Files {
+        &self.files
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut in_use = lock(&self.files.in_use);
+        for name in &self.names {
+            let Some(held) = in_use.get_mut(name) else {
+                continue;
+            };
+            held.holders = held.holders.saturating_sub(1);
+            if held.holders == 0 {
+                let doomed = held.doomed;
+                in_use.remove(name);
+                if doomed {
+                    unlink(&self.files.path(name));
+                }
+            }
+        }
+    }
+}
+
+/// A file that no row names yet: it goes when this is dropped, unless it was kept.
+pub(super) struct Fresh {
+    held: Held,
+    name: Name,
+    file: File,
+    keep: bool,
+}
+
+impl Fresh {
+    /// Steps 1 and 2 of the protocol.
+    pub(super) fn create(files: &Arc<Files>) -> io::Result<Self> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let name: Name = super::hex(&random).into();
+        let (path, held) = files.hold(|| io::Result::Ok((files.temporary(&name), vec![Arc::clone(&name)])))?;
+        let file = File::create_new(path)?;
+        Ok(Self { held, name, file, keep: false })
+    }
+
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    pub(super) fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
+        pieces.iter().try_for_each(|piece| self.file.write_all(piece))
+    }
+
+    /// Steps 4 and 5: after this the file is under its last name, and will be after a power cut.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        let files = &self.held.files;
+        self.file.sync_all()?;
+        let path = files.path(&self.name);
+        fs::rename(files.temporary(&self.name), &path)?;
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    }
+
+    /// Leaves the file where it is, because a row names it now – or may name it.
+    pub(super) fn keep(mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if !self.keep {
+            let files = &self.held.files;
+            unlink(&files.temporary(&self.name));
+            unlink(&files.path(&self.name));
+        }
+    }
+}

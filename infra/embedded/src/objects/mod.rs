@@ -1,0 +1,232 @@
+//! S3 in a folder, behind the SDK's own client and behind presigned URLs.
+//!
+//! - [`files`] holds the bytes, in immutable files with random names. It has the write protocol.
+//! - [`index`] holds everything else, in one `SQLite` file whose commit is the only commit.
+//! - [`body`] moves bytes in and out in chunks.
+//! - [`service`] is the S3 operations on these, as the `s3s` crate wants them.
+//! - [`presign`] checks the signature of a presigned URL.
+//!
+//! There are two ways in. [`Objects::connector`] is for the SDK in this process, and trusts it.
+//! [`Objects::face`] is for everybody else, and lets nothing through but presigned requests that
+//! read one object, or write one object or part.
+
+mod body;
+mod files;
+mod index;
+mod presign;
+mod service;
+
+pub use files::Collected;
+pub use s3s::Body;
+
+use crate::{Error, connector};
+use aws_smithy_runtime_api::client::http::{HttpConnectorFuture, SharedHttpClient};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
+use files::Files;
+use http::header::AUTHORIZATION;
+use http_body_util::BodyExt;
+use index::Index;
+use md5::{Digest, Md5};
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{S3Result, StdError};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// The least size of a part that is not the last one.
+const MIN_PART: u64 = 5 * 1024 * 1024;
+/// The largest size of one `PUT` and of one copy.
+const MAX_PUT: u64 = 5 * 1024 * 1024 * 1024;
+/// The largest part number.
+const MAX_PARTS: usize = 10_000;
+
+/// Where an object store lies and who may sign for it.
+#[derive(Clone)]
+pub struct Config {
+    /// The folder of the object files. It may lie on NFS, and must be this store's alone.
+    pub folder: PathBuf,
+    /// The file of the index. It must lie on a local disk.
+    pub index: PathBuf,
+    /// The only bucket, which is also the first segment of every path.
+    pub bucket: String,
+    /// The region that signatures must name.
+    pub region: String,
+    /// The id of the key that signs presigned URLs.
+    pub access_key_id: String,
+    /// The key itself.
+    pub secret_access_key: String,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // All but the key.
+        f.debug_struct("Config")
+            .field("folder", &self.folder)
+            .field("index", &self.index)
+            .field("bucket", &self.bucket)
+            .field("region", &self.region)
+            .field("access_key_id", &self.access_key_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A local S3 with one bucket. Clones are the same store.
+#[derive(Clone)]
+pub struct Objects {
+    store: Arc<Store>,
+    service: S3Service,
+}
+
+/// What the operations work on.
+struct Store {
+    config: Config,
+    files: Arc<Files>,
+    index: Index,
+}
+
+impl fmt::Debug for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Objects").field("config", &self.store.config).finish_non_exhaustive()
+    }
+}
+
+impl Objects {
+    /// Opens the store, or makes it.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        let files = Files::open(&config.folder)?;
+        let index = Index::open(&config.index)?;
+        let store = Arc::new(Store { config, files, index });
+        let service = S3ServiceBuilder::new(service::Operations(Arc::clone(&store))).build();
+        Ok(Self { store, service })
+    }
+
+    /// The HTTP client to give to `aws_sdk_s3::Config`, together with `force_path_style(true)`.
+    ///
+    /// Set `request_checksum_calculation(WhenRequired)` there as well: by itself the SDK sends
+    /// streamed bodies in the `aws-chunked` encoding, for a checksum at their end, and those are
+    /// refused.
+    ///
+    /// It trusts its caller and looks at no signature, and at no host either: so the client's
+    /// endpoint can be the public URL of [`Objects::face`], and what it presigns is right.
+    pub fn connector(&self) -> SharedHttpClient {
+        let service = self.service.clone();
+        connector::client(move |request| {
+            let service = service.clone();
+            HttpConnectorFuture::new(async move {
+                answer(&service, request).await.map_err(|error| ConnectorError::other(error, None))
+            })
+        })
+    }
+
+    /// The door for presigned requests, to be mounted under `/{bucket}/`.
+    pub fn face(&self) -> Face {
+        Face { store: Arc::clone(&self.store), service: self.service.clone() }
+    }
+
+    /// Removes files that are older than `min_age` and that nothing names: what crashed or
+    /// abandoned requests left behind. It may run at any time, beside anything.
+    ///
+    /// It blocks: call it on a blocking thread. An age of an hour or more also keeps it apart from
+    /// the uploads of another process on the same folder.
+    pub fn collect(&self, min_age: Duration) -> Result<Collected, Error> {
+        let Store { files, index, .. } = &*self.store;
+        if !index.sound() {
+            // Rows may turn up again at the next start; until then nothing is called a leftover.
+            return Ok(Collected::default());
+        }
+        files.collect(min_age, |name| index.read(|rows| index::named(rows, name)))
+    }
+}
+
+async fn answer(service: &S3Service, request: HttpRequest) -> Result<HttpResponse, StdError> {
+    let request = request.try_into_http1x()?;
+    let (mut parts, body) = request.into_parts();
+    let head = parts.method == http::Method::HEAD;
+    parts.headers.remove(AUTHORIZATION);
+    let request = http::Request::from_parts(parts, Body::http_body(body));
+    let (parts, body) = service.call(request).await?.into_parts();
+    // An SDK reads a body if there is one, where HTTP says that there is none.
+    let body = if head { SdkBody::empty() } else { SdkBody::from_body_1_x(body) };
+    Ok(HttpResponse::try_from(http::Response::from_parts(parts, body))?)
+}
+
+/// The door for presigned requests.
+#[derive(Clone)]
+pub struct Face {
+    store: Arc<Store>,
+    service: S3Service,
+}
+
+impl fmt::Debug for Face {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Face").field("config", &self.store.config).finish_non_exhaustive()
+    }
+}
+
+impl Face {
+    /// Answers one request. Any `Authorization` header is ignored: clients that were sent here by
+    /// the same host bring theirs along.
+    pub async fn call<B>(&self, request: http::Request<B>) -> http::Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<StdError>,
+    {
+        let head = request.method() == http::Method::HEAD;
+        let mut response =
+            self.pass(request).await.unwrap_or_else(|error| error.to_http_response().unwrap_or_else(|_| failed()));
+        if head {
+            *response.body_mut() = Body::empty();
+        }
+        response
+    }
+
+    async fn pass<B>(&self, request: http::Request<B>) -> S3Result<http::Response<Body>>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<StdError>,
+    {
+        let (parts, body) = request.into_parts();
+        let parts = presign::admit(&self.store.config, parts, SystemTime::now())?;
+        let body = Body::http_body_unsync(body.map_err(Into::into));
+        let answer = self.service.call(http::Request::from_parts(parts, body)).await;
+        Ok(answer.unwrap_or_else(|_| failed()))
+    }
+}
+
+fn failed() -> http::Response<Body> {
+    let mut response = http::Response::new(Body::empty());
+    *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+    response
+}
+
+/// A lock whose holder panicked guards data that is still whole: all changes under these locks are
+/// single steps.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |digit: u8| char::from_digit(digit.into(), 16);
+    let digits = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+    digits.flatten().collect()
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |at: usize| char::from(*text.as_bytes().get(at)?).to_digit(16);
+    if text.len() != N * 2 {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::try_from(digit(at * 2)? * 16 + digit(at * 2 + 1)?).ok()?;
+    }
+    Some(bytes)
+}
+
+fn md5(bytes: &[u8]) -> [u8; 16] {
+    Md5::digest(bytes).into()
+}

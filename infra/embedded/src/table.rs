@@ -1,0 +1,165 @@
+//! `DynamoDB` in one `SQLite` file, behind the SDK's own client.
+//!
+//! One connection writes. Its commits wait for the disk (3–7 ms where the disk is honest), so they
+//! run on the blocking threads, one at a time, since the library holds one mutex. Reads must not
+//! queue behind that: they have connections of their own on the same file, which `SQLite`'s WAL
+//! allows, see every commit that was acknowledged before they began, take microseconds, and are
+//! therefore answered in place.
+//!
+//! What reads promise is what `DynamoDB` promises: one item is consistent, a batch or a query is not
+//! a snapshot. `TransactGetItems` is one, and so goes to the writing connection.
+
+use crate::Error;
+use crate::connector;
+use aws_smithy_runtime_api::client::http::{HttpConnectorFuture, SharedHttpClient};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use dynoxide::{Database, DynoxideError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A local `DynamoDB`. Clones are the same table file.
+#[derive(Clone)]
+pub struct Table {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    writer: Database,
+    readers: Vec<Database>,
+    turn: AtomicUsize,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("readers", &self.inner.readers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    /// Opens the file at `path`, or makes it. It must lie on a local disk: `SQLite`'s WAL shares
+    /// memory between connections.
+    ///
+    /// Durability is `SQLite`'s WAL with `synchronous=FULL`, the default of the bundled build that
+    /// the library never changes outside its bulk loading, which is never used here. Seen with
+    /// `strace`: at least one `fsync` for every write.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let name = path.to_str().ok_or_else(|| Error::Path(path.into()))?;
+        // The writer comes first: opening is what brings the file's layout up to date.
+        let writer = Database::new(name)?;
+        let readers = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
+        let readers = (0..readers).map(|_| Database::new(name)).collect::<Result<_, _>>()?;
+        crate::sync_folder_of(path)?;
+        let turn = AtomicUsize::new(0);
+        let inner = Arc::new(Inner { writer, readers, turn });
+        Ok(Self { inner })
+    }
+
+    /// The HTTP client to give to `aws_sdk_dynamodb::Config`. Endpoint, region and credentials
+    /// must be set there too, since the SDK insists, but nothing looks at them.
+    pub fn connector(&self) -> SharedHttpClient {
+        let inner = Arc::clone(&self.inner);
+        connector::client(move |request| inner.answer(request))
+    }
+
+    /// Writes a copy of the table as of now to `to`, which must not exist yet. Writers wait
+    /// meanwhile, readers don't.
+    pub fn backup(&self, to: &Path) -> Result<(), Error> {
+        let name = to.to_str().ok_or_else(|| Error::Path(to.into()))?;
+        self.inner.writer.vacuum_into(name)?;
+        // SQLite leaves the copy to the page cache; a backup is one once it is on the disk.
+        crate::sync(to)?;
+        crate::sync_folder_of(to)
+    }
+}
+
+impl Inner {
+    fn answer(self: &Arc<Self>, request: HttpRequest) -> HttpConnectorFuture {
+        let operation = request
+            .headers()
+            .get("x-amz-target")
+            .and_then(|target| target.strip_prefix("DynamoDB_20120810."))
+            .unwrap_or_default()
+            .to_owned();
+        let body = request.into_body();
+        let database = match operation.as_str() {
+            // A page of these is microseconds, less than a change of threads costs.
+            "GetItem" | "BatchGetItem" | "Query" => {
+                return HttpConnectorFuture::ready(run(self.reader(), &operation, &body));
+            }
+            "Scan" => self.reader().clone(),
+            _ => self.writer.clone(),
+        };
+        HttpConnectorFuture::new(async move {
+            // What was started runs to its end even if the caller goes away: it is on a thread of
+            // its own, and a write is one transaction either way.
+            tokio::task::spawn_blocking(move || run(&database, &operation, &body))
+                .await
+                .map_err(|error| ConnectorError::other(error.into(), None))?
+        })
+    }
+
+    fn reader(&self) -> &Database {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.readers.len().max(1);
+        self.readers.get(turn).unwrap_or(&self.writer)
+    }
+}
+
+fn run(database: &Database, operation: &str, body: &SdkBody) -> Result<HttpResponse, ConnectorError> {
+    let body = body.bytes().unwrap_or_default();
+    let (status, json) = match dispatch(database, operation, body) {
+        Ok(json) => (200, json),
+        Err(error) => {
+            if error.status_code() >= 500 {
+                tracing::error!(operation, %error, "the embedded table failed");
+            }
+            (error.status_code(), error.to_json())
+        }
+    };
+    let status = status.try_into().map_err(|error| ConnectorError::other(Box::new(error), None))?;
+    let mut response = HttpResponse::new(status, SdkBody::from(json));
+    response.headers_mut().insert("content-type", "application/x-amz-json-1.0");
+    Ok(response)
+}
+
+fn dispatch(db: &Database, operation: &str, body: &[u8]) -> Result<String, DynoxideError> {
+    match operation {
+        "CreateTable" => call(body, |r| db.create_table(r)),
+        "DescribeTable" => call(body, |r| db.describe_table(r)),
+        "GetItem" => call(body, |r| db.get_item(r)),
+        "BatchGetItem" => call(body, |r| db.batch_get_item(r)),
+        "BatchWriteItem" => call(body, |r| db.batch_write_item(r)),
+        "PutItem" => call(body, |r| db.put_item(r)),
+        "UpdateItem" => call(body, |r| db.update_item(r)),
+        "DeleteItem" => call(body, |r| db.delete_item(r)),
+        "Query" => call(body, |r| db.query(r)),
+        "Scan" => call(body, |r| db.scan(r)),
+        "TransactGetItems" => call(body, |r| db.transact_get_items(r)),
+        "TransactWriteItems" => call(body, |r| db.transact_write_items(r)),
+        other => Err(DynoxideError::ValidationException(format!("The embedded table has no operation {other:?}"))),
+    }
+}
+
+fn call<I: DeserializeOwned, O: Serialize>(
+    body: &[u8],
+    operation: impl FnOnce(I) -> Result<O, DynoxideError>,
+) -> Result<String, DynoxideError> {
+    let request = serde_json::from_slice(body).map_err(|error| {
+        // The library's own readers mark with a prefix which class of refusal they mean. From the
+        // SDK's well-formed requests only validation can come.
+        let text = error.to_string();
+        let is_mark = |mark: &str| mark.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        let text = match text.split_once(':') {
+            Some((mark, rest)) if is_mark(mark) => rest.to_owned(),
+            _ => text,
+        };
+        DynoxideError::ValidationException(text)
+    })?;
+    let response = operation(request)?;
+    serde_json::to_string(&response).map_err(|error| DynoxideError::InternalServerError(error.to_string()))
+}

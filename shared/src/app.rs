@@ -1,0 +1,105 @@
+//! What every function shares: built once a start.
+
+use crate::auth::Keys;
+use crate::config::Config;
+use crate::domain::{Id, Time, TokenId, UploadId};
+use crate::error::Error;
+use crate::store::{Objects, Table, keys};
+use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The parts of an installation. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App(Arc<Parts>);
+
+/// The parts themselves.
+#[derive(Debug)]
+pub struct Parts {
+    /// The settings.
+    pub config: Config,
+    /// The table.
+    pub table: Table,
+    /// The bucket.
+    pub objects: Objects,
+    /// The keys that sign tokens.
+    pub keys: Keys,
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// The setting that a deployment must have, or an error that names it.
+fn setting(name: &str) -> Result<String, Error> {
+    std::env::var(name).map_err(|_| Error::Internal(format!("`{name}` is not set")))
+}
+
+impl App {
+    /// Puts the parts of a deployment on AWS, or on stores that speak its protocols, together from the environment:
+    /// `STACKROOM_TABLE`, `STACKROOM_BUCKET`, `STACKROOM_TOKEN_KEYS`, `STACKROOM_PUBLIC_URL`, what [`Config`] names, and
+    /// what the AWS SDK reads. `STACKROOM_S3_PUBLIC_URL` is the bucket's endpoint as clients reach it, where that differs.
+    pub async fn from_env() -> Result<Self, Error> {
+        let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+        let config = Config::read(setting("STACKROOM_PUBLIC_URL")?, |name| std::env::var(name).ok());
+        let config = config.map_err(|error| Error::Internal(error.to_string()))?;
+        let s3 = aws_sdk_s3::config::Builder::from(&aws)
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            // Stores that are not AWS's know their buckets by path.
+            .force_path_style(aws.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some());
+        let public = std::env::var("STACKROOM_S3_PUBLIC_URL").ok();
+        let public = public.map_or_else(|| s3.clone(), |url| s3.clone().endpoint_url(url));
+        Ok(Self::new(Parts {
+            config,
+            table: Table::new(aws_sdk_dynamodb::Client::new(&aws), setting("STACKROOM_TABLE")?),
+            objects: Objects::new(
+                aws_sdk_s3::Client::from_conf(s3.build()),
+                aws_sdk_s3::Client::from_conf(public.build()),
+                setting("STACKROOM_BUCKET")?,
+            ),
+            keys: Keys::parse(&setting("STACKROOM_TOKEN_KEYS")?)?,
+        }))
+    }
+
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// The time.
+    pub fn now(&self) -> Time {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Time(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    }
+
+    /// A new id for the wire.
+    pub fn new_id(&self) -> Result<Id, Error> {
+        random().map(Id::from_random)
+    }
+
+    /// A new id of an upload session.
+    pub fn new_upload(&self) -> Result<UploadId, Error> {
+        random().map(UploadId::from_random)
+    }
+
+    /// A new id of a token.
+    pub fn new_token(&self) -> Result<TokenId, Error> {
+        random().map(TokenId::from_random)
+    }
+
+    /// A name for an object, never used before.
+    pub fn new_object(&self) -> Result<String, Error> {
+        random().map(keys::object)
+    }
+}
+
+/// Random bytes of the operating system.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("no randomness: {error}")))?;
+    Ok(bytes)
+}

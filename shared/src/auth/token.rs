@@ -1,0 +1,221 @@
+//! API tokens: signed, named, revocable.
+//!
+//! A token is a JWT that names its user (`sub`) and its row (`jti`), so that the row is read in the same batch as all
+//! the rest. What it may be used for stands in the row, not in the token.
+
+use crate::domain::{Time, TokenId, UserName};
+use crate::error::{BAD_TOKEN, Error};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::fmt;
+
+/// Clients refuse a token file with fewer characters.
+const SHORTEST: usize = 200;
+/// Clients refuse a token file with more characters.
+const LONGEST: usize = 4096;
+
+/// Who a request says it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// Nobody: no token, or an empty one.
+    Anonymous,
+    /// The user of a token that we signed and that has not expired by its own word. Its row has the last word.
+    Token {
+        /// The user.
+        user: UserName,
+        /// The token's row.
+        id: TokenId,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    sub: UserName,
+    jti: TokenId,
+    iat: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exp: Option<i64>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pad: String,
+}
+
+/// A URL under our signature. It has no `sub`, so it is no token, and a token has no `to`.
+#[derive(Serialize, Deserialize)]
+struct Ticket {
+    to: String,
+}
+
+/// The keys that sign and verify tokens, by key id.
+pub struct Keys {
+    current: String,
+    signing: EncodingKey,
+    verifying: HashMap<String, DecodingKey>,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").field("current", &self.current).finish_non_exhaustive()
+    }
+}
+
+impl Keys {
+    /// Reads keys from lines `id:64 hexadecimal digits`. The first one signs, all verify.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let bad = || Error::Internal("the token keys must be lines of `id:64 hexadecimal digits`".to_owned());
+        let mut keys = Vec::new();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (id, digits) = line.split_once(':').ok_or_else(bad)?;
+            let mut secret = [0; 32];
+            crate::domain::digest::unhex(digits, &mut secret).ok_or_else(bad)?;
+            keys.push((id.to_owned(), secret));
+        }
+        let (current, secret) = keys.first().cloned().ok_or_else(bad)?;
+        let verifying = keys.iter().map(|(id, secret)| (id.clone(), DecodingKey::from_secret(secret)));
+        Ok(Self { current, signing: EncodingKey::from_secret(&secret), verifying: verifying.collect() })
+    }
+
+    /// A line for [`Keys::parse`] with a new random key.
+    pub fn generate() -> Result<String, Error> {
+        let id = crate::domain::digest::hex(&crate::app::random::<4>()?);
+        Ok(format!("{id}:{}\n", crate::domain::digest::hex(&crate::app::random::<32>()?)))
+    }
+
+    /// Signs a token.
+    pub fn sign(&self, user: &UserName, id: TokenId, now: Time, expires: Option<Time>) -> Result<SecretString, Error> {
+        let header = Header { kid: Some(self.current.clone()), ..Header::new(Algorithm::HS256) };
+        let mut claims =
+            Claims { sub: user.clone(), jti: id, iat: now.0, exp: expires.map(|time| time.0), pad: String::new() };
+        let sign = |claims: &Claims| {
+            jsonwebtoken::encode(&header, claims, &self.signing)
+                .map_err(|error| Error::Internal(format!("can't sign a token: {error}")))
+        };
+        let token = sign(&claims)?;
+        if token.len() >= SHORTEST {
+            return Ok(token.into());
+        }
+        claims.pad = "_".repeat(SHORTEST - token.len());
+        sign(&claims).map(Into::into)
+    }
+
+    /// Reads the `Authorization` header of a request. The scheme's case does not matter; an empty token is nobody.
+    pub fn credential(&self, authorization: Option<&str>, now: Time) -> Result<Credential, Error> {
+        let Some(text) = authorization else { return Ok(Credential::Anonymous) };
+        let (scheme, token) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Error::Unauthenticated(BAD_TOKEN));
+        }
+        match token.trim() {
+            "" => Ok(Credential::Anonymous),
+            token => self.verify(token, now).ok_or(Error::Unauthenticated(BAD_TOKEN)),
+        }
+    }
+
+    /// Puts a URL under our signature, to be handed out and taken back.
+    pub fn seal(&self, url: &str) -> Result<String, Error> {
+        let header = Header { kid: Some(self.current.clone()), ..Header::new(Algorithm::HS256) };
+        jsonwebtoken::encode(&header, &Ticket { to: url.to_owned() }, &self.signing)
+            .map_err(|error| Error::Internal(format!("can't seal a URL: {error}")))
+    }
+
+    /// Takes a URL back that [`Keys::seal`] gave out.
+    pub fn unseal(&self, ticket: &str) -> Option<String> {
+        self.decode::<Ticket>(ticket).map(|ticket| ticket.to)
+    }
+
+    fn verify(&self, token: &str, now: Time) -> Option<Credential> {
+        if token.len() > LONGEST {
+            return None;
+        }
+        let claims: Claims = self.decode(token)?;
+        if claims.exp.is_some_and(|exp| exp <= now.0) {
+            return None;
+        }
+        Some(Credential::Token { user: claims.sub, id: claims.jti })
+    }
+
+    fn decode<T: DeserializeOwned>(&self, token: &str) -> Option<T> {
+        let kid = jsonwebtoken::decode_header(token).ok()?.kid?;
+        let key = self.verifying.get(&kid)?;
+        // The algorithm belongs to the key and is never taken from the token. The expiry is compared with our own clock.
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.validate_exp = false;
+        validation.set_required_spec_claims::<&str>(&[]);
+        Some(jsonwebtoken::decode::<T>(token, key, &validation).ok()?.claims)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    const NOW: Time = Time(1_800_000_000);
+
+    fn keys() -> Keys {
+        Keys::parse(&Keys::generate().unwrap()).unwrap()
+    }
+
+    fn token(keys: &Keys, expires: Option<Time>) -> String {
+        let id = TokenId::from_random([7; 12]);
+        keys.sign(&"a".parse().unwrap(), id, NOW, expires).unwrap().expose_secret().to_owned()
+    }
+
+    #[test]
+    fn tokens_have_the_length_that_clients_accept() {
+        let long: UserName = "a".repeat(64).parse().unwrap();
+        let keys = keys();
+        let longest = keys.sign(&long, TokenId::from_random([0; 12]), NOW, Some(NOW)).unwrap();
+        for token in [token(&keys, None), token(&keys, Some(NOW)), longest.expose_secret().to_owned()] {
+            assert!((SHORTEST..=LONGEST).contains(&token.len()), "{}", token.len());
+            assert!(token.bytes().all(|b| b.is_ascii_graphic()));
+        }
+    }
+
+    #[test]
+    fn a_token_is_its_users_until_it_expires() {
+        let keys = keys();
+        let user = Credential::Token { user: "a".parse().unwrap(), id: TokenId::from_random([7; 12]) };
+        for scheme in ["Bearer", "BEARER", "bEaReR"] {
+            let header = format!("{scheme} {}", token(&keys, None));
+            assert_eq!(keys.credential(Some(&header), NOW).unwrap(), user);
+        }
+        let header = format!("Bearer {}", token(&keys, Some(Time(NOW.0 + 1))));
+        assert!(keys.credential(Some(&header), NOW).is_ok());
+        assert!(keys.credential(Some(&header), Time(NOW.0 + 1)).is_err());
+    }
+
+    #[test]
+    fn an_empty_token_is_nobody_and_a_bad_one_is_refused() {
+        let keys = keys();
+        for header in [None, Some("Bearer"), Some("Bearer "), Some("BEARER  ")] {
+            assert_eq!(keys.credential(header, NOW).unwrap(), Credential::Anonymous);
+        }
+        let strange = format!("Bearer {}", token(&self::keys(), None));
+        let altered = format!("Bearer {}x", token(&keys, None));
+        let none = "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.";
+        for header in ["Bearer x", "Digest x", none, &strange, &altered, &format!("Bearer {}", "a".repeat(5000))] {
+            assert!(keys.credential(Some(header), NOW).is_err(), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_ticket_is_no_token_and_a_token_no_ticket() {
+        let keys = keys();
+        let ticket = keys.seal("http://h/x?y=z").unwrap();
+        assert_eq!(keys.unseal(&ticket).as_deref(), Some("http://h/x?y=z"));
+        assert!(keys.credential(Some(&format!("Bearer {ticket}")), NOW).is_err());
+        assert_eq!(keys.unseal(&token(&keys, None)), None);
+        assert_eq!(self::keys().unseal(&ticket), None);
+    }
+
+    #[test]
+    fn old_keys_still_verify_after_a_new_one_signs() {
+        let (old, new) = (Keys::generate().unwrap(), Keys::generate().unwrap());
+        let header = format!("Bearer {}", token(&Keys::parse(&old).unwrap(), None));
+        let both = Keys::parse(&format!("{new}{old}")).unwrap();
+        assert!(both.credential(Some(&header), NOW).is_ok());
+    }
+}

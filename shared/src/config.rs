@@ -1,0 +1,93 @@
+//! What can be set, each once, with its default.
+
+use crate::domain::reference::Defaults;
+use std::time::Duration;
+
+/// The settings of an installation.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How clients reach us, without a slash at the end. `STACKROOM_PUBLIC_URL`.
+    pub public_url: String,
+    /// What stands in for missing parts of a reference. `STACKROOM_DEFAULT_ENTITY`, `STACKROOM_DEFAULT_COLLECTION`.
+    pub defaults: Defaults,
+    /// The quota of a new entity in bytes, 0 for unlimited. `STACKROOM_DEFAULT_QUOTA`.
+    pub default_quota: u64,
+    /// How long an upload may take, and so how long its URLs live. `STACKROOM_UPLOAD_LIFE`, seconds.
+    pub upload_life: Duration,
+    /// How long a download may take, and so how long its URLs live. `STACKROOM_DOWNLOAD_LIFE`, seconds.
+    pub download_life: Duration,
+}
+
+/// The longest that any URL may live: S3's own limit.
+pub const LONGEST_URL: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Something in the environment can't be used. Names all that is wrong, not only the first.
+#[derive(Debug, thiserror::Error)]
+#[error("the settings can't be used: {}", .0.join("; "))]
+pub struct ConfigError(pub Vec<String>);
+
+impl Config {
+    /// Reads the settings through `get`, which knows the environment.
+    pub fn read(public_url: String, get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut wrong = Vec::new();
+        let mut number = |name: &str, default: u64| match get(name).map(|text| text.parse()) {
+            None => default,
+            Some(Ok(number)) => number,
+            Some(Err(_)) => {
+                wrong.push(format!("`{name}` is not a whole number"));
+                default
+            }
+        };
+        let default_quota = number("STACKROOM_DEFAULT_QUOTA", 0);
+        let upload_life = Duration::from_secs(number("STACKROOM_UPLOAD_LIFE", 24 * 3600));
+        let download_life = Duration::from_secs(number("STACKROOM_DOWNLOAD_LIFE", 24 * 3600));
+        for (name, life) in [("STACKROOM_UPLOAD_LIFE", upload_life), ("STACKROOM_DOWNLOAD_LIFE", download_life)] {
+            if life.is_zero() || life > LONGEST_URL {
+                wrong.push(format!("`{name}` must be between 1 and {} seconds", LONGEST_URL.as_secs()));
+            }
+        }
+        let name = |name: &str, default: &str| get(name).unwrap_or_else(|| default.to_owned());
+        let entity = name("STACKROOM_DEFAULT_ENTITY", "library").parse();
+        let collection = name("STACKROOM_DEFAULT_COLLECTION", "default").parse();
+        if !public_url.starts_with("http://") && !public_url.starts_with("https://") {
+            wrong.push("`STACKROOM_PUBLIC_URL` must begin with http:// or https://".to_owned());
+        }
+        match (entity, collection) {
+            (Ok(entity), Ok(collection)) if wrong.is_empty() => Ok(Self {
+                public_url: public_url.trim_end_matches('/').to_owned(),
+                defaults: Defaults { entity, collection },
+                default_quota,
+                upload_life,
+                download_life,
+            }),
+            (entity, collection) => {
+                wrong.extend(entity.err().map(|error| error.to_string()));
+                wrong.extend(collection.err().map(|error| error.to_string()));
+                Err(ConfigError(wrong))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_is_named_at_once() {
+        let error = Config::read("host".to_owned(), |name| match name {
+            "STACKROOM_DEFAULT_QUOTA" => Some("1GB".to_owned()),
+            "STACKROOM_UPLOAD_LIFE" => Some("0".to_owned()),
+            "STACKROOM_DEFAULT_ENTITY" => Some("v2".to_owned()),
+            _ => None,
+        });
+        assert_eq!(error.unwrap_err().0.len(), 4);
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_old_public_library() {
+        let config = Config::read("http://h/".to_owned(), |_| None).unwrap();
+        assert_eq!(config.public_url, "http://h");
+        assert_eq!(config.defaults.container("alpine").unwrap().to_string(), "library/default/alpine");
+    }
+}

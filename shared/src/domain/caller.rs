@@ -1,0 +1,188 @@
+//! Who is calling, and what their token may be used for.
+
+use super::names::{EntityName, UserName};
+use super::reference::Repository;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+/// Who a request comes from, once its token has been checked against the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// Nobody who says who they are.
+    Anonymous,
+    /// A person, through one of their tokens.
+    User {
+        /// The account.
+        name: UserName,
+        /// Whether the account is a site admin's.
+        admin: bool,
+        /// What the token may be used for.
+        scope: TokenScope,
+    },
+    /// Stackroom itself: sweeping, verifying, the first start.
+    System,
+}
+
+impl Caller {
+    /// The user's name, where there is one.
+    pub fn user(&self) -> Option<&UserName> {
+        match self {
+            Self::User { name, .. } => Some(name),
+            Self::Anonymous | Self::System => None,
+        }
+    }
+
+    /// A word for the log.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::User { admin: true, .. } => "admin",
+            Self::User { admin: false, .. } => "user",
+            Self::System => "system",
+        }
+    }
+}
+
+/// Standing on an entity, weakest first. The order matters: a stronger role may all that a weaker one may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Browses, pulls private images.
+    Reader,
+    /// Also creates collections, pushes, tags, deletes what they pushed.
+    Contributor,
+    /// Also members, settings, everything of a group's entity.
+    Admin,
+    /// The user whose entity it is.
+    Owner,
+}
+
+impl Role {
+    /// All of them, weakest first.
+    pub const ALL: [Self; 4] = [Self::Reader, Self::Contributor, Self::Admin, Self::Owner];
+}
+
+/// One thing that a token may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Right {
+    /// Read images and what is said of them.
+    Pull,
+    /// Bring images, set tags.
+    Push,
+    /// Remove images and tags.
+    Delete,
+    /// Settings, members, users; and what a site admin may.
+    Admin,
+}
+
+impl Right {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Pull, Self::Push, Self::Delete, Self::Admin];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+            Self::Delete => "delete",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Where a token may be used.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenPlace {
+    /// Wherever its user may.
+    All,
+    /// In one entity.
+    Entity(EntityName),
+    /// In one repository.
+    Repository(Repository),
+}
+
+/// What a token may be used for. A scope only narrows what its user may.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TokenScope {
+    /// For what.
+    pub rights: BTreeSet<Right>,
+    /// Where.
+    pub place: TokenPlace,
+}
+
+/// The text is not a scope.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a scope: write rights and, after an `@`, a place, like `pull,push@acme` or `pull@acme/tools/bb`; rights are pull, push, delete, admin"
+)]
+pub struct ScopeError(String);
+
+impl TokenScope {
+    /// Everything that the user may.
+    pub fn full() -> Self {
+        Self { rights: Right::ALL.into(), place: TokenPlace::All }
+    }
+}
+
+impl FromStr for TokenScope {
+    type Err = ScopeError;
+    /// `RIGHT[,RIGHT…][@ENTITY | @REPOSITORY]`.
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
+        let error = || ScopeError(text.chars().take(200).collect());
+        let (rights, place) = text.split_once('@').map_or((text, None), |(rights, place)| (rights, Some(place)));
+        let rights = rights
+            .split(',')
+            .map(|word| Right::ALL.into_iter().find(|right| right.word() == word.trim()).ok_or_else(error))
+            .collect::<Result<_, _>>()?;
+        let place = match place {
+            None => TokenPlace::All,
+            Some(name) if name.contains('/') => TokenPlace::Repository(name.parse().map_err(|_| error())?),
+            Some(name) => TokenPlace::Entity(name.parse().map_err(|_| error())?),
+        };
+        Ok(Self { rights, place })
+    }
+}
+
+impl fmt::Display for TokenScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rights: Vec<&str> = self.rights.iter().map(|right| right.word()).collect();
+        f.write_str(&rights.join(","))?;
+        match &self.place {
+            TokenPlace::All => Ok(()),
+            TokenPlace::Entity(name) => write!(f, "@{name}"),
+            TokenPlace::Repository(name) => write!(f, "@{name}"),
+        }
+    }
+}
+
+impl TryFrom<String> for TokenScope {
+    type Error = ScopeError;
+    fn try_from(text: String) -> Result<Self, ScopeError> {
+        text.parse()
+    }
+}
+
+impl From<TokenScope> for String {
+    fn from(scope: TokenScope) -> Self {
+        scope.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_reads_back_as_it_is_written() {
+        for text in ["pull", "pull,push", "pull,push,delete,admin", "push@acme", "pull@acme/tools/bb"] {
+            assert_eq!(text.parse::<TokenScope>().unwrap().to_string(), text);
+        }
+        for text in ["", "read", "pull,", "pull@", "pull@A", "pull@tags", "@acme", "pull@a//b"] {
+            assert!(text.parse::<TokenScope>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Words and values: what can be said about a library, and nothing else.
+//!
+//! No I/O, no async, no clock. A value of one of these types was checked when it was made and is believed from then on.
+
+pub mod caller;
+pub mod digest;
+pub mod ids;
+pub mod names;
+pub mod quota;
+pub mod reference;
+pub mod sif;
+pub mod time;
+pub mod visibility;
+
+pub use caller::{Caller, Right, Role, TokenPlace, TokenScope};
+pub use digest::Digest;
+pub use ids::{Id, TokenId, UploadId};
+pub use names::{CollectionName, ContainerName, EntityName, TagName, UserName};
+pub use reference::{LibraryRef, Repository, Selector};
+pub use time::Time;
+pub use visibility::Visibility;

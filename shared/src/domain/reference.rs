@@ -1,0 +1,209 @@
+//! Where an image is: a repository, and a tag or hash in it.
+
+use super::digest::Digest;
+use super::names::{CollectionName, ContainerName, EntityName, NameError, TagName};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// A path `entity/…/name`. A library *container* is a repository of exactly three names.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Repository {
+    entity: EntityName,
+    /// What follows the entity and its slash; never empty.
+    rest: String,
+}
+
+/// Why a path or reference was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// One of its names is not allowed.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// It has too few or too many parts.
+    #[error("`{0}` is not a path in the library: write `entity/collection/container`")]
+    Parts(String),
+}
+
+impl Repository {
+    /// The repository of a library container.
+    pub fn container(entity: EntityName, collection: &CollectionName, container: &ContainerName) -> Self {
+        Self { entity, rest: format!("{collection}/{container}") }
+    }
+
+    /// The entity that it belongs to.
+    pub fn entity(&self) -> &EntityName {
+        &self.entity
+    }
+
+    /// The path below the entity.
+    pub fn rest(&self) -> &str {
+        &self.rest
+    }
+
+    /// The names of collection and container, when it is a library container.
+    pub fn as_container(&self) -> Option<(CollectionName, ContainerName)> {
+        let (collection, container) = self.rest.split_once('/')?;
+        Some((collection.parse().ok()?, container.parse().ok()?))
+    }
+}
+
+impl FromStr for Repository {
+    type Err = ReferenceError;
+    fn from_str(path: &str) -> Result<Self, ReferenceError> {
+        let (entity, rest) =
+            path.split_once('/').ok_or_else(|| ReferenceError::Parts(path.chars().take(200).collect()))?;
+        for name in rest.split('/') {
+            name.parse::<ContainerName>()?;
+        }
+        // The OCI limit of a whole repository name.
+        if path.len() > 255 {
+            return Err(ReferenceError::Parts(path.chars().take(200).collect()));
+        }
+        Ok(Self { entity: entity.parse()?, rest: rest.to_owned() })
+    }
+}
+
+impl TryFrom<String> for Repository {
+    type Error = ReferenceError;
+    fn try_from(path: String) -> Result<Self, ReferenceError> {
+        path.parse()
+    }
+}
+
+impl From<Repository> for String {
+    fn from(repository: Repository) -> Self {
+        repository.to_string()
+    }
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.entity, self.rest)
+    }
+}
+
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Which image of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// The image that the tag names, for the wanted architecture.
+    Tag(TagName),
+    /// Exactly these bytes.
+    Hash(Digest),
+}
+
+impl FromStr for Selector {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Digest::from_library(text).map_or_else(|_| text.parse().map(Self::Tag), |digest| Ok(Self::Hash(digest)))
+    }
+}
+
+/// The names that stand in for the parts of a short reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaults {
+    /// The entity of `collection/container` and `container`.
+    pub entity: EntityName,
+    /// The collection of `container`.
+    pub collection: CollectionName,
+}
+
+impl Defaults {
+    /// Reads the path of a container of one to three parts. Empty parts are left out: old clients send them for defaults.
+    pub fn container(&self, path: &str) -> Result<Repository, ReferenceError> {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        match parts.as_slice() {
+            [container] => Ok(Repository::container(self.entity.clone(), &self.collection, &container.parse()?)),
+            [collection, container] => {
+                Ok(Repository::container(self.entity.clone(), &collection.parse()?, &container.parse()?))
+            }
+            [entity, collection, container] => {
+                Ok(Repository::container(entity.parse()?, &collection.parse()?, &container.parse()?))
+            }
+            _ => Err(ReferenceError::Parts(path.chars().take(200).collect())),
+        }
+    }
+
+    /// Reads the path of a collection of one or two parts.
+    pub fn collection(&self, path: &str) -> Result<(EntityName, CollectionName), ReferenceError> {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        match parts.as_slice() {
+            [collection] => Ok((self.entity.clone(), collection.parse()?)),
+            [entity, collection] => Ok((entity.parse()?, collection.parse()?)),
+            _ => Err(ReferenceError::Parts(path.chars().take(200).collect())),
+        }
+    }
+
+    /// Reads the path of an entity; empty means the default one.
+    pub fn entity(&self, path: &str) -> Result<EntityName, ReferenceError> {
+        match path.trim_matches('/') {
+            "" => Ok(self.entity.clone()),
+            name => Ok(name.parse()?),
+        }
+    }
+
+    /// Reads `[entity/[collection/]]container[:tag-or-hash]`; without a tag, `latest`.
+    pub fn reference(&self, text: &str) -> Result<LibraryRef, ReferenceError> {
+        let (path, selector) = text.split_once(':').unwrap_or((text, ""));
+        let selector = if selector.is_empty() { "latest" } else { selector };
+        Ok(LibraryRef { repository: self.container(path)?, selector: selector.parse()? })
+    }
+}
+
+/// A container and which of its images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LibraryRef {
+    /// The container.
+    pub repository: Repository,
+    /// Which image.
+    pub selector: Selector,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defaults() -> Defaults {
+        Defaults { entity: "library".parse().unwrap(), collection: "default".parse().unwrap() }
+    }
+
+    #[test]
+    fn short_references_take_their_missing_parts_from_the_defaults() {
+        for (text, path) in [
+            ("bb", "library/default/bb"),
+            ("tools/bb", "library/tools/bb"),
+            ("acme/tools/bb:1.0", "acme/tools/bb"),
+            ("/acme/tools/bb", "acme/tools/bb"),
+        ] {
+            assert_eq!(defaults().reference(text).unwrap().repository.to_string(), path, "{text}");
+        }
+        for text in ["", "a/b/c/d", "a/b/c:", "A/b/c", "a/b/c:x:y", "a/b/c:.x"] {
+            let read = defaults().reference(text);
+            assert_eq!(read.is_ok(), text == "a/b/c:", "{text}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn a_hash_is_known_before_a_tag() {
+        let hash = Digest::of(b"x");
+        let read = defaults().reference(&format!("acme/tools/bb:{}", hash.library())).unwrap();
+        assert_eq!(read.selector, Selector::Hash(hash));
+    }
+
+    #[test]
+    fn a_repository_has_two_or_more_names() {
+        for good in ["a/b", "a/b/c", "a/b/c/d"] {
+            assert_eq!(good.parse::<Repository>().unwrap().to_string(), good);
+        }
+        for bad in ["", "a", "a/", "/a", "a//b", "a/B", "tags/b", &format!("a/{}", ["b"; 140].join("/"))] {
+            assert!(bad.parse::<Repository>().is_err(), "{bad}");
+        }
+    }
+}

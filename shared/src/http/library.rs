@@ -1,0 +1,79 @@
+//! The library's own forms: `{"data": …}`, `{"error": {"code", "message"}}`, bodies of no stated type.
+
+use crate::error::Error;
+use crate::telemetry;
+use axum::Json;
+use axum::body::Bytes;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+/// An error of a use case, as the library's clients want it. For `?` in handlers.
+#[derive(Debug)]
+pub struct Failure(pub Error);
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl Failure {
+    /// The status that the library's clients understand for it. 404 means to them: create it.
+    fn status(&self) -> StatusCode {
+        match &self.0 {
+            Error::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Error::NotFound(_) => StatusCode::NOT_FOUND,
+            Error::Forbidden(_) => StatusCode::FORBIDDEN,
+            Error::Invalid(_) => StatusCode::BAD_REQUEST,
+            Error::Conflict(_) => StatusCode::CONFLICT,
+            Error::QuotaExceeded { .. } => StatusCode::INSUFFICIENT_STORAGE,
+            Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        if let Some(inside) = self.0.inside() {
+            telemetry::inside(inside);
+        }
+        let mut response = plain(self.status(), &self.0.to_string());
+        if matches!(self.0, Error::Unauthenticated(_)) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// What a handler answers.
+pub type Answer = Result<Response, Failure>;
+
+/// An error with a status and a sentence.
+pub fn plain(status: StatusCode, message: &str) -> Response {
+    let body = json!({ "error": { "code": status.as_u16(), "message": message } });
+    (status, Json(body)).into_response()
+}
+
+/// 200 with `{"data": …}`.
+pub fn data(value: impl Serialize) -> Response {
+    Json(json!({ "data": value })).into_response()
+}
+
+/// 200 with a list, and where it goes on.
+pub fn list(rows: impl Serialize, next: Option<&str>) -> Response {
+    Json(json!({ "data": rows, "page": { "next": next.unwrap_or_default() } })).into_response()
+}
+
+/// Reads a JSON body. Its type is not asked: the clients don't state it.
+pub fn json<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| {
+        // The text of the error would quote the body.
+        let place = format!("line {}, column {}", error.line(), error.column());
+        Failure(Error::Invalid(format!("the body is not the JSON that is expected here ({place})")))
+    })
+}

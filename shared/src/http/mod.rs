@@ -1,0 +1,132 @@
+//! What every function does around its routes: one form of paths, limits, one log line a request, no panic to the client.
+
+pub mod library;
+
+use crate::telemetry::{self, Summary};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use futures::FutureExt;
+use http::{HeaderMap, StatusCode, Uri, header};
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+use tower::ServiceExt;
+
+/// The largest body of a request that any route reads, in bytes. The longest honest one names 10 000 parts.
+pub const MAX_BODY: usize = 2 << 20;
+
+/// Puts around a function's routes what all of them share.
+pub fn finish(router: Router) -> Router {
+    let router = router
+        .method_not_allowed_fallback(|| async { library::plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed") })
+        .fallback(|| async { library::plain(StatusCode::NOT_FOUND, "not found") })
+        .route_layer(middleware::from_fn(note_route))
+        .layer(DefaultBodyLimit::max(MAX_BODY));
+    // A router asks its routes before its layers could change the path, so that is done by one around it.
+    Router::new().fallback(move |request| handle(router.clone(), request))
+}
+
+async fn note_route(route: MatchedPath, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(route);
+    response
+}
+
+async fn handle(router: Router, mut request: Request) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    *request.uri_mut() = normal(request.uri());
+    let path = request.uri().path().to_owned();
+    let (answer, summary) = telemetry::recorded(AssertUnwindSafe(router.oneshot(request)).catch_unwind()).await;
+    let response = match answer {
+        Ok(Ok(response)) => in_form(response),
+        Ok(Err(never)) => match never {},
+        Err(_) => library::plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
+    };
+    let route = response.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
+    log(method.as_str(), &route, &path, &response, started, summary);
+    response
+}
+
+/// What the framework itself refuses – an unreadable query, a body too long – in the form that our clients can read.
+fn in_form(response: Response) -> Response {
+    let status = response.status();
+    let text =
+        response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !(status.is_client_error() || status.is_server_error()) || !text {
+        return response;
+    }
+    let mut formed = library::plain(status, status.canonical_reason().unwrap_or("refused"));
+    formed.extensions_mut().extend(response.extensions().clone());
+    if let Some(allow) = response.headers().get(header::ALLOW) {
+        formed.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    formed
+}
+
+fn log(method: &str, route: &str, path: &str, response: &Response, started: Instant, summary: Summary) {
+    let status = response.status().as_u16();
+    let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
+    let Summary { reads, writes, caller, decision, inside } = summary;
+    if let Some(inside) = inside {
+        tracing::error!(method, route, path, status, duration_ms, caller, decision, reads, writes, inside, "request");
+    } else {
+        tracing::info!(method, route, path, status, duration_ms, caller, decision, reads, writes, "request");
+    }
+}
+
+/// The path as our routes spell it: no empty segments, and `:` never escaped. Old clients write both.
+pub fn normal(uri: &Uri) -> Uri {
+    let path = uri.path();
+    if !path.contains("//") && !path.contains("%3") {
+        return uri.clone();
+    }
+    let mut plain = path.replace("%3A", ":").replace("%3a", ":");
+    while plain.contains("//") {
+        plain = plain.replace("//", "/");
+    }
+    let target = uri.query().map_or_else(|| plain.clone(), |query| format!("{plain}?{query}"));
+    let mut parts = uri.clone().into_parts();
+    // What can't be written as a path stays as it is, and finds no route.
+    parts.path_and_query = target.parse().ok().or(parts.path_and_query);
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
+/// The `Authorization` header. One that is not text is given as a scheme that nobody knows.
+pub fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("unreadable"))
+}
+
+/// A redirect without a body.
+pub fn redirect(status: StatusCode, location: &str) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    match location.parse() {
+        Ok(location) => {
+            response.headers_mut().insert(header::LOCATION, location);
+            response.headers_mut().insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
+            response
+        }
+        Err(_) => library::plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_old_clients_become_ours() {
+        for (theirs, ours) in [
+            ("/v1/images//acme/tools/bb:latest?arch=amd64", "/v1/images/acme/tools/bb:latest?arch=amd64"),
+            ("/v1/images/acme/tools/bb%3Alatest", "/v1/images/acme/tools/bb:latest"),
+            ("/v1/images/acme/tools/bb%3alatest?a=//%3A", "/v1/images/acme/tools/bb:latest?a=//%3A"),
+            ("//v1///entities/", "/v1/entities/"),
+            ("/version", "/version"),
+        ] {
+            assert_eq!(normal(&theirs.parse().unwrap()).to_string(), ours);
+        }
+    }
+}

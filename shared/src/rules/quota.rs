@@ -1,0 +1,49 @@
+//! Whether an account has room.
+
+use crate::domain::quota::Quota;
+
+/// What a reservation of some bytes comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// There is room: the write must hold `limit` and see at most `charged_at_most` bytes charged (`None`: any number).
+    Room {
+        /// The highest number of bytes already charged at which the write may go through.
+        charged_at_most: Option<u64>,
+    },
+    /// There is not.
+    Full,
+}
+
+/// Whether `bytes` more fit into the account. Exactly filling it is allowed; a limit of 0 admits everything.
+pub fn admit(quota: Quota, bytes: u64) -> Admission {
+    if quota.limit == 0 || bytes == 0 {
+        return Admission::Room { charged_at_most: None };
+    }
+    match quota.limit.checked_sub(bytes) {
+        Some(most) if quota.charged <= most => Admission::Room { charged_at_most: Some(most) },
+        _ => Admission::Full,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_can_be_filled_exactly_and_not_beyond() {
+        let quota = |charged, limit| Quota { charged, reserved: 0, limit };
+        let room = |most| Admission::Room { charged_at_most: most };
+        for (quota, bytes, admission) in [
+            (quota(0, 10), 10, room(Some(0))),
+            (quota(4, 10), 6, room(Some(4))),
+            (quota(5, 10), 6, Admission::Full),
+            (quota(0, 10), 11, Admission::Full),
+            (quota(20, 10), 1, Admission::Full),
+            (quota(20, 10), 0, room(None)),
+            (quota(u64::MAX, 0), u64::MAX, room(None)),
+            (quota(1, u64::MAX), u64::MAX, Admission::Full),
+        ] {
+            assert_eq!(admit(quota, bytes), admission, "{quota:?} + {bytes}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What a request may do: loads the facts in one batch with whatever else the use case needs, then decides.
+
+use crate::app::App;
+use crate::auth::Credential;
+use crate::domain::{Caller, EntityName, Role};
+use crate::error::{BAD_TOKEN, Error};
+use crate::rules::{self, Action, Denial, Grant, Resource, Subject};
+use crate::store::keys::{self, Key};
+use crate::store::rows::{Member, Row, Token, User};
+use crate::store::table::Rows;
+use crate::telemetry;
+
+/// Who is calling, their standing on one entity, and the rows that were loaded along the way.
+#[derive(Debug)]
+pub struct Scene {
+    /// Who is calling.
+    pub caller: Caller,
+    role: Option<Role>,
+    rows: Rows,
+}
+
+impl Scene {
+    /// One round: the caller's account and token, their standing on `entity`, and the rows at `wanted`.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when the token was revoked or its account is gone or disabled.
+    pub async fn load(
+        app: &App,
+        credential: &Credential,
+        entity: Option<&EntityName>,
+        wanted: impl IntoIterator<Item = Key>,
+    ) -> Result<Self, Error> {
+        let mut batch: Vec<Key> = wanted.into_iter().collect();
+        if let Credential::Token { user, id } = credential {
+            batch.extend([keys::user(user), keys::token(user, *id)]);
+            batch.extend(entity.map(|entity| keys::member(entity, user)));
+        }
+        let rows = if batch.is_empty() { Rows::default() } else { app.table.batch(batch).await? };
+        let mut scene = Self { caller: Caller::Anonymous, role: None, rows };
+        if let Credential::Token { user, id } = credential {
+            let account: Option<User> = scene.take(&keys::user(user))?;
+            let token: Option<Token> = scene.take(&keys::token(user, *id))?;
+            let (Some(account), Some(token)) = (account, token) else { return Err(Error::Unauthenticated(BAD_TOKEN)) };
+            if account.disabled || token.expires.is_some_and(|expires| expires <= app.now()) {
+                return Err(Error::Unauthenticated(BAD_TOKEN));
+            }
+            scene.caller = Caller::User { name: account.name, admin: account.admin, scope: token.scope };
+            scene.stand(entity)?;
+        }
+        telemetry::caller(scene.caller.kind());
+        Ok(scene)
+    }
+
+    /// A second round, once the first has told which entity it is about.
+    pub async fn look(
+        &mut self,
+        app: &App,
+        entity: &EntityName,
+        wanted: impl IntoIterator<Item = Key>,
+    ) -> Result<(), Error> {
+        let member = self.caller.user().map(|user| keys::member(entity, user));
+        self.rows.extend(app.table.batch(wanted.into_iter().chain(member)).await?);
+        self.stand(Some(entity))
+    }
+
+    fn stand(&mut self, entity: Option<&EntityName>) -> Result<(), Error> {
+        let member = entity.zip(self.caller.user()).map(|(entity, user)| keys::member(entity, user));
+        if let Some(key) = member {
+            self.role = self.take::<Member>(&key)?.map(|member| member.role);
+        }
+        Ok(())
+    }
+
+    /// Takes a row that was loaded.
+    pub fn take<R: Row>(&mut self, key: &Key) -> Result<Option<R>, Error> {
+        Ok(self.rows.take(key)?)
+    }
+
+    /// Decides.
+    pub fn decide(&self, action: Action, resource: &Resource) -> Result<Grant, Denial> {
+        let decision = rules::decide(Subject { caller: &self.caller, role: self.role }, action, resource);
+        telemetry::decided(match &decision {
+            Ok(_) => "allow",
+            Err(Denial::Unauthenticated) => "unauthenticated",
+            Err(Denial::Hidden) => "hidden",
+            Err(Denial::Forbidden) => "forbidden",
+            Err(Denial::OutOfScope) => "out of scope",
+            Err(Denial::ReadOnly) => "read-only",
+            Err(Denial::Frozen) => "frozen",
+        });
+        decision
+    }
+}
+
+/// A grant for what Stackroom does by itself: sweeping, verifying, the first start, and what an operator does who holds
+/// the installation's own keys.
+pub fn system(action: Action, resource: &Resource) -> Result<Grant, Error> {
+    let subject = Subject { caller: &Caller::System, role: None };
+    rules::decide(subject, action, resource).map_err(|denial| Error::denied(denial, "it", "do that"))
+}

@@ -1,0 +1,180 @@
+//! Looking at entities, collections and containers, one by one and in pages.
+
+use super::access::Scene;
+use super::create::resource_of;
+use crate::app::App;
+use crate::auth::Credential;
+use crate::domain::{Caller, CollectionName, Digest, EntityName, Repository};
+use crate::error::Error;
+use crate::rules::{Action, Place, Resource};
+use crate::store::keys;
+use crate::store::rows::{Account, Collection, Container, Entity, Image, Membership};
+use crate::store::table::Page;
+
+/// The most that one page of a list holds.
+pub const PAGE: usize = 100;
+
+/// An entity, with its account.
+#[derive(Debug)]
+pub struct EntityView {
+    /// The entity.
+    pub entity: Entity,
+    /// Its account.
+    pub account: Account,
+}
+
+/// Looks an entity up.
+pub async fn entity(app: &App, credential: &Credential, name: &EntityName) -> Result<EntityView, Error> {
+    let (key, account_key) = (keys::entity(name), keys::account(name));
+    let mut scene = Scene::load(app, credential, Some(name), [key.clone(), account_key.clone()]).await?;
+    let entity: Option<Entity> = scene.take(&key)?;
+    let resource = match &entity {
+        Some(_) => Resource::Entity(name.clone()),
+        None => Resource::Missing(Place::Entity(name.clone())),
+    };
+    scene.decide(Action::See, &resource).map_err(|denial| Error::denied(denial, "entity", "see this entity"))?;
+    let account: Option<Account> = scene.take(&account_key)?;
+    let (Some(entity), Some(account)) = (entity, account) else { return Err(Error::NotFound("entity")) };
+    Ok(EntityView { entity, account })
+}
+
+/// Looks a collection up.
+pub async fn collection(
+    app: &App,
+    credential: &Credential,
+    entity: &EntityName,
+    name: &CollectionName,
+) -> Result<Collection, Error> {
+    let key = keys::collection(entity, name);
+    let mut scene = Scene::load(app, credential, Some(entity), [key.clone()]).await?;
+    let row: Option<Collection> = scene.take(&key)?;
+    let resource = match &row {
+        Some(_) => Resource::Collection(entity.clone(), name.clone()),
+        None => Resource::Missing(Place::Collection(entity.clone(), name.clone())),
+    };
+    let seen = scene.decide(Action::See, &resource);
+    seen.map_err(|denial| Error::denied(denial, "collection", "see this collection"))?;
+    row.ok_or(Error::NotFound("collection"))
+}
+
+/// A container with its images.
+#[derive(Debug)]
+pub struct ContainerView {
+    /// The container.
+    pub container: Container,
+    /// Its images.
+    pub images: Vec<Image>,
+}
+
+/// Looks a container up.
+pub async fn container(app: &App, credential: &Credential, repository: &Repository) -> Result<ContainerView, Error> {
+    let key = keys::container(repository);
+    let mut scene = Scene::load(app, credential, Some(repository.entity()), [key.clone()]).await?;
+    let row: Option<Container> = scene.take(&key)?;
+    let resource = row.as_ref().map_or_else(|| Resource::Missing(Place::Repository(repository.clone())), resource_of);
+    let seen = scene.decide(Action::See, &resource);
+    seen.map_err(|denial| Error::denied(denial, "container", "see this container"))?;
+    let container = row.ok_or(Error::NotFound("container"))?;
+    let images: Vec<Image> = app.table.query_all(keys::images(repository)).await?;
+    let images = images.into_iter().filter(|image| image.content.is_some()).collect();
+    Ok(ContainerView { container, images })
+}
+
+/// The entities where the caller has a role.
+pub async fn entities(app: &App, credential: &Credential, after: Option<String>) -> Result<Page<EntityView>, Error> {
+    let Credential::Token { user, .. } = credential else {
+        return Ok(Page { rows: Vec::new(), next: None });
+    };
+    let (_, page) = futures::try_join!(async { list_scene(app, credential, None).await }, async {
+        Ok(app.table.query::<Membership>(keys::memberships(user), after, PAGE).await?)
+    })?;
+    let wanted = page.rows.iter().flat_map(|row| [keys::entity(&row.entity), keys::account(&row.entity)]);
+    let mut rows = Vec::new();
+    let wanted: Vec<_> = wanted.collect();
+    let mut found = crate::store::table::Rows::default();
+    for some in wanted.chunks(100) {
+        found.extend(app.table.batch(some.iter().cloned()).await?);
+    }
+    for member in &page.rows {
+        let entity = found.take(&keys::entity(&member.entity))?;
+        let account = found.take(&keys::account(&member.entity))?;
+        if let (Some(entity), Some(account)) = (entity, account) {
+            rows.push(EntityView { entity, account });
+        }
+    }
+    Ok(Page { rows, next: page.next })
+}
+
+/// The collections of an entity.
+pub async fn collections(
+    app: &App,
+    credential: &Credential,
+    entity: &EntityName,
+    after: Option<String>,
+) -> Result<Page<Collection>, Error> {
+    list_scene(app, credential, Some(entity)).await?;
+    Ok(app.table.query(keys::collections(entity), after, PAGE).await?)
+}
+
+/// The containers of an entity, of one collection or of all.
+pub async fn containers(
+    app: &App,
+    credential: &Credential,
+    entity: &EntityName,
+    collection: Option<&CollectionName>,
+    after: Option<String>,
+) -> Result<Page<Container>, Error> {
+    list_scene(app, credential, Some(entity)).await?;
+    Ok(app.table.query(keys::containers(entity, collection), after, PAGE).await?)
+}
+
+/// The images of a container.
+pub async fn images(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    after: Option<String>,
+) -> Result<(Container, Page<Image>), Error> {
+    let key = keys::container(repository);
+    let mut scene = Scene::load(app, credential, Some(repository.entity()), [key.clone()]).await?;
+    let row: Option<Container> = scene.take(&key)?;
+    let resource = row.as_ref().map_or_else(|| Resource::Missing(Place::Repository(repository.clone())), resource_of);
+    let seen = scene.decide(Action::List, &resource);
+    seen.map_err(|denial| Error::denied(denial, "container", "list this container"))?;
+    let container = row.ok_or(Error::NotFound("container"))?;
+    let mut page: Page<Image> = app.table.query(keys::images(repository), after, PAGE).await?;
+    page.rows.retain(|image| image.content.is_some());
+    Ok((container, page))
+}
+
+/// Checks that the caller may browse the entity, or, without one, that the token is good.
+async fn list_scene(app: &App, credential: &Credential, entity: Option<&EntityName>) -> Result<Scene, Error> {
+    let mut scene = Scene::load(app, credential, entity, entity.map(keys::entity)).await?;
+    if let Some(name) = entity {
+        let resource = match scene.take::<Entity>(&keys::entity(name))? {
+            Some(_) => Resource::Entity(name.clone()),
+            None => Resource::Missing(Place::Entity(name.clone())),
+        };
+        let listed = scene.decide(Action::List, &resource);
+        listed.map_err(|denial| Error::denied(denial, "entity", "list this entity"))?;
+    }
+    Ok(scene)
+}
+
+/// Who the caller is, for `remote status`.
+pub async fn whoami(app: &App, credential: &Credential) -> Result<Caller, Error> {
+    match Scene::load(app, credential, None, []).await?.caller {
+        Caller::Anonymous => Err(Error::Unauthenticated(crate::error::NO_TOKEN)),
+        caller => Ok(caller),
+    }
+}
+
+/// What was read in an image, whole. The caller has found the image before.
+pub async fn details(
+    app: &App,
+    repository: &Repository,
+    hash: &Digest,
+) -> Result<Option<crate::domain::sif::SifFacts>, Error> {
+    let details: Option<crate::store::rows::Details> = app.table.get(keys::details(repository, hash)).await?;
+    Ok(details.map(|details| details.facts))
+}

@@ -1,0 +1,139 @@
+//! Deleting an image: it, its tags, its link, and what its entity paid for it, at once.
+//!
+//! 1. Read the tag or image row; then the image, all tags of the container, charge, account and blob.
+//! 2. If more tags name the image than fit into one transaction, take them off first, a batch at a time.
+//! 3. In one transaction, each row conditional on what was read: the tags, the image, its id, link, details and manifest
+//!    go; the charge counts a link less, and refunds with the last one; the blob counts an entity less, and with the last
+//!    one goes and leaves its object condemned.
+//! 4. If a condition failed, begin again.
+
+use super::access::Scene;
+use super::commit::{Settling, TRIES, condemn, manifest_digest, settle};
+use crate::app::App;
+use crate::auth::Credential;
+use crate::domain::reference::LibraryRef;
+use crate::domain::{Digest, Selector};
+use crate::error::Error;
+use crate::rules::{Action, Grant, Place, Resource};
+use crate::store::rows::{Account, Blob, Charge, Container, Image, Row, Tag};
+use crate::store::table::{Condition, Write, pause};
+use crate::store::{StoreError, keys};
+
+const DOING: &str = "delete this image";
+/// Tags that go in one transaction with the rest, which has at most 100 writes.
+const TAGS: usize = 80;
+
+/// Deletes the image that a reference names, with all its tags of its architecture in that container.
+pub async fn image(
+    app: &App,
+    credential: &Credential,
+    reference: &LibraryRef,
+    arch: Option<&str>,
+) -> Result<(), Error> {
+    for attempt in 0..TRIES {
+        pause(attempt).await;
+        match once(app, credential, reference, arch).await {
+            Err(Error::Unavailable(StoreError::Conflict(_))) => {}
+            result => return result,
+        }
+    }
+    Err(Error::Unavailable(StoreError::Unavailable("too many changes of the same image at once".to_owned())))
+}
+
+async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: Option<&str>) -> Result<(), Error> {
+    let LibraryRef { repository, selector } = reference;
+    let container_key = keys::container(repository);
+    let tag_key = match selector {
+        Selector::Tag(tag) => Some(keys::tag(repository, tag)),
+        Selector::Hash(_) => None,
+    };
+    let wanted = [container_key.clone()].into_iter().chain(tag_key.clone());
+    let mut scene = Scene::load(app, credential, Some(repository.entity()), wanted).await?;
+    let container: Option<Container> = scene.take(&container_key)?;
+    let hash = match (selector, tag_key) {
+        (Selector::Hash(hash), _) => Some(*hash),
+        (Selector::Tag(_), Some(key)) => {
+            scene.take::<Tag>(&key)?.and_then(|tag| super::pull::choose(tag, arch)).map(|tagged| tagged.hash)
+        }
+        (Selector::Tag(_), None) => None,
+    };
+    let (Some(container), Some(hash)) = (container, hash) else {
+        let missing = Resource::Missing(Place::Repository(repository.clone()));
+        return match scene.decide(Action::Delete, &missing) {
+            Err(denial) => Err(Error::denied(denial, "image", DOING)),
+            Ok(_) => Err(Error::NotFound("image")),
+        };
+    };
+    let entity = repository.entity();
+    let (image_key, charge_key) = (keys::image(repository, &hash), keys::charge(entity, &hash));
+    let (account_key, blob_key) = (keys::account(entity), keys::blob(&hash));
+    let wanted = [&image_key, &charge_key, &account_key, &blob_key].map(Clone::clone);
+    let (rows, tags) = futures::join!(app.table.batch(wanted), app.table.query_all::<Tag>(keys::tags(repository)));
+    let (mut rows, tags) = (rows?, tags?);
+    let tags: Vec<Tag> = tags.into_iter().filter(|tag| tag.images.values().any(|one| one.hash == hash)).collect();
+    let image: Option<Image> = rows.take(&image_key)?;
+    let resource = image.as_ref().map_or_else(
+        || Resource::Missing(Place::Repository(repository.clone())),
+        |image| Resource::Image {
+            repository: repository.clone(),
+            read_only: container.read_only,
+            own: image.created_by.is_some() && image.created_by.as_ref() == scene.caller.user(),
+            frozen: tags.iter().any(|tag| tag.frozen),
+        },
+    );
+    let grant = scene.decide(Action::Delete, &resource).map_err(|denial| Error::denied(denial, "image", DOING))?;
+    let image = image.ok_or(Error::NotFound("image"))?;
+    let last = tags.len().saturating_sub(TAGS);
+    let (first, tags) = tags.split_at_checked(last).unwrap_or((&[], &tags));
+    for some in first.chunks(TAGS) {
+        let writes = some.iter().flat_map(|tag| [without(tag, &hash), Ok(Write::untagged(image.key(), &tag.name))]);
+        app.table.write(&grant, writes.collect::<Result<_, _>>()?).await?;
+    }
+    if !first.is_empty() {
+        return Err(Error::Unavailable(StoreError::Conflict(Vec::new())));
+    }
+    let account: Account = rows.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
+    let charge: Option<Charge> = rows.take(&charge_key)?;
+    let blob: Option<Blob> = rows.take(&blob_key)?;
+    remove(app, &grant, &image, tags, (account, charge, blob)).await
+}
+
+async fn remove(
+    app: &App,
+    grant: &Grant,
+    image: &Image,
+    tags: &[Tag],
+    (account, charge, blob): (Account, Option<Charge>, Option<Blob>),
+) -> Result<(), Error> {
+    let mut writes = tags.iter().map(|tag| without(tag, &image.hash)).collect::<Result<Vec<_>, _>>()?;
+    writes.push(Write::delete(image.key(), Condition::Version(image.version)));
+    writes.push(Write::delete(keys::pointer(image.id), Condition::None));
+    if let Some(content) = &image.content {
+        writes.push(Write::delete(keys::link(&image.repository, &image.hash), Condition::Present));
+        writes.push(Write::delete(keys::details(&image.repository, &image.hash), Condition::None));
+        let manifest = manifest_digest(image, content);
+        writes.push(Write::delete(keys::manifest(&image.repository, &manifest), Condition::None));
+        let last_in_entity = charge.as_ref().is_none_or(|charge| charge.links <= 1);
+        let by = Settling { digest: image.hash, size: content.size, links: -1, sessions: 0 };
+        settle(&mut writes, &account, charge, by)?;
+        if let Some(blob) = blob.filter(|_| last_in_entity) {
+            let condition = Condition::Version(blob.version);
+            if blob.entities > 1 {
+                let blob = Blob { entities: blob.entities - 1, version: blob.version + 1, ..blob };
+                writes.push(Write::put(&blob, condition)?);
+            } else {
+                writes.push(Write::delete(blob.key(), condition));
+                writes.push(condemn(app, &blob.object, None)?);
+            }
+        }
+    }
+    Ok(app.table.write(grant, writes).await?)
+}
+
+/// The tag without the image.
+fn without(tag: &Tag, hash: &Digest) -> Result<Write, StoreError> {
+    let condition = Condition::Version(tag.version);
+    let mut left = Tag { version: tag.version + 1, ..tag.clone() };
+    left.images.retain(|_, image| image.hash != *hash);
+    if left.images.is_empty() { Ok(Write::delete(tag.key(), condition)) } else { Write::put(&left, condition) }
+}

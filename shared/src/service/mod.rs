@@ -1,0 +1,15 @@
+//! Use cases: one function each, used by every protocol.
+//!
+//! Each loads what it has to know in at most two dependent rounds, asks [`decide`](crate::rules::decide), and writes once.
+
+pub mod access;
+pub mod admin;
+pub mod browse;
+pub mod commit;
+pub mod create;
+pub mod delete;
+pub mod pull;
+pub mod search;
+pub mod sweep;
+pub mod tag;
+pub mod upload;

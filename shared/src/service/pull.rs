@@ -1,0 +1,117 @@
+//! Finding an image: one round by tag or hash.
+
+use super::access::Scene;
+use super::create::resource_of;
+use crate::app::App;
+use crate::auth::Credential;
+use crate::domain::reference::LibraryRef;
+use crate::domain::{Repository, Selector, TagName};
+use crate::error::Error;
+use crate::rules::{Action, Place, Resource};
+use crate::store::keys;
+use crate::store::rows::{Container, Content, Image, Tag, Tagged};
+
+/// An image that was found, with its container.
+#[derive(Debug)]
+pub struct Found {
+    /// The container.
+    pub container: Container,
+    /// The image; by tag, with that tag only.
+    pub image: Image,
+}
+
+/// What a lookup is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To know it. Who may push there sees images without bytes too: that is how a push goes on.
+    Look,
+    /// To download it.
+    Download,
+}
+
+/// Finds the image that a reference names, for the architecture `arch`; without one, for the best guess.
+pub async fn find(
+    app: &App,
+    credential: &Credential,
+    reference: &LibraryRef,
+    arch: Option<&str>,
+    purpose: Purpose,
+) -> Result<Found, Error> {
+    let LibraryRef { repository, selector } = reference;
+    let container_key = keys::container(repository);
+    let row = match selector {
+        Selector::Tag(tag) => keys::tag(repository, tag),
+        Selector::Hash(hash) => keys::image(repository, hash),
+    };
+    let mut scene =
+        Scene::load(app, credential, Some(repository.entity()), [container_key.clone(), row.clone()]).await?;
+    let container: Option<Container> = scene.take(&container_key)?;
+    let resource =
+        container.as_ref().map_or_else(|| Resource::Missing(Place::Repository(repository.clone())), resource_of);
+    let action = if purpose == Purpose::Download { Action::Pull } else { Action::See };
+    scene.decide(action, &resource).map_err(|denial| Error::denied(denial, "image", "pull this image"))?;
+    let container = container.ok_or(Error::NotFound("image"))?;
+    let image = match selector {
+        Selector::Hash(_) => {
+            let image: Image = scene.take(&row)?.ok_or(Error::NotFound("image"))?;
+            // Bytes that are still to come are the business of who may bring them.
+            let unfinished = image.content.is_none();
+            if unfinished && (purpose == Purpose::Download || scene.decide(Action::Push, &resource).is_err()) {
+                return Err(Error::NotFound("image"));
+            }
+            image
+        }
+        Selector::Tag(name) => {
+            let tag: Option<Tag> = scene.take(&row)?;
+            match tag.and_then(|tag| choose(tag, arch)) {
+                Some(tagged) => of_tag(&container, name, tagged),
+                None if name.as_str() == "latest" => untagged(app, repository, arch).await?,
+                None => return Err(Error::NotFound("image")),
+            }
+        }
+    };
+    Ok(Found { container, image })
+}
+
+/// The image of a tag for an architecture. Who asks for none gets the only one, amd64, or the one set last.
+pub(super) fn choose(mut tag: Tag, arch: Option<&str>) -> Option<Tagged> {
+    match arch {
+        Some(arch) => tag.images.remove(arch),
+        None if tag.images.len() == 1 => tag.images.into_values().next(),
+        None => tag.images.remove("amd64").or_else(|| tag.images.remove(&tag.last)),
+    }
+}
+
+fn of_tag(container: &Container, name: &TagName, tagged: Tagged) -> Image {
+    Image {
+        id: tagged.id,
+        repository: container.repository.clone(),
+        parents: super::create::parents(container),
+        hash: tagged.hash,
+        description: tagged.description,
+        created_by: tagged.created_by,
+        created: tagged.created,
+        content: Some(tagged.content),
+        tags: [name.clone()].into(),
+        labels: [].into(),
+        version: 0,
+    }
+}
+
+/// Old clients push without setting any tag, and expect to find that as `latest`: the newest untagged image.
+async fn untagged(app: &App, repository: &Repository, arch: Option<&str>) -> Result<Image, Error> {
+    let images: Vec<Image> = app.table.query_all(keys::images(repository)).await?;
+    let fits = |content: &Content| arch.is_none_or(|arch| content.arch == arch);
+    images
+        .into_iter()
+        .filter(|image| image.tags.is_empty() && image.content.as_ref().is_some_and(fits))
+        .max_by_key(|image| image.created)
+        .ok_or(Error::NotFound("image"))
+}
+
+/// A URL for the bytes of an image that was found.
+pub async fn download(app: &App, found: &Found) -> Result<String, Error> {
+    let content = found.image.content.as_ref().ok_or(Error::NotFound("image"))?;
+    let name = found.container.repository.rest().rsplit('/').next().unwrap_or_default();
+    Ok(app.objects.presign_get(&content.object, &format!("{name}.sif"), app.config.download_life).await?)
+}

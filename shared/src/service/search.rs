@@ -1,0 +1,129 @@
+//! Searching what the caller may browse: substrings of names, descriptions, tags and labels.
+
+use super::access::Scene;
+use crate::app::App;
+use crate::auth::Credential;
+use crate::domain::{EntityName, TokenPlace};
+use crate::error::Error;
+use crate::rules::{Action, Resource};
+use crate::store::keys;
+use crate::store::rows::{Collection, Container, Entity, Image, Membership};
+use futures::future::try_join_all;
+
+/// The shortest text that is searched for, in characters: the clients' own rule.
+pub const SHORTEST: usize = 3;
+/// The most results of each kind.
+pub const MOST: usize = 100;
+/// The most entities of one caller that are searched.
+const ENTITIES: usize = 50;
+
+/// What to look for.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// Part of a name, description, tag or label; upper and lower case are the same.
+    pub text: String,
+    /// Only images for one of these architectures; empty for all.
+    pub archs: Vec<String>,
+    /// Only signed images, or only unsigned ones.
+    pub signed: Option<bool>,
+}
+
+impl Query {
+    /// Whether only images are wanted.
+    fn images_only(&self) -> bool {
+        !self.archs.is_empty() || self.signed.is_some()
+    }
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Results {
+    /// Entities.
+    pub entities: Vec<Entity>,
+    /// Collections.
+    pub collections: Vec<Collection>,
+    /// Containers, with their images.
+    pub containers: Vec<(Container, Vec<Image>)>,
+    /// Images.
+    pub images: Vec<(Container, Image)>,
+}
+
+/// The entities where the caller of the credential has a role, at most 50. The token is checked elsewhere.
+pub(crate) async fn entities_of(app: &App, credential: &Credential) -> Result<Vec<EntityName>, Error> {
+    let Credential::Token { user, .. } = credential else { return Ok(Vec::new()) };
+    let page = app.table.query::<Membership>(keys::memberships(user), None, ENTITIES).await?;
+    Ok(page.rows.into_iter().map(|row| row.entity).collect())
+}
+
+/// Searches the caller's entities.
+pub async fn search(app: &App, credential: &Credential, query: &Query) -> Result<Results, Error> {
+    if query.text.chars().count() < SHORTEST {
+        return Err(Error::Invalid(format!("search for at least {SHORTEST} characters")));
+    }
+    let (scene, entities) = futures::join!(Scene::load(app, credential, None, []), entities_of(app, credential));
+    let (scene, mut entities) = (scene?, entities?);
+    if scene.decide(Action::List, &Resource::Registry).is_err() {
+        // A token for one place only searches there; nobody in particular finds nothing.
+        let place = match &scene.caller {
+            crate::domain::Caller::User { scope, .. } => Some(&scope.place),
+            _ => None,
+        };
+        entities.retain(|entity| matches!(place, Some(TokenPlace::Entity(only)) if only == entity));
+    }
+    let needle = query.text.to_lowercase();
+    let mut results = Results::default();
+    let found = try_join_all(entities.iter().map(|entity| one(app, entity, query, &needle))).await?;
+    for more in found {
+        results.entities.extend(more.entities);
+        results.collections.extend(more.collections);
+        results.containers.extend(more.containers);
+        results.images.extend(more.images);
+    }
+    results.entities.truncate(MOST);
+    results.collections.truncate(MOST);
+    results.containers.truncate(MOST);
+    results.images.truncate(MOST);
+    Ok(results)
+}
+
+async fn one(app: &App, name: &EntityName, query: &Query, needle: &str) -> Result<Results, Error> {
+    let hit = |text: &str| text.to_lowercase().contains(needle);
+    let (containers, images, collections, entity) = futures::try_join!(
+        app.table.query_all::<Container>(keys::containers(name, None)),
+        app.table.query_all::<Image>(keys::images_of_entity(name)),
+        app.table.query_all::<Collection>(keys::collections(name)),
+        app.table.get::<Entity>(keys::entity(name)),
+    )?;
+    let images: Vec<Image> = images.into_iter().filter(|image| image.content.is_some()).collect();
+    let mut results = Results::default();
+    if !query.images_only() {
+        results.entities = entity.into_iter().filter(|row| hit(row.name.as_str()) || hit(&row.description)).collect();
+        let named = |row: &Collection| hit(row.name.as_str()) || hit(&row.description);
+        results.collections = collections.into_iter().filter(named).collect();
+    }
+    for container in containers {
+        let own: Vec<&Image> = images.iter().filter(|image| image.repository == container.repository).collect();
+        let by_name = hit(&container.repository.to_string()) || hit(&container.description);
+        let mut any = by_name;
+        for image in &own {
+            let said = hit(&image.description)
+                || image.tags.iter().any(|tag| hit(tag.as_str()))
+                || image.labels.iter().any(|(key, value)| hit(key) || hit(value));
+            any |= said;
+            if (by_name || said) && wanted(image, query) {
+                results.images.push((container.clone(), (*image).clone()));
+            }
+        }
+        if any && !query.images_only() {
+            results.containers.push((container, own.into_iter().cloned().collect()));
+        }
+    }
+    Ok(results)
+}
+
+fn wanted(image: &Image, query: &Query) -> bool {
+    image.content.as_ref().is_some_and(|content| {
+        (query.archs.is_empty() || query.archs.contains(&content.arch))
+            && query.signed.is_none_or(|signed| signed == content.signed)
+    })
+}

@@ -1,0 +1,305 @@
+//! Every key of the table and the bucket, encode and decode side by side.
+//!
+//! Rows are laid out by name, so that all that a pull has to know is one batch of keys which the request itself spells.
+//! `⟨rest⟩` is a repository's path below its entity, `⟨hash⟩` 64 hexadecimal digits.
+//!
+//! | pk | sk | row |
+//! |---|---|---|
+//! | `U#⟨user⟩` | `-` | [`User`](super::rows::User) |
+//! | `U#⟨user⟩` | `T#⟨token⟩` | [`Token`](super::rows::Token) |
+//! | `U#⟨user⟩` | `E#⟨entity⟩` | [`Membership`](super::rows::Membership): the inverse of a member |
+//! | `E#⟨entity⟩` | `-` | [`Entity`](super::rows::Entity) |
+//! | `E#⟨entity⟩` | `Q` | [`Account`](super::rows::Account) |
+//! | `E#⟨entity⟩` | `M#⟨user⟩` | [`Member`](super::rows::Member) |
+//! | `E#⟨entity⟩` | `C#⟨collection⟩` | [`Collection`](super::rows::Collection) |
+//! | `E#⟨entity⟩` | `R#⟨rest⟩` | [`Container`](super::rows::Container) |
+//! | `E#⟨entity⟩` | `I#⟨rest⟩#⟨hash⟩` | [`Image`](super::rows::Image) |
+//! | `E#⟨entity⟩` | `B#⟨hash⟩` | [`Charge`](super::rows::Charge): what a blob costs the entity |
+//! | `R#⟨repository⟩` | `T#⟨tag⟩` | [`Tag`](super::rows::Tag) |
+//! | `R#⟨repository⟩` | `M#⟨hash⟩` | [`Manifest`](super::rows::Manifest) |
+//! | `R#⟨repository⟩` | `B#⟨hash⟩` | [`Link`](super::rows::Link): the blob is visible here |
+//! | `R#⟨repository⟩` | `D#⟨hash⟩` | [`Details`](super::rows::Details): what was read in the image |
+//! | `B#⟨hash⟩` | `-` | [`Blob`](super::rows::Blob) |
+//! | `P#⟨id⟩` | `-` | [`Pointer`](super::rows::Pointer): id → name |
+//! | `S#⟨upload⟩` | `-` | [`Session`](super::rows::Session) |
+//! | `X#⟨object key⟩` | `-` | [`Condemned`](super::rows::Condemned): an object to be deleted |
+//! | `L` | `U#⟨user⟩` | the list of users |
+
+use crate::domain::{CollectionName, Digest, EntityName, Id, Repository, TagName, TokenId, UploadId, UserName};
+use crate::rules::{Grant, Place};
+
+/// Where a row is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Partition key.
+    pub pk: String,
+    /// Sort key.
+    pub sk: String,
+}
+
+/// The sort key of a row that is alone, or first, in its partition.
+const SELF: &str = "-";
+
+fn key(pk: String, sk: impl Into<String>) -> Key {
+    Key { pk, sk: sk.into() }
+}
+
+/// A person's account.
+pub fn user(name: &UserName) -> Key {
+    key(format!("U#{name}"), SELF)
+}
+
+/// The entry of a user in the list of users.
+pub fn user_listed(name: &UserName) -> Key {
+    key("L".to_owned(), format!("U#{name}"))
+}
+
+/// The partition and prefix of the list of users.
+pub fn users() -> (String, &'static str) {
+    ("L".to_owned(), "U#")
+}
+
+/// One of a user's tokens.
+pub fn token(user: &UserName, id: TokenId) -> Key {
+    key(format!("U#{user}"), format!("T#{id}"))
+}
+
+/// The partition and prefix of a user's tokens.
+pub fn tokens(user: &UserName) -> (String, &'static str) {
+    (format!("U#{user}"), "T#")
+}
+
+/// The inverse of a member row.
+pub fn membership(user: &UserName, entity: &EntityName) -> Key {
+    key(format!("U#{user}"), format!("E#{entity}"))
+}
+
+/// The partition and prefix of a user's memberships.
+pub fn memberships(user: &UserName) -> (String, &'static str) {
+    (format!("U#{user}"), "E#")
+}
+
+/// An entity.
+pub fn entity(name: &EntityName) -> Key {
+    key(format!("E#{name}"), SELF)
+}
+
+/// The quota account of an entity.
+pub fn account(name: &EntityName) -> Key {
+    key(format!("E#{name}"), "Q")
+}
+
+/// A user's standing on an entity.
+pub fn member(entity: &EntityName, user: &UserName) -> Key {
+    key(format!("E#{entity}"), format!("M#{user}"))
+}
+
+/// A collection.
+pub fn collection(entity: &EntityName, name: &CollectionName) -> Key {
+    key(format!("E#{entity}"), format!("C#{name}"))
+}
+
+/// The partition and prefix of an entity's collections.
+pub fn collections(entity: &EntityName) -> (String, &'static str) {
+    (format!("E#{entity}"), "C#")
+}
+
+/// A container, or another repository.
+pub fn container(repository: &Repository) -> Key {
+    key(format!("E#{}", repository.entity()), format!("R#{}", repository.rest()))
+}
+
+/// The partition and prefix of an entity's containers, of one collection or all.
+pub fn containers(entity: &EntityName, collection: Option<&CollectionName>) -> (String, String) {
+    let prefix = collection.map_or_else(|| "R#".to_owned(), |collection| format!("R#{collection}/"));
+    (format!("E#{entity}"), prefix)
+}
+
+/// An image in a container.
+pub fn image(repository: &Repository, hash: &Digest) -> Key {
+    key(format!("E#{}", repository.entity()), format!("I#{}#{}", repository.rest(), hash.hex()))
+}
+
+/// The partition and prefix of the images of a container.
+pub fn images(repository: &Repository) -> (String, String) {
+    (format!("E#{}", repository.entity()), format!("I#{}#", repository.rest()))
+}
+
+/// The partition and prefix of all images of an entity.
+pub fn images_of_entity(entity: &EntityName) -> (String, &'static str) {
+    (format!("E#{entity}"), "I#")
+}
+
+/// What a blob costs an entity.
+pub fn charge(entity: &EntityName, digest: &Digest) -> Key {
+    key(format!("E#{entity}"), format!("B#{}", digest.hex()))
+}
+
+/// A tag in a repository.
+pub fn tag(repository: &Repository, tag: &TagName) -> Key {
+    key(format!("R#{repository}"), format!("T#{tag}"))
+}
+
+/// The partition and prefix of a repository's tags.
+pub fn tags(repository: &Repository) -> (String, &'static str) {
+    (format!("R#{repository}"), "T#")
+}
+
+/// A manifest in a repository.
+pub fn manifest(repository: &Repository, digest: &Digest) -> Key {
+    key(format!("R#{repository}"), format!("M#{}", digest.hex()))
+}
+
+/// A blob's link in a repository.
+pub fn link(repository: &Repository, digest: &Digest) -> Key {
+    key(format!("R#{repository}"), format!("B#{}", digest.hex()))
+}
+
+/// What was read in an image.
+pub fn details(repository: &Repository, hash: &Digest) -> Key {
+    key(format!("R#{repository}"), format!("D#{}", hash.hex()))
+}
+
+/// A blob of the installation.
+pub fn blob(digest: &Digest) -> Key {
+    key(format!("B#{}", digest.hex()), SELF)
+}
+
+/// What an id points at.
+pub fn pointer(id: Id) -> Key {
+    key(format!("P#{id}"), SELF)
+}
+
+/// An upload session.
+pub fn session(id: UploadId) -> Key {
+    key(format!("S#{id}"), SELF)
+}
+
+/// An object that is to be deleted.
+pub fn condemned(object: &str) -> Key {
+    key(format!("X#{object}"), SELF)
+}
+
+/// Whether a row may be written with `grant`: rows of an entity, a repository or a user only with a grant for that place.
+/// What belongs to the installation – ids, sessions, blobs, condemned objects – goes with any grant for an entity.
+pub fn lies_in(key: &Key, grant: &Grant) -> bool {
+    let common = ["P#", "S#", "B#", "X#"].iter().any(|prefix| key.pk.starts_with(prefix));
+    let in_entity = |name: &EntityName| {
+        common
+            || key.pk == format!("E#{name}")
+            || key.pk.strip_prefix("R#").and_then(|path| path.split('/').next()) == Some(name.as_str())
+            || (key.pk.starts_with("U#") && key.sk == format!("E#{name}"))
+    };
+    match grant.place() {
+        Place::Registry => true,
+        Place::Nowhere => false,
+        Place::User(name) => key.pk == format!("U#{name}"),
+        Place::Entity(name) | Place::Collection(name, _) => in_entity(name),
+        Place::Repository(repository) => {
+            in_entity(repository.entity()) && (!key.pk.starts_with("R#") || key.pk == format!("R#{repository}"))
+        }
+    }
+}
+
+/// What kind of row a key is of, as far as the sweeper has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An upload session.
+    Session,
+    /// An object that is to be deleted.
+    Condemned,
+    /// What a blob costs an entity.
+    Charge,
+    /// An image in a container.
+    Image,
+    /// The quota account of an entity.
+    Account,
+    /// A blob of the installation.
+    Blob,
+    /// A kind that is never swept by itself.
+    Other,
+}
+
+/// Reads the kind of row back from its key.
+pub fn kind(key: &Key) -> Kind {
+    let part = |text: &str| text.get(..2).map(str::to_owned).unwrap_or_default();
+    match (part(&key.pk).as_str(), part(&key.sk).as_str()) {
+        ("S#", _) => Kind::Session,
+        ("X#", _) => Kind::Condemned,
+        ("B#", _) => Kind::Blob,
+        ("E#", "B#") => Kind::Charge,
+        ("E#", "I#") => Kind::Image,
+        ("E#", _) if key.sk == "Q" => Kind::Account,
+        _ => Kind::Other,
+    }
+}
+
+/// The name of an object in the bucket: opaque, never used twice. The first digits spread the load.
+pub fn object(random: [u8; 20]) -> String {
+    let name = crate::domain::digest::hex(&random);
+    let (head, tail) = name.split_at(2);
+    format!("{head}/{tail}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_two_kinds_of_row_share_a_key() {
+        let user_name: UserName = "a".parse().unwrap();
+        let entity_name: EntityName = "a".parse().unwrap();
+        let collection_name: CollectionName = "a".parse().unwrap();
+        let repository: Repository = "a/a/a".parse().unwrap();
+        let digest = Digest::of(b"");
+        let keys = [
+            user(&user_name),
+            user_listed(&user_name),
+            token(&user_name, TokenId::from_random([0; 12])),
+            membership(&user_name, &entity_name),
+            entity(&entity_name),
+            account(&entity_name),
+            member(&entity_name, &user_name),
+            collection(&entity_name, &collection_name),
+            container(&repository),
+            image(&repository, &digest),
+            charge(&entity_name, &digest),
+            tag(&repository, &"a".parse().unwrap()),
+            manifest(&repository, &digest),
+            link(&repository, &digest),
+            details(&repository, &digest),
+            blob(&digest),
+            pointer(Id::from_random([0; 12])),
+            session(UploadId::from_random([0; 16])),
+            condemned("aa/a"),
+        ];
+        assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
+    }
+
+    #[test]
+    fn the_sweeper_knows_its_rows_by_their_keys() {
+        let repository: Repository = "a/a/a".parse().unwrap();
+        let digest = Digest::of(b"");
+        for (key, expected) in [
+            (session(UploadId::from_random([0; 16])), Kind::Session),
+            (condemned("aa/a"), Kind::Condemned),
+            (blob(&digest), Kind::Blob),
+            (charge(repository.entity(), &digest), Kind::Charge),
+            (image(&repository, &digest), Kind::Image),
+            (account(repository.entity()), Kind::Account),
+            (container(&repository), Kind::Other),
+            (link(&repository, &digest), Kind::Other),
+        ] {
+            assert_eq!(kind(&key), expected, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn the_images_of_one_container_are_not_those_of_another() {
+        let (pk, prefix) = images(&"a/b/c".parse().unwrap());
+        let other = image(&"a/b/c-d".parse().unwrap(), &Digest::of(b""));
+        assert_eq!(other.pk, pk);
+        assert!(!other.sk.starts_with(&prefix));
+    }
+}

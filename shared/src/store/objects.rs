@@ -1,0 +1,274 @@
+//! The bucket, narrowly: presigned URLs for clients, and the few things that we do with objects ourselves.
+
+use super::table::StoreError;
+use crate::domain::Digest;
+use crate::rules::Grant;
+use aws_runtime::auth::SigV4OperationSigningConfig;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sigv4::http_request::SignableBody;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextMut;
+use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
+use bytes::Bytes;
+use sha2::Digest as _;
+use std::ops::Range;
+use std::time::Duration;
+
+/// The largest object that one `PUT` can bring, in bytes.
+pub const MAX_PUT: u64 = 5 << 30;
+
+/// One part of a multipart upload, as its client names it at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// From 1.
+    pub number: u64,
+    /// The store's `ETag` of it.
+    pub etag: String,
+}
+
+/// A multipart upload that the store knows of.
+#[derive(Debug)]
+pub struct OpenParts {
+    /// Name of the object that it is for.
+    pub object: String,
+    /// The store's id of it.
+    pub upload: String,
+    /// When it began, in seconds since 1970.
+    pub since: i64,
+}
+
+/// The bucket.
+#[derive(Debug, Clone)]
+pub struct Objects {
+    client: Client,
+    /// Signs URLs; knows the store by the name that clients use.
+    public: Client,
+    bucket: String,
+}
+
+impl Objects {
+    /// The bucket `bucket`, reached by us through `client` and by clients at the endpoint of `public`.
+    pub fn new(client: Client, public: Client, bucket: String) -> Self {
+        Self { client, public, bucket }
+    }
+
+    /// Whether the bucket answers.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        self.client.head_bucket().bucket(&self.bucket).send().await.map(|_| ()).map_err(|error| failed(&error))
+    }
+
+    /// A URL that takes exactly `size` bytes in one `PUT`. With a `digest`, the store refuses any others.
+    pub async fn presign_put(
+        &self,
+        object: &str,
+        size: u64,
+        digest: Option<Digest>,
+        life: Duration,
+    ) -> Result<String, StoreError> {
+        let request = self.public.put_object().bucket(&self.bucket).key(object).content_length(signed(size));
+        let request = request.customize().interceptor(PinPayload(digest));
+        let request = request.presigned(lasting(life)?).await.map_err(|error| failed(&error))?;
+        Ok(request.uri().to_owned())
+    }
+
+    /// A URL that takes exactly one part of a multipart upload. With a `digest`, the store refuses other bytes.
+    pub async fn presign_part(
+        &self,
+        object: &str,
+        upload: &str,
+        (number, length): (u64, u64),
+        digest: Option<Digest>,
+        life: Duration,
+    ) -> Result<String, StoreError> {
+        let number = i32::try_from(number).map_err(|_| StoreError::Refused("part number too large".to_owned()))?;
+        let request = self.public.upload_part().bucket(&self.bucket).key(object).upload_id(upload);
+        let request = request.part_number(number).content_length(signed(length));
+        let request = request.customize().interceptor(PinPayload(digest));
+        let request = request.presigned(lasting(life)?).await.map_err(|error| failed(&error))?;
+        Ok(request.uri().to_owned())
+    }
+
+    /// A URL that gives the object, whole or in ranges, under a file name.
+    pub async fn presign_get(&self, object: &str, file: &str, life: Duration) -> Result<String, StoreError> {
+        let request = self.public.get_object().bucket(&self.bucket).key(object);
+        let request = request.response_content_disposition(format!("attachment; filename=\"{file}\""));
+        let request = request.presigned(lasting(life)?).await.map_err(|error| failed(&error))?;
+        Ok(request.uri().to_owned())
+    }
+
+    /// The object's size in bytes; `None` when there is no such object.
+    pub async fn size(&self, object: &str) -> Result<Option<u64>, StoreError> {
+        match self.client.head_object().bucket(&self.bucket).key(object).send().await {
+            Ok(head) => Ok(head.content_length().and_then(|length| u64::try_from(length).ok())),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    /// Reads a range of the object.
+    pub async fn read(&self, object: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let range = format!("bytes={}-{}", range.start, range.end - 1);
+        let request = self.client.get_object().bucket(&self.bucket).key(object).range(range);
+        let answer = request.send().await.map_err(|error| failed(&error))?;
+        let body = answer.body.collect().await.map_err(|error| StoreError::unavailable(&error))?;
+        Ok(body.into_bytes())
+    }
+
+    /// Reads the whole object and returns its digest and size. Hashing is done off the async threads.
+    pub async fn digest(&self, object: &str) -> Result<(Digest, u64), StoreError> {
+        let request = self.client.get_object().bucket(&self.bucket).key(object);
+        let mut body = request.send().await.map_err(|error| failed(&error))?.body;
+        let (sender, mut chunks) = tokio::sync::mpsc::channel::<Bytes>(4);
+        let hashing = tokio::task::spawn_blocking(move || {
+            let (mut hasher, mut size) = (sha2::Sha256::new(), 0u64);
+            while let Some(chunk) = chunks.blocking_recv() {
+                hasher.update(&chunk);
+                size += chunk.len() as u64;
+            }
+            (Digest::from_bytes(hasher.finalize().into()), size)
+        });
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk.map_err(|error| StoreError::unavailable(&error))?;
+            if sender.send(chunk).await.is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        hashing.await.map_err(|error| StoreError::unavailable(&error))
+    }
+
+    /// Begins a multipart upload and returns the store's id of it.
+    pub async fn begin_parts(&self, _grant: &Grant, object: &str) -> Result<String, StoreError> {
+        let request = self.client.create_multipart_upload().bucket(&self.bucket).key(object);
+        let answer = request.send().await.map_err(|error| failed(&error))?;
+        answer.upload_id.ok_or_else(|| StoreError::Unavailable("the object store gave no upload id".to_owned()))
+    }
+
+    /// Makes the object of its parts. After that no part can change it any more.
+    pub async fn complete_parts(
+        &self,
+        _grant: &Grant,
+        object: &str,
+        upload: &str,
+        parts: &[Part],
+    ) -> Result<(), StoreError> {
+        let parts = parts.iter().map(|part| {
+            let number = i32::try_from(part.number).unwrap_or(i32::MAX);
+            CompletedPart::builder().part_number(number).e_tag(&part.etag).build()
+        });
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build();
+        let request = self.client.complete_multipart_upload().bucket(&self.bucket).key(object).upload_id(upload);
+        request.multipart_upload(parts).send().await.map(|_| ()).map_err(|error| failed(&error))
+    }
+
+    /// Gives a multipart upload up. One that is gone already is fine.
+    pub async fn abort_parts(&self, _grant: &Grant, object: &str, upload: &str) -> Result<(), StoreError> {
+        let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(object).upload_id(upload);
+        match request.send().await.map_err(|error| failed(&error)) {
+            Ok(_) | Err(StoreError::NoObject) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Copies an object within the bucket; at most 5 GiB.
+    pub async fn copy(&self, _grant: &Grant, from: &str, to: &str) -> Result<(), StoreError> {
+        let source = format!("{}/{from}", self.bucket);
+        let request = self.client.copy_object().bucket(&self.bucket).key(to).copy_source(source);
+        request.send().await.map(|_| ()).map_err(|error| failed(&error))
+    }
+
+    /// Deletes an object. One that is gone already is fine.
+    pub async fn delete(&self, _grant: &Grant, object: &str) -> Result<(), StoreError> {
+        let request = self.client.delete_object().bucket(&self.bucket).key(object);
+        request.send().await.map(|_| ()).map_err(|error| failed(&error))
+    }
+
+    /// At most 1 000 objects after the name `after`: each with the time that it was written, in seconds since 1970.
+    pub async fn list(&self, after: Option<String>) -> Result<Vec<(String, i64)>, StoreError> {
+        let request = self.client.list_objects_v2().bucket(&self.bucket).set_start_after(after);
+        let answer = request.send().await.map_err(|error| failed(&error))?;
+        let named = answer.contents.unwrap_or_default().into_iter().filter_map(|object| {
+            let since = object.last_modified().map_or(0, aws_sdk_s3::primitives::DateTime::secs);
+            Some((object.key?, since))
+        });
+        Ok(named.collect())
+    }
+
+    /// Multipart uploads that the store knows of, at most 1 000. For the sweeper.
+    pub async fn open_parts(&self) -> Result<Vec<OpenParts>, StoreError> {
+        let request = self.client.list_multipart_uploads().bucket(&self.bucket);
+        let answer = request.send().await.map_err(|error| failed(&error))?;
+        let open = answer.uploads.unwrap_or_default().into_iter().filter_map(|open| {
+            let since = open.initiated.map_or(0, |time| time.secs());
+            Some(OpenParts { object: open.key?, upload: open.upload_id?, since })
+        });
+        Ok(open.collect())
+    }
+}
+
+fn signed(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+fn lasting(life: Duration) -> Result<PresigningConfig, StoreError> {
+    PresigningConfig::expires_in(life).map_err(|error| StoreError::unavailable(&error))
+}
+
+/// What the store's answer means to us.
+fn failed<E, R>(error: &SdkError<E, R>) -> StoreError
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+    R: std::fmt::Debug,
+{
+    const REFUSALS: [&str; 7] = [
+        "InvalidPart",
+        "InvalidPartOrder",
+        "EntityTooSmall",
+        "EntityTooLarge",
+        "BadDigest",
+        "XAmzContentSHA256Mismatch",
+        "MalformedXML",
+    ];
+    match error.as_service_error().and_then(ProvideErrorMetadata::code) {
+        Some("NoSuchKey" | "NoSuchUpload" | "NotFound") => StoreError::NoObject,
+        Some(code) if REFUSALS.contains(&code) => StoreError::Refused(code.to_owned()),
+        _ => StoreError::Unavailable(DisplayErrorContext(error).to_string()),
+    }
+}
+
+/// Pins the digest of the body into a presigned URL.
+///
+/// The SDK signs `UNSIGNED-PAYLOAD` into every presigned URL, whatever headers are set. This runs after the SDK's own
+/// interceptor, adds the header and signs its value, so that the store compares what arrives.
+#[derive(Debug)]
+struct PinPayload(Option<Digest>);
+
+#[dyn_dispatch_hint]
+impl Intercept for PinPayload {
+    fn name(&self) -> &'static str {
+        "PinPayload"
+    }
+
+    fn modify_before_signing(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let Some(digest) = self.0 else { return Ok(()) };
+        let signing = config.load::<SigV4OperationSigningConfig>();
+        let mut signing = signing.cloned().ok_or("a presigned request is signed with SigV4")?;
+        context.request_mut().headers_mut().insert("x-amz-content-sha256", digest.hex());
+        signing.signing_options.payload_override = Some(SignableBody::Precomputed(digest.hex()));
+        config.interceptor_state().store_put(signing);
+        Ok(())
+    }
+}

@@ -1,0 +1,422 @@
+//! What is in the table: one struct a kind of row. Where it is, [`keys`](super::keys) says.
+
+use super::keys::{self, Key};
+use crate::domain::quota::Quota;
+use crate::domain::sif::SifFacts;
+use crate::domain::{
+    CollectionName, Digest, EntityName, Id, Repository, Role, TagName, Time, TokenId, TokenScope, UploadId, UserName,
+    Visibility,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A row with its place in the table.
+pub trait Row: Serialize + DeserializeOwned {
+    /// Where the row is.
+    fn key(&self) -> Key;
+}
+
+macro_rules! row {
+    ($type:ident, $row:ident => $key:expr) => {
+        impl Row for $type {
+            fn key(&self) -> Key {
+                let $row = self;
+                $key
+            }
+        }
+    };
+}
+
+/// A person's account.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct User {
+    /// The name.
+    pub name: UserName,
+    /// argon2id in PHC form; `None`: no password, tokens only.
+    pub password: Option<String>,
+    /// Whether they are a site admin.
+    pub admin: bool,
+    /// Whether they may do nothing for now.
+    pub disabled: bool,
+    /// When the account was made.
+    pub created: Time,
+}
+row!(User, row => keys::user(&row.name));
+
+/// An entry in the list of users.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UserListed {
+    /// The name.
+    pub name: UserName,
+}
+row!(UserListed, row => keys::user_listed(&row.name));
+
+/// One of a user's tokens. Deleting the row revokes it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Token {
+    /// The `jti` of the token.
+    pub id: TokenId,
+    /// Whose it is.
+    pub user: UserName,
+    /// What the user calls it.
+    pub name: String,
+    /// What it may be used for.
+    pub scope: TokenScope,
+    /// When it was made.
+    pub created: Time,
+    /// When it ends; `None`: never.
+    pub expires: Option<Time>,
+}
+row!(Token, row => keys::token(&row.user, row.id));
+
+/// A user's standing on an entity.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Member {
+    /// The entity.
+    pub entity: EntityName,
+    /// The user.
+    pub user: UserName,
+    /// The standing.
+    pub role: Role,
+}
+row!(Member, row => keys::member(&row.entity, &row.user));
+
+/// The inverse of [`Member`], to find a user's entities.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Membership {
+    /// The entity.
+    pub entity: EntityName,
+    /// The user.
+    pub user: UserName,
+    /// The standing.
+    pub role: Role,
+}
+row!(Membership, row => keys::membership(&row.user, &row.entity));
+
+/// An entity.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Entity {
+    /// Its id on the wire.
+    pub id: Id,
+    /// Its name.
+    pub name: EntityName,
+    /// What its people say of it.
+    pub description: String,
+    /// Whether what is created in it is private.
+    pub default_private: bool,
+    /// Who made it.
+    pub created_by: Option<UserName>,
+    /// When.
+    pub created: Time,
+}
+row!(Entity, row => keys::entity(&row.name));
+
+/// The quota account of an entity.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Account {
+    /// Whose.
+    pub entity: EntityName,
+    /// Its numbers.
+    #[serde(flatten)]
+    pub quota: Quota,
+}
+row!(Account, row => keys::account(&row.entity));
+
+/// A collection.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Collection {
+    /// Its id on the wire.
+    pub id: Id,
+    /// The entity that it lies in.
+    pub entity: EntityName,
+    /// The id of that entity.
+    pub entity_id: Id,
+    /// Its name.
+    pub name: CollectionName,
+    /// What its people say of it.
+    pub description: String,
+    /// Whether containers created in it are private.
+    pub private: bool,
+    /// Who made it.
+    pub created_by: Option<UserName>,
+    /// When.
+    pub created: Time,
+}
+row!(Collection, row => keys::collection(&row.entity, &row.name));
+
+/// A container, or another repository.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Container {
+    /// Its id on the wire.
+    pub id: Id,
+    /// Its path.
+    pub repository: Repository,
+    /// The id of its collection.
+    pub collection_id: Id,
+    /// The id of its entity.
+    pub entity_id: Id,
+    /// What its people say of it.
+    pub description: String,
+    /// Who may read it.
+    pub visibility: Visibility,
+    /// Whether it takes no writes for now.
+    pub read_only: bool,
+    /// Who made it.
+    pub created_by: Option<UserName>,
+    /// When.
+    pub created: Time,
+}
+row!(Container, row => keys::container(&row.repository));
+
+/// What is known of an image once its bytes were verified; short enough to be copied into tags.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// Bytes.
+    pub size: u64,
+    /// Name of the object in the bucket.
+    pub object: String,
+    /// Architecture in Go's words; empty when the image doesn't say.
+    pub arch: String,
+    /// Whether it holds a signature.
+    pub signed: bool,
+    /// Whether its file system is encrypted.
+    pub encrypted: bool,
+    /// Fingerprints of the signing keys, upper-case hexadecimal.
+    pub fingerprints: Vec<String>,
+}
+
+/// An image in a container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Image {
+    /// Its id on the wire.
+    pub id: Id,
+    /// The container.
+    pub repository: Repository,
+    /// The ids of container, collection and entity, for the wire.
+    pub parents: Parents,
+    /// The digest of its bytes.
+    pub hash: Digest,
+    /// What its pusher says of it.
+    pub description: String,
+    /// Who brought it.
+    pub created_by: Option<UserName>,
+    /// When the push began.
+    pub created: Time,
+    /// What is known of its bytes; `None` while they have not been verified, and then nobody else may see it.
+    pub content: Option<Content>,
+    /// Its tags.
+    #[serde(default, with = "serde_dynamo::string_set", skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<TagName>,
+    /// Labels read from the image, as far as search wants them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Counts the changes of this row, which are conditional on it.
+    pub version: u64,
+}
+row!(Image, row => keys::image(&row.repository, &row.hash));
+
+/// Ids of what an image lies in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parents {
+    /// The container's.
+    pub container: Id,
+    /// The collection's.
+    pub collection: Id,
+    /// The entity's.
+    pub entity: Id,
+}
+
+/// What was read in an image, whole.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Details {
+    /// The container.
+    pub repository: Repository,
+    /// The digest of the image's bytes.
+    pub hash: Digest,
+    /// What the image says of itself.
+    pub facts: SifFacts,
+}
+row!(Details, row => keys::details(&row.repository, &row.hash));
+
+/// A tag: one row, architecture → image, whichever door set it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Tag {
+    /// The repository.
+    pub repository: Repository,
+    /// The tag's name.
+    pub name: TagName,
+    /// The image of each architecture, with all that a pull asks.
+    pub images: BTreeMap<String, Tagged>,
+    /// Whether it may not be moved or deleted.
+    pub frozen: bool,
+    /// When it was last set.
+    pub updated: Time,
+    /// The architecture last set, for clients that ask for none.
+    pub last: String,
+    /// Counts the changes of this row, which are conditional on it.
+    pub version: u64,
+}
+row!(Tag, row => keys::tag(&row.repository, &row.name));
+
+/// What a tag copies of its image, so that a pull reads one row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tagged {
+    /// The image's id.
+    pub id: Id,
+    /// The digest of its bytes.
+    pub hash: Digest,
+    /// What its pusher says of it.
+    pub description: String,
+    /// Who brought it.
+    pub created_by: Option<UserName>,
+    /// When.
+    pub created: Time,
+    /// What is known of its bytes.
+    pub content: Content,
+}
+
+/// A manifest in a repository, with its exact bytes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The repository.
+    pub repository: Repository,
+    /// The digest of the bytes.
+    pub digest: Digest,
+    /// The media type that it is served with.
+    pub media_type: String,
+    /// The bytes, exactly.
+    pub body: String,
+    /// The library image that it was made from, where it was.
+    pub image: Option<Digest>,
+}
+row!(Manifest, row => keys::manifest(&row.repository, &row.digest));
+
+/// A blob's link in a repository: what makes it visible there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Link {
+    /// The repository.
+    pub repository: Repository,
+    /// The digest.
+    pub digest: Digest,
+    /// Name of the object in the bucket.
+    pub object: String,
+    /// Bytes.
+    pub size: u64,
+}
+row!(Link, row => keys::link(&row.repository, &row.digest));
+
+/// A blob of the installation: verified bytes, stored once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Blob {
+    /// The digest.
+    pub digest: Digest,
+    /// Name of the object in the bucket.
+    pub object: String,
+    /// Bytes.
+    pub size: u64,
+    /// How many entities hold it. The row goes with the last one.
+    pub entities: u64,
+    /// Counts the changes of this row, which are conditional on it. Begins at random, so that a blob which went and came
+    /// back is not taken for the old one.
+    pub version: u64,
+    /// What the image says of itself, when it is one.
+    pub facts: Option<SifFacts>,
+}
+row!(Blob, row => keys::blob(&row.digest));
+
+/// What a blob costs an entity. With no links it is a reservation, shared by the sessions that bring the blob.
+/// It goes with the last link and session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Charge {
+    /// Who pays.
+    pub entity: EntityName,
+    /// For what.
+    pub digest: Digest,
+    /// Bytes charged.
+    pub size: u64,
+    /// How many repositories of the entity link the blob.
+    pub links: u64,
+    /// How many open sessions bring it.
+    pub sessions: u64,
+    /// Counts the changes of this row, which are conditional on it.
+    pub version: u64,
+}
+row!(Charge, row => keys::charge(&row.entity, &row.digest));
+
+/// What an id points at.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pointer {
+    /// The id.
+    pub id: Id,
+    /// What it points at.
+    pub target: Target,
+}
+row!(Pointer, row => keys::pointer(row.id));
+
+/// The name behind an id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// An entity.
+    Entity(EntityName),
+    /// A collection.
+    Collection(EntityName, CollectionName),
+    /// A container.
+    Container(Repository),
+    /// An image.
+    Image(Repository, Digest),
+}
+
+/// How the bytes of a session travel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// One `PUT` whose signature pins the digest: the store itself refuses other bytes.
+    Pinned,
+    /// One `PUT` by a client that announces no digest. The object is a staging object: its URL can be used again.
+    Staged,
+    /// Multipart; the store's own id of it.
+    Parts(String),
+}
+
+/// An open upload session: one attempt to bring the bytes of an image.
+/// It ends, and its row goes, with the transaction that commits the image, refuses the bytes or gives up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Session {
+    /// Its id.
+    pub id: UploadId,
+    /// The container.
+    pub repository: Repository,
+    /// The digest that the bytes must have.
+    pub hash: Digest,
+    /// The image's id.
+    pub image: Id,
+    /// Who opened it.
+    pub opened_by: UserName,
+    /// How the bytes travel.
+    pub way: Way,
+    /// Name of the object in the bucket.
+    pub object: String,
+    /// Bytes announced.
+    pub size: u64,
+    /// When it was opened.
+    pub created: Time,
+    /// When it is collected.
+    pub expires: Time,
+    /// Counts the changes of this row, which are conditional on it.
+    pub version: u64,
+}
+row!(Session, row => keys::session(row.id));
+
+/// An object that nothing names any more, to be deleted once no URL for it can be in use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Condemned {
+    /// Name of the object in the bucket.
+    pub object: String,
+    /// Since when.
+    pub since: Time,
+    /// A multipart upload of it that is to be aborted first.
+    pub upload: Option<String>,
+}
+row!(Condemned, row => keys::condemned(&row.object));

@@ -1,0 +1,478 @@
+//! The table, narrowly: batch get, query, and writes with conditions.
+//!
+//! Every call is counted, so that each request's log line says what it read and wrote.
+
+use super::keys::{self, Key};
+use super::rows::Row;
+use crate::domain::TagName;
+use crate::rules::Grant;
+use crate::telemetry;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, ConditionCheck, Delete, KeySchemaElement, KeyType,
+    KeysAndAttributes, Put, ScalarAttributeType, TransactWriteItem, Update,
+};
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+type Item = HashMap<String, AttributeValue>;
+
+/// What can go wrong between us and the table or the bucket.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A write's condition did not hold. Nothing was written; somebody else was faster, or the fact was never so.
+    #[error("the condition of write {0:?} did not hold")]
+    Conflict(Vec<usize>),
+    /// The table or the bucket can't be reached, or refuses us.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// A row can't be read: it was written by something else than this version.
+    #[error("a row of the table can't be read")]
+    Row(#[source] serde_dynamo::Error),
+    /// There is no such object, or no such multipart upload.
+    #[error("there is no such object")]
+    NoObject,
+    /// The store refused what the client brought: parts that don't fit, a wrong digest.
+    #[error("the object store refused the upload: {0}")]
+    Refused(String),
+}
+
+impl StoreError {
+    pub(super) fn unavailable<E: std::error::Error>(error: &E) -> Self {
+        Self::Unavailable(DisplayErrorContext(error).to_string())
+    }
+}
+
+/// What must hold for a write to go through.
+#[derive(Debug, Clone)]
+pub enum Condition {
+    /// Nothing.
+    None,
+    /// There is no such row yet.
+    Absent,
+    /// There is such a row.
+    Present,
+    /// The row is there and has this version.
+    Version(u64),
+    /// An expression over the row's attributes, `:names` bound to numbers.
+    Numbers(&'static str, Vec<(&'static str, u64)>),
+}
+
+/// One write of a transaction.
+#[derive(Debug)]
+pub struct Write(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Put(Key, Item, Condition),
+    Delete(Key, Condition),
+    Check(Key, Condition),
+    /// Adds to numeric attributes of a row.
+    Add(Key, Vec<(&'static str, i128)>, Condition),
+    /// Puts a word into the row's set `tags`, or takes it out, and counts its version on.
+    Label(Key, &'static str, String, &'static str),
+}
+
+impl Write {
+    /// Writes the row.
+    pub fn put<R: Row>(row: &R, condition: Condition) -> Result<Self, StoreError> {
+        let mut item: Item = serde_dynamo::to_item(row).map_err(StoreError::Row)?;
+        let key = row.key();
+        item.extend(item_key(key.clone()));
+        Ok(Self(Kind::Put(key, item, condition)))
+    }
+
+    /// Deletes the row.
+    pub fn delete(key: Key, condition: Condition) -> Self {
+        Self(Kind::Delete(key, condition))
+    }
+
+    /// Only wants the condition to hold.
+    pub fn check(key: Key, condition: Condition) -> Self {
+        Self(Kind::Check(key, condition))
+    }
+
+    /// Adds to numeric attributes of the row.
+    pub fn add(key: Key, numbers: Vec<(&'static str, i128)>, condition: Condition) -> Self {
+        Self(Kind::Add(key, numbers, condition))
+    }
+
+    /// Notes on the image's row that the tag names it. The image must have been committed.
+    pub fn tagged(image: Key, tag: &TagName) -> Self {
+        let committed = "attribute_exists(pk) AND attribute_type(content, :map)";
+        Self(Kind::Label(image, "ADD #tags :tags, #version :one", tag.to_string(), committed))
+    }
+
+    /// Notes on the image's row that the tag names it no longer.
+    pub fn untagged(image: Key, tag: &TagName) -> Self {
+        let there = "attribute_exists(pk) AND attribute_type(content, :map)";
+        Self(Kind::Label(image, "ADD #version :one DELETE #tags :tags", tag.to_string(), there))
+    }
+
+    /// The row that is written; `None` when it is only looked at.
+    fn key(&self) -> Option<&Key> {
+        match &self.0 {
+            Kind::Put(key, ..) | Kind::Delete(key, _) | Kind::Add(key, ..) | Kind::Label(key, ..) => Some(key),
+            Kind::Check(..) => None,
+        }
+    }
+}
+
+/// A condition or update, as the SDK wants it.
+#[derive(Debug, Default)]
+struct Expression {
+    text: Option<String>,
+    names: Option<HashMap<String, String>>,
+    values: Option<Item>,
+}
+
+impl Expression {
+    fn bind(&mut self, name: &str, number: impl ToString) {
+        self.values.get_or_insert_default().insert(name.to_owned(), AttributeValue::N(number.to_string()));
+    }
+
+    fn name(&mut self, name: &str) {
+        self.names.get_or_insert_default().insert(format!("#{name}"), name.to_owned());
+    }
+
+    fn of(condition: Condition) -> Self {
+        let mut expression = Self::default();
+        expression.text = match condition {
+            Condition::None => None,
+            Condition::Absent => Some("attribute_not_exists(pk)".to_owned()),
+            Condition::Present => Some("attribute_exists(pk)".to_owned()),
+            Condition::Version(version) => {
+                expression.name("version");
+                expression.bind(":version", version);
+                Some("#version = :version".to_owned())
+            }
+            Condition::Numbers(text, numbers) => {
+                for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '#') {
+                    if let Some(name) = word.strip_prefix('#') {
+                        expression.name(name);
+                    }
+                }
+                for (name, number) in numbers {
+                    expression.bind(name, number);
+                }
+                Some(text.to_owned())
+            }
+        };
+        expression
+    }
+
+    /// The update `SET #a = #a + :a …`, and the names and values that it needs beside those of the condition.
+    fn additions(&mut self, numbers: &[(&'static str, i128)]) -> String {
+        let mut terms = Vec::new();
+        for (name, number) in numbers {
+            self.name(name);
+            self.bind(&format!(":add_{name}"), number);
+            terms.push(format!("#{name} = #{name} + :add_{name}"));
+        }
+        format!("SET {}", terms.join(", "))
+    }
+}
+
+fn item_key(key: Key) -> Item {
+    HashMap::from([("pk".to_owned(), AttributeValue::S(key.pk)), ("sk".to_owned(), AttributeValue::S(key.sk))])
+}
+
+/// Rows that a batch brought.
+#[derive(Debug, Default)]
+pub struct Rows(HashMap<Key, Item>);
+
+impl Rows {
+    /// The row at `key`, if it was there.
+    pub fn take<R: Row>(&mut self, key: &Key) -> Result<Option<R>, StoreError> {
+        self.0.remove(key).map(serde_dynamo::from_item).transpose().map_err(StoreError::Row)
+    }
+
+    /// Whether there is a row at `key`.
+    pub fn has(&self, key: &Key) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// Adds the rows of another batch.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+}
+
+/// Some rows of a query, and whether there are more.
+#[derive(Debug)]
+pub struct Page<R> {
+    /// The rows, in the order of their keys.
+    pub rows: Vec<R>,
+    /// What to go on after; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// A row of unknown kind, for the sweeper.
+#[derive(Debug)]
+pub struct Scanned {
+    /// Where it is.
+    pub key: Key,
+    item: Item,
+}
+
+impl Scanned {
+    /// Reads the row.
+    pub fn read<R: Row>(self) -> Result<R, StoreError> {
+        serde_dynamo::from_item(self.item).map_err(StoreError::Row)
+    }
+}
+
+/// The table.
+#[derive(Debug, Clone)]
+pub struct Table {
+    client: Client,
+    name: String,
+}
+
+/// How often a write that only lost a race for the table's own locks is tried again.
+const TRIES: u32 = 12;
+
+impl Table {
+    /// The table `name`, through `client`.
+    pub fn new(client: Client, name: String) -> Self {
+        Self { client, name }
+    }
+
+    /// Makes the table if it isn't there. For the embedded store and tests; a deployment's template makes its own.
+    pub async fn create(&self) -> Result<(), StoreError> {
+        let attribute = |name: &str| {
+            AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build()
+        };
+        let element = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
+        let build = |error: aws_sdk_dynamodb::error::BuildError| StoreError::unavailable(&error);
+        let result = self
+            .client
+            .create_table()
+            .table_name(&self.name)
+            .attribute_definitions(attribute("pk").map_err(build)?)
+            .attribute_definitions(attribute("sk").map_err(build)?)
+            .key_schema(element("pk", KeyType::Hash).map_err(build)?)
+            .key_schema(element("sk", KeyType::Range).map_err(build)?)
+            .billing_mode(BillingMode::PayPerRequest)
+            .send()
+            .await;
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Some("ResourceInUseException") => Ok(()),
+            Err(error) => Err(StoreError::unavailable(&error)),
+        }
+    }
+
+    /// Whether the table answers.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        let answer = self.client.describe_table().table_name(&self.name).send().await;
+        answer.map(|_| ()).map_err(|error| StoreError::unavailable(&error))
+    }
+
+    /// Reads the rows at `keys`, at most 100, in one round; each read sees every write acknowledged before it.
+    pub async fn batch(&self, keys: impl IntoIterator<Item = Key>) -> Result<Rows, StoreError> {
+        let mut wanted: Vec<Item> = keys.into_iter().collect::<BTreeSet<_>>().into_iter().map(item_key).collect();
+        let mut rows = Rows::default();
+        for attempt in 0..TRIES {
+            if wanted.is_empty() {
+                return Ok(rows);
+            }
+            pause(attempt).await;
+            telemetry::read();
+            let keys = KeysAndAttributes::builder().set_keys(Some(wanted)).consistent_read(true).build();
+            let keys = keys.map_err(|error| StoreError::unavailable(&error))?;
+            let answer = self.client.batch_get_item().request_items(&self.name, keys).send().await;
+            let mut answer = answer.map_err(|error| StoreError::unavailable(&error))?;
+            for items in answer.responses.take().into_iter().flat_map(HashMap::into_values) {
+                for item in items {
+                    if let Some(key) = key_of(&item) {
+                        rows.0.insert(key, item);
+                    }
+                }
+            }
+            // DynamoDB may leave keys out when it is short of capacity.
+            let left = answer.unprocessed_keys.take().and_then(|mut left| left.remove(&self.name));
+            wanted = left.map(|left| left.keys).unwrap_or_default();
+        }
+        Err(StoreError::Unavailable("the table answers only parts of a batch".to_owned()))
+    }
+
+    /// Reads one row.
+    pub async fn get<R: Row>(&self, key: Key) -> Result<Option<R>, StoreError> {
+        telemetry::read();
+        let request = self.client.get_item().table_name(&self.name).set_key(Some(item_key(key))).consistent_read(true);
+        let answer = request.send().await.map_err(|error| StoreError::unavailable(&error))?;
+        answer.item.map(serde_dynamo::from_item).transpose().map_err(StoreError::Row)
+    }
+
+    /// Reads at most `limit` rows of a partition whose sort keys begin with the prefix, after the one that goes on with
+    /// `after`.
+    pub async fn query<R: Row>(
+        &self,
+        (pk, prefix): (String, impl Into<String>),
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Page<R>, StoreError> {
+        let mut rows = Vec::new();
+        let prefix = prefix.into();
+        let mut start = after.map(|after| item_key(Key { pk: pk.clone(), sk: format!("{prefix}{after}") }));
+        loop {
+            telemetry::read();
+            let left = i32::try_from(limit - rows.len()).unwrap_or(i32::MAX);
+            let answer = self
+                .client
+                .query()
+                .table_name(&self.name)
+                .consistent_read(true)
+                .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+                .expression_attribute_values(":pk", AttributeValue::S(pk.clone()))
+                .expression_attribute_values(":prefix", AttributeValue::S(prefix.clone()))
+                .set_exclusive_start_key(start)
+                .limit(left)
+                .send()
+                .await
+                .map_err(|error| StoreError::unavailable(&error))?;
+            for item in answer.items.unwrap_or_default() {
+                rows.push(serde_dynamo::from_item(item).map_err(StoreError::Row)?);
+            }
+            start = answer.last_evaluated_key;
+            if start.is_none() || rows.len() >= limit {
+                let next = start.as_ref().and_then(key_of);
+                let next = next.and_then(|key| key.sk.strip_prefix(&prefix).map(str::to_owned));
+                return Ok(Page { rows, next });
+            }
+        }
+    }
+
+    /// Reads all rows of a partition with a prefix. For lists that are bounded by nature.
+    pub async fn query_all<R: Row>(&self, place: (String, impl Into<String>)) -> Result<Vec<R>, StoreError> {
+        Ok(self.query(place, None, usize::MAX).await?.rows)
+    }
+
+    /// Reads a page of the whole table, after `start`. Only the sweeper may.
+    pub async fn scan(&self, start: Option<Key>) -> Result<(Vec<Scanned>, Option<Key>), StoreError> {
+        telemetry::read();
+        let request = self.client.scan().table_name(&self.name).consistent_read(true);
+        let answer = request.set_exclusive_start_key(start.map(item_key)).send().await;
+        let answer = answer.map_err(|error| StoreError::unavailable(&error))?;
+        let next = answer.last_evaluated_key.as_ref().and_then(key_of);
+        let items = answer.items.unwrap_or_default();
+        let rows = items.into_iter().filter_map(|item| key_of(&item).map(|key| Scanned { key, item }));
+        Ok((rows.collect(), next))
+    }
+
+    /// Does all of `writes`, at most 100, or none of them. [`StoreError::Conflict`] names those whose conditions did
+    /// not hold. Every row must lie where `grant` was given.
+    pub async fn write(&self, grant: &Grant, writes: Vec<Write>) -> Result<(), StoreError> {
+        if let Some(key) = writes.iter().find_map(|write| write.key().filter(|key| !keys::lies_in(key, grant))) {
+            return Err(StoreError::Unavailable(format!("{:?} does not cover a row at {key:?}", grant.place())));
+        }
+        let items = writes.into_iter().map(|write| self.transact_item(write)).collect::<Result<Vec<_>, _>>()?;
+        for attempt in 0..TRIES {
+            pause(attempt).await;
+            telemetry::wrote();
+            let answer = self.client.transact_write_items().set_transact_items(Some(items.clone())).send().await;
+            let Err(error) = answer else { return Ok(()) };
+            match refusal(&error) {
+                Refusal::Conflict(failed) => return Err(StoreError::Conflict(failed)),
+                // Somebody else's transaction held one of the rows: nothing is known to be wrong.
+                Refusal::Contended if attempt + 1 < TRIES => {}
+                Refusal::Contended | Refusal::Other => return Err(StoreError::unavailable(&error)),
+            }
+        }
+        Err(StoreError::Unavailable("the table is contended".to_owned()))
+    }
+
+    fn transact_item(&self, write: Write) -> Result<TransactWriteItem, StoreError> {
+        let build = |error: aws_sdk_dynamodb::error::BuildError| StoreError::unavailable(&error);
+        let item = TransactWriteItem::builder();
+        let table = &self.name;
+        Ok(match write.0 {
+            Kind::Put(_, row, condition) => {
+                let Expression { text, names, values } = Expression::of(condition);
+                let put = Put::builder().table_name(table).set_item(Some(row)).set_condition_expression(text);
+                let put = put.set_expression_attribute_names(names).set_expression_attribute_values(values);
+                item.put(put.build().map_err(build)?).build()
+            }
+            Kind::Delete(key, condition) => {
+                let Expression { text, names, values } = Expression::of(condition);
+                let delete = Delete::builder().table_name(table).set_key(Some(item_key(key)));
+                let delete = delete.set_condition_expression(text).set_expression_attribute_names(names);
+                item.delete(delete.set_expression_attribute_values(values).build().map_err(build)?).build()
+            }
+            Kind::Check(key, condition) => {
+                let Expression { text, names, values } = Expression::of(condition);
+                let check = ConditionCheck::builder().table_name(table).set_key(Some(item_key(key)));
+                let check = check.set_condition_expression(text).set_expression_attribute_names(names);
+                item.condition_check(check.set_expression_attribute_values(values).build().map_err(build)?).build()
+            }
+            Kind::Add(key, numbers, condition) => {
+                let mut expression = Expression::of(condition);
+                let update = expression.additions(&numbers);
+                let Expression { text, names, values } = expression;
+                let add = Update::builder().table_name(table).set_key(Some(item_key(key))).update_expression(update);
+                let add = add.set_condition_expression(text).set_expression_attribute_names(names);
+                item.update(add.set_expression_attribute_values(values).build().map_err(build)?).build()
+            }
+            Kind::Label(key, update, word, condition) => {
+                let label = Update::builder().table_name(table).set_key(Some(item_key(key))).update_expression(update);
+                let label = label.condition_expression(condition).expression_attribute_names("#tags", "tags");
+                let label = label.expression_attribute_names("#version", "version");
+                let label = label.expression_attribute_values(":tags", AttributeValue::Ss(vec![word]));
+                let label = label.expression_attribute_values(":one", AttributeValue::N("1".to_owned()));
+                let label = label.expression_attribute_values(":map", AttributeValue::S("M".to_owned()));
+                item.update(label.build().map_err(build)?).build()
+            }
+        })
+    }
+}
+
+enum Refusal {
+    Conflict(Vec<usize>),
+    Contended,
+    Other,
+}
+
+fn refusal<R>(error: &SdkError<TransactWriteItemsError, R>) -> Refusal {
+    match error.as_service_error() {
+        Some(TransactWriteItemsError::TransactionCanceledException(canceled)) => {
+            let reasons = canceled.cancellation_reasons();
+            let coded = |code: &'static str| {
+                let hit = move |(index, reason): (usize, &aws_sdk_dynamodb::types::CancellationReason)| {
+                    (reason.code() == Some(code)).then_some(index)
+                };
+                reasons.iter().enumerate().filter_map(hit).collect::<Vec<_>>()
+            };
+            let failed = coded("ConditionalCheckFailed");
+            let busy = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
+            if !failed.is_empty() {
+                Refusal::Conflict(failed)
+            } else if busy.iter().any(|code| !coded(code).is_empty()) {
+                Refusal::Contended
+            } else {
+                Refusal::Other
+            }
+        }
+        Some(TransactWriteItemsError::TransactionInProgressException(_)) => Refusal::Contended,
+        _ => Refusal::Other,
+    }
+}
+
+/// Waits before another try: not at all before the first, then longer each time, a bit at random.
+pub(crate) async fn pause(attempt: u32) {
+    if attempt > 0 {
+        let mut random = [0; 1];
+        // Without randomness the pauses are only less spread.
+        let _ = getrandom::fill(&mut random);
+        let [random] = random;
+        let longest = 4u64 << attempt.min(8);
+        tokio::time::sleep(Duration::from_millis(longest / 2 + longest * u64::from(random) / 512)).await;
+    }
+}
+
+fn key_of(item: &Item) -> Option<Key> {
+    let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
+    Some(Key { pk: text("pk")?, sk: text("sk")? })
+}

@@ -1,0 +1,109 @@
+//! What a request did, gathered while it runs and written as one line at its end.
+
+use std::future::Future;
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use tracing_subscriber::EnvFilter;
+
+tokio::task_local! {
+    static RECORD: Arc<Record>;
+}
+
+/// What is known of a request so far.
+#[derive(Debug, Default)]
+pub struct Record {
+    reads: AtomicU32,
+    writes: AtomicU32,
+    words: Mutex<Words>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Words {
+    caller: &'static str,
+    decision: &'static str,
+    inside: Option<String>,
+}
+
+/// What a request did, for its log line.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Rounds of reads to the table.
+    pub reads: u32,
+    /// Writes to the table.
+    pub writes: u32,
+    /// What kind of caller it was.
+    pub caller: &'static str,
+    /// What was decided last.
+    pub decision: &'static str,
+    /// What went wrong inside.
+    pub inside: Option<String>,
+}
+
+/// Runs `work` and returns its result with a summary of what it did.
+pub async fn recorded<T>(work: impl Future<Output = T>) -> (T, Summary) {
+    let record = Arc::new(Record::default());
+    let result = RECORD.scope(Arc::clone(&record), work).await;
+    let words = record.words.lock().map(|words| words.clone()).unwrap_or_default();
+    let reads = record.reads.load(Ordering::Relaxed);
+    let writes = record.writes.load(Ordering::Relaxed);
+    let Words { caller, decision, inside } = words;
+    (result, Summary { reads, writes, caller, decision, inside })
+}
+
+fn note(change: impl FnOnce(&Record)) {
+    // Outside a request nothing is noted.
+    let _ = RECORD.try_with(|record| change(record));
+}
+
+fn word(change: impl FnOnce(&mut Words)) {
+    note(|record| {
+        if let Ok(mut words) = record.words.lock() {
+            change(&mut words);
+        }
+    });
+}
+
+/// The table was read.
+pub(crate) fn read() {
+    note(|record| {
+        record.reads.fetch_add(1, Ordering::Relaxed);
+    });
+}
+
+/// The table was written.
+pub(crate) fn wrote() {
+    note(|record| {
+        record.writes.fetch_add(1, Ordering::Relaxed);
+    });
+}
+
+/// It is known who is calling.
+pub(crate) fn caller(kind: &'static str) {
+    word(|words| words.caller = kind);
+}
+
+/// Something was decided.
+pub(crate) fn decided(decision: &'static str) {
+    word(|words| words.decision = decision);
+}
+
+/// Something went wrong inside; never shown to the client.
+pub fn inside(text: String) {
+    word(|words| words.inside = Some(text));
+}
+
+/// Starts logging to standard error: JSON lines, or readable ones at a terminal or with `STACKROOM_LOG_FORMAT=pretty`.
+/// `STACKROOM_LOG` sets the level.
+pub fn init() {
+    let filter = EnvFilter::try_from_env("STACKROOM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let format = std::env::var("STACKROOM_LOG_FORMAT").unwrap_or_default();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let terminal = std::io::stderr().is_terminal();
+    // A second call, as in tests, changes nothing.
+    let _ = if format == "pretty" || (format.is_empty() && terminal) {
+        builder.compact().with_target(false).with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).try_init()
+    } else {
+        builder.json().flatten_event(true).with_target(false).with_current_span(false).try_init()
+    };
+}

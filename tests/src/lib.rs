@@ -1,0 +1,259 @@
+//! What the tests share: a whole server on a free port, callers with and without tokens, real images.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test panics"
+)]
+
+pub mod sif;
+
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use shared::config::Config;
+use shared::domain::Digest;
+use stackroom::local::Local;
+use std::sync::Arc;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// A server of its own: the embedded store in a folder that goes with it, every route, a real listener.
+#[derive(Debug)]
+pub struct Server {
+    /// Its URL, without a slash at the end.
+    pub url: String,
+    /// The installation behind it.
+    pub local: Arc<Local>,
+    /// Somebody without a token.
+    pub nobody: Caller,
+    /// The site admin `admin`.
+    pub admin: Caller,
+    serving: JoinHandle<()>,
+    _folder: TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Server {
+    /// Starts a server with its first admin.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a server with settings, as the environment would give them.
+    pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let get = |name: &str| settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let config = Config::read(url.clone(), get).unwrap();
+        let local = Local::open(folder.path(), config).await.unwrap();
+        local.first_admin().await.unwrap().expect("a new folder has nobody in it");
+        let token = std::fs::read_to_string(local.admin_token()).unwrap();
+        let router = stackroom::serve::router(&local).unwrap();
+        let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let nobody = Caller::new(&url, None);
+        let admin = Caller::new(&url, Some(token));
+        Self { url, local: Arc::new(local), nobody, admin, serving, _folder: folder }
+    }
+
+    /// Adds a user and returns them, with a token that may do everything that they may. Quota in bytes, 0 for unlimited.
+    pub async fn user(&self, name: &str, quota: u64) -> Caller {
+        let body = json!({ "name": name, "quota": quota });
+        self.admin.post("/api/users", body).await.ok();
+        self.token(name, json!({ "name": "test" })).await
+    }
+
+    /// Makes a token for a user, as the body of the API says.
+    pub async fn token(&self, user: &str, body: Value) -> Caller {
+        let made = self.admin.post(&format!("/api/users/{user}/tokens"), body).await.ok();
+        Caller::new(&self.url, Some(made["data"]["token"].as_str().unwrap().to_owned()))
+    }
+
+    /// Sweeps as if all time had passed, and checks that every account is the sum of its charges.
+    pub async fn sweep_all(&self) -> Value {
+        let swept = self.admin.post("/api/sweep", json!({ "now": true })).await.ok();
+        assert_eq!(swept["data"]["wrong_accounts"], json!([]));
+        swept["data"].clone()
+    }
+
+    /// Used and reserved bytes of a user's entity.
+    pub async fn quota(&self, name: &str) -> (u64, u64) {
+        let users = self.admin.get("/api/users").await.ok();
+        let user = users["data"].as_array().unwrap().iter().find(|user| user["name"] == name).unwrap().clone();
+        (user["used"].as_u64().unwrap(), user["reserved"].as_u64().unwrap())
+    }
+
+    /// The names of all objects in the bucket.
+    pub async fn objects(&self) -> Vec<String> {
+        let objects = self.local.app.objects.list(None).await.unwrap();
+        objects.into_iter().map(|(name, _)| name).collect()
+    }
+}
+
+/// Somebody who sends requests.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    client: Client,
+    url: String,
+    /// Their token.
+    pub token: Option<String>,
+}
+
+/// An answer, read to its end.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// The body.
+    pub bytes: Vec<u8>,
+    /// The body, where it is JSON.
+    pub json: Value,
+}
+
+impl Answer {
+    /// The body of a success.
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert!(self.status.is_success(), "{}: {}", self.status, String::from_utf8_lossy(&self.bytes));
+        self.json
+    }
+
+    /// Checks status and form of an error of the library, and returns its sentence.
+    #[track_caller]
+    pub fn error(self, status: u16) -> String {
+        assert_eq!(self.status.as_u16(), status, "{}", String::from_utf8_lossy(&self.bytes));
+        assert_eq!(self.json["error"]["code"], json!(status));
+        self.json["error"]["message"].as_str().unwrap().to_owned()
+    }
+
+    /// A header as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+impl Caller {
+    /// Somebody with a token, or without. Follows no redirects.
+    pub fn new(url: &str, token: Option<String>) -> Self {
+        let client = Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        Self { client, url: url.to_owned(), token }
+    }
+
+    /// A request to a path of the server, or to a whole URL, with the token.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.bare(method, path);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// A request without the token.
+    pub fn bare(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.url) };
+        self.client.request(method, url)
+    }
+
+    /// `GET`.
+    pub async fn get(&self, path: &str) -> Answer {
+        send(self.request(Method::GET, path)).await
+    }
+
+    /// `DELETE`.
+    pub async fn delete(&self, path: &str) -> Answer {
+        send(self.request(Method::DELETE, path)).await
+    }
+
+    /// `POST` of JSON without a content type, as the clients do.
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        send(self.request(Method::POST, path).body(body.to_string())).await
+    }
+
+    /// `PUT` of JSON without a content type, as the clients do.
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        send(self.request(Method::PUT, path).body(body.to_string())).await
+    }
+
+    /// Makes what is missing of entity, collection and container, as a push does, and returns the container's id.
+    pub async fn container(&self, path: &str) -> String {
+        let parts: Vec<&str> = path.split('/').collect();
+        let [entity, collection, name] = parts[..] else { panic!("{path}") };
+        let id = |answer: Value| answer["data"]["id"].as_str().unwrap().to_owned();
+        let entity = id(self.post("/v1/entities", json!({ "name": entity })).await.ok());
+        let body = json!({ "name": collection, "entity": entity });
+        let collection = id(self.post("/v1/collections", body).await.ok());
+        id(self.post("/v1/containers", json!({ "name": name, "collection": collection })).await.ok())
+    }
+
+    /// Makes an image in the container with the id, and returns what the server says of it.
+    pub async fn image(&self, container: &str, bytes: &[u8]) -> Value {
+        let hash = Digest::of(bytes).library();
+        self.post("/v1/images", json!({ "hash": hash, "container": container })).await.ok()["data"].clone()
+    }
+
+    /// Pushes an image in one `PUT`, as clients with SHA-256 do, and tags it. Returns the answer of the first request
+    /// that is refused, or else of the last.
+    pub async fn push(&self, path: &str, tag: &str, arch: &str, bytes: &[u8]) -> Answer {
+        let container = self.container(path).await;
+        let image = self.image(&container, bytes).await;
+        let id = image["id"].as_str().unwrap();
+        if image["uploaded"] == json!(false) {
+            let opened = self.open(id, bytes).await;
+            if !opened.status.is_success() {
+                return opened;
+            }
+            let url = opened.json["data"]["uploadURL"].as_str().unwrap().to_owned();
+            let sent = self.upload(&url, bytes).await;
+            if !sent.status.is_success() {
+                return sent;
+            }
+            let done = self.put(&format!("/v2/imagefile/{id}/_complete"), json!({})).await;
+            if !done.status.is_success() {
+                return done;
+            }
+        }
+        let body = json!({ "Arch": arch, "Tag": tag, "ImageID": id });
+        self.post(&format!("/v2/tags/{container}"), body).await
+    }
+
+    /// Opens the single upload of an image.
+    pub async fn open(&self, image: &str, bytes: &[u8]) -> Answer {
+        let body = json!({ "filesize": bytes.len(), "md5sum": "", "sha256sum": Digest::of(bytes).hex() });
+        self.post(&format!("/v2/imagefile/{image}"), body).await
+    }
+
+    /// Sends bytes to a presigned URL, exactly as the clients do: the hash only where the URL signs it, no token.
+    pub async fn upload(&self, url: &str, bytes: &[u8]) -> Answer {
+        let mut request = self.bare(Method::PUT, url).header("content-type", "application/octet-stream");
+        if url.contains("x-amz-content-sha256") {
+            request = request.header("x-amz-content-sha256", Digest::of(bytes).hex());
+        }
+        send(request.body(bytes.to_vec())).await
+    }
+
+    /// Downloads an image, following redirects by hand as the clients do.
+    pub async fn pull(&self, reference: &str) -> Answer {
+        let answer = self.get(&format!("/v1/imagefile/{reference}")).await;
+        match answer.header("location") {
+            Some(url) => send(self.bare(Method::GET, url)).await,
+            None => answer,
+        }
+    }
+}
+
+/// Sends a request and reads the answer to its end.
+pub async fn send(request: RequestBuilder) -> Answer {
+    let response: Response = request.send().await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let bytes = response.bytes().await.unwrap().to_vec();
+    let json = serde_json::from_slice(&bytes).unwrap_or_default();
+    Answer { status, headers, bytes, json }
+}
