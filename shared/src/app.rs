@@ -44,7 +44,7 @@ impl App {
     /// what the AWS SDK reads. `STACKROOM_S3_PUBLIC_URL` is the bucket's endpoint as clients reach it, where that differs.
     pub async fn from_env() -> Result<Self, Error> {
         let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
-        let config = Config::read(setting("STACKROOM_PUBLIC_URL")?, |name| std::env::var(name).ok());
+        let config = Config::read(&setting("STACKROOM_PUBLIC_URL")?, |name| std::env::var(name).ok());
         let config = config.map_err(|error| Error::Internal(error.to_string()))?;
         let s3 = aws_sdk_s3::config::Builder::from(&aws)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)

@@ -19,7 +19,7 @@ pub struct Config {
 }
 
 /// The longest that any URL may live: S3's own limit.
-pub const LONGEST_URL: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const LONGEST_URL: Duration = Duration::from_hours(7 * 24);
 
 /// Something in the environment can't be used. Names all that is wrong, not only the first.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub struct ConfigError(pub Vec<String>);
 
 impl Config {
     /// Reads the settings through `get`, which knows the environment.
-    pub fn read(public_url: String, get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    pub fn read(public_url: &str, get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut wrong = Vec::new();
         let mut number = |name: &str, default: u64| match get(name).map(|text| text.parse()) {
             None => default,
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named_at_once() {
-        let error = Config::read("host".to_owned(), |name| match name {
+        let error = Config::read("host", |name| match name {
             "STACKROOM_DEFAULT_QUOTA" => Some("1GB".to_owned()),
             "STACKROOM_UPLOAD_LIFE" => Some("0".to_owned()),
             "STACKROOM_DEFAULT_ENTITY" => Some("v2".to_owned()),
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_old_public_library() {
-        let config = Config::read("http://h/".to_owned(), |_| None).unwrap();
+        let config = Config::read("http://h/", |_| None).unwrap();
         assert_eq!(config.public_url, "http://h");
         assert_eq!(config.defaults.container("alpine").unwrap().to_string(), "library/default/alpine");
     }

@@ -94,9 +94,9 @@ pub fn inside(text: String) {
 }
 
 /// Starts logging to standard error: JSON lines, or readable ones at a terminal or with `STACKROOM_LOG_FORMAT=pretty`.
-/// `STACKROOM_LOG` sets the level.
+/// `STACKROOM_LOG` sets the level. The S3 face logs every refusal as an error; what is ours of them is logged elsewhere.
 pub fn init() {
-    let filter = EnvFilter::try_from_env("STACKROOM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("STACKROOM_LOG").unwrap_or_else(|_| EnvFilter::new("info,s3s=off"));
     let format = std::env::var("STACKROOM_LOG_FORMAT").unwrap_or_default();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let terminal = std::io::stderr().is_terminal();

@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::missing_panics_doc,
     reason = "a failed test panics"
 )]
 
@@ -51,7 +52,7 @@ impl Server {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let get = |name: &str| settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        let config = Config::read(url.clone(), get).unwrap();
+        let config = Config::read(&url, get).unwrap();
         let local = Local::open(folder.path(), config).await.unwrap();
         local.first_admin().await.unwrap().expect("a new folder has nobody in it");
         let token = std::fs::read_to_string(local.admin_token()).unwrap();

@@ -13,7 +13,7 @@ pub(crate) struct Admin {
     /// The library.
     #[arg(long, env = "STACKROOM_URL", default_value = "http://127.0.0.1:8080", global = true)]
     url: String,
-    /// The data folder of a library on this machine, whose admin.token is used unless STACKROOM_TOKEN is set.
+    /// The data folder of a library on this machine, whose admin.token is used unless `STACKROOM_TOKEN` is set.
     #[arg(long, env = "STACKROOM_DATA", default_value = "data", global = true)]
     data: PathBuf,
     /// Print JSON.

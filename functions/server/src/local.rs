@@ -59,7 +59,7 @@ impl Local {
             Err(TryLockError::Error(error)) => return Err(error).context("can't lock the data folder"),
         }
         let keys = Keys::parse(&kept(&folder.join("keys"), || Ok(Keys::generate()?))?)?;
-        let secret = kept(&folder.join("objects.key"), || Ok(random_text::<32>()?))?;
+        let secret = kept(&folder.join("objects.key"), random_text::<32>)?;
 
         let table = embedded::table::Table::open(&folder.join("table.sqlite"))?;
         let objects = embedded::objects::Objects::open(embedded::objects::Config {
@@ -122,7 +122,7 @@ impl Local {
 fn random_text<const N: usize>() -> anyhow::Result<String> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
 }
 
 /// The text of a file that is made once and then kept.

@@ -65,13 +65,11 @@ pub fn router(app: &App) -> Result<Router, TemplateError> {
     let mut matcher = Matcher::new();
     let mut routers: Vec<(String, Router)> = Vec::new();
     for route in of_template(TEMPLATE)? {
-        let index = match routers.iter().position(|(id, _)| *id == route.function) {
-            Some(index) => index,
-            None => {
-                routers.push((route.function.clone(), function(&route.function, app)?));
-                routers.len() - 1
-            }
-        };
+        let known = routers.iter().position(|(id, _)| *id == route.function);
+        let index = known.unwrap_or(routers.len());
+        if known.is_none() {
+            routers.push((route.function.clone(), function(&route.function, app)?));
+        }
         let path = route.path.replace("{proxy+}", "{*proxy}");
         matcher.insert(path, index).map_err(|error| TemplateError(format!("{}: {error}", route.path)))?;
     }

@@ -26,9 +26,9 @@ pub struct Settings {
 }
 
 /// How often a server sweeps.
-const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// Object files that nothing names are deleted when they are older than this.
-const LEFTOVERS_AFTER: Duration = Duration::from_secs(3600);
+const LEFTOVERS_AFTER: Duration = Duration::from_hours(1);
 
 /// Serves until the process is told to stop.
 pub async fn serve(settings: Settings) -> anyhow::Result<()> {
@@ -37,7 +37,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
         .with_context(|| format!("can't listen on {}, is something else listening there?", settings.listen))?;
     let address = listener.local_addr()?;
     let public_url = settings.public_url.unwrap_or_else(|| format!("http://{address}"));
-    let config = Config::read(public_url, |name| std::env::var(name).ok())?;
+    let config = Config::read(&public_url, |name| std::env::var(name).ok())?;
     let local = Local::open(&settings.data, config).await?;
     let password = local.first_admin().await?;
     greet(&local, password.as_deref());
@@ -100,26 +100,29 @@ async fn stopped() {
 fn greet(local: &Local, password: Option<&str>) {
     let url = &local.app.config.public_url;
     let token = local.admin_token();
-    let mut text = format!("Stackroom serves {url}\n");
-    if let Some(password) = password {
-        text += &format!(
+    let first = password.map_or_else(String::new, |password| {
+        format!(
             "\nThis is a new library. Its administrator is `admin`, with the password {password}\n\
              which is shown only now. The administrator's token is in {}.\n",
             token.display()
-        );
-    }
-    text += &format!(
-        "\nTo use it with apptainer or singularity on this machine:\n\n\
-         \x20   stackroom connect {url}            # once: adds the remote `stackroom` and makes it the active one\n\
-         \x20   apptainer remote login stackroom   # paste a token: stackroom admin token NAME --name laptop\n\
+        )
+    });
+    let behind = if url.starts_with("http://") {
+        "\nOther machines need a name and TLS on port 443: put a reverse proxy with a certificate in front,\n\
+         and start this with --public-url https://its.name\n"
+    } else {
+        ""
+    };
+    let text = format!(
+        "Stackroom serves {url}\n{first}\n\
+         To use it with apptainer or singularity on this machine:\n\n\
+         \x20   stackroom admin user add NAME && stackroom admin token NAME --name laptop   # prints a token\n\
+         \x20   stackroom connect {url}    # once: adds the remote `stackroom`, and makes it active\n\
+         \x20   apptainer remote login stackroom          # paste the token\n\
          \x20   apptainer push -U image.sif library://NAME/tools/hello:1.0\n\
          \x20   apptainer pull library://NAME/tools/hello:1.0\n\n\
-         and the same with `singularity`.\n"
+         and the same with `singularity`.\n{behind}"
     );
-    if url.starts_with("http://") {
-        text += "\nClients find a server by `remote add` only on port 443 with TLS, so other people need a reverse proxy\n\
-                 with a certificate in front of it, and --public-url https://its.name here.\n";
-    }
     let mut out = std::io::stderr().lock();
     // Nobody there to read it is no reason not to serve.
     let _ = writeln!(out, "{text}");

@@ -6,5 +6,6 @@ use lambda_http::lambda_runtime::{LambdaEvent, run, service_fn};
 async fn main() -> Result<(), lambda_http::Error> {
     shared::telemetry::init();
     let app = &shared::App::from_env().await?;
-    run(service_fn(async |_: LambdaEvent<serde_json::Value>| sweep::handle(app).await)).await
+    let sweep = async |_: LambdaEvent<serde_json::Value>| sweep::handle(app).await.map_err(lambda_http::Error::from);
+    run(service_fn(sweep)).await
 }

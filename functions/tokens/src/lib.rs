@@ -145,9 +145,9 @@ struct Token {
 
 async fn add_token(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
-    let Token { name: called, scope, expires_in } = json(&body)?;
+    let Token { name: label, scope, expires_in } = json(&body)?;
     let expires = expires_in.map(|seconds| app.now().plus(Duration::from_secs(seconds)));
-    let new = NewToken { name: called, scope: scope.unwrap_or_else(TokenScope::full), expires };
+    let new = NewToken { name: label, scope: scope.unwrap_or_else(TokenScope::full), expires };
     let token = admin::add_token(&app, &caller, &name.parse()?, new).await?;
     Ok(data(value!({ "token": token.expose_secret() })))
 }

@@ -627,7 +627,6 @@ fn slice<'a>(head: &'a [u8], range: &Range<u64>) -> Option<&'a [u8]> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use proptest::prelude::*;
 

@@ -188,7 +188,9 @@ pub async fn add_token(
     let (grant, rights, account) = account_of(app, credential, user, "make tokens for this account").await?;
     account.ok_or(Error::NotFound("user"))?;
     if !token.scope.rights.is_subset(&rights) {
-        return Err(Error::Forbidden("not permitted to make a token that may more than the one it is made with".to_owned()));
+        return Err(Error::Forbidden(
+            "not permitted to make a token that may more than the one it is made with".to_owned(),
+        ));
     }
     write_token(app, &grant, user, token).await
 }

@@ -62,10 +62,11 @@ pub async fn entity(app: &App, credential: &Credential, name: EntityName, text: 
     let mut scene = Scene::load(app, credential, Some(&name), [keys::entity(&name)]).await?;
     let existing: Option<Entity> = scene.take(&keys::entity(&name))?;
     let resource = Resource::Entity(name.clone());
-    if let Some(existing) = existing {
-        if scene.decide(Action::See, &resource).is_ok() && scene.caller.user().is_some() {
-            return Ok(existing);
-        }
+    if let Some(existing) = existing
+        && scene.caller.user().is_some()
+        && scene.decide(Action::See, &resource).is_ok()
+    {
+        return Ok(existing);
     }
     let doing = format!("create entity {name}");
     let grant = scene.decide(Action::Create, &resource).map_err(|denial| Error::denied(denial, "entity", &doing))?;
@@ -93,10 +94,11 @@ pub async fn collection(
     scene.look(app, &entity, [keys::entity(&entity), key.clone()]).await?;
     let resource = Resource::Collection(entity.clone(), name.clone());
     let existing: Option<Collection> = scene.take(&key)?;
-    if let Some(existing) = existing {
-        if scene.decide(Action::See, &resource).is_ok() && scene.caller.user().is_some() {
-            return Ok(existing);
-        }
+    if let Some(existing) = existing
+        && scene.caller.user().is_some()
+        && scene.decide(Action::See, &resource).is_ok()
+    {
+        return Ok(existing);
     }
     let grant = scene.decide(Action::Create, &resource).map_err(denied)?;
     let parent: Entity = scene.take(&keys::entity(&entity))?.ok_or(Error::NotFound("entity"))?;
@@ -247,9 +249,8 @@ pub(crate) fn may_push(
     repository: &Repository,
     doing: &str,
 ) -> Result<(Grant, Container), Error> {
-    let resource = container
-        .as_ref()
-        .map_or_else(|| Resource::Missing(Place::Repository(repository.clone())), |container| resource_of(container));
+    let resource =
+        container.as_ref().map_or_else(|| Resource::Missing(Place::Repository(repository.clone())), resource_of);
     let grant = scene.decide(Action::Push, &resource).map_err(|denial| Error::denied(denial, "container", doing))?;
     Ok((grant, container.ok_or(Error::NotFound("container"))?))
 }

@@ -41,7 +41,7 @@ pub struct Ages {
 impl Ages {
     /// The ages that are safe while everything runs.
     pub fn safe(app: &App) -> Self {
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         let longest = app.config.download_life.max(app.config.upload_life);
         Self {
             session: Duration::ZERO,

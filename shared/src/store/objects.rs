@@ -6,6 +6,7 @@ use crate::rules::Grant;
 use aws_runtime::auth::SigV4OperationSigningConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use aws_sigv4::http_request::SignableBody;
@@ -105,7 +106,7 @@ impl Objects {
     pub async fn size(&self, object: &str) -> Result<Option<u64>, StoreError> {
         match self.client.head_object().bucket(&self.bucket).key(object).send().await {
             Ok(head) => Ok(head.content_length().and_then(|length| u64::try_from(length).ok())),
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => Ok(None),
+            Err(error) if error.as_service_error().is_some_and(HeadObjectError::is_not_found) => Ok(None),
             Err(error) => Err(failed(&error)),
         }
     }

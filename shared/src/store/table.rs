@@ -129,7 +129,7 @@ struct Expression {
 }
 
 impl Expression {
-    fn bind(&mut self, name: &str, number: impl ToString) {
+    fn bind(&mut self, name: &str, number: &impl ToString) {
         self.values.get_or_insert_default().insert(name.to_owned(), AttributeValue::N(number.to_string()));
     }
 
@@ -145,7 +145,7 @@ impl Expression {
             Condition::Present => Some("attribute_exists(pk)".to_owned()),
             Condition::Version(version) => {
                 expression.name("version");
-                expression.bind(":version", version);
+                expression.bind(":version", &version);
                 Some("#version = :version".to_owned())
             }
             Condition::Numbers(text, numbers) => {
@@ -155,7 +155,7 @@ impl Expression {
                     }
                 }
                 for (name, number) in numbers {
-                    expression.bind(name, number);
+                    expression.bind(name, &number);
                 }
                 Some(text.to_owned())
             }
