@@ -14,6 +14,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use shared::config::Config;
 use shared::domain::Digest;
+use shared::telemetry::Summary;
 use stackroom::local::Local;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -56,7 +57,7 @@ impl Server {
         let local = Local::open(folder.path(), config).await.unwrap();
         local.first_admin().await.unwrap().expect("a new folder has nobody in it");
         let token = std::fs::read_to_string(local.admin_token()).unwrap();
-        let router = stackroom::serve::router(&local).unwrap();
+        let router = stackroom::serve::router(&local).unwrap().layer(axum::middleware::map_response(counted));
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let nobody = Caller::new(&url, None);
         let admin = Caller::new(&url, Some(token));
@@ -97,6 +98,15 @@ impl Server {
     }
 }
 
+/// Tells the tests, in headers of its own, what a request did with the table.
+async fn counted(mut response: axum::response::Response) -> axum::response::Response {
+    if let Some(Summary { reads, writes, .. }) = response.extensions().get::<Summary>().cloned() {
+        response.headers_mut().insert("x-test-reads", reads.into());
+        response.headers_mut().insert("x-test-writes", writes.into());
+    }
+    response
+}
+
 /// Somebody who sends requests.
 #[derive(Debug, Clone)]
 pub struct Caller {
@@ -133,6 +143,13 @@ impl Answer {
         assert_eq!(self.status.as_u16(), status, "{}", String::from_utf8_lossy(&self.bytes));
         assert_eq!(self.json["error"]["code"], json!(status));
         self.json["error"]["message"].as_str().unwrap().to_owned()
+    }
+
+    /// Reads and writes of the table that it took.
+    #[track_caller]
+    pub fn cost(&self) -> (u32, u32) {
+        let number = |name| self.header(name).unwrap().parse().unwrap();
+        (number("x-test-reads"), number("x-test-writes"))
     }
 
     /// A header as text.
@@ -253,8 +270,48 @@ impl Caller {
 /// Sends a request and reads the answer to its end.
 pub async fn send(request: RequestBuilder) -> Answer {
     let response: Response = request.send().await.unwrap();
-    let (status, headers) = (response.status(), response.headers().clone());
+    let (status, headers, path) = (response.status(), response.headers().clone(), response.url().path().to_owned());
     let bytes = response.bytes().await.unwrap().to_vec();
-    let json = serde_json::from_slice(&bytes).unwrap_or_default();
+    let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    if ["/v1/", "/v2/imagefile/", "/v2/tags/"].iter().any(|prefix| path.starts_with(prefix)) && !bytes.is_empty() {
+        assert_eq!(headers["content-type"], "application/json", "{path}");
+        assert!(json.is_object(), "{path}: {}", String::from_utf8_lossy(&bytes));
+        decodable(&json, &path);
+        if status.is_client_error() || status.is_server_error() {
+            assert_eq!(json["error"]["code"], json!(status.as_u16()), "{path}: {json}");
+            assert!(json["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{path}: {json}");
+        }
+    }
     Answer { status, headers, bytes, json }
+}
+
+/// Whether the text is an id as the oldest clients want it.
+pub fn is_id(text: &str) -> bool {
+    text.len() == 24 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Checks what the library's clients would stumble over: they are written in Go, and strict about types.
+fn decodable(json: &Value, place: &str) {
+    match json {
+        Value::Number(number) => assert!(number.is_u64(), "{place}: {number} is not a whole number"),
+        Value::Array(items) => items.iter().for_each(|item| decodable(item, place)),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let place = format!("{place} {name}");
+                if name.ends_with("At") {
+                    // RFC 3339 with a zone, or null; never an empty string.
+                    let time = |text: &str| text.len() >= 20 && text.ends_with('Z') && text.as_bytes()[10] == b'T';
+                    assert!(value.is_null() || value.as_str().is_some_and(time), "{place}: {value}");
+                }
+                let ids = match (name.as_str(), value) {
+                    ("id", _) | ("entity" | "collection" | "container", Value::String(_)) => vec![value],
+                    ("collections" | "containers" | "images", Value::Array(ids)) => ids.iter().collect(),
+                    _ => Vec::new(),
+                };
+                assert!(ids.iter().all(|id| id.as_str().is_some_and(is_id)), "{place}: {value}");
+                decodable(value, &place);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }

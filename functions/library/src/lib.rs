@@ -11,10 +11,11 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use shared::auth::Credential;
 use shared::domain::reference::ReferenceError;
-use shared::domain::{Digest, Id, TagName};
+use shared::domain::{Digest, Id, Selector, TagName, Visibility};
 use shared::http::authorization;
 use shared::http::library::{Answer, Failure, data, json, list, plain};
 use shared::service::pull::Purpose;
+use shared::service::settings::{self, Changes};
 use shared::service::{browse, create, delete, pull, search, tag};
 use shared::{App, Error};
 use std::collections::HashMap;
@@ -24,13 +25,13 @@ pub fn router(app: App) -> Router {
     let router = Router::new()
         .route("/v1/entities", get(list_entities).post(create_entity))
         .route("/v1/entities/", get(default_entity))
-        .route("/v1/entities/{name}", get(entity))
+        .route("/v1/entities/{name}", get(entity).patch(change_entity))
         .route("/v1/collections", get(list_collections).post(create_collection))
-        .route("/v1/collections/{*path}", get(collection))
+        .route("/v1/collections/{*path}", get(collection).patch(change_collection))
         .route("/v1/containers", get(list_containers).post(create_container))
-        .route("/v1/containers/{*path}", get(container))
+        .route("/v1/containers/{*path}", get(container).patch(change_container))
         .route("/v1/images", get(list_images).post(create_image))
-        .route("/v1/images/{*reference}", get(image).delete(delete_image))
+        .route("/v1/images/{*reference}", get(image).delete(delete_image).patch(change_tag))
         .route("/v1/tags/{container}", get(tags_v1).post(set_tag_v1))
         .route("/v2/tags/{container}", get(tags_v2).post(set_tag_v2))
         .route("/v1/search", get(find))
@@ -212,6 +213,64 @@ async fn delete_image(
     let caller = caller(&app, &headers)?;
     let reference = app.config.defaults.reference(&reference)?;
     delete::image(&app, &caller, &reference, arch(&query)).await?;
+    Ok(data(serde_json::json!({})))
+}
+
+/// What a `PATCH` may say; what is left out stays as it is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Changed {
+    description: Option<String>,
+    default_private: Option<bool>,
+    private: Option<bool>,
+    visibility: Option<Visibility>,
+    read_only: Option<bool>,
+    frozen: Option<bool>,
+}
+
+impl From<Changed> for Changes {
+    fn from(changed: Changed) -> Self {
+        let Changed { description, default_private, private, visibility, read_only, frozen } = changed;
+        Self { description, private: private.or(default_private), visibility, read_only, frozen }
+    }
+}
+
+async fn change_entity(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
+    let caller = caller(&app, &headers)?;
+    let name = app.config.defaults.entity(&name)?;
+    settings::entity(&app, &caller, &name, &json::<Changed>(&body)?.into()).await?;
+    Ok(data(wire::entity(&browse::entity(&app, &caller, &name).await?)))
+}
+
+async fn change_collection(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path(path): Path<String>,
+    body: Bytes,
+) -> Answer {
+    let caller = caller(&app, &headers)?;
+    let (entity, name) = app.config.defaults.collection(&path)?;
+    settings::collection(&app, &caller, (&entity, &name), &json::<Changed>(&body)?.into()).await?;
+    Ok(data(wire::collection(&browse::collection(&app, &caller, &entity, &name).await?)))
+}
+
+async fn change_container(State(app): State<App>, headers: HeaderMap, Path(path): Path<String>, body: Bytes) -> Answer {
+    let caller = caller(&app, &headers)?;
+    let repository = app.config.defaults.container(&path)?;
+    settings::container(&app, &caller, &repository, &json::<Changed>(&body)?.into()).await?;
+    let view = browse::container(&app, &caller, &repository).await?;
+    Ok(data(wire::container(&view.container, &view.images)))
+}
+
+/// Freezes the tag of a reference, or lifts that: `{"frozen": true}`.
+async fn change_tag(State(app): State<App>, headers: HeaderMap, Path(reference): Path<String>, body: Bytes) -> Answer {
+    let caller = caller(&app, &headers)?;
+    let reference = app.config.defaults.reference(&reference)?;
+    let changes = json::<Changed>(&body)?.into();
+    let Selector::Tag(name) = &reference.selector else {
+        return Err(Failure(Error::Invalid("name a tag: only tags can be frozen".to_owned())));
+    };
+    settings::tag(&app, &caller, &reference.repository, name, &changes).await?;
     Ok(data(serde_json::json!({})))
 }
 

@@ -54,6 +54,26 @@ enum Command {
         /// The token's id, as `tokens` prints it.
         id: String,
     },
+    /// Change an entity, a collection, a container or a tag.
+    Set {
+        /// `entity`, `entity/collection`, `entity/collection/container`, or that with `:tag`.
+        path: String,
+        /// What is said of it.
+        #[arg(long)]
+        description: Option<String>,
+        /// Entity or collection: whether containers created in it later are private.
+        #[arg(long)]
+        private: Option<bool>,
+        /// Container: who may read it: public, internal or private.
+        #[arg(long)]
+        visibility: Option<String>,
+        /// Container: whether it takes no writes.
+        #[arg(long)]
+        read_only: Option<bool>,
+        /// Tag: whether it can't be moved or deleted.
+        #[arg(long)]
+        frozen: Option<bool>,
+    },
     /// Collect what abandoned uploads and deleted images left over.
     Sweep {
         /// Collect everything at once, however young. Only while nobody pushes or pulls.
@@ -162,18 +182,36 @@ impl Admin {
             Command::User(user) => self.user(user).await,
             Command::Token { user, name, expires, scope } => {
                 let body = json!({ "name": name, "expires_in": expires, "scope": scope });
-                let made = self.call(Method::POST, &["users", user, "tokens"], Some(body)).await?;
+                let made = self.call(Method::POST, &["api", "users", user, "tokens"], Some(body)).await?;
                 print(made.get("token").and_then(Value::as_str).unwrap_or_default())
             }
             Command::Tokens { user } => {
-                let tokens = self.call(Method::GET, &["users", user, "tokens"], None).await?;
+                let tokens = self.call(Method::GET, &["api", "users", user, "tokens"], None).await?;
                 self.table(&tokens, &["id", "name", "scope", "created", "expires"])
             }
             Command::Revoke { user, id } => {
-                self.call(Method::DELETE, &["users", user, "tokens", id], None).await.map(drop)
+                self.call(Method::DELETE, &["api", "users", user, "tokens", id], None).await.map(drop)
+            }
+            Command::Set { path, description, private, visibility, read_only, frozen } => {
+                let kind = match (path.split('/').count(), path.contains(':')) {
+                    (1, false) => "entities",
+                    (2, false) => "collections",
+                    (3, false) => "containers",
+                    (3, true) => "images",
+                    _ => bail!("`{path}` is no entity, collection, container or tag"),
+                };
+                let mut body = json!({
+                    "description": description, "private": private, "visibility": visibility, "readOnly": read_only,
+                    "frozen": frozen,
+                });
+                if let Some(body) = body.as_object_mut() {
+                    body.retain(|_, value| !value.is_null());
+                }
+                let path: Vec<&str> = ["v1", kind].into_iter().chain(path.split('/')).collect();
+                self.call(Method::PATCH, &path, Some(body)).await.map(drop)
             }
             Command::Sweep { now } => {
-                let swept = self.call(Method::POST, &["sweep"], Some(json!({ "now": now }))).await?;
+                let swept = self.call(Method::POST, &["api", "sweep"], Some(json!({ "now": now }))).await?;
                 print(&serde_json::to_string_pretty(&swept)?)
             }
         }
@@ -184,19 +222,19 @@ impl Admin {
             User::Add { name, admin, quota, password_stdin } => {
                 let password = if *password_stdin { Some(password()?) } else { None };
                 let body = json!({ "name": name, "admin": admin, "quota": quota, "password": password });
-                self.call(Method::POST, &["users"], Some(body)).await.map(drop)
+                self.call(Method::POST, &["api", "users"], Some(body)).await.map(drop)
             }
             User::List => {
-                let users = self.call(Method::GET, &["users"], None).await?;
+                let users = self.call(Method::GET, &["api", "users"], None).await?;
                 self.table(&users, &["name", "admin", "disabled", "used", "reserved", "limit"])
             }
             User::Passwd { name } => {
                 let body = json!({ "password": password()? });
-                self.call(Method::PUT, &["users", name, "password"], Some(body)).await.map(drop)
+                self.call(Method::PUT, &["api", "users", name, "password"], Some(body)).await.map(drop)
             }
             User::Quota { name, limit } => {
                 let body = json!({ "limit": limit });
-                self.call(Method::PUT, &["entities", name, "quota"], Some(body)).await.map(drop)
+                self.call(Method::PUT, &["api", "entities", name, "quota"], Some(body)).await.map(drop)
             }
             User::Disable { name } => self.disabled(name, true).await,
             User::Enable { name } => self.disabled(name, false).await,
@@ -205,7 +243,7 @@ impl Admin {
 
     async fn disabled(&self, name: &str, disabled: bool) -> anyhow::Result<()> {
         let body = json!({ "disabled": disabled });
-        self.call(Method::PUT, &["users", name, "disabled"], Some(body)).await.map(drop)
+        self.call(Method::PUT, &["api", "users", name, "disabled"], Some(body)).await.map(drop)
     }
 
     fn token(&self) -> anyhow::Result<String> {
@@ -223,7 +261,6 @@ impl Admin {
         url.path_segments_mut()
             .map_err(|()| anyhow::anyhow!("`{}` is not the URL of a library", self.url))?
             .pop_if_empty()
-            .push("api")
             .extend(path);
         let mut request = reqwest::Client::new().request(method, url).bearer_auth(self.token()?.trim());
         if let Some(body) = body {

@@ -6,7 +6,7 @@ use crate::domain::{Caller, EntityName, Role};
 use crate::error::{BAD_TOKEN, Error};
 use crate::rules::{self, Action, Denial, Grant, Resource, Subject};
 use crate::store::keys::{self, Key};
-use crate::store::rows::{Member, Row, Token, User};
+use crate::store::rows::{Member, Membership, Row, Token, User};
 use crate::store::table::Rows;
 use crate::telemetry;
 
@@ -74,6 +74,12 @@ impl Scene {
     /// Takes a row that was loaded.
     pub fn take<R: Row>(&mut self, key: &Key) -> Result<Option<R>, Error> {
         Ok(self.rows.take(key)?)
+    }
+
+    /// Whether the caller may do something on an entity where they are a member.
+    pub fn may_on(&self, action: Action, member: &Membership) -> bool {
+        let subject = Subject { caller: &self.caller, role: Some(member.role) };
+        rules::decide(subject, action, &Resource::Entity(member.entity.clone())).is_ok()
     }
 
     /// Decides.

@@ -85,7 +85,7 @@ pub async fn entities(app: &App, credential: &Credential, after: Option<String>)
     let Credential::Token { user, .. } = credential else {
         return Ok(Page { rows: Vec::new(), next: None });
     };
-    let (_, page) = futures::try_join!(async { list_scene(app, credential, None).await }, async {
+    let (scene, page) = futures::try_join!(async { list_scene(app, credential, None).await }, async {
         Ok(app.table.query::<Membership>(keys::memberships(user), after, PAGE).await?)
     })?;
     let wanted = page.rows.iter().flat_map(|row| [keys::entity(&row.entity), keys::account(&row.entity)]);
@@ -95,7 +95,7 @@ pub async fn entities(app: &App, credential: &Credential, after: Option<String>)
     for some in wanted.chunks(100) {
         found.extend(app.table.batch(some.iter().cloned()).await?);
     }
-    for member in &page.rows {
+    for member in page.rows.iter().filter(|member| scene.may_on(Action::List, member)) {
         let entity = found.take(&keys::entity(&member.entity))?;
         let account = found.take(&keys::account(&member.entity))?;
         if let (Some(entity), Some(account)) = (entity, account) {

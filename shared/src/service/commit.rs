@@ -88,7 +88,11 @@ async fn commit(
         if image.content.is_some() {
             return Ok((image, account.quota));
         }
-        let open: Option<Session> = session.map(Row::key).map(|key| rows.take(&key)).transpose()?.flatten();
+        // A session that was replaced meanwhile has another object, and ours was condemned with the old one.
+        let open: Option<Session> = match session {
+            Some(session) => rows.take(&session.key())?.filter(|open: &Session| open.object == session.object),
+            None => None,
+        };
         if session.is_some() && open.is_none() {
             return Err(Error::Conflict("the upload was given up or has expired, push again".to_owned()));
         }
@@ -173,6 +177,9 @@ pub(crate) struct Settling {
     pub(crate) sessions: i64,
 }
 
+/// The most uploads of one blob into one entity that may be open at a time. They share one reservation.
+const MAX_SESSIONS: u64 = 100;
+
 /// Changes what a blob costs an entity, and the account with it; returns the account's numbers as they will be.
 ///
 /// The charge is reserved while it has no links, used while it has some, and gone when it has neither links nor sessions.
@@ -191,6 +198,9 @@ pub(crate) fn settle(
     after.links = before.links.saturating_add_signed(by.links);
     after.sessions = before.sessions.saturating_add_signed(by.sessions);
     after.version = before.version + 1;
+    if by.sessions > 0 && after.sessions > MAX_SESSIONS {
+        return Err(Error::Conflict("too many uploads of this image are open, let them end first".to_owned()));
+    }
     // A reservation is as large as the largest size announced; used is what the bytes really are.
     after.size = match (before.links, after.links, after.sessions) {
         (_, 0, 0) => 0,

@@ -42,6 +42,7 @@ pub(crate) fn entity_rows(
         default_private: false,
         created_by: Some(owner.clone()),
         created: app.now(),
+        version: 0,
     };
     let account = Account { entity: name.clone(), quota: Quota { limit, ..Quota::default() } };
     let member = Member { entity: name.clone(), user: owner.clone(), role: Role::Owner };
@@ -112,6 +113,7 @@ pub async fn collection(
         private: parent.default_private,
         created_by: grant.by().cloned(),
         created: app.now(),
+        version: 0,
     };
     let writes = vec![
         Write::put(&row, Condition::Absent)?,
@@ -165,6 +167,7 @@ pub async fn container(
         read_only: false,
         created_by: grant.by().cloned(),
         created: app.now(),
+        version: 0,
     };
     let writes = vec![
         Write::put(&row, Condition::Absent)?,
@@ -186,15 +189,17 @@ pub async fn image(
 ) -> Result<(Container, Image), Error> {
     let text = description(text)?;
     let doing = "push an image there";
-    let (scene, entities) = futures::join!(
+    let (scene, members) = futures::join!(
         Scene::load(app, credential, None, [keys::pointer(parent)]),
-        super::search::entities_of(app, credential)
+        super::search::memberships(app, credential)
     );
     let mut scene = scene?;
     let Some(Target::Container(repository)) = target(&mut scene, parent)? else {
         return Err(missing(&scene, doing, "container"));
     };
-    let held: Vec<_> = entities?.iter().map(|entity| keys::charge(entity, &hash)).collect();
+    let members = members?;
+    let held = members.iter().filter(|member| scene.may_on(Action::See, member));
+    let held: Vec<_> = held.map(|member| keys::charge(&member.entity, &hash)).collect();
     let (container_key, image_key) = (keys::container(&repository), keys::image(&repository, &hash));
     let wanted = [container_key.clone(), image_key.clone(), keys::blob(&hash)];
     scene.look(app, repository.entity(), wanted.into_iter().chain(held.iter().cloned())).await?;

@@ -10,6 +10,7 @@ pub mod create;
 pub mod delete;
 pub mod pull;
 pub mod search;
+pub mod settings;
 pub mod sweep;
 pub mod tag;
 pub mod upload;

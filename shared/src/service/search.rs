@@ -3,9 +3,9 @@
 use super::access::Scene;
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{EntityName, TokenPlace};
+use crate::domain::EntityName;
 use crate::error::Error;
-use crate::rules::{Action, Resource};
+use crate::rules::Action;
 use crate::store::keys;
 use crate::store::rows::{Collection, Container, Entity, Image, Membership};
 use futures::future::try_join_all;
@@ -48,11 +48,11 @@ pub struct Results {
     pub images: Vec<(Container, Image)>,
 }
 
-/// The entities where the caller of the credential has a role, at most 50. The token is checked elsewhere.
-pub(crate) async fn entities_of(app: &App, credential: &Credential) -> Result<Vec<EntityName>, Error> {
+/// Where the user of the credential has a role, at most 50 entities. Whether the token is good is asked elsewhere, and
+/// what it may be used for [after that](Scene::may_on).
+pub(crate) async fn memberships(app: &App, credential: &Credential) -> Result<Vec<Membership>, Error> {
     let Credential::Token { user, .. } = credential else { return Ok(Vec::new()) };
-    let page = app.table.query::<Membership>(keys::memberships(user), None, ENTITIES).await?;
-    Ok(page.rows.into_iter().map(|row| row.entity).collect())
+    Ok(app.table.query(keys::memberships(user), None, ENTITIES).await?.rows)
 }
 
 /// Searches the caller's entities.
@@ -60,19 +60,12 @@ pub async fn search(app: &App, credential: &Credential, query: &Query) -> Result
     if query.text.chars().count() < SHORTEST {
         return Err(Error::Invalid(format!("search for at least {SHORTEST} characters")));
     }
-    let (scene, entities) = futures::join!(Scene::load(app, credential, None, []), entities_of(app, credential));
-    let (scene, mut entities) = (scene?, entities?);
-    if scene.decide(Action::List, &Resource::Registry).is_err() {
-        // A token for one place only searches there; nobody in particular finds nothing.
-        let place = match &scene.caller {
-            crate::domain::Caller::User { scope, .. } => Some(&scope.place),
-            _ => None,
-        };
-        entities.retain(|entity| matches!(place, Some(TokenPlace::Entity(only)) if only == entity));
-    }
+    let (scene, members) = futures::join!(Scene::load(app, credential, None, []), memberships(app, credential));
+    let (scene, members) = (scene?, members?);
+    let entities = members.iter().filter(|member| scene.may_on(Action::List, member)).map(|member| &member.entity);
     let needle = query.text.to_lowercase();
     let mut results = Results::default();
-    let found = try_join_all(entities.iter().map(|entity| one(app, entity, query, &needle))).await?;
+    let found = try_join_all(entities.map(|entity| one(app, entity, query, &needle))).await?;
     for more in found {
         results.entities.extend(more.entities);
         results.collections.extend(more.collections);

@@ -307,11 +307,21 @@ pub struct Completed {
     pub quota: Quota,
 }
 
+/// The same bytes were committed before, by this upload or by another one, whose session then is of no use any more.
+async fn already(app: &App, aim: Aim) -> Result<Completed, Error> {
+    if let Some(session) = &aim.session
+        && aim.grant.by() == Some(&session.opened_by)
+    {
+        end(app, &aim.grant, session).await?;
+    }
+    Ok(Completed { image: aim.image, quota: aim.account.quota })
+}
+
 /// Completes the single `PUT` of an image.
 pub async fn complete_single(app: &App, credential: &Credential, image: Id) -> Result<Completed, Error> {
     let aim = aim(app, credential, image, UploadId::of_image(image)).await?;
     if aim.image.content.is_some() {
-        return Ok(Completed { image: aim.image, quota: aim.account.quota });
+        return already(app, aim).await;
     }
     let session = aim.session.ok_or_else(|| Error::Conflict("there is no open upload of this image".to_owned()))?;
     let size = app.objects.size(&session.object).await?;
@@ -329,8 +339,8 @@ pub async fn complete_single(app: &App, credential: &Credential, image: Id) -> R
     };
     let pinned = matches!(session.way, Way::Pinned);
     let completed = finish(app, &aim.grant, &session, &object, pinned).await;
-    if object != session.object && completed.is_err() {
-        // The copy is of no use; the staging object may still be completed again, or was condemned with the session.
+    if object != session.object && matches!(completed, Err(Error::Invalid(_))) {
+        // The copy was never committed, and no client knows it. After other errors that isn't sure: the sweeper looks.
         app.objects.delete(&aim.grant, &object).await?;
     }
     completed
@@ -344,11 +354,12 @@ pub async fn complete_parts(
     upload: UploadId,
     named: &[Part],
 ) -> Result<Completed, Error> {
-    let aim = aim(app, credential, image, upload).await?;
+    let mut aim = aim(app, credential, image, upload).await?;
+    aim.session = aim.session.filter(|session| session.image == image && session.id == upload);
     if aim.image.content.is_some() {
-        return Ok(Completed { image: aim.image, quota: aim.account.quota });
+        return already(app, aim).await;
     }
-    let session = aim.session.filter(|session| session.image == image);
+    let session = aim.session;
     let session = session.ok_or_else(|| Error::Conflict("there is no such upload of this image".to_owned()))?;
     if aim.grant.by() != Some(&session.opened_by) {
         return Err(Error::Forbidden("not permitted to complete somebody else's upload".to_owned()));

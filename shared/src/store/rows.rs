@@ -109,6 +109,8 @@ pub struct Entity {
     pub created_by: Option<UserName>,
     /// When.
     pub created: Time,
+    /// Counts the changes of this row, which are conditional on it.
+    pub version: u64,
 }
 row!(Entity, row => keys::entity(&row.name));
 
@@ -142,6 +144,8 @@ pub struct Collection {
     pub created_by: Option<UserName>,
     /// When.
     pub created: Time,
+    /// Counts the changes of this row, which are conditional on it.
+    pub version: u64,
 }
 row!(Collection, row => keys::collection(&row.entity, &row.name));
 
@@ -166,6 +170,8 @@ pub struct Container {
     pub created_by: Option<UserName>,
     /// When.
     pub created: Time,
+    /// Counts the changes of this row, which are conditional on it.
+    pub version: u64,
 }
 row!(Container, row => keys::container(&row.repository));
 

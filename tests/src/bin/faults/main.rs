@@ -1,0 +1,76 @@
+//! What happens to a real server process: `faults kill | fsync | big`. Run by `scripts/test`, since each takes minutes.
+//!
+//! - `kill` kills it at moments spread over every step of a push, and looks at what is left ([`kill`]).
+//! - `fsync` reads its system calls, and sees that nothing is acknowledged before it is on the disk ([`trace`]).
+//! - `big` pushes 20 GiB through it, and looks at its memory ([`big`]).
+//!
+//! `STACKROOM_BIN` is the server. The last line is `N passed, N failed`; the exit status 77 says that this machine can't.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a failed test panics, and says on standard output what it saw"
+)]
+
+mod big;
+mod kill;
+mod process;
+mod trace;
+
+use std::process::ExitCode;
+
+/// Counts what was looked at.
+#[derive(Debug, Default)]
+struct Checks {
+    passed: u32,
+    failed: u32,
+}
+
+impl Checks {
+    /// Counts one, and says it when it is wrong.
+    fn that(&mut self, right: bool, what: impl FnOnce() -> String) {
+        if right {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+            println!("not ok - {}", what());
+        }
+    }
+
+    /// Counts one, and says it in any case.
+    fn say(&mut self, right: bool, what: &str) {
+        if right {
+            println!("ok - {what}");
+        }
+        self.that(right, || what.to_owned());
+    }
+}
+
+/// A suite that this machine can't run, and why.
+struct Skipped(String);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let suite = std::env::args().nth(1).unwrap_or_default();
+    let checks = match suite.as_str() {
+        "kill" => Ok(kill::run().await),
+        "fsync" => trace::run().await,
+        "big" => big::run().await,
+        _ => {
+            eprintln!("faults kill | fsync | big");
+            return ExitCode::from(2);
+        }
+    };
+    match checks {
+        Ok(Checks { passed, failed }) => {
+            println!("{passed} passed, {failed} failed");
+            if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(Skipped(why)) => {
+            println!("SKIPPED - {why}");
+            ExitCode::from(77)
+        }
+    }
+}
