@@ -254,6 +254,8 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
     };
     let may = match resource {
         Resource::Registry => is_admin(subject.caller),
+        // Sweeping is of the whole, or not at all.
+        _ if action == Action::Sweep => false,
         Resource::User(name) => is_admin(subject.caller) || (action == Action::Manage && name == user),
         Resource::Entity(entity) | Resource::Missing(Place::Entity(entity)) if action == Action::Create => {
             is_admin(subject.caller) || entity.is_own(user)

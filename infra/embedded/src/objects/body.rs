@@ -4,7 +4,6 @@ use super::files::{Files, Fresh, Held};
 use super::index::{Segment, Written, internal};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use md5::Md5;
 use s3s::stream::{ByteStream, RemainingLength};
 use s3s::{S3Error, S3ErrorCode, S3Result, StdError, s3_error};
 use sha2::{Digest, Sha256};
@@ -32,8 +31,6 @@ pub(super) struct Declared {
     pub(super) payload: Option<[u8; 32]>,
     /// `x-amz-checksum-sha256`, as 32 bytes.
     pub(super) sha256: Option<[u8; 32]>,
-    /// `Content-MD5`, as 16 bytes.
-    pub(super) md5: Option<[u8; 16]>,
 }
 
 /// Takes a body in: steps 1 to 5 of the write protocol (see [`super::files`]).
@@ -46,11 +43,10 @@ pub(super) async fn receive(
     declared: &Declared,
 ) -> S3Result<(Fresh, Written)> {
     let mut body = std::pin::pin!(body.fuse());
-    // While one chunk is hashed and written, the next one gathers. The two hashes run beside each
-    // other. No more is taken from the client than that: this is the back-pressure.
+    // While one chunk is hashed and written, the next one gathers. No more is taken from the client
+    // than that: this is the back-pressure.
     let files = Arc::clone(files);
     let mut store = spawn_blocking(move || Ok((Fresh::create(&files)?, Sha256::new())));
-    let mut md5: Option<JoinHandle<Md5>> = None;
     let mut length = 0;
     loop {
         let chunk = match gather(body.as_mut()).await {
@@ -74,17 +70,6 @@ pub(super) async fn receive(
             break;
         }
         let (mut fresh, mut sha256) = finish(store).await?;
-        let mut sum = match md5.take() {
-            Some(before) => before.await.map_err(internal)?,
-            None => Md5::new(),
-        };
-        let copy = chunk.clone();
-        md5 = Some(spawn_blocking(move || {
-            for piece in copy {
-                sum.update(piece);
-            }
-            sum
-        }));
         store = spawn_blocking(move || {
             fresh.write(&chunk)?;
             for piece in chunk {
@@ -95,11 +80,6 @@ pub(super) async fn receive(
     }
     let (fresh, sha256) = finish(store).await?;
     let sha256: [u8; 32] = sha256.finalize().into();
-    let md5 = match md5 {
-        Some(last) => last.await.map_err(internal)?,
-        None => Md5::new(),
-    };
-    let md5: [u8; 16] = md5.finalize().into();
     if length != declared.length {
         return Err(s3_error!(
             IncompleteBody,
@@ -109,13 +89,13 @@ pub(super) async fn receive(
     if declared.payload.is_some_and(|payload| payload != sha256) {
         return Err(content_sha256_mismatch());
     }
-    if declared.sha256.is_some_and(|said| said != sha256) || declared.md5.is_some_and(|said| said != md5) {
+    if declared.sha256.is_some_and(|said| said != sha256) {
         return Err(s3_error!(
             BadDigest,
-            "The Content-MD5 or checksum value that you specified did not match what the server received."
+            "The checksum value that you specified did not match what the server received."
         ));
     }
-    let written = Written { name: Arc::clone(fresh.name()), size: length, md5, sha256 };
+    let written = Written { name: Arc::clone(fresh.name()), size: length, sha256 };
     let fresh = finish(spawn_blocking(move || fresh.settle().map(|()| fresh))).await?;
     Ok((fresh, written))
 }

@@ -14,6 +14,7 @@ use crate::Error;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use s3s::{S3Error, S3Result, s3_error};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -29,7 +30,6 @@ const TABLES: &str = "
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         size INTEGER NOT NULL,
-        md5 BLOB NOT NULL,
         sha256 BLOB NOT NULL
     ) STRICT;
     CREATE TABLE object (
@@ -104,7 +104,6 @@ pub(super) struct About {
 pub(super) struct Written {
     pub(super) name: Name,
     pub(super) size: u64,
-    pub(super) md5: [u8; 16],
     pub(super) sha256: [u8; 32],
 }
 
@@ -135,7 +134,7 @@ pub(super) struct Part {
     pub(super) number: i32,
     pub(super) file: i64,
     pub(super) size: u64,
-    pub(super) md5: [u8; 16],
+    pub(super) sha256: [u8; 32],
     pub(super) modified: SystemTime,
 }
 
@@ -364,10 +363,9 @@ pub(super) fn named(index: &Connection, name: &str) -> S3Result<bool> {
 
 /// Enters a written file, which something must name before the transaction ends.
 fn enter(index: &Connection, file: &Written) -> rusqlite::Result<i64> {
-    index.prepare_cached("INSERT INTO file (name, size, md5, sha256) VALUES (?1, ?2, ?3, ?4)")?.insert(params![
+    index.prepare_cached("INSERT INTO file (name, size, sha256) VALUES (?1, ?2, ?3)")?.insert(params![
         &*file.name,
         file.size,
-        file.md5,
         file.sha256
     ])
 }
@@ -460,7 +458,7 @@ pub(super) fn put(
     check(index, key, condition)?;
     ask(|| {
         let pieces = [(enter(index, file)?, file.size)];
-        let etag = super::hex(&file.md5);
+        let etag = super::hex(&file.sha256);
         let sha256 = Some(file.sha256);
         place(index, &Draft { key, etag: &etag, sha256, about, pieces: &pieces })
     })
@@ -514,7 +512,7 @@ pub(super) fn upload(index: &Connection, id: &str, key: &str) -> S3Result<About>
 pub(super) fn parts(index: &Connection, id: &str, after: i32, limit: usize) -> S3Result<Vec<Part>> {
     ask(|| {
         let mut look = index.prepare_cached(
-            "SELECT part.number, part.file, part.modified, file.size, file.md5
+            "SELECT part.number, part.file, part.modified, file.size, file.sha256
              FROM part JOIN file ON file.id = part.file
              WHERE upload = ?1 AND number > ?2 ORDER BY number LIMIT ?3",
         )?;
@@ -523,7 +521,7 @@ pub(super) fn parts(index: &Connection, id: &str, after: i32, limit: usize) -> S
                 number: row.get("number")?,
                 file: row.get("file")?,
                 size: row.get("size")?,
-                md5: row.get("md5")?,
+                sha256: row.get("sha256")?,
                 modified: time(row, "modified")?,
             })
         })?;
@@ -604,26 +602,26 @@ pub(super) fn complete(
     let have: HashMap<i32, Part> =
         parts(index, id, 0, super::MAX_PARTS)?.into_iter().map(|part| (part.number, part)).collect();
     let mut pieces = Vec::with_capacity(listed.len());
-    let mut sums = Vec::with_capacity(listed.len() * 16);
+    let mut sums = Vec::with_capacity(listed.len() * 32);
     for (at, (number, etag)) in listed.iter().enumerate() {
         let part = have
             .get(number)
-            .filter(|part| etag.as_ref().is_none_or(|etag| *etag == super::hex(&part.md5)))
+            .filter(|part| etag.as_ref().is_none_or(|etag| *etag == super::hex(&part.sha256)))
             .ok_or_else(|| {
-                s3_error!(
-                    InvalidPart,
-                    "One or more of the specified parts could not be found. The part may not \
+            s3_error!(
+                InvalidPart,
+                "One or more of the specified parts could not be found. The part may not \
                      have been uploaded, or the specified entity tag may not match the part's \
                      entity tag."
-                )
-            })?;
+            )
+        })?;
         if part.size < super::MIN_PART && at + 1 < listed.len() {
             return Err(s3_error!(EntityTooSmall, "Your proposed upload is smaller than the minimum allowed size"));
         }
         pieces.push((part.file, part.size));
-        sums.extend_from_slice(&part.md5);
+        sums.extend_from_slice(&part.sha256);
     }
-    let etag = format!("{}-{}", super::hex(&super::md5(&sums)), listed.len());
+    let etag = format!("{}-{}", super::hex(&Sha256::digest(&sums)), listed.len());
     let orphans = ask(|| {
         let draft = Draft { key, etag: &etag, sha256: None, about: &about, pieces: &pieces };
         let mut orphans = place(index, &draft)?;

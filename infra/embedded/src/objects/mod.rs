@@ -6,6 +6,9 @@
 //! - [`service`] is the S3 operations on these, as the `s3s` crate wants them.
 //! - [`presign`] checks the signature of a presigned URL.
 //!
+//! The `ETag` of what is stored is its SHA-256, not its MD5: clients take it for opaque, and a second
+//! hash over every byte would cost more than the first.
+//!
 //! There are two ways in. [`Objects::connector`] is for the SDK in this process, and trusts it.
 //! [`Objects::face`] is for everybody else, and lets nothing through but presigned requests that
 //! read one object, or write one object or part.
@@ -29,7 +32,6 @@ use files::Files;
 use http::header::AUTHORIZATION;
 use http_body_util::BodyExt;
 use index::Index;
-use md5::{Digest, Md5};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3Result, StdError};
 use std::fmt;
@@ -113,13 +115,17 @@ impl Objects {
     /// It trusts its caller and looks at no signature, and at no host either: so the client's
     /// endpoint can be the public URL of [`Objects::face`], and what it presigns is right.
     pub fn connector(&self) -> SharedHttpClient {
-        let service = self.service.clone();
+        let objects = self.clone();
         connector::client(move |request| {
-            let service = service.clone();
-            HttpConnectorFuture::new(async move {
-                answer(&service, request).await.map_err(|error| ConnectorError::other(error, None))
-            })
+            let objects = objects.clone();
+            HttpConnectorFuture::new(async move { objects.call(request).await })
         })
+    }
+
+    /// Answers one request as the client of [`Objects::connector`] does: for listeners, so that other processes can use
+    /// the store. It trusts its caller, and looks at no signature.
+    pub async fn call(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        answer(&self.service, request).await.map_err(|error| ConnectorError::other(error, None))
     }
 
     /// The door for presigned requests, to be mounted under `/{bucket}/`.
@@ -225,8 +231,4 @@ fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
         *byte = u8::try_from(digit(at * 2)? * 16 + digit(at * 2 + 1)?).ok()?;
     }
     Some(bytes)
-}
-
-fn md5(bytes: &[u8]) -> [u8; 16] {
-    Md5::digest(bytes).into()
 }

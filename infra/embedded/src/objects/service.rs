@@ -84,12 +84,7 @@ impl Store {
 }
 
 /// What the headers say about a body. `x-amz-content-sha256` is checked whoever signed it.
-fn declared<T>(
-    request: &S3Request<T>,
-    length: Option<i64>,
-    sha256: Option<&str>,
-    md5: Option<&str>,
-) -> S3Result<Declared> {
+fn declared<T>(request: &S3Request<T>, length: Option<i64>, sha256: Option<&str>) -> S3Result<Declared> {
     let length = length
         .and_then(|length| u64::try_from(length).ok())
         .ok_or_else(|| s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header."))?;
@@ -98,6 +93,9 @@ fn declared<T>(
             EntityTooLarge,
             "Your proposed upload exceeds the maximum allowed size of {MAX_PUT} bytes"
         ));
+    }
+    if request.headers.contains_key("content-md5") {
+        return Err(s3_error!(NotImplemented, "Content-MD5 is not supported here: use x-amz-checksum-sha256."));
     }
     let payload = match request.headers.get("x-amz-content-sha256").map(http::HeaderValue::as_bytes) {
         None | Some(b"UNSIGNED-PAYLOAD") => None,
@@ -113,7 +111,7 @@ fn declared<T>(
             })?)
         }
     };
-    Ok(Declared { length, payload, sha256: sha256.map(digest).transpose()?, md5: md5.map(digest).transpose()? })
+    Ok(Declared { length, payload, sha256: sha256.map(digest).transpose()? })
 }
 
 fn digest<const N: usize>(text: &str) -> S3Result<[u8; N]> {
@@ -180,14 +178,13 @@ impl S3 for Operations {
         let input = &request.input;
         store.bucket(&input.bucket)?;
         let condition = condition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
-        let declared =
-            declared(&request, input.content_length, input.checksum_sha256.as_deref(), input.content_md5.as_deref())?;
+        let declared = declared(&request, input.content_length, input.checksum_sha256.as_deref())?;
         let input = &mut request.input;
         let wanted = input.checksum_sha256.is_some() || wants_sha256(input.checksum_algorithm.as_ref());
         let about = about!(input, wanted);
         let (fresh, written) = store.take_in(input.body.take(), &declared).await?;
         let output = PutObjectOutput {
-            e_tag: Some(ETag::Strong(hex(&written.md5))),
+            e_tag: Some(ETag::Strong(hex(&written.sha256))),
             checksum_sha256: wanted.then(|| base64::encode(written.sha256)),
             ..PutObjectOutput::default()
         };
@@ -361,12 +358,11 @@ impl S3 for Operations {
         }
         // Asked again when the part is entered; here it spares bytes that are lost anyway.
         store.index.read(|rows| index::upload(rows, &input.upload_id, &input.key))?;
-        let declared =
-            declared(&request, input.content_length, input.checksum_sha256.as_deref(), input.content_md5.as_deref())?;
+        let declared = declared(&request, input.content_length, input.checksum_sha256.as_deref())?;
         let input = &mut request.input;
         let (fresh, written) = store.take_in(input.body.take(), &declared).await?;
         let output = UploadPartOutput {
-            e_tag: Some(ETag::Strong(hex(&written.md5))),
+            e_tag: Some(ETag::Strong(hex(&written.sha256))),
             checksum_sha256: input.checksum_sha256.take(),
             ..UploadPartOutput::default()
         };
@@ -401,7 +397,7 @@ impl S3 for Operations {
                     .map(|part| s3s::dto::Part {
                         part_number: Some(part.number),
                         size: Some(signed(part.size)),
-                        e_tag: Some(ETag::Strong(hex(&part.md5))),
+                        e_tag: Some(ETag::Strong(hex(&part.sha256))),
                         last_modified: Some(part.modified.into()),
                         ..s3s::dto::Part::default()
                     })
