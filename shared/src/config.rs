@@ -14,6 +14,9 @@ pub struct Config {
     pub default_quota: u64,
     /// How long an upload may take, and so how long its URLs live. `STACKROOM_UPLOAD_LIFE`, seconds.
     pub upload_life: Duration,
+    /// The largest multipart upload, in bytes, that is verified before its completion is answered; larger ones are
+    /// answered first and verified by the `verify` function. `STACKROOM_VERIFY_AT_ONCE`, by default all of them.
+    pub verify_at_once: u64,
     /// How long a download may take, and so how long its URLs live. `STACKROOM_DOWNLOAD_LIFE`, seconds.
     pub download_life: Duration,
 }
@@ -39,6 +42,7 @@ impl Config {
             }
         };
         let default_quota = number("STACKROOM_DEFAULT_QUOTA", 0);
+        let verify_at_once = number("STACKROOM_VERIFY_AT_ONCE", u64::MAX);
         let upload_life = Duration::from_secs(number("STACKROOM_UPLOAD_LIFE", 24 * 3600));
         let download_life = Duration::from_secs(number("STACKROOM_DOWNLOAD_LIFE", 24 * 3600));
         for (name, life) in [("STACKROOM_UPLOAD_LIFE", upload_life), ("STACKROOM_DOWNLOAD_LIFE", download_life)] {
@@ -58,6 +62,7 @@ impl Config {
                 defaults: Defaults { entity, collection },
                 default_quota,
                 upload_life,
+                verify_at_once,
                 download_life,
             }),
             (entity, collection) => {

@@ -5,14 +5,17 @@ use crate::routes;
 use anyhow::Context;
 use axum::Router;
 use axum::extract::Request;
+use axum::response::Response;
 use axum::serve::ListenerExt;
 use shared::config::Config;
 use shared::service::sweep::{self, Ages};
+use shared::service::upload;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tower::ServiceExt;
 
 /// What `serve` is told.
 #[derive(Debug, Clone)]
@@ -42,6 +45,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let password = local.first_admin().await?;
     greet(&local, password.as_deref());
     let sweeping = tokio::spawn(sweep_always(local.app.clone(), local.objects.clone()));
+    let verifying = tokio::spawn(verify_always(local.app.clone()));
     let router = router(&local)?;
     let served = axum::serve(
         listener.tap_io(|stream| {
@@ -53,6 +57,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     .with_graceful_shutdown(stopped())
     .await;
     sweeping.abort();
+    verifying.abort();
     Ok(served?)
 }
 
@@ -63,7 +68,28 @@ pub fn router(local: &Local) -> anyhow::Result<Router> {
         let face = face.clone();
         async move { face.call(request).await.map(axum::body::Body::new) }
     };
-    Ok(routes::router(&local.app)?.route(&format!("/{BUCKET}/{{*key}}"), axum::routing::any(objects)))
+    let routes = routes::router(&local.app)?;
+    let (inner, store) = (routes.clone(), local.objects.clone());
+    let sweep = move |request: Request| sweep_asked(inner.clone(), store.clone(), request);
+    let routes = routes.route("/api/sweep", axum::routing::any(sweep));
+    Ok(routes.route(&format!("/{BUCKET}/{{*key}}"), axum::routing::any(objects)))
+}
+
+/// A sweep that somebody asked for, which here takes leftover files too.
+async fn sweep_asked(routes: Router, objects: embedded::objects::Objects, request: Request) -> Response {
+    let Ok(response) = routes.oneshot(request).await;
+    if response.status().is_success() {
+        // Of any age: what this process still writes it holds, and there is no other one on the folder.
+        collect(objects, Duration::ZERO).await;
+    }
+    response
+}
+
+async fn collect(objects: embedded::objects::Objects, age: Duration) {
+    let collected = tokio::task::spawn_blocking(move || objects.collect(age)).await;
+    if let Ok(Err(error)) = collected {
+        tracing::error!(%error, "collecting leftover files");
+    }
 }
 
 async fn sweep_always(app: shared::App, objects: embedded::objects::Objects) {
@@ -74,10 +100,30 @@ async fn sweep_always(app: shared::App, objects: embedded::objects::Objects) {
             Ok(swept) => tracing::info!(swept = %serde_json::json!(swept), "sweep"),
             Err(error) => tracing::error!(%error, inside = error.inside(), "sweep"),
         }
-        let objects = objects.clone();
-        let collected = tokio::task::spawn_blocking(move || objects.collect(LEFTOVERS_AFTER)).await;
-        if let Ok(Err(error)) = collected {
-            tracing::error!(%error, "collecting leftover files");
+        collect(objects.clone(), LEFTOVERS_AFTER).await;
+    }
+}
+
+/// How often a server looks for uploads to verify, where it is set not to verify all of them at once.
+const VERIFY_EVERY: Duration = Duration::from_secs(5);
+
+async fn verify_always(app: shared::App) {
+    let mut every = tokio::time::interval(VERIFY_EVERY);
+    // Those that an earlier start left are taken up in any case.
+    let always = app.config.verify_at_once < u64::MAX;
+    loop {
+        every.tick().await;
+        let verified = async {
+            for upload in sweep::sealed(&app).await? {
+                upload::verify(&app, upload).await?;
+            }
+            Ok::<(), shared::Error>(())
+        };
+        if let Err(error) = verified.await {
+            tracing::error!(%error, inside = error.inside(), "verifying");
+        }
+        if !always {
+            return;
         }
     }
 }

@@ -14,6 +14,7 @@
 
 mod connector;
 pub mod objects;
+mod rows;
 pub mod table;
 
 use std::path::{Path, PathBuf};

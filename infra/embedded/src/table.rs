@@ -11,6 +11,7 @@
 
 use crate::Error;
 use crate::connector;
+use crate::rows::Rows;
 use aws_smithy_runtime_api::client::http::{HttpConnectorFuture, SharedHttpClient};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
@@ -31,8 +32,14 @@ pub struct Table {
 
 struct Inner {
     writer: Database,
-    readers: Vec<Database>,
+    readers: Vec<Reader>,
     turn: AtomicUsize,
+}
+
+/// Two connections that read: what the one does not understand, the other does.
+struct Reader {
+    rows: Rows,
+    library: Database,
 }
 
 impl fmt::Debug for Table {
@@ -53,7 +60,11 @@ impl Table {
         // The writer comes first: opening is what brings the file's layout up to date.
         let writer = Database::new(name)?;
         let readers = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
-        let readers = (0..readers).map(|_| Database::new(name)).collect::<Result<_, _>>()?;
+        let reader = |_| {
+            let rows = Rows::open(path).map_err(DynoxideError::from)?;
+            Ok::<_, Error>(Reader { rows, library: Database::new(name)? })
+        };
+        let readers = (0..readers).map(reader).collect::<Result<_, _>>()?;
         crate::sync_folder_of(path)?;
         let turn = AtomicUsize::new(0);
         let inner = Arc::new(Inner { writer, readers, turn });
@@ -95,10 +106,8 @@ impl Inner {
         let body = request.into_body();
         let database = match operation.as_str() {
             // A page of these is microseconds, less than a change of threads costs.
-            "GetItem" | "BatchGetItem" | "Query" => {
-                return HttpConnectorFuture::ready(run(self.reader(), &operation, &body));
-            }
-            "Scan" => self.reader().clone(),
+            "GetItem" | "BatchGetItem" | "Query" => return HttpConnectorFuture::ready(self.read(&operation, &body)),
+            "Scan" => self.reader().map_or(&self.writer, |reader| &reader.library).clone(),
             _ => self.writer.clone(),
         };
         HttpConnectorFuture::new(async move {
@@ -110,23 +119,34 @@ impl Inner {
         })
     }
 
-    fn reader(&self) -> &Database {
+    fn read(&self, operation: &str, body: &SdkBody) -> Result<HttpResponse, ConnectorError> {
+        let Some(Reader { rows, library }) = self.reader() else { return run(&self.writer, operation, body) };
+        match rows.read(library, operation, body.bytes().unwrap_or_default()) {
+            Some(json) => respond(200, json),
+            None => run(library, operation, body),
+        }
+    }
+
+    fn reader(&self) -> Option<&Reader> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.readers.len().max(1);
-        self.readers.get(turn).unwrap_or(&self.writer)
+        self.readers.get(turn)
     }
 }
 
 fn run(database: &Database, operation: &str, body: &SdkBody) -> Result<HttpResponse, ConnectorError> {
     let body = body.bytes().unwrap_or_default();
-    let (status, json) = match dispatch(database, operation, body) {
-        Ok(json) => (200, json),
+    match dispatch(database, operation, body) {
+        Ok(json) => respond(200, json),
         Err(error) => {
             if error.status_code() >= 500 {
                 tracing::error!(operation, %error, "the embedded table failed");
             }
-            (error.status_code(), error.to_json())
+            respond(error.status_code(), error.to_json())
         }
-    };
+    }
+}
+
+fn respond(status: u16, json: String) -> Result<HttpResponse, ConnectorError> {
     let status = status.try_into().map_err(|error| ConnectorError::other(Box::new(error), None))?;
     let mut response = HttpResponse::new(status, SdkBody::from(json));
     response.headers_mut().insert("content-type", "application/x-amz-json-1.0");

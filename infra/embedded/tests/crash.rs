@@ -18,7 +18,7 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use common::{BUCKET, Store, bytes, client, open};
 use embedded::table::Table;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -50,15 +50,10 @@ async fn make_table(folder: &Path) {
 }
 
 /// Writes until it is killed, and says what was acknowledged.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "the crash test starts it"]
-async fn a_writer_for_the_crash_test() {
-    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else {
-        return;
-    };
-    let objects = open(&folder);
+async fn write_until_killed(folder: &Path) {
+    let objects = open(folder);
     let s3 = client(&objects);
-    let table = table_client(&folder);
+    let table = table_client(folder);
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..4_u32 {
         let (s3, table) = (s3.clone(), table.clone());
@@ -78,12 +73,16 @@ async fn a_writer_for_the_crash_test() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_kill_9() {
+    // The writer is this same test in a process of its own.
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        return write_until_killed(Path::new(&folder)).await;
+    }
     let folder = tempfile::tempdir().unwrap();
     make_table(folder.path()).await;
     let mut done = Vec::new();
     for _ in 0..3 {
         let mut writer = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", "a_writer_for_the_crash_test"])
+            .args(["--exact", "--nocapture", "what_was_acknowledged_survives_kill_9"])
             .env(FOLDER, folder.path())
             .stdout(Stdio::piped())
             .spawn()

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
+use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use std::fmt;
 use std::str::FromStr;
 
@@ -51,6 +52,44 @@ impl Digest {
     /// Base64 of the raw bytes, as S3 writes checksums.
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+/// A SHA-256 under way, whose state can be written down and taken up again by another process.
+#[derive(Debug, Clone, Default)]
+pub struct Hasher {
+    state: sha2::Sha256,
+    taken: u64,
+}
+
+impl Hasher {
+    /// Takes more bytes in.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.state.update(bytes);
+        self.taken += bytes.len() as u64;
+    }
+
+    /// How many bytes it has taken in.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The digest of all that was taken in.
+    pub fn finish(self) -> Digest {
+        Digest(self.state.finalize().into())
+    }
+
+    /// The state, in hexadecimal digits.
+    pub fn save(&self) -> String {
+        hex(&self.state.serialize())
+    }
+
+    /// Takes up a state that was saved after `taken` bytes.
+    pub fn restore(saved: &str, taken: u64) -> Result<Self, DigestError> {
+        let mut state = SerializedState::<sha2::Sha256>::default();
+        unhex(saved, &mut state).ok_or(DigestError)?;
+        let state = sha2::Sha256::deserialize(&state).map_err(|_| DigestError)?;
+        Ok(Self { state, taken })
     }
 }
 
@@ -124,6 +163,21 @@ mod tests {
         assert_eq!(digest.to_string(), "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
         assert_eq!(digest.to_string().parse(), Ok(digest));
         assert_eq!(Digest::from_library(&digest.library()), Ok(digest));
+    }
+
+    #[test]
+    fn a_saved_hasher_goes_on_where_it_stopped() {
+        let bytes: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+        for cut in [0, 1, 63, 64, 65, 4096, bytes.len()] {
+            let (head, tail) = bytes.split_at(cut);
+            let mut hasher = Hasher::default();
+            hasher.update(head);
+            let mut hasher = Hasher::restore(&hasher.save(), hasher.taken()).unwrap();
+            hasher.update(tail);
+            assert_eq!(hasher.taken(), bytes.len() as u64);
+            assert_eq!(hasher.finish(), Digest::of(&bytes), "{cut}");
+        }
+        assert!(Hasher::restore("00", 0).is_err());
     }
 
     #[test]

@@ -61,7 +61,11 @@ pub fn plain(status: StatusCode, message: &str) -> Response {
 
 /// 200 with `{"data": …}`.
 pub fn data(value: impl Serialize) -> Response {
-    Json(json!({ "data": value })).into_response()
+    #[derive(Serialize)]
+    struct Data<T> {
+        data: T,
+    }
+    Json(Data { data: value }).into_response()
 }
 
 /// 200 with a list, and where it goes on.

@@ -1,5 +1,6 @@
 //! What every function does around its routes: one form of paths, limits, one log line a request, no panic to the client.
 
+pub mod lambda;
 pub mod library;
 
 use crate::telemetry::{self, Summary};

@@ -8,7 +8,7 @@ use crate::domain::{Caller, CollectionName, Digest, EntityName, Repository};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
 use crate::store::keys;
-use crate::store::rows::{Account, Collection, Container, Entity, Image, Membership};
+use crate::store::rows::{Account, Collection, Container, Entity, Image, Membership, Tag};
 use crate::store::table::Page;
 
 /// The most that one page of a list holds.
@@ -57,13 +57,15 @@ pub async fn collection(
     row.ok_or(Error::NotFound("collection"))
 }
 
-/// A container with its images.
+/// A container with its images and tags.
 #[derive(Debug)]
 pub struct ContainerView {
     /// The container.
     pub container: Container,
     /// Its images.
     pub images: Vec<Image>,
+    /// Its tags.
+    pub tags: Vec<Tag>,
 }
 
 /// Looks a container up.
@@ -75,9 +77,12 @@ pub async fn container(app: &App, credential: &Credential, repository: &Reposito
     let seen = scene.decide(Action::See, &resource);
     seen.map_err(|denial| Error::denied(denial, "container", "see this container"))?;
     let container = row.ok_or(Error::NotFound("container"))?;
-    let images: Vec<Image> = app.table.query_all(keys::images(repository)).await?;
+    let (images, tags) = futures::try_join!(
+        app.table.query_all::<Image>(keys::images(repository)),
+        app.table.query_all(keys::tags(repository))
+    )?;
     let images = images.into_iter().filter(|image| image.content.is_some()).collect();
-    Ok(ContainerView { container, images })
+    Ok(ContainerView { container, images, tags })
 }
 
 /// The entities where the caller has a role.

@@ -5,7 +5,8 @@
 //! Bytes were verified before: they lie in an object that nobody can change any more, and their digest is the image's.
 //!
 //! 1. Read image, blob, the entity's charge, its account, the repository's link, and the session, in one batch.
-//! 2. If the image has its content already, somebody else committed the same bytes: that is success.
+//! 2. If the image has its content already, somebody else committed the same bytes: that is success, and the end of the
+//!    session.
 //! 3. In one transaction, each row conditional on what was read:
 //!    the image gets its content; the blob row is made, or counts one more entity;
 //!    the link makes the blob visible in the repository; the charge turns from reserved to used;
@@ -86,6 +87,9 @@ async fn commit(
         let image: Image = rows.take(&image_key)?.ok_or(Error::NotFound("image"))?;
         let account: Account = rows.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
         if image.content.is_some() {
+            if let Some(session) = session {
+                super::upload::end(app, grant, session).await?;
+            }
             return Ok((image, account.quota));
         }
         // A session that was replaced meanwhile has another object, and ours was condemned with the old one.
@@ -109,8 +113,10 @@ async fn commit(
         // The image.
         let object = blob.as_ref().map_or(&bytes.object, |blob| &blob.object).clone();
         let content = content(&bytes, object.clone());
-        let mut committed = Image { content: Some(content.clone()), version: image.version + 1, ..image };
+        let mut committed = Image { content: Some(content.clone()), sealed: None, ..image };
+        committed.version += 1;
         committed.labels = searchable(&bytes.facts.labels);
+        writes.extend(super::tag::intended(app, &mut committed, &content).await?);
         writes.push(Write::put(&committed, Condition::Version(image.version))?);
         let details = Details { repository: repository.clone(), hash: digest, facts: bytes.facts.clone() };
         writes.push(Write::put(&details, Condition::None)?);

@@ -236,6 +236,8 @@ async fn begin(app: &App, grant: &Grant, container: &Container, hash: Digest, te
         created_by: grant.by().cloned(),
         created: app.now(),
         content: None,
+        sealed: None,
+        intents: Vec::new(),
         tags: [].into(),
         labels: [].into(),
         version: 0,

@@ -14,7 +14,7 @@ use crate::auth::Credential;
 use crate::domain::reference::LibraryRef;
 use crate::domain::{Digest, Selector};
 use crate::error::Error;
-use crate::rules::{Action, Grant, Place, Resource};
+use crate::rules::{Action, Denial, Grant, Place, Resource};
 use crate::store::rows::{Account, Blob, Charge, Container, Image, Row, Tag};
 use crate::store::table::{Condition, Write, pause};
 use crate::store::{StoreError, keys};
@@ -57,12 +57,10 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
         }
         (Selector::Tag(_), None) => None,
     };
-    let (Some(container), Some(hash)) = (container, hash) else {
-        let missing = Resource::Missing(Place::Repository(repository.clone()));
-        return match scene.decide(Action::Delete, &missing) {
-            Err(denial) => Err(Error::denied(denial, "image", DOING)),
-            Ok(_) => Err(Error::NotFound("image")),
-        };
+    // Who could delete nothing there is refused before more is read, whether it is there or not.
+    let denial = scene.decide(Action::Delete, &Resource::Missing(Place::Repository(repository.clone()))).err();
+    let (Some(container), Some(hash), Some(Denial::Hidden)) = (container, hash, denial) else {
+        return Err(denial.map_or(Error::NotFound("image"), |denial| Error::denied(denial, "image", DOING)));
     };
     let entity = repository.entity();
     let (image_key, charge_key) = (keys::image(repository, &hash), keys::charge(entity, &hash));
@@ -70,7 +68,9 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
     let wanted = [&image_key, &charge_key, &account_key, &blob_key].map(Clone::clone);
     let (rows, tags) = futures::join!(app.table.batch(wanted), app.table.query_all::<Tag>(keys::tags(repository)));
     let (mut rows, tags) = (rows?, tags?);
-    let tags: Vec<Tag> = tags.into_iter().filter(|tag| tag.images.values().any(|one| one.hash == hash)).collect();
+    let mut tags: Vec<Tag> = tags.into_iter().filter(|tag| tag.images.values().any(|one| one.hash == hash)).collect();
+    // The tag that is asked for goes last, so that it leads here again if not all can go at once.
+    tags.sort_by_key(|tag| matches!(selector, Selector::Tag(name) if *name == tag.name));
     let image: Option<Image> = rows.take(&image_key)?;
     let resource = image.as_ref().map_or_else(
         || Resource::Missing(Place::Repository(repository.clone())),
@@ -86,8 +86,9 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
     let last = tags.len().saturating_sub(TAGS);
     let (first, tags) = tags.split_at_checked(last).unwrap_or((&[], &tags));
     for some in first.chunks(TAGS) {
-        let writes = some.iter().flat_map(|tag| [without(tag, &hash), Ok(Write::untagged(image.key(), &tag.name))]);
-        app.table.write(&grant, writes.collect::<Result<_, _>>()?).await?;
+        let mut writes = some.iter().map(|tag| without(tag, &hash)).collect::<Result<Vec<_>, _>>()?;
+        writes.push(Write::untagged(image.key(), some.iter().map(|tag| &tag.name)));
+        app.table.write(&grant, writes).await?;
     }
     if !first.is_empty() {
         return Err(Error::Unavailable(StoreError::Conflict(Vec::new())));

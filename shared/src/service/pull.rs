@@ -92,6 +92,8 @@ fn of_tag(container: &Container, name: &TagName, tagged: Tagged) -> Image {
         created_by: tagged.created_by,
         created: tagged.created,
         content: Some(tagged.content),
+        sealed: None,
+        intents: Vec::new(),
         tags: [name.clone()].into(),
         labels: [].into(),
         version: 0,

@@ -12,11 +12,11 @@ use super::access::system;
 use super::commit::condemn;
 use super::upload;
 use crate::app::App;
-use crate::domain::Time;
+use crate::domain::{Time, UploadId};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::keys::{self, Kind};
-use crate::store::rows::{Blob, Charge, Condemned, Image, Row, Session, Way};
+use crate::store::rows::{Blob, Charge, Condemned, Image, Row, Session, State, Way};
 use crate::store::table::{Condition, Write};
 use crate::store::{StoreError, rows::Account};
 use serde::Serialize;
@@ -64,6 +64,8 @@ impl Ages {
 pub struct Swept {
     /// Sessions given up.
     pub sessions: u64,
+    /// Uploads that wait to be verified. They are not swept before their own end.
+    pub sealed: Vec<UploadId>,
     /// Images without bytes removed.
     pub images: u64,
     /// Objects deleted.
@@ -189,7 +191,10 @@ async fn session(
     if let Way::Parts(upload) = &row.way {
         seen.uploads.insert(upload.clone());
     }
-    if ages.all_sessions || row.expires.plus(ages.session) <= now {
+    let sealed = row.state != State::Open;
+    if sealed && row.expires.plus(ages.session) > now {
+        swept.sealed.push(row.id);
+    } else if ages.all_sessions || row.expires.plus(ages.session) <= now {
         upload::end(app, grant, &row).await?;
         swept.sessions += 1;
     }
@@ -197,14 +202,20 @@ async fn session(
 }
 
 async fn image(app: &App, grant: &Grant, row: Image, ages: Ages, now: Time, swept: &mut Swept) -> Result<(), Error> {
-    if row.content.is_some() || row.created.plus(ages.image) > now {
+    if row.content.is_some() || row.sealed.is_some() || row.created.plus(ages.image) > now {
         return Ok(());
     }
-    // An open session would bring bytes for an image that is gone; its commit would say so.
+    // An open session would bring bytes for an image that is gone; the charge counts them all.
+    let charge_key = keys::charge(row.repository.entity(), &row.hash);
+    let charge: Option<Charge> = app.table.get(charge_key.clone()).await?;
+    if charge.as_ref().is_some_and(|charge| charge.sessions > 0) {
+        return Ok(());
+    }
+    let unchanged = charge.map_or(Condition::Absent, |charge| Condition::Version(charge.version));
     let writes = vec![
         Write::delete(row.key(), Condition::Version(row.version)),
         Write::delete(keys::pointer(row.id), Condition::None),
-        Write::check(keys::session(crate::domain::UploadId::of_image(row.id)), Condition::Absent),
+        Write::check(charge_key, unchanged),
     ];
     match app.table.write(grant, writes).await {
         Ok(()) => swept.images += 1,
@@ -237,4 +248,23 @@ async fn condemned(
     app.table.write(grant, vec![Write::delete(row.key(), Condition::None)]).await?;
     swept.objects += 1;
     Ok(())
+}
+
+/// The uploads that wait to be verified.
+pub async fn sealed(app: &App) -> Result<Vec<UploadId>, Error> {
+    let mut sealed = Vec::new();
+    let mut start = None;
+    loop {
+        let (rows, next) = app.table.scan(start).await?;
+        for row in rows.into_iter().filter(|row| keys::kind(&row.key) == Kind::Session) {
+            let session: Session = row.read()?;
+            if session.state != State::Open {
+                sealed.push(session.id);
+            }
+        }
+        start = next;
+        if start.is_none() {
+            return Ok(sealed);
+        }
+    }
 }

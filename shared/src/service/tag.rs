@@ -5,12 +5,13 @@ use super::commit::TRIES;
 use super::create::{missing, target};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Id, TagName};
+use crate::domain::{Digest, Id, TagName};
 use crate::error::Error;
-use crate::rules::{Action, Place, Resource};
-use crate::store::rows::{Container, Image, Row, Tag, Tagged, Target};
+use crate::rules::{Action, Grant, Place, Resource};
+use crate::store::rows::{Container, Content, Image, Intent, Row, Tag, Tagged, Target};
 use crate::store::table::{Condition, Write, pause};
 use crate::store::{StoreError, keys};
+use std::collections::BTreeMap;
 
 const DOING: &str = "set this tag";
 
@@ -72,25 +73,17 @@ pub async fn set(
         let grant = grant.map_err(|denial| Error::denied(denial, "container", DOING))?;
         let found = image_key.map(|key| scene.take::<Image>(&key)).transpose()?.flatten();
         let found = found.ok_or(Error::NotFound("image"))?;
-        let Some(content) = found.content.clone() else {
-            return Err(Error::Conflict("the image's bytes have not arrived, it can't be tagged".to_owned()));
-        };
-        let arch = match (content.arch.as_str(), arch) {
-            ("", Some(arch)) => arch.to_owned(),
-            (own, Some(arch)) if own != arch => {
-                return Err(Error::Invalid(format!("the image is for `{own}`, it can't be tagged for `{arch}`")));
+        let written = match (&found.content, found.sealed) {
+            (Some(content), _) => {
+                let arch = arch_of(content, arch)?;
+                point(app, &grant, tag, (name, &arch), &found, content).await
             }
-            (own, _) => own.to_owned(),
+            (None, Some(_)) => intend(app, &grant, &found, name, arch).await,
+            (None, None) => {
+                return Err(Error::Conflict("the image's bytes have not arrived, it can't be tagged".to_owned()));
+            }
         };
-        let tagged = Tagged {
-            id: found.id,
-            hash: found.hash,
-            description: found.description.clone(),
-            created_by: found.created_by.clone(),
-            created: found.created,
-            content,
-        };
-        match point(app, &grant, tag, (name, &arch), tagged, &found).await {
+        match written {
             Ok(()) => return Ok(()),
             Err(StoreError::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
@@ -99,14 +92,41 @@ pub async fn set(
     Err(Error::Unavailable(StoreError::Unavailable("too many pushes to the same tag at once".to_owned())))
 }
 
+/// The architecture that an image is tagged for: its own, or, where it says nothing, what the client believes.
+fn arch_of(content: &Content, said: Option<&str>) -> Result<String, Error> {
+    match (content.arch.as_str(), said) {
+        ("", Some(arch)) => Ok(arch.to_owned()),
+        (own, Some(arch)) if own != arch => {
+            Err(Error::Invalid(format!("the image is for `{own}`, it can't be tagged for `{arch}`")))
+        }
+        (own, _) => Ok(own.to_owned()),
+    }
+}
+
 async fn point(
     app: &App,
-    grant: &crate::rules::Grant,
+    grant: &Grant,
     tag: Option<Tag>,
     (name, arch): (&TagName, &str),
-    tagged: Tagged,
     image: &Image,
+    content: &Content,
 ) -> Result<(), StoreError> {
+    let (put, old) = place(app, tag, (name, arch), image, content)?;
+    let mut writes = vec![put, Write::tagged(image.key(), name)];
+    if let Some(old) = old {
+        writes.push(Write::untagged(keys::image(&image.repository, &old), [name]));
+    }
+    app.table.write(grant, writes).await
+}
+
+/// The write that points a tag at an image for an architecture, and the image that the tag names no more.
+fn place(
+    app: &App,
+    tag: Option<Tag>,
+    (name, arch): (&TagName, &str),
+    image: &Image,
+    content: &Content,
+) -> Result<(Write, Option<Digest>), StoreError> {
     let condition = tag.as_ref().map_or(Condition::Absent, |tag| Condition::Version(tag.version));
     let mut tag = tag.unwrap_or_else(|| Tag {
         repository: image.repository.clone(),
@@ -117,16 +137,63 @@ async fn point(
         last: String::new(),
         version: 0,
     });
+    let tagged = Tagged {
+        id: image.id,
+        hash: image.hash,
+        description: image.description.clone(),
+        created_by: image.created_by.clone(),
+        created: image.created,
+        content: content.clone(),
+    };
     tag.updated = app.now();
     arch.clone_into(&mut tag.last);
     tag.version += 1;
-    let old = tag.images.insert(arch.to_owned(), tagged);
-    let mut writes = vec![Write::put(&tag, condition)?, Write::tagged(image.key(), name)];
-    if let Some(old) = old.filter(|old| old.hash != image.hash) {
-        // The same image may stand under the tag for another architecture only if it says nothing of its own.
-        if !tag.images.values().any(|other| other.hash == old.hash) {
-            writes.push(Write::untagged(keys::image(&image.repository, &old.hash), name));
-        }
+    let old = tag.images.insert(arch.to_owned(), tagged).map(|old| old.hash);
+    // The same image may stand under the tag for another architecture only if it says nothing of its own.
+    let gone = old.filter(|old| *old != image.hash && !tag.images.values().any(|other| other.hash == *old));
+    Ok((Write::put(&tag, condition)?, gone))
+}
+
+/// The most tags that are remembered for an image whose bytes are being verified.
+const MAX_INTENTS: usize = 20;
+
+/// Remembers a tag for an image whose bytes are being verified: the commit sets it, a rejection drops it.
+async fn intend(app: &App, grant: &Grant, image: &Image, name: &TagName, arch: Option<&str>) -> Result<(), StoreError> {
+    let intent = Intent { tag: name.clone(), arch: arch.map(str::to_owned) };
+    let mut sealed = Image { version: image.version + 1, ..image.clone() };
+    sealed.intents.retain(|other| other.tag != *name);
+    sealed.intents.push(intent);
+    if sealed.intents.len() > MAX_INTENTS {
+        return Err(StoreError::Refused(format!("at most {MAX_INTENTS} tags while the image is being verified")));
     }
-    app.table.write(grant, writes).await
+    app.table.write(grant, vec![Write::put(&sealed, Condition::Version(image.version))?]).await
+}
+
+/// The writes that set the tags which were asked for while the bytes of `image` were being verified, for its commit.
+/// Tags that were frozen meanwhile stay. The tags that are set are noted in the image.
+pub(crate) async fn intended(app: &App, image: &mut Image, content: &Content) -> Result<Vec<Write>, Error> {
+    let intents = std::mem::take(&mut image.intents);
+    if intents.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keys_of = |intent: &Intent| keys::tag(&image.repository, &intent.tag);
+    let mut rows = app.table.batch(intents.iter().map(keys_of)).await?;
+    let mut writes = Vec::new();
+    let mut gone: BTreeMap<Digest, Vec<TagName>> = BTreeMap::new();
+    for intent in intents {
+        let tag: Option<Tag> = rows.take(&keys::tag(&image.repository, &intent.tag))?;
+        let Ok(arch) = arch_of(content, intent.arch.as_deref()) else { continue };
+        if tag.as_ref().is_some_and(|tag| tag.frozen) {
+            continue;
+        }
+        let (put, old) = place(app, tag, (&intent.tag, &arch), image, content)?;
+        writes.push(put);
+        if let Some(old) = old {
+            gone.entry(old).or_default().push(intent.tag.clone());
+        }
+        image.tags.insert(intent.tag);
+    }
+    let untagged = gone.iter().map(|(old, tags)| Write::untagged(keys::image(&image.repository, old), tags));
+    writes.extend(untagged);
+    Ok(writes)
 }

@@ -18,25 +18,31 @@
 //! 4. Read what the image says of itself, in a few ranges.
 //! 5. [Commit](super::commit). If 3 or 4 refuse the bytes, one transaction removes the session, gives the reservation
 //!    back and condemns the object.
+//!
+//! Where a multipart upload is too large to be read while its client waits, one transaction after 2 seals the session
+//! and notes it on the image. The client gets its answer, and may tag the image, which is noted too. 3 to 5 are then
+//! [`verify`]'s, which writes down how far it is, so that whoever takes up after it died goes on there.
 
-use super::access::Scene;
+use super::access::{Scene, system};
 use super::commit::{self, Known, Settling, TRIES, condemn, settle};
-use super::create::{may_push, missing, target};
+use super::create::{may_push, missing, resource_of, target};
 use crate::app::App;
 use crate::auth::Credential;
+use crate::domain::digest::Hasher;
 use crate::domain::quota::Quota;
 use crate::domain::sif::{self, SifFacts};
-use crate::domain::{Digest, Id, Time, UploadId};
+use crate::domain::{Caller, Digest, Id, Time, TokenScope, UploadId};
 use crate::error::Error;
 use crate::rules::upload::{MAX_SIZE, part_length, parts};
-use crate::rules::{Action, Grant, Resource};
+use crate::rules::{Action, Grant, Resource, Subject, decide};
 use crate::store::objects::{MAX_PUT, Part};
-use crate::store::rows::{Account, Charge, Container, Image, Row, Session, Target, Way};
+use crate::store::rows::{Account, Charge, Container, Image, Member, Progress, Row, Session, State, Target, User, Way};
 use crate::store::table::{Condition, Write, pause};
 use crate::store::{StoreError, keys};
 use std::time::Duration;
 
 const DOING: &str = "push this image";
+const OVER: &str = "the upload was given up or has expired, push again";
 
 /// An image about to receive bytes, and what opening or completing needs to know.
 struct Aim {
@@ -179,6 +185,7 @@ fn new_session(app: &App, aim: &Aim, id: UploadId, way: Way, size: u64) -> Resul
         way,
         object: app.new_object()?,
         size,
+        state: State::Open,
         created: now,
         expires: now.plus(app.config.upload_life),
         version: aim.session.as_ref().map_or(0, |session| session.version + 1),
@@ -231,7 +238,11 @@ pub async fn part(
     upload: UploadId,
     part: AnnouncedPart,
 ) -> Result<String, Error> {
-    let (_, session) = own_session(app, credential, image, upload).await?;
+    let over = || Error::Conflict(OVER.to_owned());
+    let (_, session) = own_session(app, credential, image, upload).await?.ok_or_else(over)?;
+    if session.state != State::Open {
+        return Err(Error::Conflict("all parts of this upload have arrived".to_owned()));
+    }
     let wanted = part_length(session.size, part.number)
         .ok_or_else(|| Error::Invalid(format!("this upload has no part {}", part.number)))?;
     if part.size != wanted {
@@ -240,31 +251,35 @@ pub async fn part(
     }
     let left = left(app.now(), session.expires);
     if left.is_zero() {
-        return Err(Error::Conflict("the upload has expired, push again".to_owned()));
+        return Err(over());
     }
     let place = (part.number, part.size);
     Ok(app.objects.presign_part(&session.object, upload_of(&session), place, part.digest, left).await?)
 }
 
+/// The caller's own multipart upload. `None` to whoever may push there, when it is over; others learn nothing of it.
 async fn own_session(
     app: &App,
     credential: &Credential,
     image: Id,
     upload: UploadId,
-) -> Result<(Grant, Session), Error> {
+) -> Result<Option<(Grant, Session)>, Error> {
     let mut scene = Scene::load(app, credential, None, [keys::session(upload)]).await?;
     let session: Option<Session> = scene.take(&keys::session(upload))?;
     let session = session.filter(|session| session.image == image && matches!(session.way, Way::Parts(_)));
-    let Some(session) = session else { return Err(missing(&scene, "use this upload", "upload")) };
+    let Some(session) = session else { return aim(app, credential, image, upload).await.map(|_| None) };
     let own = scene.caller.user() == Some(&session.opened_by);
     let resource = Resource::Upload { repository: session.repository.clone(), own };
     let grant = scene.decide(Action::Push, &resource);
-    Ok((grant.map_err(|denial| Error::denied(denial, "upload", "use this upload"))?, session))
+    Ok(Some((grant.map_err(|denial| Error::denied(denial, "image", DOING))?, session)))
 }
 
-/// Gives a multipart upload up. What it reserved is given back at once.
+/// Gives a multipart upload up. What it reserved is given back at once. One that is over is fine.
 pub async fn abort(app: &App, credential: &Credential, image: Id, upload: UploadId) -> Result<(), Error> {
-    let (grant, session) = own_session(app, credential, image, upload).await?;
+    let Some((grant, session)) = own_session(app, credential, image, upload).await? else { return Ok(()) };
+    if session.state != State::Open {
+        return Err(Error::Conflict("the upload is complete and being verified, delete the image instead".to_owned()));
+    }
     end(app, &grant, &session).await?;
     // The sweeper does it again if this fails.
     let _ = app.objects.abort_parts(&grant, &session.object, upload_of(&session)).await;
@@ -277,7 +292,9 @@ pub(crate) async fn end(app: &App, grant: &Grant, session: &Session) -> Result<(
     let (charge_key, account_key) = (keys::charge(entity, &session.hash), keys::account(entity));
     for attempt in 0..TRIES {
         pause(attempt).await;
-        let mut rows = app.table.batch([session.key(), charge_key.clone(), account_key.clone()]).await?;
+        let image_key = keys::image(&session.repository, &session.hash);
+        let wanted = [session.key(), charge_key.clone(), account_key.clone(), image_key.clone()];
+        let mut rows = app.table.batch(wanted).await?;
         let open: Option<Session> = rows.take(&session.key())?;
         let Some(open) = open.filter(|open| open.object == session.object) else { return Ok(()) };
         let account: Account = rows.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
@@ -285,6 +302,12 @@ pub(crate) async fn end(app: &App, grant: &Grant, session: &Session) -> Result<(
         let upload = Some(upload_of(&open)).filter(|upload| !upload.is_empty());
         let mut writes =
             vec![Write::delete(open.key(), Condition::Version(open.version)), condemn(app, &open.object, upload)?];
+        let sealed = rows.take::<Image>(&image_key)?.filter(|image| image.sealed == Some(open.id));
+        if let Some(image) = sealed {
+            let version = image.version;
+            let image = Image { sealed: None, intents: Vec::new(), version: version + 1, ..image };
+            writes.push(Write::put(&image, Condition::Version(version))?);
+        }
         if let Some(charge) = charge {
             let by = Settling { digest: open.hash, size: charge.size, links: 0, sessions: -1 };
             settle(&mut writes, &account, Some(charge), by)?;
@@ -376,16 +399,124 @@ pub async fn complete_parts(
         // It was put together before, by a complete that died or is still running.
         Err(StoreError::NoObject) if app.objects.size(&session.object).await?.is_some() => {}
         Err(StoreError::NoObject) => {
-            return Err(Error::Conflict("the upload was given up or has expired, push again".to_owned()));
+            return Err(Error::Conflict(OVER.to_owned()));
         }
         Err(error) => return Err(error.into()),
+    }
+    if session.size > app.config.verify_at_once {
+        return seal(app, &aim.grant, &session).await;
     }
     finish(app, &aim.grant, &session, &session.object, false).await
 }
 
+/// Notes that the bytes of a session are all there, to be verified by [`verify`].
+async fn seal(app: &App, grant: &Grant, session: &Session) -> Result<Completed, Error> {
+    let image_key = keys::image(&session.repository, &session.hash);
+    let account_key = keys::account(session.repository.entity());
+    for attempt in 0..TRIES {
+        pause(attempt).await;
+        let wanted = [session.key(), image_key.clone(), account_key.clone()];
+        let mut rows = app.table.batch(wanted).await?;
+        let image: Image = rows.take(&image_key)?.ok_or(Error::NotFound("image"))?;
+        let account: Account = rows.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
+        let open: Option<Session> = rows.take(&session.key())?;
+        let done = |image| Completed { image, quota: account.quota };
+        match open {
+            Some(open) if open.state == State::Open && image.content.is_none() => {
+                let expires = app.now().plus(app.config.upload_life);
+                let state = State::Sealed(Progress::default());
+                let sealed = Session { state, expires, version: open.version + 1, ..open.clone() };
+                let noted = Image { sealed: Some(session.id), version: image.version + 1, ..image.clone() };
+                let writes = vec![
+                    Write::put(&sealed, Condition::Version(open.version))?,
+                    Write::put(&noted, Condition::Version(image.version))?,
+                ];
+                match app.table.write(grant, writes).await {
+                    Ok(()) => return Ok(done(noted)),
+                    Err(StoreError::Conflict(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            None if image.content.is_none() => {
+                return Err(Error::Conflict(OVER.to_owned()));
+            }
+            // It is sealed already, or verified.
+            _ => return Ok(done(image)),
+        }
+    }
+    Err(contended())
+}
+
+/// How many bytes are hashed before the progress is written down.
+const STRIDE: u64 = 4 << 30;
+
+/// Verifies the bytes of a sealed session and commits its image, or refuses them. Does nothing for any other session, so
+/// it can be called again at any time. Whoever opened the session must still be allowed to push there.
+pub async fn verify(app: &App, upload: UploadId) -> Result<(), Error> {
+    let system = system(Action::Sweep, &Resource::Registry)?;
+    loop {
+        let Some(session) = app.table.get::<Session>(keys::session(upload)).await? else { return Ok(()) };
+        let State::Sealed(progress) = &session.state else { return Ok(()) };
+        let hasher = match progress.hasher.as_str() {
+            "" => Hasher::default(),
+            saved => Hasher::restore(saved, progress.taken)?,
+        };
+        let hasher = app.objects.hash(&session.object, hasher, STRIDE).await?;
+        if hasher.taken() < session.size && hasher.taken() > progress.taken {
+            let progress = Progress { taken: hasher.taken(), hasher: hasher.save() };
+            let state = State::Sealed(progress);
+            let further = Session { state, version: session.version + 1, ..session.clone() };
+            let write = Write::put(&further, Condition::Version(session.version))?;
+            match app.table.write(&system, vec![write]).await {
+                // Somebody else verifies the same session; whoever is further wins.
+                Ok(()) | Err(StoreError::Conflict(_)) => continue,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let (taken, digest) = (hasher.taken(), hasher.finish());
+        let facts = if (digest, taken) == (session.hash, session.size) {
+            facts(app, &session, &session.object).await
+        } else {
+            Err(wrong_bytes(&session, digest, taken))
+        };
+        let grant = opener(app, &session).await?;
+        return match (facts, grant) {
+            (Ok(facts), Some(grant)) => {
+                let bytes = Known::verified(session.hash, session.object.clone(), session.size, facts);
+                match commit::uploaded(app, &grant, &session, bytes).await {
+                    // The image was deleted while it was verified.
+                    Err(Error::NotFound(_)) => end(app, &system, &session).await,
+                    committed => committed.map(drop),
+                }
+            }
+            (Err(Error::Invalid(why)), _) => {
+                tracing::warn!(repository = %session.repository, hash = %session.hash, why, "an upload was refused");
+                end(app, &system, &session).await
+            }
+            (Ok(_), None) => end(app, &system, &session).await,
+            (Err(error), _) => Err(error),
+        };
+    }
+}
+
+/// The grant that the opener of a session has now, if they may still push there.
+async fn opener(app: &App, session: &Session) -> Result<Option<Grant>, Error> {
+    let entity = session.repository.entity();
+    let (user_key, member_key) = (keys::user(&session.opened_by), keys::member(entity, &session.opened_by));
+    let container_key = keys::container(&session.repository);
+    let mut rows = app.table.batch([user_key.clone(), member_key.clone(), container_key.clone()]).await?;
+    let user: Option<User> = rows.take(&user_key)?;
+    let container: Option<Container> = rows.take(&container_key)?;
+    let role = rows.take::<Member>(&member_key)?.map(|member| member.role);
+    let (Some(user), Some(container)) = (user.filter(|user| !user.disabled), container) else { return Ok(None) };
+    // What their token was for was asked when the session was opened and sealed.
+    let caller = Caller::User { name: user.name, admin: user.admin, scope: TokenScope::full() };
+    Ok(decide(Subject { caller: &caller, role }, Action::Push, &resource_of(&container)).ok())
+}
+
 /// Verifies the immutable object of a session and commits the image, or refuses the bytes.
 async fn finish(app: &App, grant: &Grant, session: &Session, object: &str, pinned: bool) -> Result<Completed, Error> {
-    match verify(app, session, object, pinned).await {
+    match check(app, session, object, pinned).await {
         Ok(facts) => {
             let bytes = Known::verified(session.hash, object.to_owned(), session.size, facts);
             let (image, quota) = commit::uploaded(app, grant, session, bytes).await?;
@@ -399,7 +530,25 @@ async fn finish(app: &App, grant: &Grant, session: &Session, object: &str, pinne
     }
 }
 
-async fn verify(app: &App, session: &Session, object: &str, pinned: bool) -> Result<SifFacts, Error> {
+async fn check(app: &App, session: &Session, object: &str, pinned: bool) -> Result<SifFacts, Error> {
+    let facts = facts(app, session, object).await?;
+    if !pinned {
+        let hasher = app.objects.hash(object, Hasher::default(), session.size + 1).await?;
+        let (taken, digest) = (hasher.taken(), hasher.finish());
+        if (digest, taken) != (session.hash, session.size) {
+            return Err(wrong_bytes(session, digest, taken));
+        }
+    }
+    Ok(facts)
+}
+
+fn wrong_bytes(session: &Session, digest: Digest, taken: u64) -> Error {
+    let Session { hash, size, .. } = session;
+    Error::Invalid(format!("{taken} bytes with the digest {digest} arrived, not {size} with {hash}"))
+}
+
+/// What the image in an object says of itself.
+async fn facts(app: &App, session: &Session, object: &str) -> Result<SifFacts, Error> {
     let mut step = sif::start(session.size)?;
     let facts = loop {
         step = match step {
@@ -410,14 +559,5 @@ async fn verify(app: &App, session: &Session, object: &str, pinned: bool) -> Res
             sif::Step::Done(facts) => break facts,
         };
     };
-    if !pinned {
-        let (digest, size) = app.objects.digest(object).await?;
-        if (digest, size) != (session.hash, session.size) {
-            return Err(Error::Invalid(format!(
-                "{size} bytes with the digest {digest} arrived, not {} with {}",
-                session.size, session.hash
-            )));
-        }
-    }
     Ok(facts)
 }

@@ -2,6 +2,7 @@
 
 use super::table::StoreError;
 use crate::domain::Digest;
+use crate::domain::digest::Hasher;
 use crate::rules::Grant;
 use aws_runtime::auth::SigV4OperationSigningConfig;
 use aws_sdk_s3::Client;
@@ -16,7 +17,6 @@ use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint}
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
-use sha2::Digest as _;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -123,18 +123,19 @@ impl Objects {
         Ok(body.into_bytes())
     }
 
-    /// Reads the whole object and returns its digest and size. Hashing is done off the async threads.
-    pub async fn digest(&self, object: &str) -> Result<(Digest, u64), StoreError> {
-        let request = self.client.get_object().bucket(&self.bucket).key(object);
+    /// Reads on in the object where the hasher stopped, at most `most` bytes, and returns the hasher.
+    /// Hashing is done off the async threads.
+    pub async fn hash(&self, object: &str, mut hasher: Hasher, most: u64) -> Result<Hasher, StoreError> {
+        let from = hasher.taken();
+        let range = format!("bytes={from}-{}", from.saturating_add(most).saturating_sub(1));
+        let request = self.client.get_object().bucket(&self.bucket).key(object).range(range);
         let mut body = request.send().await.map_err(|error| failed(&error))?.body;
         let (sender, mut chunks) = tokio::sync::mpsc::channel::<Bytes>(4);
         let hashing = tokio::task::spawn_blocking(move || {
-            let (mut hasher, mut size) = (sha2::Sha256::new(), 0u64);
             while let Some(chunk) = chunks.blocking_recv() {
                 hasher.update(&chunk);
-                size += chunk.len() as u64;
             }
-            (Digest::from_bytes(hasher.finalize().into()), size)
+            hasher
         });
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|error| StoreError::unavailable(&error))?;

@@ -211,6 +211,12 @@ pub struct Image {
     pub created: Time,
     /// What is known of its bytes; `None` while they have not been verified, and then nobody else may see it.
     pub content: Option<Content>,
+    /// The session whose bytes are all there and are being verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<UploadId>,
+    /// Tags that the image gets when its bytes turn out to be right.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intents: Vec<Intent>,
     /// Its tags.
     #[serde(default, with = "serde_dynamo::string_set", skip_serializing_if = "BTreeSet::is_empty")]
     pub tags: BTreeSet<TagName>,
@@ -221,6 +227,15 @@ pub struct Image {
     pub version: u64,
 }
 row!(Image, row => keys::image(&row.repository, &row.hash));
+
+/// A tag that was asked for while the image's bytes were being verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The tag.
+    pub tag: TagName,
+    /// The architecture, where the client named one.
+    pub arch: Option<String>,
+}
 
 /// Ids of what an image lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -386,8 +401,27 @@ pub enum Way {
     Parts(String),
 }
 
-/// An open upload session: one attempt to bring the bytes of an image.
+/// How far a session is: `Open → Sealed`.
 /// It ends, and its row goes, with the transaction that commits the image, refuses the bytes or gives up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Bytes are travelling.
+    Open,
+    /// All bytes are there and can't change any more. They are being verified, and are so this far.
+    Sealed(Progress),
+}
+
+/// How much of an object was hashed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// Bytes.
+    pub taken: u64,
+    /// The hasher's state after them; empty at the beginning.
+    pub hasher: String,
+}
+
+/// An upload session: one attempt to bring the bytes of an image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Session {
     /// Its id.
@@ -406,6 +440,8 @@ pub struct Session {
     pub object: String,
     /// Bytes announced.
     pub size: u64,
+    /// How far it is.
+    pub state: State,
     /// When it was opened.
     pub created: Time,
     /// When it is collected.

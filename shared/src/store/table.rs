@@ -71,8 +71,8 @@ enum Kind {
     Check(Key, Condition),
     /// Adds to numeric attributes of a row.
     Add(Key, Vec<(&'static str, i128)>, Condition),
-    /// Puts a word into the row's set `tags`, or takes it out, and counts its version on.
-    Label(Key, &'static str, String, &'static str),
+    /// Puts words into the row's set `tags`, or takes them out, and counts its version on.
+    Label(Key, &'static str, Vec<String>, &'static str),
 }
 
 impl Write {
@@ -102,13 +102,14 @@ impl Write {
     /// Notes on the image's row that the tag names it. The image must have been committed.
     pub fn tagged(image: Key, tag: &TagName) -> Self {
         let committed = "attribute_exists(pk) AND attribute_type(content, :map)";
-        Self(Kind::Label(image, "ADD #tags :tags, #version :one", tag.to_string(), committed))
+        Self(Kind::Label(image, "ADD #tags :tags, #version :one", vec![tag.to_string()], committed))
     }
 
-    /// Notes on the image's row that the tag names it no longer.
-    pub fn untagged(image: Key, tag: &TagName) -> Self {
+    /// Notes on the image's row that the tags, at least one, name it no longer.
+    pub fn untagged<'a>(image: Key, tags: impl IntoIterator<Item = &'a TagName>) -> Self {
         let there = "attribute_exists(pk) AND attribute_type(content, :map)";
-        Self(Kind::Label(image, "ADD #version :one DELETE #tags :tags", tag.to_string(), there))
+        let tags = tags.into_iter().map(ToString::to_string).collect();
+        Self(Kind::Label(image, "ADD #version :one DELETE #tags :tags", tags, there))
     }
 
     /// The row that is written; `None` when it is only looked at.
@@ -416,11 +417,11 @@ impl Table {
                 let add = add.set_condition_expression(text).set_expression_attribute_names(names);
                 item.update(add.set_expression_attribute_values(values).build().map_err(build)?).build()
             }
-            Kind::Label(key, update, word, condition) => {
+            Kind::Label(key, update, words, condition) => {
                 let label = Update::builder().table_name(table).set_key(Some(item_key(key))).update_expression(update);
                 let label = label.condition_expression(condition).expression_attribute_names("#tags", "tags");
                 let label = label.expression_attribute_names("#version", "version");
-                let label = label.expression_attribute_values(":tags", AttributeValue::Ss(vec![word]));
+                let label = label.expression_attribute_values(":tags", AttributeValue::Ss(words));
                 let label = label.expression_attribute_values(":one", AttributeValue::N("1".to_owned()));
                 let label = label.expression_attribute_values(":map", AttributeValue::S("M".to_owned()));
                 item.update(label.build().map_err(build)?).build()

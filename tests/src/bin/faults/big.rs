@@ -19,7 +19,7 @@ const ROOM: u64 = SIZE + (3 << 30);
 /// The server's memory at most, in KiB.
 const MEMORY: u64 = 200 << 10;
 /// Completing reads all of it, on two busy cores of a debug build.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_mins(15);
 
 /// The most memory that a process was seen to hold, in KiB.
 struct Memory {
@@ -38,7 +38,7 @@ impl Memory {
         let (most, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (seen, end) = (Arc::clone(&most), Arc::clone(&stop));
         std::thread::spawn(move || {
-            let until = Instant::now() + Duration::from_secs(3600);
+            let until = Instant::now() + Duration::from_hours(1);
             while !end.load(Ordering::Relaxed) && Instant::now() < until {
                 let Some(now) = resident(pid, "VmRSS") else { break };
                 seen.fetch_max(now, Ordering::Relaxed);
@@ -103,7 +103,8 @@ pub(crate) async fn run() -> Result<Checks, Skipped> {
     let (_guard, folder) = folder();
     let room = free(&folder);
     if room < ROOM {
-        let why = format!("{} has {} GiB free, {} are needed (TMPDIR chooses)", folder.display(), room >> 30, ROOM >> 30);
+        let why =
+            format!("{} has {} GiB free, {} are needed (TMPDIR chooses)", folder.display(), room >> 30, ROOM >> 30);
         return Err(Skipped(why));
     }
     let path = folder.join("big.sif");

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 /// The longest that anything here is waited for, but for what moves gigabytes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server on a folder.
 #[derive(Debug)]
@@ -111,6 +111,11 @@ impl Client {
     pub(crate) fn new(url: &str, token: Option<String>) -> Self {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
         Self { http: http.build().unwrap(), url: url.to_owned(), token }
+    }
+
+    /// Somebody else on the same connections.
+    pub(crate) fn with(&self, token: Option<String>) -> Self {
+        Self { token, ..self.clone() }
     }
 
     /// A request with the token.
@@ -223,11 +228,11 @@ impl Put {
         let mut stream = TcpStream::connect(&host)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        write!(
-            stream,
+        let head = format!(
             "PUT {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/octet-stream\r\n\
              content-length: {length}\r\n{hash}connection: close\r\n\r\n"
-        )?;
+        );
+        stream.write_all(head.as_bytes())?;
         Ok(Self { stream })
     }
 

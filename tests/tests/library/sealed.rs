@@ -1,0 +1,117 @@
+//! Uploads that are verified after their completion was answered.
+
+use serde_json::json;
+use shared::domain::{Digest, UploadId};
+use shared::service::{sweep, upload};
+use stackroom_tests::sif::SifBuilder;
+use stackroom_tests::{Answer, Caller, Server};
+
+/// Brings bytes in parts under the hash of `claimed`, up to the completion.
+async fn push_parts(caller: &Caller, path: &str, claimed: &[u8], bytes: &[u8]) -> (String, String, Answer) {
+    let container = caller.container(path).await;
+    let image = caller.image(&container, claimed).await["id"].as_str().unwrap().to_owned();
+    let opened =
+        caller.post(&format!("/v2/imagefile/{image}/_multipart"), json!({ "filesize": bytes.len() })).await.ok();
+    let upload = opened["data"]["uploadID"].as_str().unwrap().to_owned();
+    let size = usize::try_from(opened["data"]["partSize"].as_u64().unwrap()).unwrap();
+    let mut parts = Vec::new();
+    for (at, part) in bytes.chunks(size).enumerate() {
+        let (number, sum) = (at + 1, Digest::of(part).hex());
+        let body = json!({ "uploadID": upload, "partNumber": number, "partSize": part.len(), "sha256sum": sum });
+        let url = caller.put(&format!("/v2/imagefile/{image}/_multipart"), body).await.ok();
+        let sent = caller.upload(url["data"]["presignedURL"].as_str().unwrap(), part).await;
+        parts.push(json!({ "partNumber": number, "token": sent.header("etag").unwrap() }));
+    }
+    let body = json!({ "uploadID": upload, "completedParts": parts });
+    let done = caller.put(&format!("/v2/imagefile/{image}/_multipart_complete"), body).await;
+    (container, image, done)
+}
+
+async fn start() -> (Server, Caller) {
+    let server = Server::start_with(&[("STACKROOM_VERIFY_AT_ONCE", "1000")]).await;
+    let alice = server.user("alice", 0).await;
+    (server, alice)
+}
+
+async fn only_sealed(server: &Server) -> UploadId {
+    let sealed = sweep::sealed(&server.local.app).await.unwrap();
+    assert_eq!(sealed.len(), 1);
+    sealed[0]
+}
+
+#[tokio::test]
+async fn a_sealed_image_is_invisible_until_it_is_verified_and_then_has_its_tags() {
+    let (server, alice) = start().await;
+    let bytes = SifBuilder::new("amd64").build();
+    let (container, image, done) = push_parts(&alice, "alice/tools/bb", &bytes, &bytes).await;
+    done.ok();
+    for tag in ["latest", "1.0"] {
+        let body = json!({ "Arch": "amd64", "Tag": tag, "ImageID": image });
+        alice.post(&format!("/v2/tags/{container}"), body).await.ok();
+    }
+    let hash = Digest::of(&bytes).library();
+    server.nobody.get(&format!("/v1/images/alice/tools/bb:{hash}")).await.error(404);
+    alice.get("/v1/images/alice/tools/bb:latest?arch=amd64").await.error(404);
+    // Acknowledged bytes are not swept, however old.
+    let swept = server.sweep_all().await;
+    assert_eq!((swept["sessions"].as_u64(), swept["sealed"].as_array().unwrap().len()), (Some(0), 1));
+    assert_eq!(server.quota("alice").await, (0, bytes.len() as u64));
+
+    let upload = only_sealed(&server).await;
+    upload::verify(&server.local.app, upload).await.unwrap();
+    for tag in ["latest", "1.0"] {
+        assert_eq!(server.nobody.pull(&format!("alice/tools/bb:{tag}?arch=amd64")).await.bytes, bytes);
+    }
+    assert_eq!(server.quota("alice").await, (bytes.len() as u64, 0));
+    upload::verify(&server.local.app, upload).await.unwrap();
+    server.sweep_all().await;
+    assert_eq!(server.objects().await.len(), 1);
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_refused_afterwards_and_leave_nothing() {
+    let (server, alice) = start().await;
+    let (right, wrong) = (SifBuilder::new("amd64").seed(1).build(), SifBuilder::new("amd64").seed(2).build());
+    let (container, image, done) = push_parts(&alice, "alice/tools/bb", &right, &wrong).await;
+    done.ok();
+    let body = json!({ "Arch": "amd64", "Tag": "latest", "ImageID": image });
+    alice.post(&format!("/v2/tags/{container}"), body.clone()).await.ok();
+    upload::verify(&server.local.app, only_sealed(&server).await).await.unwrap();
+    server.nobody.get("/v1/images/alice/tools/bb:latest?arch=amd64").await.error(404);
+    alice.post(&format!("/v2/tags/{container}"), body).await.error(409);
+    assert_eq!(server.quota("alice").await, (0, 0));
+    server.sweep_all().await;
+    assert!(server.objects().await.is_empty());
+}
+
+#[tokio::test]
+async fn whoever_lost_their_right_meanwhile_does_not_land() {
+    let (server, alice) = start().await;
+    let bytes = SifBuilder::new("amd64").build();
+    push_parts(&alice, "alice/tools/bb", &bytes, &bytes).await.2.ok();
+    server.admin.put("/api/users/alice/disabled", json!({ "disabled": true })).await.ok();
+    upload::verify(&server.local.app, only_sealed(&server).await).await.unwrap();
+    let hash = Digest::of(&bytes).library();
+    server.nobody.get(&format!("/v1/images/alice/tools/bb:{hash}")).await.error(404);
+    assert_eq!(server.quota("alice").await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_complete_that_is_repeated_answers_the_same_and_an_abort_comes_too_late() {
+    let (server, alice) = start().await;
+    let bytes = SifBuilder::new("amd64").build();
+    let (_, image, done) = push_parts(&alice, "alice/tools/bb", &bytes, &bytes).await;
+    let done = done.ok();
+    let upload = only_sealed(&server).await.to_string();
+    let parts = json!([{ "partNumber": 1, "token": "\"x\"" }]);
+    let body = json!({ "uploadID": upload, "completedParts": parts });
+    let again = alice.put(&format!("/v2/imagefile/{image}/_multipart_complete"), body).await.ok();
+    assert_eq!(again, done);
+    alice.put(&format!("/v2/imagefile/{image}/_multipart_abort"), json!({ "uploadID": upload })).await.error(409);
+    let (one, two) = futures::join!(
+        upload::verify(&server.local.app, upload.parse().unwrap()),
+        upload::verify(&server.local.app, upload.parse().unwrap())
+    );
+    one.and(two).unwrap();
+    assert_eq!(server.quota("alice").await, (bytes.len() as u64, 0));
+}

@@ -1,0 +1,464 @@
+//! What must stay so and no compiler sees: who imports whom, what the template says, how the tree looks. Sources are
+//! read as text.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs, reason = "a failed test panics")]
+
+use serde_yaml_ng::Value;
+use stackroom::routes::{Route, TEMPLATE, of_template};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The top of the tree.
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// All files that belong to the tree, by their paths from its top, with their text. What `.gitignore` names and what is
+/// not text is left out.
+fn files() -> BTreeMap<String, String> {
+    let ignored = fs::read_to_string(top().join(".gitignore")).unwrap();
+    let ignored: Vec<PathBuf> = ignored.lines().map(|line| top().join(line.trim_matches('/'))).collect();
+    let mut files = BTreeMap::new();
+    let mut folders = vec![top().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let path = entry.path();
+            if ignored.contains(&path) || path.file_name().is_some_and(|name| name == ".git") {
+                continue;
+            }
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_file()
+                && let Ok(text) = fs::read_to_string(&path)
+            {
+                files.insert(path.strip_prefix(top()).unwrap().to_str().unwrap().to_owned(), text);
+            }
+        }
+    }
+    assert!(files.len() > 50, "this is not the whole tree: {files:?}");
+    files
+}
+
+/// The Rust sources, without comments and without the unit tests at a file's end.
+fn sources() -> BTreeMap<String, String> {
+    let rust = files().into_iter().filter(|(path, _)| Path::new(path).extension().is_some_and(|end| end == "rs"));
+    rust.map(|(path, text)| {
+        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        (path, lines.collect::<Vec<_>>().join("\n"))
+    })
+    .collect()
+}
+
+/// The sources of a folder or a file.
+fn sources_of(place: &str) -> BTreeMap<String, String> {
+    let mut sources = sources();
+    sources.retain(|path, _| path.starts_with(place));
+    assert!(!sources.is_empty(), "{place} is not there");
+    sources
+}
+
+fn in_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// What stands after each `word` that is no part of a longer one.
+fn after<'a>(text: &'a str, word: &str) -> Vec<&'a str> {
+    text.match_indices(word)
+        .filter(|(at, _)| !text[..*at].ends_with(in_word))
+        .map(|(at, word)| &text[at + word.len()..])
+        .collect()
+}
+
+/// Writes the paths of a `use` tree, without what comes before it, to `paths`. Returns what stands after the tree.
+fn expand<'a>(prefix: &str, tree: &'a str, paths: &mut BTreeSet<String>) -> &'a str {
+    let mut tree = tree.trim_start();
+    if let Some(group) = tree.strip_prefix('{') {
+        tree = group;
+        loop {
+            tree = tree.trim_start_matches(|c: char| c == ',' || c.is_whitespace());
+            match tree.strip_prefix('}') {
+                Some(rest) => return rest,
+                None if tree.is_empty() => panic!("a group without an end"),
+                None => tree = expand(prefix, tree, paths),
+            }
+        }
+    }
+    let length = tree.find(|c: char| !in_word(c) && c != '*').unwrap_or(tree.len());
+    assert!(length > 0, "can't read the path at {:?}", tree.lines().next());
+    let (name, rest) = tree.split_at(length);
+    let path = format!("{prefix}{name}");
+    match rest.strip_prefix("::") {
+        Some(more) if more.starts_with(|c: char| in_word(c) || c == '{' || c == '*') => {
+            expand(&format!("{path}::"), more, paths)
+        }
+        _ => {
+            paths.insert(path);
+            rest
+        }
+    }
+}
+
+/// All that a source names of its own crate.
+fn own_paths(source: &str) -> BTreeSet<String> {
+    let mut paths = BTreeSet::new();
+    for tree in after(source, "crate::") {
+        expand("", tree, &mut paths);
+    }
+    paths
+}
+
+/// The dependencies in a `Cargo.toml`, as Rust spells them.
+fn dependencies(folder: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(top().join(folder).join("Cargo.toml")).unwrap();
+    let lines = text.lines().skip_while(|line| *line != "[dependencies]").skip(1);
+    let lines = lines.take_while(|line| !line.starts_with('['));
+    let names = lines.filter_map(|line| line.split(['.', ' ', '=']).next().filter(|name| !name.is_empty()));
+    names.map(|name| name.replace('-', "_")).collect()
+}
+
+#[test]
+fn the_layers_of_shared_import_only_what_lies_below_them() {
+    // What stands in a row may be named with all that is in it.
+    for (layer, allowed) in [
+        ("domain/", &["domain"][..]),
+        ("rules/", &["rules", "domain"]),
+        ("store/", &["store", "domain", "rules::Grant", "rules::Place", "telemetry"]),
+        ("auth/", &["auth", "domain", "error", "app::random"]),
+        ("service/", &["service", "app", "auth", "domain", "error", "rules", "store", "telemetry"]),
+        ("http/", &["http", "app", "error", "telemetry"]),
+        ("app.rs", &["app", "auth", "config", "domain", "error", "store"]),
+        ("config.rs", &["config", "domain"]),
+        ("error.rs", &["error", "domain", "rules", "store"]),
+        ("telemetry.rs", &["telemetry"]),
+    ] {
+        for (path, source) in sources_of(&format!("shared/src/{layer}")) {
+            for named in own_paths(&source) {
+                let below = allowed.iter().any(|name| named == *name || named.starts_with(&format!("{name}::")));
+                assert!(below, "{path} must not import crate::{named}");
+            }
+            let to_the_root = path.ends_with("/mod.rs") && source.contains("super::");
+            assert!(!to_the_root && !source.contains("super::super"), "{path} leaves its layer by `super::`");
+        }
+    }
+}
+
+#[test]
+fn every_module_of_shared_has_its_place_among_the_layers() {
+    let known = ["app", "auth", "config", "domain", "error", "http", "rules", "service", "store", "telemetry"];
+    let source = &sources()["shared/src/lib.rs"];
+    let modules: BTreeSet<&str> = after(source, "mod ").iter().map(|rest| rest.split(';').next().unwrap()).collect();
+    assert_eq!(modules, BTreeSet::from(known), "say above which layers a new module may import");
+}
+
+#[test]
+fn words_and_rules_need_no_other_crate_than_these() {
+    for (layer, allowed) in
+        [("domain", &["serde", "serde_json", "thiserror", "jiff", "sha2"][..]), ("rules", &["serde", "thiserror"])]
+    {
+        for (path, source) in sources_of(&format!("shared/src/{layer}/")) {
+            for name in dependencies("shared").iter().filter(|name| !allowed.contains(&name.as_str())) {
+                assert!(after(&source, &format!("{name}::")).is_empty(), "{path} must not import {name}");
+            }
+            let pure = ["async fn", ".await", "std::env", "SystemTime", "Instant::now", "std::fs", "std::net"];
+            for impure in pure {
+                assert!(!source.contains(impure), "{path}: `{impure}` has no place in {layer}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_aws_clients_are_named_only_where_the_stores_are() {
+    let places =
+        ["shared/src/store/", "shared/src/app.rs", "functions/server/src/local.rs", "infra/embedded/", "tests/"];
+    for (path, source) in sources() {
+        let there = places.iter().any(|place| path.starts_with(place));
+        assert!(there || after(&source, "aws_sdk_").is_empty(), "{path} must not know the AWS clients");
+    }
+}
+
+#[test]
+fn the_http_framework_is_named_only_at_the_edge() {
+    for (path, source) in sources() {
+        let edge = ["shared/src/http/", "functions/", "tests/"].iter().any(|place| path.starts_with(place));
+        assert!(edge || after(&source, "axum::").is_empty(), "{path} must not know axum");
+    }
+}
+
+/// The function crates, all but the server.
+fn functions() -> BTreeSet<String> {
+    let folders = fs::read_dir(top().join("functions")).unwrap().map(|entry| entry.unwrap());
+    let folders = folders.filter(|entry| entry.path().join("Cargo.toml").exists());
+    folders.map(|entry| entry.file_name().into_string().unwrap()).filter(|name| name != "server").collect()
+}
+
+#[test]
+fn function_crates_never_import_each_other_and_the_server_imports_all() {
+    let functions = functions();
+    for name in &functions {
+        let dependencies = dependencies(&format!("functions/{name}"));
+        let others: Vec<_> = dependencies.intersection(&functions).collect();
+        assert!(others.is_empty(), "functions/{name} imports {others:?}");
+        assert!(!dependencies.contains("stackroom"), "functions/{name} imports the server");
+    }
+    assert!(functions.is_subset(&dependencies("functions/server")), "the server imports all function crates");
+}
+
+#[test]
+fn only_the_sweeper_scans_the_table() {
+    let places = ["shared/src/service/sweep.rs", "shared/src/store/table.rs", "infra/embedded/", "tests/"];
+    for (path, source) in sources() {
+        let there = places.iter().any(|place| path.starts_with(place));
+        assert!(there || !source.contains(".scan("), "{path} must not scan");
+    }
+}
+
+/// The template, whose `!Ref` and the like are read as what they are put before.
+fn template() -> Value {
+    serde_yaml_ng::from_str(TEMPLATE).unwrap()
+}
+
+/// The functions of the template by their logical ids.
+fn functions_of_template() -> BTreeMap<String, Value> {
+    let template = template();
+    let resources = template["Resources"].as_mapping().unwrap().iter();
+    let functions = resources.filter(|(_, resource)| resource["Type"] == "AWS::Serverless::Function");
+    functions.map(|(id, resource)| (id.as_str().unwrap().to_owned(), resource.clone())).collect()
+}
+
+#[test]
+fn every_function_of_the_template_has_a_crate_and_every_crate_is_deployed() {
+    let template = functions_of_template();
+    for (id, function) in &template {
+        let binary = function["Metadata"]["BuildProperties"]["Binary"].as_str();
+        assert_eq!(binary, Some(id.to_lowercase().as_str()), "the binary of {id} has its name");
+    }
+    let deployed: BTreeSet<String> = template.keys().map(|id| id.to_lowercase()).collect();
+    assert_eq!(deployed, functions());
+}
+
+#[test]
+fn every_variable_of_the_template_is_read_by_the_functions() {
+    let read: String = sources_of("shared/src/").into_values().collect();
+    let template = template();
+    let all = template["Globals"]["Function"]["Environment"]["Variables"].as_mapping().unwrap().clone();
+    let own = functions_of_template().into_values().filter_map(|function| {
+        function["Properties"]["Environment"].get("Variables").and_then(|variables| variables.as_mapping().cloned())
+    });
+    for (name, _) in own.chain([all]).flatten() {
+        let name = name.as_str().unwrap();
+        assert!(!name.starts_with("STACKROOM_") || read.contains(&format!("\"{name}\"")), "nobody reads {name}");
+    }
+}
+
+#[test]
+fn the_template_refers_only_to_what_it_has() {
+    let template = template();
+    let names = ["Resources", "Parameters"].map(|part| template[part].as_mapping().unwrap().clone());
+    let names: BTreeSet<String> = names.iter().flatten().map(|(name, _)| name.as_str().unwrap().to_owned()).collect();
+    for mark in ["!Ref ", "!GetAtt ", "${"] {
+        let named: Vec<&str> = TEMPLATE.split(mark).skip(1).collect();
+        assert!(!named.is_empty(), "{mark}");
+        for rest in named {
+            let name = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != ':').next().unwrap();
+            assert!(names.contains(name) || name.starts_with("AWS::"), "{mark}{name} refers to nothing");
+        }
+    }
+}
+
+#[test]
+fn every_function_is_allowed_only_actions_that_we_know_on_our_own_table_and_bucket() {
+    let on_the_table = [
+        "BatchGetItem",
+        "GetItem",
+        "Query",
+        "Scan",
+        "PutItem",
+        "UpdateItem",
+        "DeleteItem",
+        "ConditionCheckItem",
+        "DescribeTable",
+    ];
+    let on_the_bucket = ["ListBucket", "ListBucketMultipartUploads"];
+    let on_objects = ["GetObject", "PutObject", "DeleteObject", "AbortMultipartUpload"];
+    for (id, function) in functions_of_template() {
+        let Some(policies) = function["Properties"].get("Policies") else { continue };
+        for statement in policies.as_sequence().unwrap().iter().flat_map(|policy| {
+            let statements = policy["Statement"].as_sequence();
+            statements.unwrap_or_else(|| panic!("{id}: write statements, not managed policies")).clone()
+        }) {
+            assert_eq!(statement["Effect"], "Allow");
+            let (resource, (service, known)) = match &statement["Resource"] {
+                Value::Tagged(tagged) => match tagged.value.as_str().unwrap() {
+                    "Table.Arn" => ("Table", ("dynamodb", &on_the_table[..])),
+                    "Bucket.Arn" => ("Bucket", ("s3", &on_the_bucket[..])),
+                    "${Bucket.Arn}/*" => ("objects", ("s3", &on_objects[..])),
+                    other => panic!("{id}: {other} is not ours"),
+                },
+                other => panic!("{id}: {other:?} is not ours"),
+            };
+            for action in statement["Action"].as_sequence().unwrap() {
+                let action = action.as_str().unwrap();
+                let short = action.strip_prefix(service).and_then(|action| action.strip_prefix(':'));
+                assert!(short.is_some_and(|short| known.contains(&short)), "{id}: {action} on {resource}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_functions_that_sweep_may_scan_the_table() {
+    for (id, function) in functions_of_template() {
+        let policy = serde_yaml_ng::to_string(&function["Properties"]).unwrap();
+        let source: String = sources_of(&format!("functions/{}/src/", id.to_lowercase())).into_values().collect();
+        assert_eq!(policy.contains("dynamodb:Scan"), source.contains("sweep::sweep"), "{id}");
+    }
+}
+
+#[test]
+fn no_function_works_longer_than_the_gateway_waits() {
+    let template = template();
+    let usual = template["Globals"]["Function"]["Timeout"].as_u64().unwrap();
+    let served: BTreeSet<String> = of_template(TEMPLATE).unwrap().into_iter().map(|route| route.function).collect();
+    for id in served {
+        let timeout =
+            functions_of_template()[&id]["Properties"].get("Timeout").map_or(usual, |own| own.as_u64().unwrap());
+        assert!(timeout < 30, "{id} may work for {timeout} s, API Gateway gives up after 30");
+    }
+}
+
+/// The routes of a function crate, as its sources write them.
+fn routes_of(function: &str) -> Vec<String> {
+    let source: String = sources_of(&format!("functions/{function}/src/")).into_values().collect();
+    let source = source.replace(char::is_whitespace, "");
+    let routes = source.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+    routes.collect()
+}
+
+/// A path that a route catches.
+fn example(route: &str) -> String {
+    let parts = route.split('/').map(|part| match part.strip_prefix('{') {
+        Some(rest) if rest.starts_with('*') => "acme/tools/bb:1.0",
+        Some(_) => "acme",
+        None => part,
+    });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+#[test]
+fn the_template_leads_to_every_route_of_every_function_and_nowhere_else() {
+    let template = of_template(TEMPLATE).unwrap();
+    let mut matcher = matchit::Router::new();
+    for route in &template {
+        matcher.insert(route.path.replace("{proxy+}", "{*proxy}"), route.clone()).unwrap();
+    }
+    let mut led: Vec<Route> = Vec::new();
+    let served: BTreeSet<&String> = template.iter().map(|route| &route.function).collect();
+    for function in served {
+        let routes = routes_of(&function.to_lowercase());
+        assert!(!routes.is_empty(), "{function} has no routes");
+        for route in routes {
+            let path = example(&route);
+            let found = matcher.at(&path).unwrap_or_else(|_| panic!("the template leads nobody to {route}"));
+            assert_eq!(&found.value.function, function, "{route} is another function's");
+            led.push(found.value.clone());
+        }
+    }
+    for route in template {
+        assert!(led.contains(&route), "{} leads to no route of {}", route.path, route.function);
+    }
+}
+
+#[test]
+fn every_event_takes_every_method_so_that_the_function_says_what_is_allowed() {
+    for (id, function) in functions_of_template() {
+        for event in function["Properties"]["Events"].as_mapping().unwrap().values() {
+            let gateway = event["Type"] == "HttpApi";
+            assert!(!gateway || event["Properties"]["Method"] == "ANY", "{id}: {event:?}");
+        }
+    }
+}
+
+#[test]
+fn every_decision_is_linked_from_the_architecture_page() {
+    let files = files();
+    let page = files.get("docs/ARCHITECTURE.md").map(String::as_str).unwrap_or_default();
+    for path in files.keys().filter_map(|path| path.strip_prefix("docs/")) {
+        let decision = path.starts_with("decisions/") && Path::new(path).extension().is_some_and(|end| end == "md");
+        assert!(
+            !decision || page.contains(&format!("({path})")),
+            "docs/{path} is not linked from docs/ARCHITECTURE.md"
+        );
+    }
+}
+
+#[test]
+fn every_crate_takes_the_lints_of_the_workspace_which_forbid_unsafe_code() {
+    let files = files();
+    assert!(files["Cargo.toml"].contains("[workspace.lints.rust]\nunsafe_code = \"forbid\"\n"));
+    for (path, text) in files.iter().filter(|(path, _)| path.ends_with("/Cargo.toml")) {
+        assert!(text.contains("[lints]\nworkspace = true"), "{path} does not take the lints of the workspace");
+    }
+}
+
+/// Files that somebody else's tool writes.
+fn foreign(path: &str) -> bool {
+    let ends = [".snap", ".go", "LICENSE", "Cargo.lock", "/sums"];
+    ends.iter().any(|end| path.ends_with(end))
+}
+
+#[test]
+fn no_line_has_tabs_or_blanks_at_its_end() {
+    for (path, text) in files().iter().filter(|(path, _)| !foreign(path)) {
+        for (line, number) in text.lines().zip(1..) {
+            assert!(!line.contains('\t') && line.trim_end() == line, "{path}:{number} has a tab or blanks at its end");
+        }
+        assert!(text.is_empty() || text.ends_with('\n'), "{path} has no end of line at its end");
+    }
+}
+
+#[test]
+fn what_is_left_to_do_has_a_page_in_docs() {
+    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX")];
+    let files = files();
+    for (path, text) in files.iter().filter(|(path, _)| !foreign(path)) {
+        for (line, number) in text.lines().zip(1..) {
+            // Not a template for `mktemp`.
+            if marks.iter().all(|mark| after(line, mark).iter().all(|rest| rest.starts_with(in_word))) {
+                continue;
+            }
+            let page =
+                line.split(|c: char| c.is_whitespace() || "()`,:".contains(c)).find(|word| word.starts_with("docs/"));
+            assert!(page.is_some_and(|page| files.contains_key(page)), "{path}:{number} has no page in docs/");
+        }
+    }
+}
+
+#[test]
+fn the_tree_says_nothing_of_the_place_where_it_was_written() {
+    let words = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("cla", "ude"), concat!("sub", "agent")];
+    for (path, text) in files() {
+        let text = text.to_lowercase();
+        for word in words {
+            let line = text.lines().zip(1..).find(|(line, _)| line.contains(word));
+            assert!(line.is_none(), "{path}:{} says `{word}`", line.unwrap().1);
+        }
+    }
+}
+
+#[test]
+fn every_script_says_first_what_it_does() {
+    let files = files();
+    let scripts = files.iter().filter(|(_, text)| text.starts_with("#!"));
+    let scripts: Vec<_> = scripts.chain(files.iter().filter(|(path, _)| path.starts_with("scripts/"))).collect();
+    assert!(scripts.len() > 3);
+    for (path, text) in scripts {
+        let mut lines = text.lines();
+        assert!(lines.next().unwrap().starts_with("#!"), "{path} does not say who runs it");
+        let says = lines.next().and_then(|line| line.strip_prefix("# ")).unwrap_or_default();
+        assert!(says.len() > 20 && says.contains(' '), "{path} does not say in its first line what it does");
+    }
+}
