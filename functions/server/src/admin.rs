@@ -74,6 +74,15 @@ enum Command {
         #[arg(long)]
         frozen: Option<bool>,
     },
+    /// Make the first site administrator, `admin`, of a deployment on AWS, and print a token for them.
+    ///
+    /// Works on the table itself, with the AWS credentials and the settings of a function in the environment:
+    /// `STACKROOM_TABLE`, `STACKROOM_BUCKET`, `STACKROOM_PUBLIC_URL`, `STACKROOM_TOKEN_KEYS`.
+    Bootstrap {
+        /// Read a password from standard input.
+        #[arg(long, required = true)]
+        password_stdin: bool,
+    },
     /// Collect what abandoned uploads and deleted images left over.
     Sweep {
         /// Collect everything at once, however young. Only while nobody pushes or pulls.
@@ -167,6 +176,16 @@ fn human(bytes: u64) -> String {
     }
 }
 
+/// An error of a use case with what happened inside, which only the operator is told.
+fn explained(error: shared::Error) -> anyhow::Error {
+    let inside = error.inside();
+    let error = anyhow::Error::from(error);
+    match inside {
+        Some(inside) => error.context(inside),
+        None => error,
+    }
+}
+
 fn password() -> anyhow::Result<String> {
     if std::io::stdin().is_terminal() {
         bail!("give the password on standard input, like: printf %s \"$PASSWORD\" | stackroom admin …");
@@ -209,6 +228,16 @@ impl Admin {
                 }
                 let path: Vec<&str> = ["v1", kind].into_iter().chain(path.split('/')).collect();
                 self.call(Method::PATCH, &path, Some(body)).await.map(drop)
+            }
+            Command::Bootstrap { .. } => {
+                let app = shared::App::from_env().await.map_err(explained)?;
+                let made = shared::service::admin::bootstrap(&app, "admin".parse()?, password()?.into()).await;
+                match made.map_err(explained)? {
+                    Some(token) => print(secrecy::ExposeSecret::expose_secret(&token)),
+                    None => {
+                        bail!("there are users already: a site administrator makes tokens with `stackroom admin token`")
+                    }
+                }
             }
             Command::Sweep { now } => {
                 let swept = self.call(Method::POST, &["api", "sweep"], Some(json!({ "now": now }))).await?;

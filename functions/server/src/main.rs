@@ -12,7 +12,7 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A home for library:// images that is also an OCI registry.
+/// A home for library:// images.
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {

@@ -53,6 +53,7 @@ pub struct Keys {
     current: String,
     signing: EncodingKey,
     verifying: HashMap<String, DecodingKey>,
+    validation: Validation,
 }
 
 impl fmt::Debug for Keys {
@@ -74,7 +75,11 @@ impl Keys {
         }
         let (current, secret) = keys.first().cloned().ok_or_else(bad)?;
         let verifying = keys.iter().map(|(id, secret)| (id.clone(), DecodingKey::from_secret(secret)));
-        Ok(Self { current, signing: EncodingKey::from_secret(&secret), verifying: verifying.collect() })
+        // The algorithm belongs to the key and is never taken from the token. The expiry is compared with our own clock.
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.validate_exp = false;
+        validation.set_required_spec_claims::<&str>(&[]);
+        Ok(Self { current, signing: EncodingKey::from_secret(&secret), verifying: verifying.collect(), validation })
     }
 
     /// A line for [`Keys::parse`] with a new random key.
@@ -139,11 +144,7 @@ impl Keys {
     fn decode<T: DeserializeOwned>(&self, token: &str) -> Option<T> {
         let kid = jsonwebtoken::decode_header(token).ok()?.kid?;
         let key = self.verifying.get(&kid)?;
-        // The algorithm belongs to the key and is never taken from the token. The expiry is compared with our own clock.
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.validate_exp = false;
-        validation.set_required_spec_claims::<&str>(&[]);
-        Some(jsonwebtoken::decode::<T>(token, key, &validation).ok()?.claims)
+        Some(jsonwebtoken::decode::<T>(token, key, &self.validation).ok()?.claims)
     }
 }
 

@@ -51,7 +51,7 @@ async fn site_admin(app: &App, credential: &Credential, doing: &str) -> Result<G
 async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
     let name = new.name;
     let password = hashed(new.password).await?;
-    let user = User { name: name.clone(), password, admin: new.admin, disabled: false, created: app.now() };
+    let user = User { name: name.clone(), password, admin: new.admin, disabled: false, created: app.now(), version: 0 };
     let limit = new.quota.unwrap_or(app.config.default_quota);
     let (_, mut writes) = entity_rows(app, &EntityName::from(&name), &name, String::new(), limit)?;
     writes.push(Write::put(&user, Condition::Absent)?);
@@ -107,25 +107,34 @@ pub enum Change {
     Disabled(bool),
 }
 
-/// Changes an account.
+/// Changes an account. Conditional on the row's version: two changes at once are both made.
 pub async fn change(app: &App, credential: &Credential, name: &UserName, change: Change) -> Result<(), Error> {
-    let (grant, rights, user) = account_of(app, credential, name, "change this account").await?;
-    let mut user = user.ok_or(Error::NotFound("user"))?;
-    let grant = match change {
-        // A password may all that its user may, so only a token that may that too can set one.
-        Change::Password(_) if rights.len() < Right::ALL.len() => {
-            return Err(Error::Forbidden("this token may not be used to set a password".to_owned()));
-        }
-        Change::Password(password) => {
-            user.password = hashed(Some(password)).await?;
-            grant
-        }
-        Change::Disabled(disabled) => {
-            user.disabled = disabled;
-            site_admin(app, credential, "disable accounts").await?
-        }
+    let (password, disabled) = match change {
+        Change::Password(password) => (hashed(Some(password)).await?, None),
+        Change::Disabled(disabled) => (None, Some(disabled)),
     };
-    Ok(app.table.write(&grant, vec![Write::put(&user, Condition::Present)?]).await?)
+    for attempt in 0..TRIES {
+        pause(attempt).await;
+        let (mut grant, rights, user) = account_of(app, credential, name, "change this account").await?;
+        let mut user = user.ok_or(Error::NotFound("user"))?;
+        let version = user.version;
+        user.version += 1;
+        if let Some(disabled) = disabled {
+            user.disabled = disabled;
+            grant = site_admin(app, credential, "disable accounts").await?;
+        } else if rights.len() < Right::ALL.len() {
+            // A password may all that its user may, so only a token that may that too can set one.
+            return Err(Error::Forbidden("this token may not be used to set a password".to_owned()));
+        } else {
+            user.password.clone_from(&password);
+        }
+        match app.table.write(&grant, vec![Write::put(&user, Condition::Version(version))?]).await {
+            Ok(()) => return Ok(()),
+            Err(StoreError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Error::Unavailable(StoreError::Unavailable("too many changes of the same account at once".to_owned())))
 }
 
 async fn account_of(

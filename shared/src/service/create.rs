@@ -198,7 +198,9 @@ pub async fn image(
         return Err(missing(&scene, doing, "container"));
     };
     let members = members?;
-    let held = members.iter().filter(|member| scene.may_on(Action::See, member));
+    // A token for one container only is no key to the bytes of the others.
+    let holds = |member: &&Membership| [Action::List, Action::Push].iter().any(|action| scene.may_on(*action, member));
+    let held = members.iter().filter(holds);
     let held: Vec<_> = held.map(|member| keys::charge(&member.entity, &hash)).collect();
     let (container_key, image_key) = (keys::container(&repository), keys::image(&repository, &hash));
     let wanted = [container_key.clone(), image_key.clone(), keys::blob(&hash)];

@@ -30,6 +30,23 @@ pub struct Changes {
     pub frozen: Option<bool>,
 }
 
+impl Changes {
+    /// Refuses what the kind of thing does not have, so that nobody believes it was set.
+    fn only(&self, what: &str, has: &[&str]) -> Result<(), Error> {
+        let said = [
+            ("description", self.description.is_some()),
+            ("private", self.private.is_some()),
+            ("visibility", self.visibility.is_some()),
+            ("readOnly", self.read_only.is_some()),
+            ("frozen", self.frozen.is_some()),
+        ];
+        match said.iter().find(|(name, said)| *said && !has.contains(name)) {
+            Some((name, _)) => Err(Error::Invalid(format!("{what} has no `{name}`, only {}", has.join(", ")))),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A row that changes only under the condition of its version.
 trait Versioned: Row {
     fn version(&mut self) -> &mut u64;
@@ -48,6 +65,7 @@ versioned!(Entity, Collection, Container, Tag);
 
 /// Changes an entity.
 pub async fn entity(app: &App, credential: &Credential, name: &EntityName, changes: &Changes) -> Result<(), Error> {
+    changes.only("an entity", &["description", "private"])?;
     let text = changes.description.as_deref().map(description).transpose()?;
     let resource = |_: &Entity| Resource::Entity(name.clone());
     let place = Place::Entity(name.clone());
@@ -65,6 +83,7 @@ pub async fn collection(
     (entity, name): (&EntityName, &CollectionName),
     changes: &Changes,
 ) -> Result<(), Error> {
+    changes.only("a collection", &["description", "private"])?;
     let text = changes.description.as_deref().map(description).transpose()?;
     let resource = |_: &Collection| Resource::Collection(entity.clone(), name.clone());
     let place = Place::Collection(entity.clone(), name.clone());
@@ -83,6 +102,7 @@ pub async fn container(
     repository: &Repository,
     changes: &Changes,
 ) -> Result<(), Error> {
+    changes.only("a container", &["description", "visibility", "readOnly"])?;
     let text = changes.description.as_deref().map(description).transpose()?;
     let place = Place::Repository(repository.clone());
     let key = keys::container(repository);
@@ -102,6 +122,7 @@ pub async fn tag(
     name: &TagName,
     changes: &Changes,
 ) -> Result<(), Error> {
+    changes.only("a tag", &["frozen"])?;
     let place = Place::Repository(repository.clone());
     let resource = |tag: &Tag| Resource::Tag { repository: repository.clone(), read_only: false, frozen: tag.frozen };
     let key = keys::tag(repository, name);

@@ -1,6 +1,6 @@
 //! The bucket, narrowly: presigned URLs for clients, and the few things that we do with objects ourselves.
 
-use super::table::StoreError;
+use super::table::{StoreError, pause};
 use crate::domain::Digest;
 use crate::domain::digest::Hasher;
 use crate::rules::Grant;
@@ -22,6 +22,9 @@ use std::time::Duration;
 
 /// The largest object that one `PUT` can bring, in bytes.
 pub const MAX_PUT: u64 = 5 << 30;
+
+/// How often a copy is tried whose source changes under it.
+const COPIES: u32 = 8;
 
 /// One part of a multipart upload, as its client names it at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,7 +187,16 @@ impl Objects {
     pub async fn copy(&self, _grant: &Grant, from: &str, to: &str) -> Result<(), StoreError> {
         let source = format!("{}/{from}", self.bucket);
         let request = self.client.copy_object().bucket(&self.bucket).key(to).copy_source(source);
-        request.send().await.map(|_| ()).map_err(|error| failed(&error))
+        for attempt in 0..COPIES {
+            pause(attempt).await;
+            match request.clone().send().await {
+                Ok(_) => return Ok(()),
+                // Another client sent the bytes anew just then.
+                Err(error) if error.code() == Some("OperationAborted") => {}
+                Err(error) => return Err(failed(&error)),
+            }
+        }
+        Err(StoreError::Unavailable("the object changed each time it was copied".to_owned()))
     }
 
     /// Deletes an object. One that is gone already is fine.

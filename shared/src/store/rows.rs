@@ -41,6 +41,8 @@ pub struct User {
     pub disabled: bool,
     /// When the account was made.
     pub created: Time,
+    /// Counts the changes of this row, which are conditional on it.
+    pub version: u64,
 }
 row!(User, row => keys::user(&row.name));
 

@@ -367,6 +367,9 @@ impl Table {
     /// Does all of `writes`, at most 100, or none of them. [`StoreError::Conflict`] names those whose conditions did
     /// not hold. Every row must lie where `grant` was given.
     pub async fn write(&self, grant: &Grant, writes: Vec<Write>) -> Result<(), StoreError> {
+        if grant.action().is_read() {
+            return Err(StoreError::Unavailable(format!("a grant to {:?} writes nothing", grant.action())));
+        }
         if let Some(key) = writes.iter().find_map(|write| write.key().filter(|key| !keys::lies_in(key, grant))) {
             return Err(StoreError::Unavailable(format!("{:?} does not cover a row at {key:?}", grant.place())));
         }
