@@ -4,41 +4,109 @@ use axum::Json;
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use http::{StatusCode, header};
-use serde_json::{Value, json};
+use http::{HeaderName, StatusCode, header};
+use serde::Serialize;
 use shared::App;
 use shared::http::library::{data, plain};
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The version of the library API that clients have to find: with it they use multipart uploads and tags by architecture.
 pub const API_VERSION: &str = "2.0.0-alpha.2";
 
 /// The routes.
 pub fn router(app: App) -> Router {
-    let router = Router::new()
-        .route("/assets/config/config.prod.json", get(config))
-        .route("/version", get(version))
-        .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .with_state(app);
-    shared::http::finish(router)
+    shared::http::finish(routes().split_for_parts().0.with_state(app))
+}
+
+/// What the routes say of themselves.
+pub fn openapi() -> OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(config))
+        .routes(routes!(version))
+        .routes(routes!(live))
+        .routes(routes!(ready))
+        .routes(routes!(openapi_json))
 }
 
 /// The discovery document. Every value at its top must be an object; services that are not there are left out, but for
 /// the keyserver, without which clients refuse to pull.
-fn services(public_url: &str) -> Value {
-    let service = json!({ "uri": public_url });
-    json!({ "libraryAPI": service, "keystoreAPI": service, "tokenAPI": service })
+#[derive(Serialize, ToSchema)]
+struct Services {
+    #[serde(rename = "keystoreAPI")]
+    keystore: Service,
+    #[serde(rename = "libraryAPI")]
+    library: Service,
+    #[serde(rename = "tokenAPI")]
+    token: Service,
 }
 
+/// Where a service is.
+#[derive(Clone, Serialize, ToSchema)]
+struct Service {
+    uri: String,
+}
+
+fn services(public_url: &str) -> Services {
+    let service = Service { uri: public_url.to_owned() };
+    Services { keystore: service.clone(), library: service.clone(), token: service }
+}
+
+/// How long a client may keep what changes only with the server.
+const FOR_A_WHILE: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=300");
+
+/// Where the services are.
+#[utoipa::path(
+    get,
+    path = "/assets/config/config.prod.json",
+    tag = "discovery",
+    security(()),
+    responses((status = 200, body = Services, extensions(("x-bare" = json!(true))))),
+)]
 async fn config(State(app): State<App>) -> Response {
-    ([(header::CACHE_CONTROL, "public, max-age=300")], Json(services(&app.config.public_url))).into_response()
+    ([FOR_A_WHILE], Json(services(&app.config.public_url))).into_response()
 }
 
+/// The versions of the server and of the library API.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    version: &'static str,
+    api_version: &'static str,
+}
+
+/// The versions of the server and of the library API.
+#[utoipa::path(get, path = "/version", tag = "discovery", security(()), responses((status = 200, body = Version)))]
 async fn version() -> Response {
-    data(json!({ "version": concat!("v", env!("CARGO_PKG_VERSION")), "apiVersion": API_VERSION }))
+    data(Version { version: concat!("v", env!("CARGO_PKG_VERSION")), api_version: API_VERSION })
 }
 
+/// Whether the server runs.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "discovery",
+    security(()),
+    responses((status = 200, body = String, content_type = "text/plain")),
+)]
+async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// Whether the server can reach its store.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "discovery",
+    security(()),
+    responses((status = 200, body = String, content_type = "text/plain"), (status = 503)),
+)]
 async fn ready(State(app): State<App>) -> Response {
     let well = app.table.ready().await.and(app.objects.ready().await);
     match well {
@@ -47,13 +115,29 @@ async fn ready(State(app): State<App>) -> Response {
     }
 }
 
+/// The description of all routes of all functions. A test of the server keeps it up to date.
+const DOCUMENT: &str = include_str!("../../../docs/openapi.json");
+
+/// This document.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "discovery",
+    security(()),
+    responses((status = 200, body = Object, extensions(("x-bare" = json!(true))))),
+)]
+async fn openapi_json() -> impl IntoResponse {
+    ([FOR_A_WHILE, (header::CONTENT_TYPE, "application/json")], DOCUMENT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
     #[test]
     fn every_value_of_the_discovery_document_is_an_object_with_a_uri() {
-        let services = services("https://library.example.org");
+        let services = json!(services("https://library.example.org"));
         for name in ["libraryAPI", "keystoreAPI", "tokenAPI"] {
             assert_eq!(services[name]["uri"], "https://library.example.org");
         }

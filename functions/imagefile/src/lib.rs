@@ -1,39 +1,50 @@
 //! The bytes of images, both ways: presigned URLs for uploads and downloads, and shub. No byte of an image passes here.
 
+mod wire;
+
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
-use axum::routing::{get, post, put};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
-use serde_json::json as value;
 use shared::auth::Credential;
 use shared::domain::reference::ReferenceError;
 use shared::domain::{Digest, Id, UploadId};
 use shared::http::library::{Answer, Failure, data, json, plain};
 use shared::http::{authorization, redirect};
 use shared::service::pull::{self, Purpose};
-use shared::service::upload::{self, Announced, AnnouncedPart, Completed};
+use shared::service::upload::{self, Announced, AnnouncedPart};
 use shared::store::objects::Part;
 use shared::{App, Error};
 use std::collections::HashMap;
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The routes.
 pub fn router(app: App) -> Router {
-    let router = Router::new()
-        .route("/v1/imagefile/{*reference}", get(download).post(legacy))
-        .route("/v1/hop", get(hop))
-        .route("/v2/imagefile/{image}", post(open))
-        .route("/v2/imagefile/{image}/_complete", put(complete))
-        .route("/v2/imagefile/{image}/_multipart", post(open_parts).put(part))
-        .route("/v2/imagefile/{image}/_multipart_complete", put(complete_parts))
-        .route("/v2/imagefile/{image}/_multipart_abort", put(abort))
-        .route("/api/container/{collection}/{container}", get(shub_default))
-        .route("/{entity}/api/container/{collection}/{container}", get(shub))
-        .with_state(app);
-    shared::http::finish(router)
+    shared::http::finish(routes().split_for_parts().0.with_state(app))
+}
+
+/// What the routes say of themselves.
+pub fn openapi() -> OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(download, legacy))
+        .routes(routes!(hop))
+        .routes(routes!(open))
+        .routes(routes!(complete))
+        .routes(routes!(open_parts, part))
+        .routes(routes!(complete_parts))
+        .routes(routes!(abort))
+        .routes(routes!(shub_default))
+        .routes(routes!(shub))
 }
 
 fn caller(app: &App, headers: &HeaderMap) -> Result<Credential, Failure> {
@@ -45,8 +56,23 @@ fn shouts(headers: &HeaderMap) -> bool {
     authorization(headers).is_some_and(|text| text.starts_with("BEARER "))
 }
 
-/// 303 to the object. Clients that would send their token there, which the store refuses, get one more hop on our own
-/// host, which answers every request with a 307: a token does not survive that.
+/// The bytes of an image: where they are.
+///
+/// Clients that would send their token there, which the store refuses, get one more hop on our own host, which answers
+/// every request with a 307: a token does not survive that.
+#[utoipa::path(
+    get,
+    path = "/v1/imagefile/{*reference}",
+    tag = "downloads",
+    params(
+        ("reference" = String, Path, description = "`[[ENTITY/]COLLECTION/]CONTAINER[:TAG-OR-HASH]`"),
+        ("arch" = Option<String>, Query, description = "The architecture of the image, like `amd64`"),
+    ),
+    responses(
+        (status = 303, headers(("Location" = String, description = "A presigned URL of the object, or the hop to it"))),
+        (status = 404),
+    ),
+)]
 async fn download(
     State(app): State<App>,
     headers: HeaderMap,
@@ -71,14 +97,36 @@ struct Hop {
     to: String,
 }
 
-/// The second half of [`download`] for clients that shout. The ticket is all the permission that it needs: it holds a
-/// presigned URL under our signature, and ends when that does.
+/// The second half of a download for clients that would send their token on.
+///
+/// The ticket is all the permission that it needs: it holds a presigned URL under our signature, and ends when that
+/// does.
+#[utoipa::path(
+    get,
+    path = "/v1/hop",
+    tag = "downloads",
+    security(()),
+    params(("to" = String, Query, description = "The ticket")),
+    responses(
+        (status = 307, headers(("Location" = String, description = "A presigned URL of the object"))),
+        (status = 400),
+        (status = 404),
+    ),
+)]
 async fn hop(State(app): State<App>, Query(Hop { to }): Query<Hop>) -> Answer {
     let url = app.keys.unseal(&to).ok_or(Error::NotFound("download"))?;
     Ok(redirect(StatusCode::TEMPORARY_REDIRECT, &url))
 }
 
-/// The upload of clients before Singularity 3.3, whose bytes would have to pass through us.
+/// The upload of clients before Singularity 3.3: refused, since the bytes would have to pass through us.
+#[utoipa::path(
+    post,
+    path = "/v1/imagefile/{*reference}",
+    tag = "uploads",
+    security(()),
+    params(("reference" = String, Path, description = "The id of an image")),
+    responses((status = 413)),
+)]
 async fn legacy() -> impl IntoResponse {
     plain(
         StatusCode::PAYLOAD_TOO_LARGE,
@@ -90,79 +138,127 @@ fn digest(hex: &str) -> Result<Option<Digest>, Failure> {
     Ok(if hex.is_empty() { None } else { Some(Digest::from_hex(hex)?) })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct NewUpload {
+    /// Bytes.
     filesize: u64,
+    /// The digest of the file, 64 hexadecimal digits, from clients that compute it.
     #[serde(default)]
     sha256sum: String,
 }
 
+/// Opens the upload of an image in one piece, up to 5 GiB: where to put the bytes.
+#[utoipa::path(
+    post,
+    path = "/v2/imagefile/{image}",
+    tag = "uploads",
+    params(("image" = String, Path, description = "The id of an image")),
+    request_body = NewUpload,
+    responses(
+        (status = 200, body = wire::UploadUrl),
+        (status = 403),
+        (status = 404),
+        (status = 409),
+        (status = 507),
+    ),
+)]
 async fn open(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let image = image.parse::<Id>()?;
     let NewUpload { filesize, sha256sum } = json(&body)?;
     let file = Announced { size: filesize, digest: digest(&sha256sum)? };
     let url = upload::open_single(&app, &caller, image, file).await?;
-    Ok(data(value!({ "uploadURL": url })))
+    Ok(data(wire::UploadUrl { upload_url: url }))
 }
 
+/// Completes the upload of an image in one piece.
+#[utoipa::path(
+    put,
+    path = "/v2/imagefile/{image}/_complete",
+    tag = "uploads",
+    params(("image" = String, Path, description = "The id of an image")),
+    responses(
+        (status = 200, body = wire::Completed),
+        (status = 400),
+        (status = 403),
+        (status = 404),
+        (status = 409),
+    ),
+)]
 async fn complete(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>) -> Answer {
     let caller = caller(&app, &headers)?;
-    Ok(completed(&upload::complete_single(&app, &caller, image.parse::<Id>()?).await?))
+    Ok(data(wire::completed(&upload::complete_single(&app, &caller, image.parse::<Id>()?).await?)))
 }
 
-/// The quota line that the client prints, and where the image is.
-fn completed(done: &Completed) -> axum::response::Response {
-    data(value!({
-        "quota": { "quotaTotal": done.quota.limit, "quotaUsage": done.quota.used() },
-        "containerUrl": format!("library/{}", done.image.repository),
-    }))
-}
-
+/// Opens the upload of an image in parts: how many, how large.
+#[utoipa::path(
+    post,
+    path = "/v2/imagefile/{image}/_multipart",
+    tag = "uploads",
+    params(("image" = String, Path, description = "The id of an image")),
+    request_body = NewUpload,
+    responses(
+        (status = 200, body = wire::OpenedParts),
+        (status = 403),
+        (status = 404),
+        (status = 409),
+        (status = 507),
+    ),
+)]
 async fn open_parts(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let image = image.parse::<Id>()?;
     let NewUpload { filesize, .. } = json(&body)?;
     let opened = upload::open_parts(&app, &caller, image, filesize).await?;
-    Ok(data(value!({
-        "uploadID": opened.id,
-        "totalParts": opened.parts,
-        "partSize": opened.part_size,
-        "options": { "s3compliant": "true" },
-    })))
+    Ok(data(wire::opened(&opened)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct NewPart {
+    /// Bytes.
     part_size: u64,
     #[serde(rename = "uploadID")]
+    #[schema(value_type = String)]
     upload: UploadId,
+    /// From 1.
     part_number: u64,
+    /// The digest of the part, 64 hexadecimal digits, from clients that compute it.
     #[serde(default)]
     #[serde(rename = "sha256sum")]
     sha256: String,
 }
 
+/// Where to put the bytes of one part.
+#[utoipa::path(
+    put,
+    path = "/v2/imagefile/{image}/_multipart",
+    tag = "uploads",
+    params(("image" = String, Path, description = "The id of an image")),
+    request_body = NewPart,
+    responses((status = 200, body = wire::PartUrl), (status = 403), (status = 404), (status = 409)),
+)]
 async fn part(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let image = image.parse::<Id>()?;
     let NewPart { part_size, upload, part_number, sha256 } = json(&body)?;
     let part = AnnouncedPart { number: part_number, size: part_size, digest: digest(&sha256)? };
     let url = upload::part(&app, &caller, image, upload, part).await?;
-    Ok(data(value!({ "presignedURL": url })))
+    Ok(data(wire::PartUrl { presigned_url: url }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct EndOfParts {
     #[serde(rename = "uploadID")]
+    #[schema(value_type = String)]
     upload: UploadId,
+    /// All of them in order; to give up, none.
     #[serde(default)]
     completed_parts: Vec<CompletedPart>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct CompletedPart {
     part_number: u64,
@@ -170,6 +266,15 @@ struct CompletedPart {
     token: String,
 }
 
+/// Completes the upload of an image in parts.
+#[utoipa::path(
+    put,
+    path = "/v2/imagefile/{image}/_multipart_complete",
+    tag = "uploads",
+    params(("image" = String, Path, description = "The id of an image")),
+    request_body = EndOfParts,
+    responses((status = 200, body = wire::Completed), (status = 403), (status = 404), (status = 409)),
+)]
 async fn complete_parts(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let image = image.parse::<Id>()?;
@@ -177,17 +282,34 @@ async fn complete_parts(State(app): State<App>, headers: HeaderMap, Path(image):
     let quoted = |token: &str| format!("\"{}\"", token.trim_matches('"'));
     let parts = completed_parts.iter().map(|part| Part { number: part.part_number, etag: quoted(&part.token) });
     let parts: Vec<Part> = parts.collect();
-    Ok(completed(&upload::complete_parts(&app, &caller, image, upload, &parts).await?))
+    Ok(data(wire::completed(&upload::complete_parts(&app, &caller, image, upload, &parts).await?)))
 }
 
+/// Gives the upload of an image in parts up.
+#[utoipa::path(
+    put,
+    path = "/v2/imagefile/{image}/_multipart_abort",
+    tag = "uploads",
+    params(("image" = String, Path, description = "The id of an image")),
+    request_body = EndOfParts,
+    responses((status = 200), (status = 403), (status = 404), (status = 409)),
+)]
 async fn abort(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let image = image.parse::<Id>()?;
     let EndOfParts { upload, .. } = json(&body)?;
     upload::abort(&app, &caller, image, upload).await?;
-    Ok(data(value!({})))
+    Ok(data(serde_json::json!({})))
 }
 
+/// What `shub://` asks for, in the default entity.
+#[utoipa::path(
+    get,
+    path = "/api/container/{collection}/{container}",
+    tag = "shub",
+    params(("collection" = String, Path), ("container" = String, Path, description = "`CONTAINER` or `CONTAINER:TAG`")),
+    responses((status = 200, body = wire::Manifest, extensions(("x-bare" = json!(true)))), (status = 404)),
+)]
 async fn shub_default(
     State(app): State<App>,
     headers: HeaderMap,
@@ -197,6 +319,18 @@ async fn shub_default(
     shub_manifest(&app, &headers, &format!("{entity}/{collection}/{container}")).await
 }
 
+/// What `shub://` asks for.
+#[utoipa::path(
+    get,
+    path = "/{entity}/api/container/{collection}/{container}",
+    tag = "shub",
+    params(
+        ("entity" = String, Path),
+        ("collection" = String, Path),
+        ("container" = String, Path, description = "`CONTAINER` or `CONTAINER:TAG`"),
+    ),
+    responses((status = 200, body = wire::Manifest, extensions(("x-bare" = json!(true)))), (status = 404)),
+)]
 async fn shub(
     State(app): State<App>,
     headers: HeaderMap,
@@ -205,7 +339,6 @@ async fn shub(
     shub_manifest(&app, &headers, &format!("{entity}/{collection}/{container}")).await
 }
 
-/// What `shub://` asks for: where the image is, and a `commit` that changes with its content, the client's cache key.
 async fn shub_manifest(app: &App, headers: &HeaderMap, text: &str) -> Answer {
     let credential = caller(app, headers)?;
     let not_found = |_: ReferenceError| Failure(Error::NotFound("image"));
@@ -216,8 +349,5 @@ async fn shub_manifest(app: &App, headers: &HeaderMap, text: &str) -> Answer {
     let reference = app.config.defaults.reference(text).map_err(not_found)?;
     let found = pull::find(app, &credential, &reference, None, Purpose::Download).await?;
     let url = pull::download(app, &found).await?;
-    let hex = found.image.hash.hex();
-    let tag = found.image.tags.first().map(ToString::to_string).unwrap_or_default();
-    let name = found.container.repository.rest();
-    Ok(Json(value!({ "image": url, "name": name, "tag": tag, "version": hex, "commit": hex })).into_response())
+    Ok(Json(wire::manifest(&found, url)).into_response())
 }

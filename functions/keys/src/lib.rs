@@ -1,14 +1,48 @@
 //! The place of the keyserver. Clients refuse to pull where none is published; what they ask for is not found here.
 
 use axum::Router;
+use axum::response::Response;
 use axum::routing::any;
 use http::StatusCode;
 use shared::App;
 use shared::http::library::plain;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
 /// The routes.
 pub fn router(_app: App) -> Router {
-    let lookup = any(|| async { plain(StatusCode::NOT_FOUND, "no matching keys found: this library keeps no keys") });
-    let add = any(|| async { plain(StatusCode::NOT_FOUND, "this library keeps no keys, hand them out another way") });
-    shared::http::finish(Router::new().route("/pks/lookup", lookup).route("/pks/add", add))
+    shared::http::finish(routes().split_for_parts().0)
+}
+
+/// What the routes say of themselves.
+pub fn openapi() -> OpenApi {
+    routes().into_openapi()
+}
+
+/// Whatever the method is, there are no keys.
+fn routes() -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(lookup).map(|_| any(lookup))).routes(routes!(add).map(|_| any(add)))
+}
+
+/// Looks for keys, in vain.
+#[utoipa::path(
+    get,
+    path = "/pks/lookup",
+    tag = "keys",
+    security(()),
+    params(
+        ("op" = Option<String>, Query, description = "`get` or `index`"),
+        ("search" = Option<String>, Query, description = "A fingerprint or a name"),
+    ),
+    responses((status = 404)),
+)]
+async fn lookup() -> Response {
+    plain(StatusCode::NOT_FOUND, "no matching keys found: this library keeps no keys")
+}
+
+/// Adds a key, which is refused.
+#[utoipa::path(post, path = "/pks/add", tag = "keys", security(()), responses((status = 404)))]
+async fn add() -> Response {
+    plain(StatusCode::NOT_FOUND, "this library keeps no keys, hand them out another way")
 }

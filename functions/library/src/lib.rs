@@ -6,7 +6,6 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use shared::auth::Credential;
@@ -19,25 +18,37 @@ use shared::service::settings::{self, Changes};
 use shared::service::{browse, create, delete, pull, search, tag};
 use shared::{App, Error};
 use std::collections::HashMap;
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The routes.
 pub fn router(app: App) -> Router {
-    let router = Router::new()
-        .route("/v1/entities", get(list_entities).post(create_entity))
-        .route("/v1/entities/", get(default_entity))
-        .route("/v1/entities/{name}", get(entity).patch(change_entity))
-        .route("/v1/collections", get(list_collections).post(create_collection))
-        .route("/v1/collections/{*path}", get(collection).patch(change_collection))
-        .route("/v1/containers", get(list_containers).post(create_container))
-        .route("/v1/containers/{*path}", get(container).patch(change_container))
-        .route("/v1/images", get(list_images).post(create_image))
-        .route("/v1/images/{*reference}", get(image).delete(delete_image).patch(change_tag))
-        .route("/v1/tags/{container}", get(tags_v1).post(set_tag_v1))
-        .route("/v2/tags/{container}", get(tags_v2).post(set_tag_v2))
-        .route("/v1/search", get(find))
-        .route("/v1/oci-redirect", get(oci_redirect))
-        .with_state(app);
-    shared::http::finish(router)
+    shared::http::finish(routes().split_for_parts().0.with_state(app))
+}
+
+/// What the routes say of themselves.
+pub fn openapi() -> OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list_entities, create_entity))
+        .routes(routes!(default_entity))
+        .routes(routes!(entity, change_entity))
+        .routes(routes!(list_collections, create_collection))
+        .routes(routes!(collection, change_collection))
+        .routes(routes!(list_containers, create_container))
+        .routes(routes!(container, change_container))
+        .routes(routes!(list_images, create_image))
+        .routes(routes!(image, delete_image, change_tag))
+        .routes(routes!(tags_v1, set_tag_v1))
+        .routes(routes!(tags_v2, set_tag_v2))
+        .routes(routes!(find))
+        .routes(routes!(oci_redirect))
 }
 
 fn caller(app: &App, headers: &HeaderMap) -> Result<Credential, Failure> {
@@ -66,28 +77,61 @@ impl Listing {
     }
 }
 
+/// The entities where the caller has a role, page by page.
+#[utoipa::path(
+    get,
+    path = "/v1/entities",
+    tag = "entities",
+    params(("after" = Option<String>, Query, description = "Where the last page ended: its `page.next`")),
+    responses((status = 200, body = [wire::Entity]), (status = 400)),
+)]
 async fn list_entities(State(app): State<App>, headers: HeaderMap, Query(query): Query<Listing>) -> Answer {
     let page = browse::entities(&app, &caller(&app, &headers)?, query.after()?).await?;
     Ok(list(page.rows.iter().map(wire::entity).collect::<Vec<_>>(), page.next.as_deref()))
 }
 
+/// The default entity.
+#[utoipa::path(
+    get,
+    path = "/v1/entities/",
+    tag = "entities",
+    responses((status = 200, body = wire::Entity), (status = 404)),
+)]
 async fn default_entity(State(app): State<App>, headers: HeaderMap) -> Answer {
     let view = browse::entity(&app, &caller(&app, &headers)?, &app.config.defaults.entity).await?;
     Ok(data(wire::entity(&view)))
 }
 
+/// An entity.
+#[utoipa::path(
+    get,
+    path = "/v1/entities/{name}",
+    tag = "entities",
+    params(("name" = String, Path, description = "The name of an entity")),
+    responses((status = 200, body = wire::Entity), (status = 400), (status = 404)),
+)]
 async fn entity(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>) -> Answer {
     let view = browse::entity(&app, &caller(&app, &headers)?, &app.config.defaults.entity(&name)?).await?;
     Ok(data(wire::entity(&view)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct NewEntity {
     name: String,
     #[serde(default)]
     description: Option<String>,
 }
 
+/// Makes an entity, which its maker owns.
+///
+/// One that is there already is answered as it is.
+#[utoipa::path(
+    post,
+    path = "/v1/entities",
+    tag = "entities",
+    request_body = NewEntity,
+    responses((status = 200, body = wire::Entity), (status = 403), (status = 409)),
+)]
 async fn create_entity(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let new: NewEntity = json(&body)?;
@@ -96,25 +140,55 @@ async fn create_entity(State(app): State<App>, headers: HeaderMap, body: Bytes) 
     Ok(data(wire::new_entity(&entity)))
 }
 
+/// The collections of an entity, page by page.
+#[utoipa::path(
+    get,
+    path = "/v1/collections",
+    tag = "collections",
+    params(
+        ("entity" = Option<String>, Query, description = "The entity, by default the default one"),
+        ("after" = Option<String>, Query, description = "Where the last page ended: its `page.next`"),
+    ),
+    responses((status = 200, body = [wire::Collection]), (status = 400), (status = 404)),
+)]
 async fn list_collections(State(app): State<App>, headers: HeaderMap, Query(query): Query<Listing>) -> Answer {
     let entity = app.config.defaults.entity(&query.entity)?;
     let page = browse::collections(&app, &caller(&app, &headers)?, &entity, query.after()?).await?;
     Ok(list(page.rows.iter().map(wire::collection).collect::<Vec<_>>(), page.next.as_deref()))
 }
 
+/// A collection.
+#[utoipa::path(
+    get,
+    path = "/v1/collections/{*path}",
+    tag = "collections",
+    params(("path" = String, Path, description = "`[ENTITY/]COLLECTION`")),
+    responses((status = 200, body = wire::Collection), (status = 400), (status = 404)),
+)]
 async fn collection(State(app): State<App>, headers: HeaderMap, Path(path): Path<String>) -> Answer {
     let (entity, name) = app.config.defaults.collection(&path)?;
     Ok(data(wire::collection(&browse::collection(&app, &caller(&app, &headers)?, &entity, &name).await?)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct NewCollection {
     name: String,
+    #[schema(value_type = String)]
     entity: Id,
     #[serde(default)]
     description: Option<String>,
 }
 
+/// Makes a collection in an entity.
+///
+/// One that is there already is answered as it is.
+#[utoipa::path(
+    post,
+    path = "/v1/collections",
+    tag = "collections",
+    request_body = NewCollection,
+    responses((status = 200, body = wire::Collection), (status = 403), (status = 404), (status = 409)),
+)]
 async fn create_collection(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let NewCollection { name, entity, description } = json(&body)?;
@@ -123,6 +197,18 @@ async fn create_collection(State(app): State<App>, headers: HeaderMap, body: Byt
     Ok(data(wire::collection(&create::collection(&app, &caller, entity, name, &text).await?)))
 }
 
+/// The containers of an entity or a collection, page by page, without their images and tags.
+#[utoipa::path(
+    get,
+    path = "/v1/containers",
+    tag = "containers",
+    params(
+        ("entity" = Option<String>, Query, description = "The entity, by default the default one"),
+        ("collection" = Option<String>, Query, description = "`[ENTITY/]COLLECTION`, instead of an entity"),
+        ("after" = Option<String>, Query, description = "Where the last page ended: its `page.next`"),
+    ),
+    responses((status = 200, body = [wire::Container]), (status = 400), (status = 404)),
+)]
 async fn list_containers(State(app): State<App>, headers: HeaderMap, Query(query): Query<Listing>) -> Answer {
     let (entity, collection) = if query.collection.is_empty() {
         (app.config.defaults.entity(&query.entity)?, None)
@@ -134,20 +220,39 @@ async fn list_containers(State(app): State<App>, headers: HeaderMap, Query(query
     Ok(list(page.rows.iter().map(|row| wire::container(row, &[])).collect::<Vec<_>>(), page.next.as_deref()))
 }
 
+/// A container, with its images and tags.
+#[utoipa::path(
+    get,
+    path = "/v1/containers/{*path}",
+    tag = "containers",
+    params(("path" = String, Path, description = "`[[ENTITY/]COLLECTION/]CONTAINER`")),
+    responses((status = 200, body = wire::Container), (status = 400), (status = 404)),
+)]
 async fn container(State(app): State<App>, headers: HeaderMap, Path(path): Path<String>) -> Answer {
     let repository = app.config.defaults.container(&path)?;
     let view = browse::container(&app, &caller(&app, &headers)?, &repository).await?;
-    Ok(data(wire::container(&view.container, &view.images)))
+    Ok(data(wire::whole(&view)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct NewContainer {
     name: String,
+    #[schema(value_type = String)]
     collection: Id,
     #[serde(default)]
     description: Option<String>,
 }
 
+/// Makes a container in a collection.
+///
+/// One that is there already is answered as it is. A new one is private if its collection or entity says so.
+#[utoipa::path(
+    post,
+    path = "/v1/containers",
+    tag = "containers",
+    request_body = NewContainer,
+    responses((status = 200, body = wire::Container), (status = 403), (status = 404), (status = 409)),
+)]
 async fn create_container(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let NewContainer { name, collection, description } = json(&body)?;
@@ -156,6 +261,17 @@ async fn create_container(State(app): State<App>, headers: HeaderMap, body: Byte
     Ok(data(wire::container(&container, &[])))
 }
 
+/// The images of a container, page by page.
+#[utoipa::path(
+    get,
+    path = "/v1/images",
+    tag = "images",
+    params(
+        ("container" = String, Query, description = "`[[ENTITY/]COLLECTION/]CONTAINER`"),
+        ("after" = Option<String>, Query, description = "Where the last page ended: its `page.next`"),
+    ),
+    responses((status = 200, body = [wire::Image]), (status = 400), (status = 404)),
+)]
 async fn list_images(State(app): State<App>, headers: HeaderMap, Query(query): Query<Listing>) -> Answer {
     let repository = app.config.defaults.container(&query.container)?;
     let (container, page) = browse::images(&app, &caller(&app, &headers)?, &repository, query.after()?).await?;
@@ -163,14 +279,26 @@ async fn list_images(State(app): State<App>, headers: HeaderMap, Query(query): Q
     Ok(list(rows, page.next.as_deref()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct NewImage {
+    /// `sha256.` and 64 hexadecimal digits.
     hash: String,
+    #[schema(value_type = String)]
     container: Id,
     #[serde(default)]
     description: Option<String>,
 }
 
+/// Makes an image in a container, its bytes still to come.
+///
+/// One that is there already is answered as it is. `uploaded` says whether the bytes have to come.
+#[utoipa::path(
+    post,
+    path = "/v1/images",
+    tag = "images",
+    request_body = NewImage,
+    responses((status = 200, body = wire::Image), (status = 403), (status = 404), (status = 409), (status = 507)),
+)]
 async fn create_image(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let NewImage { hash, container, description } = json(&body)?;
@@ -186,6 +314,18 @@ fn arch(query: &HashMap<String, String>) -> Option<&str> {
     query.get("arch").map(String::as_str).or_else(odd).filter(|arch| !arch.is_empty())
 }
 
+/// An image, by tag or hash.
+#[utoipa::path(
+    get,
+    path = "/v1/images/{*reference}",
+    tag = "images",
+    params(
+        ("reference" = String, Path, description = "`[[ENTITY/]COLLECTION/]CONTAINER[:TAG-OR-HASH]`"),
+        ("arch" = Option<String>, Query, description = "The architecture of the image, like `amd64`"),
+        ("details" = Option<String>, Query, description = "Given, whatever its value: answers with `details` too"),
+    ),
+    responses((status = 200, body = wire::Image), (status = 404)),
+)]
 async fn image(
     State(app): State<App>,
     headers: HeaderMap,
@@ -199,11 +339,22 @@ async fn image(
     let found = pull::find(&app, &caller, &reference, arch(&query), Purpose::Look).await?;
     let mut image = wire::image(&found.container, &found.image);
     if query.contains_key("details") {
-        image.details = browse::details(&app, &reference.repository, &found.image.hash).await?;
+        image.details = browse::details(&app, &reference.repository, &found.image.hash).await?.map(wire::details);
     }
     Ok(data(image))
 }
 
+/// Deletes an image, with all its tags.
+#[utoipa::path(
+    delete,
+    path = "/v1/images/{*reference}",
+    tag = "images",
+    params(
+        ("reference" = String, Path, description = "`[[ENTITY/]COLLECTION/]CONTAINER[:TAG-OR-HASH]`"),
+        ("arch" = Option<String>, Query, description = "The architecture of the image, like `amd64`"),
+    ),
+    responses((status = 200), (status = 400), (status = 403), (status = 404)),
+)]
 async fn delete_image(
     State(app): State<App>,
     headers: HeaderMap,
@@ -216,13 +367,19 @@ async fn delete_image(
     Ok(data(serde_json::json!({})))
 }
 
+fn visibility() -> Object {
+    let words = Visibility::ALL.map(|visibility| serde_json::json!(visibility));
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build()
+}
+
 /// What a `PATCH` may say; what is left out stays as it is.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Changed {
     description: Option<String>,
     default_private: Option<bool>,
     private: Option<bool>,
+    #[schema(schema_with = visibility)]
     visibility: Option<Visibility>,
     read_only: Option<bool>,
     frozen: Option<bool>,
@@ -235,6 +392,15 @@ impl From<Changed> for Changes {
     }
 }
 
+/// Changes the description of an entity, and whether new containers in it are private.
+#[utoipa::path(
+    patch,
+    path = "/v1/entities/{name}",
+    tag = "entities",
+    params(("name" = String, Path, description = "The name of an entity")),
+    request_body = Changed,
+    responses((status = 200, body = wire::Entity), (status = 403), (status = 404)),
+)]
 async fn change_entity(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let name = app.config.defaults.entity(&name)?;
@@ -242,6 +408,15 @@ async fn change_entity(State(app): State<App>, headers: HeaderMap, Path(name): P
     Ok(data(wire::entity(&browse::entity(&app, &caller, &name).await?)))
 }
 
+/// Changes the description of a collection, and whether new containers in it are private.
+#[utoipa::path(
+    patch,
+    path = "/v1/collections/{*path}",
+    tag = "collections",
+    params(("path" = String, Path, description = "`[ENTITY/]COLLECTION`")),
+    request_body = Changed,
+    responses((status = 200, body = wire::Collection), (status = 403), (status = 404)),
+)]
 async fn change_collection(
     State(app): State<App>,
     headers: HeaderMap,
@@ -254,15 +429,32 @@ async fn change_collection(
     Ok(data(wire::collection(&browse::collection(&app, &caller, &entity, &name).await?)))
 }
 
+/// Changes the description of a container, who may see it, whether it takes writes.
+#[utoipa::path(
+    patch,
+    path = "/v1/containers/{*path}",
+    tag = "containers",
+    params(("path" = String, Path, description = "`[[ENTITY/]COLLECTION/]CONTAINER`")),
+    request_body = Changed,
+    responses((status = 200, body = wire::Container), (status = 403), (status = 404)),
+)]
 async fn change_container(State(app): State<App>, headers: HeaderMap, Path(path): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let repository = app.config.defaults.container(&path)?;
     settings::container(&app, &caller, &repository, &json::<Changed>(&body)?.into()).await?;
     let view = browse::container(&app, &caller, &repository).await?;
-    Ok(data(wire::container(&view.container, &view.images)))
+    Ok(data(wire::whole(&view)))
 }
 
 /// Freezes the tag of a reference, or lifts that: `{"frozen": true}`.
+#[utoipa::path(
+    patch,
+    path = "/v1/images/{*reference}",
+    tag = "tags",
+    params(("reference" = String, Path, description = "`[[ENTITY/]COLLECTION/]CONTAINER[:TAG-OR-HASH]`")),
+    request_body = Changed,
+    responses((status = 200), (status = 403), (status = 404)),
+)]
 async fn change_tag(State(app): State<App>, headers: HeaderMap, Path(reference): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let reference = app.config.defaults.reference(&reference)?;
@@ -274,24 +466,50 @@ async fn change_tag(State(app): State<App>, headers: HeaderMap, Path(reference):
     Ok(data(serde_json::json!({})))
 }
 
+/// The tags of a container as clients without architectures see them: tag → the image set last.
+#[utoipa::path(
+    get,
+    path = "/v1/tags/{container}",
+    tag = "tags",
+    params(("container" = String, Path, description = "The id of a container")),
+    responses((status = 200, body = BTreeMap<String, String>), (status = 400), (status = 404)),
+)]
 async fn tags_v1(State(app): State<App>, headers: HeaderMap, Path(container): Path<String>) -> Answer {
     Ok(data(wire::tags_v1(&tag::list(&app, &caller(&app, &headers)?, container.parse::<Id>()?).await?)))
 }
 
+/// The tags of a container: architecture → tag → image.
+#[utoipa::path(
+    get,
+    path = "/v2/tags/{container}",
+    tag = "tags",
+    params(("container" = String, Path, description = "The id of a container")),
+    responses((status = 200, body = BTreeMap<String, BTreeMap<String, String>>), (status = 400), (status = 404)),
+)]
 async fn tags_v2(State(app): State<App>, headers: HeaderMap, Path(container): Path<String>) -> Answer {
     Ok(data(wire::tags_v2(&tag::list(&app, &caller(&app, &headers)?, container.parse::<Id>()?).await?)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 struct NewTag {
     #[serde(default)]
     arch: Option<String>,
     tag: String,
     #[serde(rename = "ImageID")]
+    #[schema(value_type = String)]
     image: Id,
 }
 
+/// Points a tag at an image, for the architecture of the image.
+#[utoipa::path(
+    post,
+    path = "/v1/tags/{container}",
+    tag = "tags",
+    params(("container" = String, Path, description = "The id of a container")),
+    request_body = NewTag,
+    responses((status = 200, body = BTreeMap<String, String>), (status = 403), (status = 404), (status = 409)),
+)]
 async fn set_tag_v1(State(app): State<App>, headers: HeaderMap, Path(container): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let container = container.parse::<Id>()?;
@@ -300,6 +518,20 @@ async fn set_tag_v1(State(app): State<App>, headers: HeaderMap, Path(container):
     Ok(data(wire::tags_v1(&tag::list(&app, &caller, container).await?)))
 }
 
+/// Points a tag at an image, for an architecture.
+#[utoipa::path(
+    post,
+    path = "/v2/tags/{container}",
+    tag = "tags",
+    params(("container" = String, Path, description = "The id of a container")),
+    request_body = NewTag,
+    responses(
+        (status = 200, body = BTreeMap<String, BTreeMap<String, String>>),
+        (status = 403),
+        (status = 404),
+        (status = 409),
+    ),
+)]
 async fn set_tag_v2(State(app): State<App>, headers: HeaderMap, Path(container): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let container = container.parse::<Id>()?;
@@ -318,6 +550,18 @@ struct Search {
     signed: Option<String>,
 }
 
+/// Searches the entities of the caller: names, descriptions, tags, labels.
+#[utoipa::path(
+    get,
+    path = "/v1/search",
+    tag = "search",
+    params(
+        ("value" = String, Query, description = "What to look for, at least 3 characters"),
+        ("arch" = Option<String>, Query, description = "Only images for these architectures, with commas between them"),
+        ("signed" = Option<bool>, Query, description = "Only signed images, or only unsigned ones"),
+    ),
+    responses((status = 200, body = wire::Found), (status = 400)),
+)]
 async fn find(State(app): State<App>, headers: HeaderMap, Query(query): Query<Search>) -> Answer {
     let caller = caller(&app, &headers)?;
     let query = search::Query {
@@ -328,7 +572,11 @@ async fn find(State(app): State<App>, headers: HeaderMap, Query(query): Query<Se
     Ok(data(wire::results(&search::search(&app, &caller, &query).await?)))
 }
 
-/// Clients then use the library API, which is what they should: a registry behind it is another door to the same images.
+/// Where an OCI registry stands behind the library: nowhere.
+///
+/// Clients then use the library API, which is what they should: a registry behind it is another door to the same
+/// images.
+#[utoipa::path(get, path = "/v1/oci-redirect", tag = "discovery", security(()), responses((status = 404)))]
 async fn oci_redirect() -> Response {
     plain(StatusCode::NOT_FOUND, "this library is its own registry").into_response()
 }

@@ -1,22 +1,27 @@
 //! The library API's objects, field by field. Times are never empty strings, ids are 24 digits, numbers are whole.
 
 use serde::Serialize;
-use shared::domain::sif::SifFacts;
+use shared::domain::sif::{self, Arch, Filesystem, Kind, PartitionKind, SifFacts};
 use shared::domain::time::NEVER;
 use shared::domain::{Time, UserName, Visibility};
-use shared::service::browse::EntityView;
+use shared::service::browse::{ContainerView, EntityView};
 use shared::service::search::Results;
 use shared::store::rows;
 use std::collections::BTreeMap;
+use std::ops::Not;
+use utoipa::ToSchema;
 
 /// What every object has.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Common {
     deleted: bool,
     created_by: String,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     updated_at: String,
+    #[schema(format = DateTime)]
     deleted_at: &'static str,
     owner: String,
     custom_data: &'static str,
@@ -37,7 +42,7 @@ fn common(created: Time, by: Option<&UserName>) -> Common {
 }
 
 /// An entity.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Entity {
     #[serde(flatten)]
@@ -72,7 +77,7 @@ pub fn new_entity(row: &rows::Entity) -> Entity {
 }
 
 /// A collection.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Collection {
     #[serde(flatten)]
@@ -103,7 +108,7 @@ pub fn collection(row: &rows::Collection) -> Collection {
 }
 
 /// A container.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Container {
     #[serde(flatten)]
@@ -126,7 +131,7 @@ pub struct Container {
     collection_name: String,
 }
 
-/// A container with its images; lists of containers go without.
+/// A container with its images, and the tags that they say they have; lists of containers go without.
 pub fn container(row: &rows::Container, images: &[rows::Image]) -> Container {
     let mut arch_tags: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     let mut image_tags = BTreeMap::new();
@@ -159,6 +164,12 @@ pub fn container(row: &rows::Container, images: &[rows::Image]) -> Container {
     }
 }
 
+/// A container with its images and tags.
+pub fn whole(view: &ContainerView) -> Container {
+    let (image_tags, arch_tags) = (tags_v1(&view.tags), tags_v2(&view.tags));
+    Container { image_tags, arch_tags, ..container(&view.container, &view.images) }
+}
+
 /// The names of collection and container. A repository that is no library container shows its whole path as the name.
 fn names(row: &rows::Container) -> (String, String) {
     row.repository.as_container().map_or_else(
@@ -168,7 +179,7 @@ fn names(row: &rows::Container) -> (String, String) {
 }
 
 /// An image.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Image {
     #[serde(flatten)]
@@ -194,9 +205,52 @@ pub struct Image {
     container_downloads: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
-    /// What was read in the image, for who asks with `?details`: definition file, labels, partitions. Ours alone.
+    /// For who asks with `?details`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub details: Option<SifFacts>,
+    pub details: Option<Details>,
+}
+
+/// What was read in an image, whole: partitions, definition file, labels. Ours alone, no client knows it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Details {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    arch: Option<Arch>,
+    #[schema(value_type = String)]
+    kind: Kind,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    partitions: Vec<Partition>,
+    /// Whether there is a signature. Nothing here says that it is valid.
+    #[serde(skip_serializing_if = "Not::not")]
+    signed: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fingerprints: Vec<String>,
+    #[serde(skip_serializing_if = "Not::not")]
+    encrypted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    definition: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+}
+
+/// One file system in an image.
+#[derive(Debug, Serialize, ToSchema)]
+struct Partition {
+    #[schema(value_type = String)]
+    fs: Filesystem,
+    #[schema(value_type = String)]
+    kind: PartitionKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    arch: Option<Arch>,
+}
+
+/// What was read in an image.
+pub fn details(facts: SifFacts) -> Details {
+    let SifFacts { arch, kind, partitions, signed, fingerprints, encrypted, definition, labels } = facts;
+    let partition = |sif::Partition { fs, kind, arch }| Partition { fs, kind, arch };
+    let partitions = partitions.into_iter().map(partition).collect();
+    Details { arch, kind, partitions, signed, fingerprints, encrypted, definition, labels }
 }
 
 /// An image of a container.
@@ -247,7 +301,7 @@ pub fn tags_v1(tags: &[rows::Tag]) -> BTreeMap<String, String> {
 }
 
 /// What a search found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Found {
     entity: Vec<Entity>,
     collection: Vec<Collection>,

@@ -113,16 +113,21 @@ async fn verify_always(app: shared::App) {
     let always = app.config.verify_at_once < u64::MAX;
     loop {
         every.tick().await;
-        let verified = async {
-            for upload in sweep::sealed(&app).await? {
-                upload::verify(&app, upload).await?;
+        let failed = |error: shared::Error| tracing::error!(%error, inside = error.inside(), "verifying");
+        let mut left = false;
+        match sweep::sealed(&app).await {
+            Ok(sealed) => {
+                // One that can't be read now must not keep the others waiting.
+                for upload in sealed {
+                    left |= upload::verify(&app, upload).await.map_err(failed).is_err();
+                }
             }
-            Ok::<(), shared::Error>(())
-        };
-        if let Err(error) = verified.await {
-            tracing::error!(%error, inside = error.inside(), "verifying");
+            Err(error) => {
+                failed(error);
+                left = true;
+            }
         }
-        if !always {
+        if !always && !left {
             return;
         }
     }

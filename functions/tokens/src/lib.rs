@@ -1,12 +1,13 @@
 //! People and their tokens: what clients ask of a token, the page that tells people how to get one, and the API that
 //! `stackroom admin` uses.
 
+mod wire;
+
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse};
-use axum::routing::{get, post, put};
 use http::{HeaderMap, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -19,29 +20,49 @@ use shared::service::admin::{self, Change, NewToken, NewUser};
 use shared::service::{browse, sweep};
 use shared::{App, Error};
 use std::time::Duration;
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The routes.
 pub fn router(app: App) -> Router {
-    let router = Router::new()
-        .route("/v1/token-status", get(token_status))
-        .route("/v1/rbac/users/current", get(current_user))
-        .route("/auth/tokens", get(tokens_page))
-        .route("/api/users", get(users).post(add_user))
-        .route("/api/users/{name}/password", put(set_password))
-        .route("/api/users/{name}/disabled", put(set_disabled))
-        .route("/api/users/{name}/tokens", get(tokens).post(add_token))
-        .route("/api/users/{name}/tokens/{id}", axum::routing::delete(revoke))
-        .route("/api/entities/{name}/quota", put(set_quota))
-        .route("/api/sweep", post(sweep_now))
-        .with_state(app);
-    shared::http::finish(router)
+    shared::http::finish(routes().split_for_parts().0.with_state(app))
+}
+
+/// What the routes say of themselves.
+pub fn openapi() -> OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(token_status))
+        .routes(routes!(current_user))
+        .routes(routes!(tokens_page))
+        .routes(routes!(users, add_user))
+        .routes(routes!(set_password))
+        .routes(routes!(set_disabled))
+        .routes(routes!(tokens, add_token))
+        .routes(routes!(revoke))
+        .routes(routes!(set_quota))
+        .routes(routes!(sweep_now))
 }
 
 fn caller(app: &App, headers: &HeaderMap) -> Result<Credential, Failure> {
     Ok(app.keys.credential(authorization(headers), app.now())?)
 }
 
-/// Whether the token is good. A bad one is 404 here: clients then say "invalid credentials".
+/// Whether the token is good.
+///
+/// A bad one is 404 here: clients then say "invalid credentials".
+#[utoipa::path(
+    get,
+    path = "/v1/token-status",
+    tag = "accounts",
+    security(("bearer" = [])),
+    responses((status = 200), (status = 404, description = "The token is no good, or there is none")),
+)]
 async fn token_status(State(app): State<App>, headers: HeaderMap) -> Answer {
     let who = match caller(&app, &headers) {
         Ok(credential) => browse::whoami(&app, &credential).await,
@@ -54,16 +75,32 @@ async fn token_status(State(app): State<App>, headers: HeaderMap) -> Answer {
     }
 }
 
-/// Who the caller is, in the form of the old identity service. The registry password is the token itself.
+/// Who the caller is, in the form of the old identity service.
+///
+/// The registry password is the token itself.
+#[utoipa::path(
+    get,
+    path = "/v1/rbac/users/current",
+    tag = "accounts",
+    security(("bearer" = [])),
+    responses((status = 200, body = wire::CurrentUser, extensions(("x-bare" = json!(true))))),
+)]
 async fn current_user(State(app): State<App>, headers: HeaderMap) -> Answer {
     let who = browse::whoami(&app, &caller(&app, &headers)?).await?;
     let Caller::User { name, .. } = who else { return Err(Failure(Error::Unauthenticated(shared::error::NO_TOKEN))) };
     let token =
         authorization(&headers).and_then(|text| text.trim().split_once(' ')).map_or("", |(_, token)| token.trim());
-    let body = value!({ "oidc_user_meta": { "secret": token }, "email": "", "realname": name, "username": name });
-    Ok(([(http::header::CACHE_CONTROL, "no-store")], Json(body)).into_response())
+    Ok(([(http::header::CACHE_CONTROL, "no-store")], Json(wire::current_user(&name, token))).into_response())
 }
 
+/// The page that tells people how to get a token.
+#[utoipa::path(
+    get,
+    path = "/auth/tokens",
+    tag = "accounts",
+    security(()),
+    responses((status = 200, body = String, content_type = "text/html")),
+)]
 async fn tokens_page() -> impl IntoResponse {
     Html(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Tokens</title>\
@@ -74,27 +111,40 @@ async fn tokens_page() -> impl IntoResponse {
     )
 }
 
+/// All users, with their numbers.
+#[utoipa::path(
+    get,
+    path = "/api/users",
+    tag = "administration",
+    security(("bearer" = [])),
+    responses((status = 200, body = [wire::User]), (status = 403)),
+)]
 async fn users(State(app): State<App>, headers: HeaderMap) -> Answer {
     let people = admin::list(&app, &caller(&app, &headers)?).await?;
-    let rows = people.iter().map(|one| {
-        let (user, quota) = (&one.user, one.quota);
-        value!({
-            "name": user.name, "admin": user.admin, "disabled": user.disabled, "created": user.created.to_string(),
-            "used": quota.used(), "reserved": quota.reserved, "limit": quota.limit,
-        })
-    });
-    Ok(data(rows.collect::<Vec<_>>()))
+    Ok(data(people.iter().map(wire::user).collect::<Vec<_>>()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewUser)]
 struct User {
+    #[schema(value_type = String)]
     name: UserName,
+    #[schema(value_type = Option<String>, format = Password)]
     password: Option<SecretString>,
     #[serde(default)]
     admin: bool,
+    /// Of the entity, in bytes, 0 for unlimited; by default the configured one.
     quota: Option<u64>,
 }
 
+/// Adds a user, and the entity of that name.
+#[utoipa::path(
+    post,
+    path = "/api/users",
+    tag = "administration",
+    request_body = User,
+    responses((status = 200), (status = 403), (status = 409)),
+)]
 async fn add_user(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let User { name, password, admin, quota } = json(&body)?;
@@ -102,11 +152,21 @@ async fn add_user(State(app): State<App>, headers: HeaderMap, body: Bytes) -> An
     Ok(data(value!({})))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct Password {
+    #[schema(value_type = String, format = Password)]
     password: SecretString,
 }
 
+/// Sets a password: one's own, or anybody's as an administrator.
+#[utoipa::path(
+    put,
+    path = "/api/users/{name}/password",
+    tag = "accounts",
+    params(("name" = String, Path, description = "The name of a user")),
+    request_body = Password,
+    responses((status = 200), (status = 403), (status = 404)),
+)]
 async fn set_password(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let Password { password } = json(&body)?;
@@ -114,11 +174,20 @@ async fn set_password(State(app): State<App>, headers: HeaderMap, Path(name): Pa
     Ok(data(value!({})))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct Disabled {
     disabled: bool,
 }
 
+/// Disables an account, or lifts that.
+#[utoipa::path(
+    put,
+    path = "/api/users/{name}/disabled",
+    tag = "administration",
+    params(("name" = String, Path, description = "The name of a user")),
+    request_body = Disabled,
+    responses((status = 200), (status = 403), (status = 404)),
+)]
 async fn set_disabled(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let Disabled { disabled } = json(&body)?;
@@ -126,60 +195,106 @@ async fn set_disabled(State(app): State<App>, headers: HeaderMap, Path(name): Pa
     Ok(data(value!({})))
 }
 
+/// The tokens of a user, without their secrets.
+#[utoipa::path(
+    get,
+    path = "/api/users/{name}/tokens",
+    tag = "accounts",
+    security(("bearer" = [])),
+    params(("name" = String, Path, description = "The name of a user")),
+    responses((status = 200, body = [wire::Token]), (status = 400), (status = 403), (status = 404)),
+)]
 async fn tokens(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>) -> Answer {
     let tokens = admin::tokens(&app, &caller(&app, &headers)?, &name.parse()?).await?;
-    let rows = tokens.iter().map(|token| {
-        let (created, expires) = (token.created.to_string(), token.expires.map(|time| time.to_string()));
-        value!({ "id": token.id, "name": token.name, "scope": token.scope, "created": created, "expires": expires })
-    });
-    Ok(data(rows.collect::<Vec<_>>()))
+    Ok(data(tokens.iter().map(wire::token).collect::<Vec<_>>()))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewToken)]
 struct Token {
     name: String,
+    /// `RIGHT[,RIGHT…][@ENTITY | @REPOSITORY]` with the rights pull, push, delete and admin; by default all of them.
+    #[schema(value_type = Option<String>)]
     scope: Option<TokenScope>,
-    /// Seconds from now.
+    /// Seconds from now; by default never.
     expires_in: Option<u64>,
 }
 
+/// Makes a token, which is shown only now.
+#[utoipa::path(
+    post,
+    path = "/api/users/{name}/tokens",
+    tag = "accounts",
+    params(("name" = String, Path, description = "The name of a user")),
+    request_body = Token,
+    responses((status = 200, body = wire::Secret), (status = 403), (status = 404)),
+)]
 async fn add_token(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let Token { name: label, scope, expires_in } = json(&body)?;
     let expires = expires_in.map(|seconds| app.now().plus(Duration::from_secs(seconds)));
     let new = NewToken { name: label, scope: scope.unwrap_or_else(TokenScope::full), expires };
     let token = admin::add_token(&app, &caller, &name.parse()?, new).await?;
-    Ok(data(value!({ "token": token.expose_secret() })))
+    Ok(data(wire::Secret { token: token.expose_secret() }))
 }
 
+/// Revokes a token at once.
+#[utoipa::path(
+    delete,
+    path = "/api/users/{name}/tokens/{id}",
+    tag = "accounts",
+    params(
+        ("name" = String, Path, description = "The name of a user"),
+        ("id" = String, Path, description = "The id of a token"),
+    ),
+    responses((status = 200), (status = 400), (status = 403), (status = 404)),
+)]
 async fn revoke(State(app): State<App>, headers: HeaderMap, Path((name, id)): Path<(String, String)>) -> Answer {
     let caller = caller(&app, &headers)?;
     admin::revoke(&app, &caller, &name.parse()?, id.parse::<TokenId>()?).await?;
     Ok(data(value!({})))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct Limit {
+    /// Bytes, 0 for unlimited.
     limit: u64,
 }
 
+/// Sets the quota of an entity.
+#[utoipa::path(
+    put,
+    path = "/api/entities/{name}/quota",
+    tag = "administration",
+    params(("name" = String, Path, description = "The name of an entity")),
+    request_body = Limit,
+    responses((status = 200, body = wire::Quota), (status = 403), (status = 404)),
+)]
 async fn set_quota(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let Limit { limit } = json(&body)?;
     let quota = admin::set_quota(&app, &caller, &name.parse::<EntityName>()?, limit).await?;
-    Ok(data(value!({ "used": quota.used(), "reserved": quota.reserved, "limit": quota.limit })))
+    Ok(data(wire::quota(quota)))
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, ToSchema)]
 struct Sweep {
     /// Whether everything is collected at once, however young. Only while nothing else runs.
     #[serde(default)]
     now: bool,
 }
 
+/// Collects what was left over, at once.
+#[utoipa::path(
+    post,
+    path = "/api/sweep",
+    tag = "administration",
+    request_body = Sweep,
+    responses((status = 200, body = wire::Swept), (status = 403)),
+)]
 async fn sweep_now(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let Sweep { now } = if body.is_empty() { Sweep::default() } else { json(&body)? };
     let ages = if now { sweep::Ages::zero() } else { sweep::Ages::safe(&app) };
-    Ok(data(sweep::sweep_as(&app, &caller, ages).await?))
+    Ok(data(wire::swept(sweep::sweep_as(&app, &caller, ages).await?)))
 }

@@ -1,0 +1,100 @@
+//! What the routes of images' bytes answer, field by field.
+
+use serde::Serialize;
+use shared::service::pull::Found;
+use shared::service::upload;
+use utoipa::ToSchema;
+
+/// Where to put the bytes of an image.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct UploadUrl {
+    #[serde(rename = "uploadURL")]
+    pub(crate) upload_url: String,
+}
+
+/// An upload in parts that was opened.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OpenedParts {
+    #[serde(rename = "uploadID")]
+    upload: String,
+    total_parts: u64,
+    /// Bytes of every part but the last.
+    part_size: u64,
+    options: PartOptions,
+}
+
+/// How the parts are to be sent.
+#[derive(Serialize, ToSchema)]
+struct PartOptions {
+    /// `true`: with their SHA-256 in a header, which the URL wants.
+    s3compliant: &'static str,
+}
+
+/// An upload in parts that was opened.
+pub(crate) fn opened(opened: &upload::OpenedParts) -> OpenedParts {
+    OpenedParts {
+        upload: opened.id.to_string(),
+        total_parts: opened.parts,
+        part_size: opened.part_size,
+        options: PartOptions { s3compliant: "true" },
+    }
+}
+
+/// Where to put the bytes of a part.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PartUrl {
+    #[serde(rename = "presignedURL")]
+    pub(crate) presigned_url: String,
+}
+
+/// An upload that came to its end.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Completed {
+    quota: QuotaLine,
+    /// `library/ENTITY/COLLECTION/CONTAINER`.
+    container_url: String,
+}
+
+/// The quota of the entity, as the client prints it.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct QuotaLine {
+    /// Bytes, 0 for unlimited.
+    quota_total: u64,
+    /// Bytes.
+    quota_usage: u64,
+}
+
+/// An upload that came to its end.
+pub(crate) fn completed(done: &upload::Completed) -> Completed {
+    Completed {
+        quota: QuotaLine { quota_total: done.quota.limit, quota_usage: done.quota.used() },
+        container_url: format!("library/{}", done.image.repository),
+    }
+}
+
+/// What `shub://` asks for.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Manifest {
+    /// Changes with the content: the client's cache key.
+    commit: String,
+    /// Where the bytes are.
+    image: String,
+    name: String,
+    tag: String,
+    version: String,
+}
+
+/// What `shub://` asks for, of an image with its URL.
+pub(crate) fn manifest(found: &Found, url: String) -> Manifest {
+    let hex = found.image.hash.hex();
+    Manifest {
+        commit: hex.clone(),
+        image: url,
+        name: found.container.repository.rest().to_owned(),
+        tag: found.image.tags.first().map(ToString::to_string).unwrap_or_default(),
+        version: hex,
+    }
+}

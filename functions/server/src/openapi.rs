@@ -1,0 +1,247 @@
+//! The document of the whole HTTP interface in the form of `OpenAPI`: what the routes of all functions say of
+//! themselves, put together.
+//!
+//! A handler says what is its own: method and path, parameters, bodies, what it refuses. What holds for all of them is
+//! said here, once:
+//!
+//! - Every JSON answer is an object with the answer as its `data`, unless the handler marks it `x-bare`. Where `after`
+//!   can be asked, `page.next` says with what.
+//! - Every refusal has one form, [`error`].
+//! - Whoever asks who is calling may find a bad token (401), no store (503), or a mistake of ours (500).
+//! - Whoever reads a body may find it unreadable (400) or too long (413).
+//! - Reading can be anonymous, writing can't, unless the handler says otherwise.
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use utoipa::openapi::OpenApi;
+
+/// What the tags of operations mean, in the order of the document.
+const TAGS: [(&str, &str); 13] = [
+    ("discovery", "What a client asks before anything else"),
+    ("entities", "A user's or group's own space, which pays for what is in it"),
+    ("collections", "What an entity holds"),
+    ("containers", "What a collection holds: a named thing with images"),
+    ("images", "One SIF file, by its hash"),
+    ("tags", "Names of images in a container, for each architecture one"),
+    ("search", "Finding all of these"),
+    ("uploads", "The bytes of images on their way in: presigned URLs of the object store"),
+    ("downloads", "The bytes of images on their way out: presigned URLs of the object store"),
+    ("shub", "What clients ask for `shub://`"),
+    ("keys", "The place of the keyserver, which keeps no keys"),
+    ("accounts", "Who is calling, with which tokens"),
+    ("administration", "What a site admin does"),
+];
+
+/// The refusals that operations name without a description of their own.
+const REFUSALS: [(StatusCode, &str); 9] = [
+    (StatusCode::BAD_REQUEST, "The request can't be used; the message says why"),
+    (StatusCode::UNAUTHORIZED, "There must be a token and is none, or the token is invalid, expired or revoked"),
+    (StatusCode::FORBIDDEN, "The caller or the token may not do that, or the container takes no writes"),
+    (StatusCode::NOT_FOUND, "It is not there, or not for the caller to know"),
+    (StatusCode::CONFLICT, "It does not fit the state that things are in"),
+    (StatusCode::PAYLOAD_TOO_LARGE, "The body is longer than the route takes"),
+    (StatusCode::INTERNAL_SERVER_ERROR, "A mistake of the server"),
+    (StatusCode::SERVICE_UNAVAILABLE, "The store can't be reached, try again later"),
+    (StatusCode::INSUFFICIENT_STORAGE, "The entity has no room for that"),
+];
+
+/// The functions by their logical ids, with what their routes say of themselves. Paths are as the router takes them.
+pub fn functions() -> [(&'static str, OpenApi); 5] {
+    [
+        ("Discovery", discovery::openapi()),
+        ("Imagefile", imagefile::openapi()),
+        ("Keys", keys::openapi()),
+        ("Library", library::openapi()),
+        ("Tokens", tokens::openapi()),
+    ]
+}
+
+/// The document.
+pub fn document() -> Value {
+    let (mut paths, mut schemas) = (Map::new(), Map::from_iter([("Error".to_owned(), error()), page()]));
+    for (_, described) in functions() {
+        for (path, item) in entries(&json!(described.paths)) {
+            let operations = entries(item).map(|(method, operation)| (method.clone(), complete(method, operation)));
+            // A rest of several segments is written as one.
+            paths.insert(path.replace("{*", "{"), operations.collect());
+        }
+        let own = described.components.unwrap_or_default().schemas;
+        schemas.extend(own.into_iter().map(|(name, schema)| (name, json!(schema))));
+    }
+    let refusals = REFUSALS.iter().map(|(status, meaning)| (name(*status), refusal(meaning)));
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Stackroom",
+            "summary": env!("CARGO_PKG_DESCRIPTION"),
+            "description": "The library API of SingularityCE and Apptainer, and what administers it.",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": "Apache License 2.0", "identifier": env!("CARGO_PKG_LICENSE") },
+        },
+        "security": [{}, { "bearer": [] }],
+        "tags": TAGS.map(|(name, description)| json!({ "name": name, "description": description })),
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": refusals.collect::<Map<_, _>>(),
+            "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer", "description": "A token of a user" } },
+        },
+    })
+}
+
+/// The document as it is kept in `docs/openapi.json`.
+pub fn text() -> String {
+    format!("{:#}\n", document())
+}
+
+fn entries(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    object.as_object().into_iter().flatten()
+}
+
+/// The form of every refusal.
+fn error() -> Value {
+    let code = json!({ "type": "integer", "description": "The HTTP status" });
+    let message = json!({ "type": "string", "description": "A sentence for the user" });
+    let inside = object(&json!({ "code": code, "message": message }));
+    object(&json!({ "error": inside }))
+}
+
+fn page() -> (String, Value) {
+    let next = json!({ "type": "string", "description": "What to ask with as `after`; empty after the last page" });
+    ("Page".to_owned(), object(&json!({ "next": next })))
+}
+
+/// An object that has all of these.
+fn object(properties: &Value) -> Value {
+    let names: Vec<&String> = entries(properties).map(|(name, _)| name).collect();
+    json!({ "type": "object", "required": names, "properties": properties })
+}
+
+fn reference(kind: &str, name: &str) -> Value {
+    json!({ "$ref": format!("#/components/{kind}/{name}") })
+}
+
+fn refusal(meaning: &str) -> Value {
+    json!({ "description": meaning, "content": { "application/json": { "schema": reference("schemas", "Error") } } })
+}
+
+/// The name of a refusal among the components, like `NotFound`.
+fn name(status: StatusCode) -> String {
+    status.canonical_reason().unwrap_or_default().replace(' ', "")
+}
+
+/// An operation, with what holds for all of its kind.
+fn complete(method: &str, operation: &Value) -> Value {
+    let public = operation["security"] == json!([{}]);
+    let body = operation.get("requestBody").is_some();
+    // What tells whether a token is good tells it with 404.
+    let tells = operation["operationId"] == "token_status";
+    let common = [("400", body), ("401", !public && !tells), ("413", body), ("500", !public), ("503", !public)];
+    let common = common.into_iter().filter(|(_, may)| *may).map(|(status, _)| (status.to_owned(), json!({})));
+    let own = entries(&operation["responses"]).map(|(status, response)| (status.clone(), response.clone()));
+    let responses: Map<_, _> = common.chain(own).collect();
+    let pages = operation["parameters"].as_array().into_iter().flatten().any(|one| one["name"] == "after");
+    let formed = responses.iter().map(|(status, response)| (status.clone(), form(status, response, pages)));
+
+    let mut whole: Map<_, _> = entries(operation).map(|(name, value)| (name.clone(), value.clone())).collect();
+    whole.insert("responses".to_owned(), formed.collect());
+    if method != "get" {
+        whole.entry("security").or_insert(json!([{ "bearer": [] }]));
+    }
+    json!(whole)
+}
+
+/// A response in its form.
+fn form(status: &str, response: &Value, pages: bool) -> Value {
+    let Ok(status) = status.parse::<StatusCode>() else { return response.clone() };
+    let meaning = response["description"].as_str().filter(|meaning| !meaning.is_empty());
+    if status.is_client_error() || status.is_server_error() {
+        return meaning.map_or_else(|| reference("responses", &name(status)), refusal);
+    }
+    let mut formed: Map<_, _> = entries(response).map(|(name, value)| (name.clone(), value.clone())).collect();
+    formed.insert("description".to_owned(), json!(meaning.or(status.canonical_reason())));
+    let bare = formed.remove("x-bare").is_some() || status.is_redirection();
+    let nothing = json!({ "application/json": { "schema": { "type": "object" } } });
+    let content = response.get("content").unwrap_or(&nothing);
+    if let Some(answer) = content.get("application/json").filter(|_| !bare) {
+        let mut properties = Map::from_iter([("data".to_owned(), answer["schema"].clone())]);
+        if pages {
+            properties.insert("page".to_owned(), reference("schemas", "Page"));
+        }
+        let enveloped = object(&json!(properties));
+        formed.insert("content".to_owned(), json!({ "application/json": { "schema": enveloped } }));
+    }
+    json!(formed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// Each operation, with its path.
+    fn operations(document: &Value) -> Vec<(&String, &Value)> {
+        let paths = document["paths"].as_object().unwrap().iter();
+        paths.flat_map(|(path, item)| item.as_object().unwrap().values().map(move |one| (path, one))).collect()
+    }
+
+    #[test]
+    fn openapi_is_up_to_date() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
+        let text = text();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let kept = std::fs::read_to_string(&path).unwrap();
+        let differs = kept.lines().zip(text.lines()).find(|(kept, text)| kept != text);
+        assert!(
+            kept == text,
+            "docs/openapi.json is not what the routes say, at {differs:?}; to renew it: UPDATE=1 cargo test -p stackroom openapi"
+        );
+    }
+
+    #[test]
+    fn every_operation_has_a_name_of_its_own_a_summary_and_a_tag_that_is_explained() {
+        let document = document();
+        let mut names = BTreeSet::new();
+        let mut used = BTreeSet::new();
+        for (path, operation) in operations(&document) {
+            let name = operation["operationId"].as_str().unwrap();
+            assert!(names.insert(name), "{name} is there twice, at {path} too");
+            assert!(operation["summary"].as_str().is_some_and(|summary| summary.ends_with('.')), "{path}: {operation}");
+            let [tag] = operation["tags"].as_array().unwrap().as_slice() else { panic!("{path} has not one tag") };
+            used.insert(tag.as_str().unwrap());
+        }
+        assert_eq!(used, TAGS.map(|(tag, _)| tag).into());
+    }
+
+    #[test]
+    fn every_parameter_of_a_path_is_described() {
+        let document = document();
+        for (path, operation) in operations(&document) {
+            let named: BTreeSet<&str> = path.split('{').skip(1).map(|rest| rest.split('}').next().unwrap()).collect();
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let described = parameters.filter(|one| one["in"] == "path").map(|one| one["name"].as_str().unwrap());
+            assert_eq!(described.collect::<BTreeSet<_>>(), named, "{path}");
+        }
+    }
+
+    #[test]
+    fn no_two_functions_give_one_name_to_two_schemas() {
+        let mut names = BTreeSet::from(["Error".to_owned(), "Page".to_owned()]);
+        for (function, described) in functions() {
+            for name in described.components.unwrap().schemas.into_keys() {
+                assert!(names.insert(name.clone()), "{function} has a schema {name}, and another one has it too");
+            }
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let (document, text) = (document(), text());
+        for reference in text.split("\"$ref\": \"#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+            assert!(document.pointer(reference).is_some(), "{reference}");
+        }
+    }
+}
