@@ -100,7 +100,9 @@ impl Server {
 
 /// Tells the tests, in headers of its own, what a request did with the table.
 async fn counted(mut response: axum::response::Response) -> axum::response::Response {
-    if let Some(Summary { reads, writes, .. }) = response.extensions().get::<Summary>().cloned() {
+    if let Some(Summary { reads, writes, inside, .. }) = response.extensions().get::<Summary>().cloned() {
+        // Shown with a test that fails.
+        inside.inspect(|inside| eprintln!("{}: {inside}", response.status()));
         response.headers_mut().insert("x-test-reads", reads.into());
         response.headers_mut().insert("x-test-writes", writes.into());
     }

@@ -1,1 +1,439 @@
+//! The same server on other people's emulators of DynamoDB and S3, so that what we believe of AWS is not only what our
+//! own stores do: AWS's DynamoDB Local for the table, ministack for the table and the bucket.
+//!
+//! `STACKROOM_TEST_STORES` names them, a line for each pair: a name, the table's endpoint, the bucket's endpoint, and
+//! `pinned` or `unpinned`. `scripts/test emulators` starts them. Every test runs on every pair, in a table and a bucket of
+//! its own.
+//!
+//! What an `unpinned` bucket does not know are presigned URLs with the payload's hash in the signature: whatever hash is
+//! sent, it takes the canonical request's last line for `UNSIGNED-PAYLOAD`, and so refuses the right bytes too. There we
+//! push as old clients do, without a hash.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "a failed test panics"
+)]
 
+use aws_sdk_s3::config::{
+    BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+};
+use futures::future::join_all;
+use reqwest::Method;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use shared::app::{App, Parts};
+use shared::auth::Keys;
+use shared::config::Config;
+use shared::domain::Digest;
+use shared::store::{Objects, Table};
+use stackroom_tests::sif::SifBuilder;
+use stackroom_tests::{Answer, Caller, send};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+
+/// What one test may take on one emulator.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A server on emulators.
+struct Server {
+    app: App,
+    /// The site admin.
+    admin: Caller,
+    nobody: Caller,
+    url: String,
+    /// Whether the bucket knows presigned URLs with the payload's hash.
+    pins: bool,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Server {
+    /// Starts a server in a new table and a new bucket.
+    async fn start(dynamodb: &str, s3: &str, pins: bool) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("stackroom-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let region = Region::new("us-east-1");
+        let credentials = Credentials::new("test", "test", None, None, "emulators");
+        let table = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(region.clone())
+            .credentials_provider(credentials.clone())
+            .endpoint_url(dynamodb)
+            .build();
+        // As a deployment's client is set up.
+        let bucket = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(region)
+            .credentials_provider(credentials)
+            .endpoint_url(s3)
+            .force_path_style(true)
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .build();
+        let bucket = aws_sdk_s3::Client::from_conf(bucket);
+        bucket.create_bucket().bucket(&name).send().await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = App::new(Parts {
+            config: Config::read(&url, |_| None).unwrap(),
+            table: Table::new(aws_sdk_dynamodb::Client::from_conf(table), name.clone()),
+            objects: Objects::new(bucket.clone(), bucket, name),
+            keys: Keys::parse(&Keys::generate().unwrap()).unwrap(),
+        });
+        app.table.create().await.unwrap();
+        let admin = SecretString::from("a password that nobody uses");
+        let token = shared::service::admin::bootstrap(&app, "admin".parse().unwrap(), admin).await.unwrap().unwrap();
+        let router = stackroom::routes::router(&app).unwrap();
+        let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let admin = Caller::new(&url, Some(token.expose_secret().to_owned()));
+        Self { app, admin, nobody: Caller::new(&url, None), url, pins, serving }
+    }
+
+    async fn user(&self, name: &str, quota: u64) -> Caller {
+        self.admin.post("/api/users", json!({ "name": name, "quota": quota })).await.ok();
+        let made = self.admin.post(&format!("/api/users/{name}/tokens"), json!({ "name": "test" })).await.ok();
+        Caller::new(&self.url, Some(made["data"]["token"].as_str().unwrap().to_owned()))
+    }
+
+    /// Used and reserved bytes of a user's entity.
+    async fn quota(&self, name: &str) -> (u64, u64) {
+        let users = self.admin.get("/api/users").await.ok();
+        let user = users["data"].as_array().unwrap().iter().find(|user| user["name"] == name).unwrap().clone();
+        (user["used"].as_u64().unwrap(), user["reserved"].as_u64().unwrap())
+    }
+
+    /// Sweeps until nothing is left to do, as if all time had passed.
+    async fn sweep_all(&self) {
+        for _ in 0..3 {
+            let swept = self.admin.post("/api/sweep", json!({ "now": true })).await.ok();
+            assert_eq!(swept["data"]["wrong_accounts"], json!([]), "{swept}");
+        }
+    }
+
+    async fn objects(&self) -> usize {
+        self.app.objects.list(None).await.unwrap().len()
+    }
+}
+
+/// Runs a test on every pair of emulators.
+async fn everywhere<F: Future<Output = ()>>(test: impl Fn(Server) -> F) {
+    let stores = std::env::var("STACKROOM_TEST_STORES").expect("STACKROOM_TEST_STORES: run `scripts/test emulators`");
+    for pair in stores.lines().filter(|line| !line.trim().is_empty()) {
+        let parts: Vec<&str> = pair.split_whitespace().collect();
+        let [name, dynamodb, s3, pins] = parts[..] else { panic!("{pair}") };
+        println!("on {name}");
+        let began = Instant::now();
+        let run = async { test(Server::start(dynamodb, s3, pins == "pinned").await).await };
+        tokio::time::timeout(PATIENCE, run).await.unwrap_or_else(|_| panic!("{name} takes too long"));
+        println!("on {name}: {:.1} s", began.elapsed().as_secs_f64());
+    }
+}
+
+/// A container and a new image in it, whose bytes are still to come.
+async fn begun(who: &Caller, path: &str, bytes: &[u8]) -> (String, String) {
+    let container = who.container(path).await;
+    let image = who.image(&container, bytes).await;
+    assert_eq!(image["uploaded"], json!(false));
+    (container, image["id"].as_str().unwrap().to_owned())
+}
+
+/// Opens the single upload of an image as new clients do, or as old ones.
+async fn open(who: &Caller, image: &str, bytes: &[u8], pinned: bool) -> String {
+    let body = json!({ "filesize": bytes.len(), "md5sum": "" });
+    let opened = match pinned {
+        true => who.open(image, bytes).await,
+        false => who.post(&format!("/v2/imagefile/{image}"), body).await,
+    };
+    assert!(opened.status.is_success(), "{}", String::from_utf8_lossy(&opened.bytes));
+    opened.json["data"]["uploadURL"].as_str().unwrap().to_owned()
+}
+
+/// Pushes an image in one `PUT` and tags it. Returns the status of the first request that is refused, or else 200.
+async fn push(server: &Server, who: &Caller, path: &str, name: &str, bytes: &[u8]) -> u16 {
+    if server.pins {
+        return who.push(path, name, "amd64", bytes).await.status.as_u16();
+    }
+    let container = who.container(path).await;
+    let image = who.image(&container, bytes).await;
+    let id = image["id"].as_str().unwrap();
+    if image["uploaded"] == json!(false) {
+        let body = json!({ "filesize": bytes.len(), "md5sum": "" });
+        let opened = who.post(&format!("/v2/imagefile/{id}"), body).await;
+        if !opened.status.is_success() {
+            return opened.status.as_u16();
+        }
+        let sent = who.upload(opened.json["data"]["uploadURL"].as_str().unwrap(), bytes).await;
+        assert_eq!(sent.status, 200, "{}", String::from_utf8_lossy(&sent.bytes));
+        let done = who.put(&format!("/v2/imagefile/{id}/_complete"), json!({})).await;
+        if !done.status.is_success() {
+            return done.status.as_u16();
+        }
+    }
+    tag(who, &container, id, name).await.status.as_u16()
+}
+
+async fn tag(who: &Caller, container: &str, image: &str, tag: &str) -> Answer {
+    who.post(&format!("/v2/tags/{container}"), json!({ "Arch": "amd64", "Tag": tag, "ImageID": image })).await
+}
+
+#[tokio::test]
+async fn an_image_is_pushed_tagged_looked_up_pulled_and_deleted() {
+    everywhere(|server| async move {
+        let alice = server.user("alice", 0).await;
+        let bytes = SifBuilder::new("amd64").build();
+        assert_eq!(push(&server, &alice, "alice/tools/bb", "latest", &bytes).await, 200);
+        assert_eq!(server.quota("alice").await, (bytes.len() as u64, 0));
+        let image = server.nobody.get("/v1/images/alice/tools/bb:latest?arch=amd64").await.ok();
+        assert_eq!(image["data"]["size"], json!(bytes.len()));
+        assert_eq!(server.nobody.pull("alice/tools/bb:latest").await.bytes, bytes);
+        let location = server.nobody.get("/v1/imagefile/alice/tools/bb:latest").await;
+        let url = location.header("location").unwrap();
+        let part = send(server.nobody.bare(Method::GET, url).header("range", "bytes=64-127")).await;
+        assert_eq!((part.status.as_u16(), &part.bytes[..]), (206, &bytes[64..128]));
+        // The same bytes elsewhere need no upload.
+        alice.push("alice/tools/other", "1.0", "amd64", &bytes).await.ok();
+        server.sweep_all().await;
+        assert_eq!(server.objects().await, 1);
+        assert_eq!(server.quota("alice").await, (bytes.len() as u64, 0));
+        alice.delete("/v1/images/alice/tools/bb:latest?arch=amd64").await.ok();
+        server.nobody.get("/v1/images/alice/tools/bb:latest").await.error(404);
+        server.sweep_all().await;
+        assert_eq!(server.nobody.pull("alice/tools/other:1.0").await.bytes, bytes);
+        alice.delete("/v1/images/alice/tools/other:1.0?arch=amd64").await.ok();
+        assert_eq!(server.quota("alice").await, (0, 0));
+        server.sweep_all().await;
+        assert_eq!(server.objects().await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pinned_upload_takes_only_the_bytes_that_it_was_signed_for() {
+    everywhere(|server| async move {
+        let alice = server.user("alice", 0).await;
+        let bytes = SifBuilder::new("amd64").build();
+        let (container, image) = begun(&alice, "alice/tools/bb", &bytes).await;
+        let url = &open(&alice, &image, &bytes, true).await;
+        if !server.pins {
+            // When this fails, the emulator has learnt it: call it `pinned`.
+            assert_eq!(alice.upload(url, &bytes).await.status, 403);
+            return;
+        }
+        let mut wrong = bytes.clone();
+        wrong[100] ^= 1;
+        // With its own hash the signature is wrong, with the right hash the bytes are.
+        let other = alice.upload(url, &wrong).await;
+        assert_eq!(other.status, 403, "{}", String::from_utf8_lossy(&other.bytes));
+        let hash = Digest::of(&bytes).hex();
+        let put = |body: Vec<u8>| alice.bare(Method::PUT, url).header("x-amz-content-sha256", &hash).body(body);
+        let lie = send(put(wrong)).await;
+        assert_eq!(lie.status, 400, "{}", String::from_utf8_lossy(&lie.bytes));
+        let bare = send(alice.bare(Method::PUT, url).body(bytes.clone())).await;
+        assert_eq!(bare.status, 403, "without the signed header: {}", String::from_utf8_lossy(&bare.bytes));
+        let short = send(put(bytes[..1000].to_vec())).await;
+        assert!(matches!(short.status.as_u16(), 400 | 403), "{}", short.status);
+        assert_eq!(server.objects().await, 0, "what was refused is not stored");
+        alice.put(&format!("/v2/imagefile/{image}/_complete"), json!({})).await.error(400);
+        assert_eq!(send(put(bytes.clone())).await.status, 200);
+        alice.put(&format!("/v2/imagefile/{image}/_complete"), json!({})).await.ok();
+        tag(&alice, &container, &image, "1.0").await.ok();
+        assert_eq!(server.nobody.pull("alice/tools/bb:1.0").await.bytes, bytes);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upload_of_an_old_client_is_verified_before_anybody_sees_it() {
+    everywhere(|server| async move {
+        let alice = server.user("alice", 0).await;
+        let bytes = SifBuilder::new("amd64").seed(7).build();
+        let (container, image) = begun(&alice, "alice/tools/bb", &bytes).await;
+        let complete = format!("/v2/imagefile/{image}/_complete");
+        let mut wrong = bytes.clone();
+        wrong[100] ^= 1;
+        for (sent, status) in [(wrong, 400), (bytes.clone(), 200)] {
+            let url = open(&alice, &image, &bytes, false).await;
+            assert_eq!(alice.upload(&url, &sent).await.status, 200);
+            tag(&alice, &container, &image, "1.0").await.error(409);
+            let done = alice.put(&complete, json!({})).await;
+            assert_eq!(done.status, status, "{}", String::from_utf8_lossy(&done.bytes));
+        }
+        tag(&alice, &container, &image, "1.0").await.ok();
+        assert_eq!(server.nobody.pull("alice/tools/bb:1.0").await.bytes, bytes);
+        server.sweep_all().await;
+        assert_eq!(server.objects().await, 1, "no staged object is left");
+        assert_eq!(server.quota("alice").await, (bytes.len() as u64, 0));
+    })
+    .await;
+}
+
+/// The URL of a part.
+async fn part_url(server: &Server, who: &Caller, image: &str, upload: &Value, (number, part): (usize, &[u8])) -> String {
+    let hash = if server.pins { Digest::of(part).hex() } else { String::new() };
+    let body = json!({ "partSize": part.len(), "uploadID": upload, "partNumber": number, "sha256sum": hash });
+    let made = who.put(&format!("/v2/imagefile/{image}/_multipart"), body).await.ok();
+    made["data"]["presignedURL"].as_str().unwrap().to_owned()
+}
+
+/// Sends a part with its hash, as clients always do, signed or not.
+async fn send_part(who: &Caller, url: &str, hash: &str, part: &[u8]) -> Answer {
+    send(who.bare(Method::PUT, url).header("x-amz-content-sha256", hash).body(part.to_vec())).await
+}
+
+#[tokio::test]
+async fn an_image_in_parts_is_put_together_and_verified() {
+    everywhere(|server| async move {
+        let alice = server.user("alice", 0).await;
+        let bytes = SifBuilder::new("amd64").payload_len(70 << 20).build();
+        let (container, image) = begun(&alice, "alice/tools/big", &bytes).await;
+        let opened = alice.post(&format!("/v2/imagefile/{image}/_multipart"), json!({ "filesize": bytes.len() })).await;
+        let opened = opened.ok()["data"].clone();
+        let size = usize::try_from(opened["partSize"].as_u64().unwrap()).unwrap();
+        assert_eq!(opened["totalParts"], json!(2));
+        let mut tokens = Vec::new();
+        for (part, number) in bytes.chunks(size).zip(1..) {
+            let url = part_url(&server, &alice, &image, &opened["uploadID"], (number, part)).await;
+            let hash = Digest::of(part).hex();
+            if number == 2 && server.pins {
+                let mut wrong = part.to_vec();
+                wrong[0] ^= 1;
+                let lie = send_part(&alice, &url, &hash, &wrong).await;
+                assert_eq!(lie.status, 400, "{}", String::from_utf8_lossy(&lie.bytes));
+            }
+            let sent = send_part(&alice, &url, &hash, part).await;
+            assert_eq!(sent.status, 200, "{}", String::from_utf8_lossy(&sent.bytes));
+            tokens.push(json!({ "partNumber": number, "token": sent.header("etag").unwrap() }));
+        }
+        let complete = format!("/v2/imagefile/{image}/_multipart_complete");
+        let wrong = json!({ "partNumber": 2, "token": "\"00000000000000000000000000000000\"" });
+        let body = json!({ "uploadID": opened["uploadID"], "completedParts": [tokens[0], wrong] });
+        alice.put(&complete, body).await.error(400);
+        let body = json!({ "uploadID": opened["uploadID"], "completedParts": tokens });
+        alice.put(&complete, body.clone()).await.ok();
+        alice.put(&complete, body).await.ok();
+        tag(&alice, &container, &image, "1.0").await.ok();
+        assert!(server.nobody.pull("alice/tools/big:1.0").await.bytes == bytes);
+        assert_eq!(server.quota("alice").await, (bytes.len() as u64, 0));
+        server.sweep_all().await;
+        assert_eq!(server.objects().await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upload_that_was_left_is_swept_with_its_parts_and_its_reservation() {
+    everywhere(|server| async move {
+        let alice = server.user("alice", 0).await;
+        let bytes = SifBuilder::new("amd64").build();
+        let (_, image) = begun(&alice, "alice/tools/bb", &bytes).await;
+        let body = json!({ "filesize": 100 << 20 });
+        let opened = alice.post(&format!("/v2/imagefile/{image}/_multipart"), body).await.ok()["data"].clone();
+        let part = vec![7; 64 << 20];
+        let url = part_url(&server, &alice, &image, &opened["uploadID"], (1, &part)).await;
+        let sent = send_part(&alice, &url, &Digest::of(&part).hex(), &part).await;
+        assert_eq!(sent.status, 200, "{}", String::from_utf8_lossy(&sent.bytes));
+        assert_eq!(server.quota("alice").await, (0, 100 << 20));
+        assert_eq!(server.app.objects.open_parts().await.unwrap().len(), 1);
+        server.sweep_all().await;
+        assert_eq!(server.quota("alice").await, (0, 0));
+        assert_eq!(server.app.objects.open_parts().await.unwrap().len(), 0);
+        assert_eq!(server.objects().await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_32_pushes_racing_for_a_quota_of_10_exactly_10_land() {
+    everywhere(|server| async move {
+        let bytes = |seed| SifBuilder::new("amd64").seed(seed).payload_len(20_000).build();
+        let size = bytes(0).len() as u64;
+        let alice = server.user("alice", 10 * size).await;
+        alice.container("alice/tools/bb").await;
+        let pushes = (0..32).map(|seed| {
+            let (server, alice) = (&server, &alice);
+            async move { push(server, alice, "alice/tools/bb", &format!("t{seed}"), &bytes(seed)).await }
+        });
+        let statuses = join_all(pushes).await;
+        let landed = statuses.iter().filter(|status| **status == 200).count();
+        assert_eq!(landed, 10, "{statuses:?}");
+        assert!(statuses.iter().all(|status| matches!(status, 200 | 507)), "{statuses:?}");
+        assert_eq!(server.quota("alice").await, (10 * size, 0));
+        server.sweep_all().await;
+        assert_eq!(server.objects().await, 10);
+        for (status, seed) in statuses.iter().zip(0..) {
+            let pulled = server.nobody.pull(&format!("alice/tools/bb:t{seed}")).await;
+            assert_eq!(pulled.status.as_u16(), if *status == 200 { 200 } else { 404 });
+            assert!(*status != 200 || pulled.bytes == bytes(seed));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_16_pushes_racing_for_one_tag_the_last_is_there_whole_and_the_others_too() {
+    everywhere(|server| async move {
+        let alice = server.user("alice", 0).await;
+        alice.container("alice/tools/bb").await;
+        let bytes = |seed| SifBuilder::new("amd64").seed(seed).payload_len(20_000).build();
+        let pushes = (0..16).map(|seed| {
+            let (server, alice) = (&server, &alice);
+            async move { push(server, alice, "alice/tools/bb", "latest", &bytes(seed)).await }
+        });
+        assert_eq!(join_all(pushes).await, [200; 16]);
+        let latest = server.nobody.pull("alice/tools/bb:latest").await.bytes;
+        assert!((0..16).any(|seed| bytes(seed) == latest));
+        for seed in 0..16 {
+            let hash = Digest::of(&bytes(seed)).library();
+            assert_eq!(server.nobody.pull(&format!("alice/tools/bb:{hash}")).await.bytes, bytes(seed));
+        }
+        let tags = server.nobody.get("/v1/images/alice/tools/bb:latest").await.ok();
+        assert_eq!(tags["data"]["tags"], json!(["latest"]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lists_of_several_pages_hold_everything_once() {
+    everywhere(|server| async move {
+        let alice = server.user("alice", 0).await;
+        let alice_is = &alice;
+        let names: Vec<String> = (0..130).map(|number| format!("c{number:03}")).collect();
+        let entity = alice.get("/v1/entities/alice").await.ok()["data"]["id"].clone();
+        for some in names.chunks(16) {
+            let made = some.iter().map(|name| {
+                let body = json!({ "name": name, "entity": entity });
+                async move { alice_is.post("/v1/collections", body).await.ok() }
+            });
+            join_all(made).await;
+        }
+        let (mut found, mut after) = (Vec::new(), String::new());
+        for _ in 0..10 {
+            let page = alice.get(&format!("/v1/collections?entity=alice{after}")).await.ok();
+            let rows = page["data"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap().to_owned());
+            found.extend(rows);
+            match page["page"]["next"].as_str() {
+                Some(next) if !next.is_empty() => after = format!("&after={next}"),
+                _ => break,
+            }
+        }
+        assert_eq!(found, names);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_well_says_so() {
+    everywhere(|server| async move {
+        assert_eq!(server.nobody.get("/readyz").await.status, 200);
+    })
+    .await;
+}

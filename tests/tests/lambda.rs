@@ -5,7 +5,8 @@
 //! event that API Gateway makes (payload format 2.0), and of the function's answer a response. The embedded stores stand
 //! on loopback for the functions; what they presign leads to the server's own face, which checks the signatures.
 //!
-//! `STACKROOM_FUNCTIONS` is the folder with `⟨function⟩/bootstrap`, as `cargo lambda build` leaves it.
+//! `STACKROOM_FUNCTIONS` is the folder with `⟨function⟩/bootstrap`, as `cargo lambda build` leaves it; `scripts/test lambda`
+//! builds them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -354,9 +355,26 @@ fn headers(answer: &Answer) -> BTreeMap<String, String> {
     headers.filter(|(name, _)| name != "date" && !name.starts_with("x-test-")).collect()
 }
 
-/// All of an answer that must be the same.
+/// All of an answer that must be the same. Fields of JSON have no order.
 fn plain(answer: &Answer) -> (u16, BTreeMap<String, String>, String) {
-    (answer.status.as_u16(), headers(answer), undated(&String::from_utf8_lossy(&answer.bytes)))
+    let text = String::from_utf8_lossy(&answer.bytes);
+    let text = match serde_json::from_slice::<BTreeMap<String, Value>>(&answer.bytes) {
+        Ok(fields) => fields.iter().map(|(name, value)| format!("{name}: {}\n", sorted(value))).collect(),
+        Err(_) => text.into_owned(),
+    };
+    (answer.status.as_u16(), headers(answer), undated(&text))
+}
+
+/// JSON with its fields in the order of their names.
+fn sorted(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let fields: BTreeMap<&String, String> = map.iter().map(|(name, value)| (name, sorted(value))).collect();
+            format!("{fields:?}")
+        }
+        Value::Array(list) => format!("{:?}", list.iter().map(sorted).collect::<Vec<_>>()),
+        other => other.to_string(),
+    }
 }
 
 /// A text without the values that a presigned URL has for its moment.

@@ -60,10 +60,10 @@ async fn an_image_with_very_many_tags_is_deleted_with_all_of_them() {
     let bytes = sif(1);
     alice.push(BB, "t0", "amd64", &bytes).await.ok();
     let push = begin(&alice, BB, &bytes).await;
-    for number in 1..170 {
+    for number in 1..100 {
         tag(&alice, &push, &format!("t{number}")).await.ok();
     }
-    assert_eq!(alice.delete(&format!("/v1/images/{BB}:t169")).await.status, 200);
+    assert_eq!(alice.delete(&format!("/v1/images/{BB}:t99")).await.status, 200);
     assert_eq!(alice.get(&format!("/v2/tags/{}", push.container)).await.ok(), json!({ "data": {} }));
     assert_eq!(server.quota("alice").await, (0, 0));
 }
@@ -102,8 +102,8 @@ async fn only_who_may_delete_does() {
     let (server, alice) = start().await;
     let (bob, carol) = (server.user("bob", 0).await, server.user("carol", 0).await);
     join(&server, "alice", "carol", Role::Contributor).await;
-    let (hers, alices) = (sif(1), sif(2));
-    carol.push(BB, "carols", "amd64", &hers).await.ok();
+    let (carols, alices) = (sif(1), sif(2));
+    carol.push(BB, "carols", "amd64", &carols).await.ok();
     alice.push(BB, "alices", "amd64", &alices).await.ok();
     let pull = server.token("alice", json!({ "name": "p", "scope": "pull,push" })).await;
     let elsewhere = server.token("alice", json!({ "name": "e", "scope": "delete@alice/tools/other" })).await;

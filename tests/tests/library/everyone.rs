@@ -1,1 +1,454 @@
-//! Soon.
+//! Every route, asked by everybody: who gets which status. And that what is hidden can't be told from what is missing.
+
+use crate::support::{Push, begin, hash, join, opened_parts, private_collection, set, sif, text};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use shared::domain::{Digest, Role};
+use stackroom_tests::{Answer, Caller, Server, send};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// Routes that no row of the table asks. This list only gets shorter.
+const UNCOVERED: &[&str] = &[];
+
+/// One question to a route. `{…}` is filled in for each caller anew, so that everybody finds the same.
+struct Question {
+    /// As the router of the function spells it.
+    route: &'static str,
+    method: Method,
+    path: &'static str,
+    body: Value,
+}
+
+fn ask(method: Method, route: &'static str, path: &'static str, body: Value) -> Question {
+    Question { route, method, path, body }
+}
+
+fn get(route: &'static str, path: &'static str) -> Question {
+    ask(Method::GET, route, path, Value::Null)
+}
+
+fn questions() -> Vec<Question> {
+    [about_metadata(), about_bytes_and_people()].into_iter().flatten().collect()
+}
+
+fn about_metadata() -> Vec<Question> {
+    let (post, patch, delete) = (Method::POST, Method::PATCH, Method::DELETE);
+    vec![
+        get("/assets/config/config.prod.json", "/assets/config/config.prod.json"),
+        get("/version", "/version"),
+        get("/openapi.json", "/openapi.json"),
+        get("/livez", "/livez"),
+        get("/readyz", "/readyz"),
+        get("/v1/entities", "/v1/entities"),
+        get("/v1/entities/", "/v1/entities/"),
+        get("/v1/entities/{name}", "/v1/entities/alice"),
+        get("/v1/entities/{name}", "/v1/entities/missing"),
+        ask(post.clone(), "/v1/entities", "/v1/entities", json!({ "name": "alice" })),
+        ask(post.clone(), "/v1/entities", "/v1/entities", json!({ "name": "{fresh}" })),
+        ask(patch.clone(), "/v1/entities/{name}", "/v1/entities/alice", json!({ "description": "x" })),
+        get("/v1/collections", "/v1/collections?entity=alice"),
+        get("/v1/collections/{*path}", "/v1/collections/alice/secret"),
+        ask(post.clone(), "/v1/collections", "/v1/collections", json!({ "name": "tools", "entity": "{entity}" })),
+        ask(post.clone(), "/v1/collections", "/v1/collections", json!({ "name": "{fresh}", "entity": "{entity}" })),
+        ask(patch.clone(), "/v1/collections/{*path}", "/v1/collections/alice/tools", json!({ "description": "x" })),
+        get("/v1/containers", "/v1/containers?entity=alice"),
+        get("/v1/containers/{*path}", "/v1/containers/alice/tools/bb"),
+        get("/v1/containers/{*path}", "/v1/containers/alice/secret/bb"),
+        ask(post.clone(), "/v1/containers", "/v1/containers", json!({ "name": "bb", "collection": "{collection}" })),
+        ask(
+            post.clone(),
+            "/v1/containers",
+            "/v1/containers",
+            json!({ "name": "{fresh}", "collection": "{collection}" }),
+        ),
+        ask(patch.clone(), "/v1/containers/{*path}", "/v1/containers/alice/tools/bb", json!({ "description": "x" })),
+        get("/v1/images", "/v1/images?container=alice/tools/bb"),
+        get("/v1/images", "/v1/images?container=alice/secret/bb"),
+        get("/v1/images/{*reference}", "/v1/images/alice/tools/bb:v1"),
+        get("/v1/images/{*reference}", "/v1/images/alice/secret/bb:v1"),
+        get("/v1/images/{*reference}", "/v1/images/alice/tools/bb:{unfinished}"),
+        ask(post.clone(), "/v1/images", "/v1/images", json!({ "hash": "{finished}", "container": "{container}" })),
+        ask(post.clone(), "/v1/images", "/v1/images", json!({ "hash": "{fresh hash}", "container": "{container}" })),
+        ask(patch.clone(), "/v1/images/{*reference}", "/v1/images/alice/tools/bb:v1", json!({ "frozen": false })),
+        ask(delete.clone(), "/v1/images/{*reference}", "/v1/images/alice/tools/bb:{gone}", Value::Null),
+        ask(delete.clone(), "/v1/images/{*reference}", "/v1/images/alice/tools/bb:missing", Value::Null),
+        get("/v1/tags/{container}", "/v1/tags/{container}"),
+        get("/v2/tags/{container}", "/v2/tags/{container}"),
+        get("/v2/tags/{container}", "/v2/tags/{secret container}"),
+        ask(post.clone(), "/v1/tags/{container}", "/v1/tags/{container}", json!({ "Tag": "v1", "ImageID": "{image}" })),
+        ask(post.clone(), "/v2/tags/{container}", "/v2/tags/{container}", json!({ "Tag": "v1", "ImageID": "{image}" })),
+        get("/v1/search", "/v1/search?value=alice"),
+        get("/v1/oci-redirect", "/v1/oci-redirect?namespace=alice%2Ftools%2Fbb"),
+    ]
+}
+
+fn about_bytes_and_people() -> Vec<Question> {
+    let (post, put, delete) = (Method::POST, Method::PUT, Method::DELETE);
+    vec![
+        get("/v1/imagefile/{*reference}", "/v1/imagefile/alice/tools/bb:v1"),
+        get("/v1/imagefile/{*reference}", "/v1/imagefile/alice/secret/bb:v1"),
+        ask(post.clone(), "/v1/imagefile/{*reference}", "/v1/imagefile/{image}", Value::Null),
+        get("/v1/hop", "/v1/hop?to=nonsense"),
+        ask(post.clone(), "/v2/imagefile/{image}", "/v2/imagefile/{new image}", json!({ "filesize": 100 })),
+        ask(put.clone(), "/v2/imagefile/{image}/_complete", "/v2/imagefile/{image}/_complete", json!({})),
+        ask(
+            post.clone(),
+            "/v2/imagefile/{image}/_multipart",
+            "/v2/imagefile/{new image}/_multipart",
+            json!({ "filesize": 100 }),
+        ),
+        ask(
+            put.clone(),
+            "/v2/imagefile/{image}/_multipart",
+            "/v2/imagefile/{parts image}/_multipart",
+            json!({ "partSize": 100, "uploadID": "{upload}", "partNumber": 1, "sha256sum": "" }),
+        ),
+        ask(
+            put.clone(),
+            "/v2/imagefile/{image}/_multipart_complete",
+            "/v2/imagefile/{image}/_multipart_complete",
+            json!({ "uploadID": "{upload}", "completedParts": [] }),
+        ),
+        ask(
+            put.clone(),
+            "/v2/imagefile/{image}/_multipart_abort",
+            "/v2/imagefile/{parts image}/_multipart_abort",
+            json!({ "uploadID": "{upload}" }),
+        ),
+        get("/api/container/{collection}/{container}", "/api/container/tools/bb:v1"),
+        get("/{entity}/api/container/{collection}/{container}", "/alice/api/container/tools/bb:v1"),
+        get("/{entity}/api/container/{collection}/{container}", "/alice/api/container/secret/bb:v1"),
+        get("/v1/token-status", "/v1/token-status"),
+        get("/v1/rbac/users/current", "/v1/rbac/users/current"),
+        get("/auth/tokens", "/auth/tokens"),
+        get("/api/users", "/api/users"),
+        ask(post.clone(), "/api/users", "/api/users", json!({ "name": "{fresh}" })),
+        ask(
+            put.clone(),
+            "/api/users/{name}/password",
+            "/api/users/alice/password",
+            json!({ "password": "correct horse" }),
+        ),
+        ask(put.clone(), "/api/users/{name}/disabled", "/api/users/alice/disabled", json!({ "disabled": false })),
+        get("/api/users/{name}/tokens", "/api/users/alice/tokens"),
+        get("/api/users/{name}/tokens", "/api/users/missing/tokens"),
+        ask(
+            post.clone(),
+            "/api/users/{name}/tokens",
+            "/api/users/alice/tokens",
+            json!({ "name": "t", "scope": "pull" }),
+        ),
+        ask(delete, "/api/users/{name}/tokens/{id}", "/api/users/alice/tokens/{token}", Value::Null),
+        ask(put, "/api/entities/{name}/quota", "/api/entities/alice/quota", json!({ "limit": 0 })),
+        ask(post.clone(), "/api/sweep", "/api/sweep", json!({})),
+        get("/pks/lookup", "/pks/lookup?op=get&search=0x0"),
+        ask(post, "/pks/add", "/pks/add", Value::Null),
+    ]
+}
+
+/// Everything that the questions are about: an entity of alice's, with something for everybody and something secret.
+struct Stage {
+    server: Server,
+    alice: Caller,
+    callers: Vec<(&'static str, Caller)>,
+    known: BTreeMap<&'static str, String>,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let server = Server::start_with(&[("STACKROOM_DEFAULT_ENTITY", "alice")]).await;
+        let alice = server.user("alice", 0).await;
+        private_collection(&alice, "alice", "secret").await;
+        let first = sif(1);
+        for path in ["alice/tools/bb", "alice/secret/bb"] {
+            alice.push(path, "v1", "amd64", &first).await.ok();
+        }
+        let Push { container, image, .. } = begin(&alice, "alice/tools/bb", &first).await;
+        let id = async |path: &str| text(&alice.get(path).await.ok(), "/data/id");
+        begin(&alice, "alice/tools/bb", &sif(2)).await;
+        let known = BTreeMap::from([
+            ("entity", id("/v1/entities/alice").await),
+            ("collection", id("/v1/collections/alice/tools").await),
+            ("secret container", id("/v1/containers/alice/secret/bb").await),
+            ("container", container),
+            ("image", image),
+            ("finished", hash(&first)),
+            ("unfinished", hash(&sif(2))),
+        ]);
+        let callers = Self::callers(&server, &alice).await;
+        Self { server, alice, callers, known }
+    }
+
+    async fn callers(server: &Server, alice: &Caller) -> Vec<(&'static str, Caller)> {
+        let stranger = server.user("bob", 0).await;
+        let mut callers = vec![
+            ("nobody", server.nobody.clone()),
+            ("empty Bearer", Caller::new(&server.url, Some(String::new()))),
+            ("bad token", Caller::new(&server.url, Some("x".repeat(250)))),
+        ];
+        let revoked = server.token("alice", json!({ "name": "revoked" })).await;
+        let tokens = alice.get("/api/users/alice/tokens").await.ok();
+        let row = tokens["data"].as_array().unwrap().iter().find(|row| row["name"] == "revoked").unwrap();
+        alice.delete(&format!("/api/users/alice/tokens/{}", text(row, "/id"))).await.ok();
+        let expired = server.token("alice", json!({ "name": "expired", "expires_in": 0 })).await;
+        callers.extend([("revoked token", revoked), ("expired token", expired)]);
+        let disabled = server.user("erin", 0).await;
+        join(server, "alice", "erin", Role::Admin).await;
+        server.admin.put("/api/users/erin/disabled", json!({ "disabled": true })).await.ok();
+        callers.extend([("disabled user", disabled), ("stranger", stranger)]);
+        for (name, user, role) in [
+            ("reader", "rita", Role::Reader),
+            ("contributor", "carl", Role::Contributor),
+            ("group admin", "gina", Role::Admin),
+        ] {
+            let caller = server.user(user, 0).await;
+            join(server, "alice", user, role).await;
+            callers.push((name, caller));
+        }
+        for (name, user, scope) in [
+            ("owner: pull", "alice", "pull"),
+            ("owner: push", "alice", "push"),
+            ("owner: all@bob", "alice", "pull,push,delete,admin@bob"),
+            ("owner: pull,push@tools/bb", "alice", "pull,push@alice/tools/bb"),
+            ("owner: all@alice", "alice", "pull,push,delete,admin@alice"),
+        ] {
+            callers.push((name, server.token(user, json!({ "name": "scoped", "scope": scope })).await));
+        }
+        callers.push(("owner", alice.clone()));
+        callers.push(("site admin: pull", server.token("admin", json!({ "name": "p", "scope": "pull" })).await));
+        callers.push(("site admin", server.admin.clone()));
+        callers
+    }
+
+    /// The value of a word in braces, made anew where the question uses it up.
+    async fn value(&self, word: &str, number: u64) -> String {
+        match word {
+            "fresh" => format!("fresh{number}"),
+            "fresh hash" => hash(&sif(10_000 + number)),
+            "new image" => begin(&self.alice, "alice/tools/bb", &sif(20_000 + number)).await.image,
+            "gone" => {
+                let bytes = sif(30_000 + number);
+                self.alice.push("alice/tools/bb", "gone", "amd64", &bytes).await.ok();
+                "gone".to_owned()
+            }
+            "token" => {
+                self.server.token("alice", json!({ "name": format!("t{number}") })).await;
+                let tokens = self.alice.get("/api/users/alice/tokens").await.ok();
+                let name = json!(format!("t{number}"));
+                text(tokens["data"].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap(), "/id")
+            }
+            known => self.known.get(known).unwrap_or_else(|| panic!("what is {known}?")).clone(),
+        }
+    }
+
+    async fn filled(&self, template: &str, number: u64) -> String {
+        let mut filled = template.to_owned();
+        // An upload and its image belong together.
+        if filled.contains("{upload}") {
+            let parts = opened_parts(&self.alice, "alice/tools/bb", &[b'x'; 100]).await;
+            filled = filled.replace("{upload}", &parts.id).replace("{parts image}", &parts.push.image);
+        }
+        let words: BTreeSet<&str> =
+            template.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0)).collect();
+        for word in words {
+            let hole = format!("{{{word}}}");
+            if filled.contains(&hole) {
+                filled = filled.replace(&hole, &self.value(word, number).await);
+            }
+        }
+        filled
+    }
+
+    async fn answer(&self, caller: &Caller, question: &Question, number: u64) -> Answer {
+        // The body's own braces are none of ours, so only its texts are filled.
+        let mut body = question.body.clone();
+        let mut path = question.path.to_owned();
+        let mut texts: Vec<String> = vec![path.clone()];
+        if let Some(fields) = body.as_object() {
+            texts.extend(fields.values().filter_map(Value::as_str).map(str::to_owned));
+        }
+        let filled = self.filled(&texts.join("\n"), number).await;
+        let mut filled = filled.split('\n').map(str::to_owned);
+        path = filled.next().unwrap_or(path);
+        if let Some(fields) = body.as_object_mut() {
+            for value in fields.values_mut().filter(|value| value.is_string()) {
+                *value = json!(filled.next().unwrap());
+            }
+        }
+        let request = caller.request(question.method.clone(), &path);
+        send(if body.is_null() { request } else { request.body(body.to_string()) }).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_gets_the_status_that_is_written_down() {
+    let stage = Stage::set().await;
+    let mut table = String::new();
+    let mut number = 0;
+    for (letter, (name, _)) in ('A'..).zip(&stage.callers) {
+        writeln!(table, "{letter}  {name}").unwrap();
+    }
+    writeln!(table).unwrap();
+    for letter in ('A'..).take(stage.callers.len()) {
+        write!(table, "{letter:>4}").unwrap();
+    }
+    writeln!(table).unwrap();
+    for question in questions() {
+        let mut statuses = String::new();
+        for (_, caller) in &stage.callers {
+            number += 1;
+            let answer = stage.answer(caller, &question, number).await;
+            assert!(answer.status.as_u16() < 500, "{} {}", question.method, question.path);
+            write!(statuses, "{:>4}", answer.status.as_u16()).unwrap();
+        }
+        let body = if question.body.is_null() { String::new() } else { format!(" {}", question.body) };
+        writeln!(table, "{statuses}  {:<6} {}{body}", question.method.as_str(), question.path).unwrap();
+    }
+    insta::assert_snapshot!(table);
+}
+
+/// The methods and routes of the functions' routers, as they say of themselves.
+fn routes() -> BTreeSet<String> {
+    let mut routes = BTreeSet::new();
+    for (_, described) in stackroom::openapi::functions() {
+        for (path, operations) in json!(described)["paths"].as_object().unwrap() {
+            let methods = ["get", "post", "put", "patch", "delete"].into_iter();
+            let methods = methods.filter(|method| operations.get(method).is_some());
+            routes.extend(methods.map(|method| format!("{} {path}", method.to_uppercase())));
+        }
+    }
+    routes
+}
+
+#[test]
+fn every_route_is_asked() {
+    let routes = routes();
+    assert!(routes.len() > 40, "{routes:?}");
+    let asked: BTreeSet<String> =
+        questions().iter().map(|question| format!("{} {}", question.method, question.route)).collect();
+    let uncovered: Vec<&String> = routes.difference(&asked).collect();
+    assert_eq!(uncovered, UNCOVERED, "routes that no question asks");
+    let unknown: Vec<&String> = asked.difference(&routes).collect();
+    assert_eq!(unknown, Vec::<&String>::new(), "questions to routes that are not there");
+    // And every path that the front sends to a function is asked through the whole server.
+    let matches = |pattern: &str, path: &str| {
+        let (pattern, path) = (pattern.split('/'), path.split('?').next().unwrap().split('/'));
+        let (pattern, path): (Vec<&str>, Vec<&str>) = (pattern.collect(), path.collect());
+        let tail = pattern.last().is_some_and(|last| last.ends_with("+}"));
+        let fits = |(pattern, part): (&&str, &&str)| pattern == part || (pattern.starts_with('{') && !part.is_empty());
+        (pattern.len() == path.len() || (tail && path.len() > pattern.len())) && pattern.iter().zip(&path).all(fits)
+    };
+    for route in stackroom::routes::of_template(stackroom::routes::TEMPLATE).unwrap() {
+        let pattern = route.path;
+        assert!(questions().iter().any(|question| matches(&pattern, question.path)), "{pattern} is not asked");
+    }
+}
+
+/// Status, cost and body, in which the name that was asked for is replaced.
+fn seen(answer: &Answer, name: &str) -> (StatusCode, (u32, u32), String) {
+    (answer.status, answer.cost(), String::from_utf8_lossy(&answer.bytes).replace(name, "NAME"))
+}
+
+#[tokio::test]
+async fn what_is_hidden_answers_as_if_it_were_missing() {
+    let stage = Stage::set().await;
+    let fresh = Digest::of(b"fresh").library();
+    let outsiders = ["nobody", "empty Bearer", "stranger", "owner: all@bob"];
+    let callers: Vec<_> = stage.callers.iter().filter(|(name, _)| outsiders.contains(name)).collect();
+    assert_eq!(callers.len(), outsiders.len());
+    set(&stage.alice, "/v1/images/alice/secret/bb:v1", json!({ "frozen": true })).await.ok();
+    set(&stage.alice, "/v1/containers/alice/secret/bb", json!({ "readOnly": true })).await.ok();
+    let finished = &stage.known["finished"];
+    for (who, caller) in &callers {
+        for (method, path, hidden, missing) in [
+            (Method::GET, "/v1/entities/NAME", "alice", "nobody-there"),
+            (Method::GET, "/v1/collections?entity=NAME", "alice", "nobody-there"),
+            (Method::GET, "/v1/containers?entity=NAME", "alice", "nobody-there"),
+            (Method::GET, "/v1/collections/NAME", "alice/secret", "alice/nothing"),
+            (Method::GET, "/v1/containers?collection=NAME", "alice/secret", "alice/nothing"),
+            (Method::GET, "/v1/containers/NAME", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::GET, "/v1/containers/NAME", "alice/secret/bb", "nobody/at/all"),
+            (Method::GET, "/v1/images?container=NAME", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::GET, "/v1/images/NAME:v1", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::GET, "/v1/images/NAME:v1?arch=amd64&details", "alice/secret/bb", "nobody/at/all"),
+            (Method::GET, "/v1/images/NAME", "alice/secret/bb", "nobody/at/all"),
+            (Method::GET, "/v1/images/alice/secret/bb:NAME", "v1", "v9"),
+            (Method::GET, "/v1/images/alice/secret/bb:NAME", finished, &fresh),
+            (Method::GET, "/v1/images/alice/tools/bb:NAME", &stage.known["unfinished"], &fresh),
+            (Method::GET, "/v1/imagefile/NAME:v1", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::GET, "/v1/imagefile/alice/secret/bb:NAME", finished, &fresh),
+            (Method::GET, "/v1/imagefile/alice/tools/bb:NAME", &stage.known["unfinished"], &fresh),
+            (Method::GET, "/NAME/api/container/secret/bb", "alice", "nobody"),
+            (Method::DELETE, "/v1/images/NAME:v1", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::DELETE, "/v1/images/alice/secret/bb:NAME", "v1", "v9"),
+            (Method::DELETE, "/v1/images/alice/secret/bb:NAME", finished, &fresh),
+            (Method::DELETE, "/v1/images/NAME:v1", "alice/tools/bb", "nobody/at/all"),
+            (Method::PATCH, "/v1/entities/NAME", "alice", "nobody-there"),
+            (Method::PATCH, "/v1/collections/NAME", "alice/secret", "alice/nothing"),
+            (Method::PATCH, "/v1/containers/NAME", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::PATCH, "/v1/images/NAME:v1", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::PATCH, "/v1/images/alice/secret/bb:NAME", "v1", "v9"),
+        ] {
+            let answer = async |name: &str| {
+                let request = caller.request(method.clone(), &path.replace("NAME", name));
+                let request = if method == Method::PATCH { request.body("{}") } else { request };
+                seen(&send(request).await, name)
+            };
+            let (hidden, missing) = (answer(hidden).await, answer(missing).await);
+            assert_eq!(hidden, missing, "{who}: {method} {path}");
+            assert!([401, 403, 404].contains(&hidden.0.as_u16()), "{who}: {method} {path}: {}", hidden.0);
+        }
+        for (path, field, hidden, missing) in
+            [("/v1/entities", "name", "alice", "nobody-there"), ("/v1/images", "hash", finished, &fresh)]
+        {
+            let answer = async |name: &str| {
+                let mut body = json!({ "container": stage.known["secret container"] });
+                body[field] = json!(name);
+                seen(&caller.post(path, body).await, name)
+            };
+            assert_eq!(answer(hidden).await, answer(missing).await, "{who}: POST {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_points_where_the_caller_may_not_go_answers_as_one_that_points_nowhere() {
+    let stage = Stage::set().await;
+    let nowhere = "0123456789abcdef01234567";
+    let (entity, container) = (&*stage.known["entity"], &*stage.known["secret container"]);
+    let secret = begin(&stage.alice, "alice/secret/bb", &sif(1)).await;
+    let collection = text(&stage.alice.get("/v1/collections/alice/secret").await.ok(), "/data/id");
+    let upload = "0".repeat(32);
+    let tagged = json!({ "Tag": "v1", "ImageID": secret.image });
+    for (who, caller) in
+        stage.callers.iter().filter(|(name, _)| ["nobody", "stranger", "owner: all@bob"].contains(name))
+    {
+        // The number of reads may differ here: ids can't be guessed, so whoever has one knows that it was there.
+        let body = |answer: &Answer| (answer.status, String::from_utf8_lossy(&answer.bytes).into_owned());
+        for (path, hidden) in [("/v1/tags/ID", container), ("/v2/tags/ID", container)] {
+            let (hidden, missing) =
+                (caller.get(&path.replace("ID", hidden)).await, caller.get(&path.replace("ID", nowhere)).await);
+            assert_eq!(body(&hidden), body(&missing), "{who}: GET {path}");
+        }
+        for (method, path, hidden, template) in [
+            (Method::POST, "/v1/collections", entity, json!({ "name": "x", "entity": "ID" })),
+            (Method::POST, "/v1/containers", &collection, json!({ "name": "x", "collection": "ID" })),
+            (Method::POST, "/v1/containers", &collection, json!({ "name": "bb", "collection": "ID" })),
+            (Method::POST, "/v1/images", container, json!({ "hash": hash(&sif(1)), "container": "ID" })),
+            (Method::POST, "/v1/tags/ID", container, tagged.clone()),
+            (Method::POST, "/v2/tags/ID", container, tagged.clone()),
+            (Method::POST, "/v2/imagefile/ID", &secret.image, json!({ "filesize": 1 })),
+            (Method::PUT, "/v2/imagefile/ID/_complete", &secret.image, json!({})),
+            (Method::POST, "/v2/imagefile/ID/_multipart", &secret.image, json!({ "filesize": 1 })),
+            (Method::PUT, "/v2/imagefile/ID/_multipart_abort", &secret.image, json!({ "uploadID": upload })),
+            (Method::PUT, "/v2/imagefile/ID/_multipart_complete", &secret.image, json!({ "uploadID": upload })),
+        ] {
+            let answer = async |id: &str| {
+                let sent = template.to_string().replace("\"ID\"", &format!("\"{id}\""));
+                body(&send(caller.request(method.clone(), &path.replace("ID", id)).body(sent)).await)
+            };
+            assert_eq!(answer(hidden).await, answer(nowhere).await, "{who}: {method} {path} {template}");
+        }
+    }
+}

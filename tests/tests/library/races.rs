@@ -52,15 +52,15 @@ async fn two_pushes_of_the_same_bytes_in_the_same_way_both_succeed() {
                     push(who, way, path, bytes).await
                 }
             });
-            assert_eq!(join_all(both).await, [200, 200], "{way:?} {paths:?}");
+            let names = paths.map(|(_, path)| path);
+            assert_eq!(join_all(both).await, [200, 200], "{way:?} {names:?}");
             for (_, path) in paths {
                 assert_eq!(server.nobody.pull(&format!("{path}:{}", hash(&bytes))).await.bytes, bytes);
             }
-            assert_eq!(server.quota("alice").await, (alices + len(&bytes), 0), "{way:?} {paths:?}");
+            assert_eq!(server.quota("alice").await, (alices + len(&bytes), 0), "{way:?} {names:?}");
             assert_eq!(server.quota("bob").await, (bobs + (copies - 1) * len(&bytes), 0));
-            let names: Vec<_> = paths.iter().map(|(_, path)| format!("{path}:{}", hash(&bytes))).collect();
-            for ((who, _), name) in paths.iter().zip(names) {
-                who.delete(&format!("/v1/images/{name}")).await;
+            for (who, path) in paths {
+                who.delete(&format!("/v1/images/{path}:{}", hash(&bytes))).await;
             }
             assert_eq!((server.quota("alice").await, server.quota("bob").await), ((alices, 0), (bobs, 0)));
         }

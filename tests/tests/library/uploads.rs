@@ -492,6 +492,25 @@ async fn bytes_that_are_there_are_not_sent_again_but_only_to_who_has_them() {
 }
 
 #[tokio::test]
+async fn a_token_for_one_container_is_no_key_to_the_bytes_of_another() {
+    let (server, alice, _) = start().await;
+    private_collection(&alice, "alice", "secret").await;
+    let bytes = sif(1);
+    alice.push("alice/secret/bb", "latest", "amd64", &bytes).await.ok();
+    alice.container("alice/tools/bb").await;
+    let tools = async |scope: &str| server.token("alice", json!({ "name": "s", "scope": scope })).await;
+    let narrow = tools("pull,push@alice/tools/bb").await;
+    assert!(!begin(&narrow, BB, &bytes).await.uploaded);
+    invisible(&server, &narrow, BB, &bytes).await;
+    // One for all of them is, and one that only pushes is not asked to push twice.
+    for scope in ["pull,push@alice", "push"] {
+        let path = format!("alice/tools/{}", scope.len());
+        assert!(begin(&tools(scope).await, &path, &bytes).await.uploaded, "{scope}");
+    }
+    assert!(begin(&alice, BB, &bytes).await.uploaded);
+}
+
+#[tokio::test]
 async fn sweeping_leaves_alone_what_is_on_its_way() {
     let (server, alice, _) = start().await;
     let (one, two) = (sif(1), sif(2));

@@ -17,7 +17,7 @@ const SIZE: u64 = 20 << 30;
 /// What has to be free: the object, and some air.
 const ROOM: u64 = SIZE + (3 << 30);
 /// The server's memory at most, in KiB.
-const MEMORY: u64 = 200 << 10;
+const MEMORY: u64 = 100 << 10;
 /// Completing reads all of it, on two busy cores of a debug build.
 const PATIENCE: Duration = Duration::from_mins(15);
 
@@ -138,7 +138,8 @@ pub(crate) async fn run() -> Result<Checks, Skipped> {
     checks.say(entity["data"]["size"] == json!(0), "deleting gives its bytes back");
     checks.say(object_files(&folder) == (0, 0), "no object file is left");
     let freed = free(&folder).saturating_sub(before);
-    checks.say(freed > SIZE - (1 << 30), &format!("the disk has {} MiB more", freed >> 20));
+    // Others write to the same disk meanwhile.
+    checks.say(freed > SIZE - (4 << 30), &format!("the disk has {} MiB more", freed >> 20));
     let tags = admin.ok(Method::GET, &format!("/v2/tags/{container}"), None).await;
     checks.say(tags["data"] == json!({}), "no tag is left");
     let most = resident(server.pid, "VmHWM").unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
-//! `kill -9` at 200 moments of pushes, and what the server knows when it is back.
+//! `kill -9` at 210 moments of pushes, and what the server knows when it is back.
 //!
 //! A *strike* sends the request of one step of a push and kills the server at a random moment of the time that the
 //! request usually takes. The server is started again on the same folder, and then:
@@ -7,6 +7,11 @@
 //! - what was not acknowledged is there whole or not at all, and not there at all if its complete was never sent;
 //! - an entity uses exactly the sum of its images;
 //! - the client that goes on where it was, or tries again, succeeds.
+//!
+//! One in five of the servers that are started again is killed once more before it answers.
+//!
+//! With `STACKROOM_VERIFY_AT_ONCE=0` the server answers to the completion of a multipart upload before it has verified the
+//! bytes. Then what was acknowledged must come to be there, and the tags that were set meanwhile with it.
 //!
 //! Each ten strikes everything is swept, and then nothing is reserved, no account is wrong, all that the model knows is
 //! whole, and the object store has exactly the files of the model. `FAULTS_SEED` chooses other moments.
@@ -56,6 +61,8 @@ enum Stage {
     Abort,
     /// Deleting the image.
     Delete,
+    /// Collecting what an open upload or a deleted image left.
+    Sweep,
 }
 
 /// What is there before the push, or besides it.
@@ -85,8 +92,8 @@ const fn plan(name: &'static str, way: Way, stage: Stage, before: Before, times:
     Plan { name, way, stage, before, times }
 }
 
-const PLANS: [Plan; 24] = [
-    plan("entity, collection, container", Way::Pinned, Stage::Rows, Before::Nothing, 12),
+const PLANS: [Plan; 27] = [
+    plan("entity, collection, container", Way::Pinned, Stage::Rows, Before::Nothing, 9),
     plan("image row", Way::Pinned, Stage::Image, Before::Nothing, 8),
     plan("image row of known bytes (commits)", Way::Pinned, Stage::Image, Before::Ours, 6),
     plan("open, pinned", Way::Pinned, Stage::Open, Before::Nothing, 10),
@@ -95,7 +102,7 @@ const PLANS: [Plan; 24] = [
     plan("PUT halfway, pinned", Way::Pinned, Stage::Half, Before::Nothing, 10),
     plan("PUT halfway, unpinned", Way::Staged, Stage::Half, Before::Nothing, 6),
     plan("PUT halfway, a part", Way::Parts, Stage::Half, Before::Nothing, 8),
-    plan("PUT, pinned", Way::Pinned, Stage::Put, Before::Nothing, 12),
+    plan("PUT, pinned", Way::Pinned, Stage::Put, Before::Nothing, 10),
     plan("PUT, unpinned", Way::Staged, Stage::Put, Before::Nothing, 6),
     plan("PUT, a part", Way::Parts, Stage::Put, Before::Nothing, 8),
     plan("bytes there, before complete, pinned", Way::Pinned, Stage::Idle, Before::Nothing, 6),
@@ -106,10 +113,13 @@ const PLANS: [Plan; 24] = [
     plan("complete, multipart", Way::Parts, Stage::Complete, Before::Nothing, 10),
     plan("complete of bytes that another has", Way::Pinned, Stage::Complete, Before::Theirs, 8),
     plan("tag, new", Way::Pinned, Stage::Tag, Before::Nothing, 9),
+    plan("tag, multipart", Way::Parts, Stage::Tag, Before::Nothing, 5),
     plan("tag, moved", Way::Pinned, Stage::Tag, Before::Tagged, 8),
     plan("abort", Way::Parts, Stage::Abort, Before::Nothing, 6),
     plan("delete", Way::Pinned, Stage::Delete, Before::Nothing, 8),
     plan("delete of bytes that another has", Way::Pinned, Stage::Delete, Before::Theirs, 6),
+    plan("sweep of a deleted image", Way::Pinned, Stage::Sweep, Before::Nothing, 5),
+    plan("sweep of an open upload", Way::Parts, Stage::Sweep, Before::Nothing, 5),
 ];
 
 /// What became of the strikes of one kind.
@@ -273,6 +283,9 @@ async fn step(client: &Client, push: &mut Push, stage: Stage) -> Outcome {
             let path = format!("/v1/images/{}:{}?arch=amd64", push.path(), push.tag);
             asked!(client.call(Method::DELETE, &path, None).await);
         }
+        Stage::Sweep => {
+            asked!(client.call(Method::POST, "/api/sweep", Some(json!({ "now": true }))).await);
+        }
     }
     Outcome::Done
 }
@@ -314,6 +327,8 @@ struct World {
     nobody: Client,
     tokens: BTreeMap<String, String>,
     chance: Chance,
+    /// Multipart uploads are verified after their completion was answered.
+    later: bool,
     count: u64,
     small: Vec<u8>,
     large: Vec<u8>,
@@ -324,6 +339,11 @@ struct World {
     usual: BTreeMap<&'static str, Duration>,
     rows: BTreeMap<&'static str, Row>,
     restarts: Duration,
+    /// Servers killed before they answered.
+    starting: u32,
+    /// Half-written files that a sweep found, and the most sweeps that one look took.
+    torn: usize,
+    rounds: u32,
     checks: Checks,
 }
 
@@ -334,7 +354,7 @@ const ADMIN: &str = "admin";
 
 /// Kills and looks.
 pub(crate) async fn run() -> Checks {
-    assert_eq!(PLANS.iter().map(|plan| plan.times).sum::<usize>(), 200);
+    assert_eq!(PLANS.iter().map(|plan| plan.times).sum::<usize>(), 210);
     let seed = std::env::var("FAULTS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
     println!("seed {seed}");
     let began = Instant::now();
@@ -374,10 +394,15 @@ pub(crate) async fn run() -> Checks {
     }
     println!("{:<40} {:>5} {:>12} {:>13} {:>8}\n", "all", sum.kills, sum.acknowledged, sum.landed, sum.nothing);
     println!(
-        "{} kills in {:.0} s; from the kill to the first answer of the next server {:.0} ms on average",
+        "{} kills in {:.0} s, {} more while starting; from a start to the first answer {:.0} ms on average",
         sum.kills,
         began.elapsed().as_secs_f64(),
+        world.starting,
         world.restarts.as_secs_f64() * 1000.0 / f64::from(sum.kills.max(1)),
+    );
+    println!(
+        "{} half-written files collected; {} sweeps at most until there was nothing to sweep",
+        world.torn, world.rounds
     );
     world.checks
 }
@@ -408,6 +433,7 @@ impl World {
             server,
             tokens,
             chance: Chance(seed),
+            later: std::env::var("STACKROOM_VERIFY_AT_ONCE").is_ok_and(|most| most == "0"),
             count: 0,
             small,
             large,
@@ -416,6 +442,9 @@ impl World {
             usual: BTreeMap::new(),
             rows: BTreeMap::new(),
             restarts: Duration::ZERO,
+            starting: 0,
+            torn: 0,
+            rounds: 0,
             checks: Checks::default(),
         }
     }
@@ -464,7 +493,30 @@ impl World {
             }
             self.happened(&push, stage);
         }
+        if from <= Stage::Complete && end > Stage::Tag {
+            self.verified(&push).await;
+        }
         push
+    }
+
+    /// Waits until the completed image is there, where that takes its time.
+    async fn verified(&mut self, push: &Push) {
+        if self.later && push.way == Way::Parts {
+            let there = self.appears(push, process::PATIENCE).await;
+            self.checks.that(there, || format!("{} is verified at last", push.by_hash()));
+        }
+    }
+
+    async fn appears(&mut self, push: &Push, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        while Instant::now() < until {
+            let looked = self.nobody.call(Method::GET, &format!("/v1/images/{}", push.by_hash()), None).await.unwrap();
+            if looked.status.is_success() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        false
     }
 
     /// Enters into the model what a step did.
@@ -518,6 +570,12 @@ impl World {
         let acknowledged;
         (push, acknowledged) = self.hit(plan, push, kill).await;
         if kill {
+            if self.chance.below(5) == 0 {
+                let mut starting = Process::spawn(&self.folder, self.port, &[]);
+                wait(Duration::from_millis(70).mul_f64(self.chance.fraction())).await;
+                starting.kill().await;
+                self.starting += 1;
+            }
             let dead = Instant::now();
             self.server = Process::start(&self.folder, self.port, &[]).await;
             self.restarts += dead.elapsed();
@@ -560,13 +618,27 @@ impl World {
                 }
                 push
             }
+            Stage::Sweep if push.way == Way::Parts => self.advance(push, Stage::Rows, Stage::Idle).await,
+            Stage::Sweep => {
+                push = self.advance(push, Stage::Rows, Stage::Delete).await;
+                let (push, outcome) = perform(self.pusher(&push.entity), push, Stage::Delete).await;
+                self.checks
+                    .that(matches!(outcome, Outcome::Done), || format!("delete of {}: {outcome:?}", push.path()));
+                self.happened(&push, Stage::Delete);
+                push
+            }
             _ => self.advance(push, Stage::Rows, stage).await,
         }
     }
 
+    /// Who does a step.
+    fn actor(&self, push: &Push, stage: Stage) -> Client {
+        self.pusher(if stage == Stage::Sweep { ADMIN } else { &push.entity })
+    }
+
     /// Sends the request of a step and kills the server somewhere in it. Whether it was acknowledged.
     async fn hit(&mut self, plan: Plan, push: Push, kill: bool) -> (Push, bool) {
-        let client = self.pusher(&push.entity);
+        let client = self.actor(&push, plan.stage);
         if !kill {
             if plan.stage == Stage::Half {
                 return (push, false);
@@ -607,6 +679,19 @@ impl World {
         let known = self.images.contains_key(&(push.path(), push.digest));
         match stage {
             Stage::Complete => {
+                if self.later && push.way == Way::Parts {
+                    let there = self.appears(push, Duration::from_secs(if acknowledged { 60 } else { 2 })).await;
+                    if !there && !acknowledged {
+                        // It may yet come by itself, so it is completed again before anything is counted.
+                        let (_, outcome) = perform(self.pusher(&push.entity), push.clone(), stage).await;
+                        let right = matches!(outcome, Outcome::Done);
+                        self.checks.that(right, || format!("{} again: {outcome:?}", plan.name));
+                        self.verified(push).await;
+                        self.happened(push, stage);
+                        self.whole(&push.path(), push.digest, true).await;
+                        return false;
+                    }
+                }
                 let there = self.sighted(push).await;
                 self.checks.that(there || !acknowledged, || format!("{}: an acknowledged image is lost", plan.name));
                 if there {
@@ -623,6 +708,7 @@ impl World {
                 there
             }
             Stage::Tag => {
+                self.verified(push).await;
                 self.whole(&push.path(), push.digest, true).await;
                 let now = self.tag_of(&tag).await;
                 let moved = now == Some(push.digest);
@@ -739,8 +825,8 @@ impl World {
             }
             Stage::Half | Stage::Put | Stage::Idle => self.advance(push, Stage::Put, Stage::Abort).await,
             Stage::Complete | Stage::Tag => self.advance(push, stage, Stage::Abort).await,
-            Stage::Abort | Stage::Delete => {
-                let (push, outcome) = perform(self.pusher(&push.entity), push, stage).await;
+            Stage::Abort | Stage::Delete | Stage::Sweep => {
+                let (push, outcome) = perform(self.actor(&push, stage), push, stage).await;
                 let right = match &outcome {
                     Outcome::Done => true,
                     // An upload that is gone is refused like somebody else's.
@@ -764,7 +850,9 @@ impl World {
     /// Sweeps everything and compares everything with the model; then deletes most of it.
     async fn look_at_all(&mut self) {
         let admin = self.pusher(ADMIN);
-        let (swept, _) = process::sweep(&admin).await;
+        self.torn += std::fs::read_dir(self.folder.join("data/objects/tmp")).unwrap().count();
+        let (swept, rounds) = process::sweep(&admin).await;
+        self.rounds = self.rounds.max(rounds);
         self.checks.that(swept["wrong_accounts"] == json!([]), || format!("no account is wrong: {swept}"));
         let users = admin.ok(Method::GET, "/api/users", None).await["data"].clone();
         for user in users.as_array().unwrap() {

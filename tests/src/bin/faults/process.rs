@@ -33,6 +33,13 @@ pub(crate) fn free_port() -> u16 {
 impl Process {
     /// Starts the server on `folder/data`, below the command `under`, and waits until it answers.
     pub(crate) async fn start(folder: &Path, port: u16, under: &[&str]) -> Self {
+        let mut process = Self::spawn(folder, port, under);
+        process.answers(folder).await;
+        process
+    }
+
+    /// Starts it without waiting.
+    pub(crate) fn spawn(folder: &Path, port: u16, under: &[&str]) -> Self {
         let server = std::env::var("STACKROOM_BIN").expect("STACKROOM_BIN is the built `stackroom`");
         let mut words: Vec<&str> = under.to_vec();
         words.push(&server);
@@ -49,9 +56,7 @@ impl Process {
             .spawn()
             .unwrap();
         let pid = child.id().unwrap();
-        let mut process = Self { child, pid, url: format!("http://127.0.0.1:{port}") };
-        process.answers(folder).await;
-        process
+        Self { child, pid, url: format!("http://127.0.0.1:{port}") }
     }
 
     async fn answers(&mut self, folder: &Path) {

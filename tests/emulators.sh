@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Runs a command beside AWS's DynamoDB Local and ministack, in a network of their own that reaches nothing. Usage: emulators.sh DYNAMODB_LOCAL_DIR MINISTACK COMMAND…
+set -uo pipefail
+if [ "${IN_A_NETWORK_OF_ITS_OWN:-}" != yes ]; then
+  # DynamoDB Local listens on every address and can't be told not to, so there must be none but loopback.
+  unshare --net true 2>/dev/null || { echo "SKIPPED emulators: no network namespace can be had here, it takes root" >&2; exit 77; }
+  IN_A_NETWORK_OF_ITS_OWN=yes exec unshare --net "$0" "$@"
+fi
+dynamodb_local=$(realpath "$1") ministack=$(realpath -s "$2"); shift 2
+ip link set lo up || exit 1
+
+work=$(mktemp -d) pids=()
+stop() {
+  local pid
+  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
+  for pid in "${pids[@]}"; do timeout 10 tail --pid="$pid" -f /dev/null || kill -9 "$pid"; done
+  rm -rf "$work"
+}
+trap stop EXIT
+
+(
+  cd "$work" || exit
+  exec timeout 3600 java "-Djava.library.path=$dynamodb_local/DynamoDBLocal_lib" -jar "$dynamodb_local/DynamoDBLocal.jar" \
+    -inMemory -disableTelemetry -port 8000
+) >"$work/dynamodb-local.log" 2>&1 &
+pids+=($!)
+AUTH=true SERVICES=s3,dynamodb,iam,sts BIND_HOST=127.0.0.1 GATEWAY_PORT=4566 S3_DATA_DIR=$work/s3 LOG_LEVEL=WARNING \
+  timeout 3600 "$ministack" >"$work/ministack.log" 2>&1 &
+pids+=($!)
+
+# answers PORT: waits until something listens there.
+answers() {
+  local try
+  for try in {1..240}; do
+    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
+    sleep 0.25
+  done
+  echo "nothing answers on port $1 after a minute" >&2
+  tail -n 20 "$work"/*.log >&2
+  return 1
+}
+answers 8000 && answers 4566 || exit 1
+
+export STACKROOM_TEST_STORES="DynamoDB-Local+ministack http://127.0.0.1:8000 http://127.0.0.1:4566 unpinned
+ministack http://127.0.0.1:4566 http://127.0.0.1:4566 unpinned"
+timeout 1800 "$@"
