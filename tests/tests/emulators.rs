@@ -13,6 +13,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     missing_docs,
     reason = "a failed test panics"
 )]
@@ -36,7 +37,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// What one test may take on one emulator.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A server on emulators.
 struct Server {
@@ -149,10 +150,8 @@ async fn begun(who: &Caller, path: &str, bytes: &[u8]) -> (String, String) {
 /// Opens the single upload of an image as new clients do, or as old ones.
 async fn open(who: &Caller, image: &str, bytes: &[u8], pinned: bool) -> String {
     let body = json!({ "filesize": bytes.len(), "md5sum": "" });
-    let opened = match pinned {
-        true => who.open(image, bytes).await,
-        false => who.post(&format!("/v2/imagefile/{image}"), body).await,
-    };
+    let opened =
+        if pinned { who.open(image, bytes).await } else { who.post(&format!("/v2/imagefile/{image}"), body).await };
     assert!(opened.status.is_success(), "{}", String::from_utf8_lossy(&opened.bytes));
     opened.json["data"]["uploadURL"].as_str().unwrap().to_owned()
 }
@@ -277,7 +276,13 @@ async fn an_upload_of_an_old_client_is_verified_before_anybody_sees_it() {
 }
 
 /// The URL of a part.
-async fn part_url(server: &Server, who: &Caller, image: &str, upload: &Value, (number, part): (usize, &[u8])) -> String {
+async fn part_url(
+    server: &Server,
+    who: &Caller,
+    image: &str,
+    upload: &Value,
+    (number, part): (usize, &[u8]),
+) -> String {
     let hash = if server.pins { Digest::of(part).hex() } else { String::new() };
     let body = json!({ "partSize": part.len(), "uploadID": upload, "partNumber": number, "sha256sum": hash });
     let made = who.put(&format!("/v2/imagefile/{image}/_multipart"), body).await.ok();

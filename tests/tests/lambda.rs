@@ -12,6 +12,8 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
     missing_docs,
     reason = "a failed test panics"
 )]
@@ -130,11 +132,12 @@ struct Function {
     /// From the start of the process to its first question for work.
     init: Duration,
     serving: JoinHandle<()>,
-    _process: Child,
+    process: Child,
 }
 
 impl Drop for Function {
     fn drop(&mut self) {
+        let _ = self.process.start_kill();
         self.serving.abort();
     }
 }
@@ -162,6 +165,7 @@ impl Function {
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
             .env("_HANDLER", "bootstrap")
+            .env("STACKROOM_LOG", "error")
             .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .kill_on_drop(true)
@@ -170,7 +174,7 @@ impl Function {
         let first = tokio::time::timeout(PATIENCE, start).await;
         first.unwrap_or_else(|_| panic!("{name} does not start")).unwrap();
         let init = began.elapsed();
-        Self { runtime, events, count: AtomicU64::new(0), init, serving, _process: process }
+        Self { runtime, events, count: AtomicU64::new(0), init, serving, process }
     }
 
     /// Gives the function an event and waits for what it reports.
@@ -359,7 +363,7 @@ fn headers(answer: &Answer) -> BTreeMap<String, String> {
 fn plain(answer: &Answer) -> (u16, BTreeMap<String, String>, String) {
     let text = String::from_utf8_lossy(&answer.bytes);
     let text = match serde_json::from_slice::<BTreeMap<String, Value>>(&answer.bytes) {
-        Ok(fields) => fields.iter().map(|(name, value)| format!("{name}: {}\n", sorted(value))).collect(),
+        Ok(fields) => sorted(&fields.into_iter().collect()),
         Err(_) => text.into_owned(),
     };
     (answer.status.as_u16(), headers(answer), undated(&text))

@@ -154,13 +154,7 @@ struct NewUpload {
     tag = "uploads",
     params(("image" = String, Path, description = "The id of an image")),
     request_body = NewUpload,
-    responses(
-        (status = 200, body = wire::UploadUrl),
-        (status = 403),
-        (status = 404),
-        (status = 409),
-        (status = 507),
-    ),
+    responses((status = 200, body = wire::UploadUrl), (status = 403), (status = 404), (status = 409), (status = 507)),
 )]
 async fn open(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
@@ -177,13 +171,7 @@ async fn open(State(app): State<App>, headers: HeaderMap, Path(image): Path<Stri
     path = "/v2/imagefile/{image}/_complete",
     tag = "uploads",
     params(("image" = String, Path, description = "The id of an image")),
-    responses(
-        (status = 200, body = wire::Completed),
-        (status = 400),
-        (status = 403),
-        (status = 404),
-        (status = 409),
-    ),
+    responses((status = 200, body = wire::Completed), (status = 403), (status = 404), (status = 409)),
 )]
 async fn complete(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>) -> Answer {
     let caller = caller(&app, &headers)?;
@@ -197,13 +185,7 @@ async fn complete(State(app): State<App>, headers: HeaderMap, Path(image): Path<
     tag = "uploads",
     params(("image" = String, Path, description = "The id of an image")),
     request_body = NewUpload,
-    responses(
-        (status = 200, body = wire::OpenedParts),
-        (status = 403),
-        (status = 404),
-        (status = 409),
-        (status = 507),
-    ),
+    responses((status = 200, body = wire::OpenedParts), (status = 403), (status = 404), (status = 409), (status = 507)),
 )]
 async fn open_parts(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;

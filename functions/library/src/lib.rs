@@ -83,7 +83,7 @@ impl Listing {
     path = "/v1/entities",
     tag = "entities",
     params(("after" = Option<String>, Query, description = "Where the last page ended: its `page.next`")),
-    responses((status = 200, body = [wire::Entity]), (status = 400)),
+    responses((status = 200, body = [wire::Entity])),
 )]
 async fn list_entities(State(app): State<App>, headers: HeaderMap, Query(query): Query<Listing>) -> Answer {
     let page = browse::entities(&app, &caller(&app, &headers)?, query.after()?).await?;
@@ -108,7 +108,7 @@ async fn default_entity(State(app): State<App>, headers: HeaderMap) -> Answer {
     path = "/v1/entities/{name}",
     tag = "entities",
     params(("name" = String, Path, description = "The name of an entity")),
-    responses((status = 200, body = wire::Entity), (status = 400), (status = 404)),
+    responses((status = 200, body = wire::Entity), (status = 404)),
 )]
 async fn entity(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>) -> Answer {
     let view = browse::entity(&app, &caller(&app, &headers)?, &app.config.defaults.entity(&name)?).await?;
@@ -149,7 +149,7 @@ async fn create_entity(State(app): State<App>, headers: HeaderMap, body: Bytes) 
         ("entity" = Option<String>, Query, description = "The entity, by default the default one"),
         ("after" = Option<String>, Query, description = "Where the last page ended: its `page.next`"),
     ),
-    responses((status = 200, body = [wire::Collection]), (status = 400), (status = 404)),
+    responses((status = 200, body = [wire::Collection]), (status = 404)),
 )]
 async fn list_collections(State(app): State<App>, headers: HeaderMap, Query(query): Query<Listing>) -> Answer {
     let entity = app.config.defaults.entity(&query.entity)?;
@@ -163,7 +163,7 @@ async fn list_collections(State(app): State<App>, headers: HeaderMap, Query(quer
     path = "/v1/collections/{*path}",
     tag = "collections",
     params(("path" = String, Path, description = "`[ENTITY/]COLLECTION`")),
-    responses((status = 200, body = wire::Collection), (status = 400), (status = 404)),
+    responses((status = 200, body = wire::Collection), (status = 404)),
 )]
 async fn collection(State(app): State<App>, headers: HeaderMap, Path(path): Path<String>) -> Answer {
     let (entity, name) = app.config.defaults.collection(&path)?;
@@ -207,7 +207,7 @@ async fn create_collection(State(app): State<App>, headers: HeaderMap, body: Byt
         ("collection" = Option<String>, Query, description = "`[ENTITY/]COLLECTION`, instead of an entity"),
         ("after" = Option<String>, Query, description = "Where the last page ended: its `page.next`"),
     ),
-    responses((status = 200, body = [wire::Container]), (status = 400), (status = 404)),
+    responses((status = 200, body = [wire::Container]), (status = 404)),
 )]
 async fn list_containers(State(app): State<App>, headers: HeaderMap, Query(query): Query<Listing>) -> Answer {
     let (entity, collection) = if query.collection.is_empty() {
@@ -226,7 +226,7 @@ async fn list_containers(State(app): State<App>, headers: HeaderMap, Query(query
     path = "/v1/containers/{*path}",
     tag = "containers",
     params(("path" = String, Path, description = "`[[ENTITY/]COLLECTION/]CONTAINER`")),
-    responses((status = 200, body = wire::Container), (status = 400), (status = 404)),
+    responses((status = 200, body = wire::Container), (status = 404)),
 )]
 async fn container(State(app): State<App>, headers: HeaderMap, Path(path): Path<String>) -> Answer {
     let repository = app.config.defaults.container(&path)?;
@@ -270,7 +270,7 @@ async fn create_container(State(app): State<App>, headers: HeaderMap, body: Byte
         ("container" = String, Query, description = "`[[ENTITY/]COLLECTION/]CONTAINER`"),
         ("after" = Option<String>, Query, description = "Where the last page ended: its `page.next`"),
     ),
-    responses((status = 200, body = [wire::Image]), (status = 400), (status = 404)),
+    responses((status = 200, body = [wire::Image]), (status = 404)),
 )]
 async fn list_images(State(app): State<App>, headers: HeaderMap, Query(query): Query<Listing>) -> Answer {
     let repository = app.config.defaults.container(&query.container)?;
@@ -353,7 +353,7 @@ async fn image(
         ("reference" = String, Path, description = "`[[ENTITY/]COLLECTION/]CONTAINER[:TAG-OR-HASH]`"),
         ("arch" = Option<String>, Query, description = "The architecture of the image, like `amd64`"),
     ),
-    responses((status = 200), (status = 400), (status = 403), (status = 404)),
+    responses((status = 200), (status = 403), (status = 404)),
 )]
 async fn delete_image(
     State(app): State<App>,
@@ -472,7 +472,7 @@ async fn change_tag(State(app): State<App>, headers: HeaderMap, Path(reference):
     path = "/v1/tags/{container}",
     tag = "tags",
     params(("container" = String, Path, description = "The id of a container")),
-    responses((status = 200, body = BTreeMap<String, String>), (status = 400), (status = 404)),
+    responses((status = 200, body = BTreeMap<String, String>), (status = 404)),
 )]
 async fn tags_v1(State(app): State<App>, headers: HeaderMap, Path(container): Path<String>) -> Answer {
     Ok(data(wire::tags_v1(&tag::list(&app, &caller(&app, &headers)?, container.parse::<Id>()?).await?)))
@@ -484,7 +484,7 @@ async fn tags_v1(State(app): State<App>, headers: HeaderMap, Path(container): Pa
     path = "/v2/tags/{container}",
     tag = "tags",
     params(("container" = String, Path, description = "The id of a container")),
-    responses((status = 200, body = BTreeMap<String, BTreeMap<String, String>>), (status = 400), (status = 404)),
+    responses((status = 200, body = BTreeMap<String, BTreeMap<String, String>>), (status = 404)),
 )]
 async fn tags_v2(State(app): State<App>, headers: HeaderMap, Path(container): Path<String>) -> Answer {
     Ok(data(wire::tags_v2(&tag::list(&app, &caller(&app, &headers)?, container.parse::<Id>()?).await?)))
@@ -560,7 +560,7 @@ struct Search {
         ("arch" = Option<String>, Query, description = "Only images for these architectures, with commas between them"),
         ("signed" = Option<bool>, Query, description = "Only signed images, or only unsigned ones"),
     ),
-    responses((status = 200, body = wire::Found), (status = 400)),
+    responses((status = 200, body = wire::Found)),
 )]
 async fn find(State(app): State<App>, headers: HeaderMap, Query(query): Query<Search>) -> Answer {
     let caller = caller(&app, &headers)?;

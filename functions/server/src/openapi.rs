@@ -8,7 +8,7 @@
 //!   can be asked, `page.next` says with what.
 //! - Every refusal has one form, [`error`].
 //! - Whoever asks who is calling may find a bad token (401), no store (503), or a mistake of ours (500).
-//! - Whoever reads a body may find it unreadable (400) or too long (413).
+//! - Whoever is given parameters or a body may find them wrong (400), and a body too long (413).
 //! - Reading can be anonymous, writing can't, unless the handler says otherwise.
 
 use http::StatusCode;
@@ -136,11 +136,14 @@ fn complete(method: &str, operation: &Value) -> Value {
     let body = operation.get("requestBody").is_some();
     // What tells whether a token is good tells it with 404.
     let tells = operation["operationId"] == "token_status";
-    let common = [("400", body), ("401", !public && !tells), ("413", body), ("500", !public), ("503", !public)];
+    let parameters = || operation["parameters"].as_array().into_iter().flatten();
+    let given = body || parameters().count() > 0;
+    let common =
+        [("400", !public && given), ("401", !public && !tells), ("413", body), ("500", !public), ("503", !public)];
     let common = common.into_iter().filter(|(_, may)| *may).map(|(status, _)| (status.to_owned(), json!({})));
     let own = entries(&operation["responses"]).map(|(status, response)| (status.clone(), response.clone()));
     let responses: Map<_, _> = common.chain(own).collect();
-    let pages = operation["parameters"].as_array().into_iter().flatten().any(|one| one["name"] == "after");
+    let pages = parameters().any(|one| one["name"] == "after");
     let formed = responses.iter().map(|(status, response)| (status.clone(), form(status, response, pages)));
 
     let mut whole: Map<_, _> = entries(operation).map(|(name, value)| (name.clone(), value.clone())).collect();

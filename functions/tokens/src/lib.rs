@@ -202,7 +202,7 @@ async fn set_disabled(State(app): State<App>, headers: HeaderMap, Path(name): Pa
     tag = "accounts",
     security(("bearer" = [])),
     params(("name" = String, Path, description = "The name of a user")),
-    responses((status = 200, body = [wire::Token]), (status = 400), (status = 403), (status = 404)),
+    responses((status = 200, body = [wire::Token]), (status = 403), (status = 404)),
 )]
 async fn tokens(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>) -> Answer {
     let tokens = admin::tokens(&app, &caller(&app, &headers)?, &name.parse()?).await?;
@@ -247,7 +247,7 @@ async fn add_token(State(app): State<App>, headers: HeaderMap, Path(name): Path<
         ("name" = String, Path, description = "The name of a user"),
         ("id" = String, Path, description = "The id of a token"),
     ),
-    responses((status = 200), (status = 400), (status = 403), (status = 404)),
+    responses((status = 200), (status = 403), (status = 404)),
 )]
 async fn revoke(State(app): State<App>, headers: HeaderMap, Path((name, id)): Path<(String, String)>) -> Answer {
     let caller = caller(&app, &headers)?;

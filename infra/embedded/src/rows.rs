@@ -105,9 +105,8 @@ impl Rows {
     /// The stored texts of the items at `keys`, separated by commas.
     fn items(&self, library: &Database, table: &str, keys: &[Key]) -> Option<String> {
         let different: HashSet<&Key> = keys.iter().collect();
-        let fits = |key: &Key| {
-            (1..=LONGEST_PK).contains(&key.pk.text.len()) && (1..=LONGEST_SK).contains(&key.sk.text.len())
-        };
+        let fits =
+            |key: &Key| (1..=LONGEST_PK).contains(&key.pk.text.len()) && (1..=LONGEST_SK).contains(&key.sk.text.len());
         if keys.is_empty() || keys.len() > MOST_KEYS || different.len() < keys.len() || !keys.iter().all(fits) {
             return None;
         }
@@ -118,14 +117,7 @@ impl Rows {
             }
             reader.plain.insert(table.to_owned());
         }
-        // One statement, so that the file is locked once. The join is crossed so that SQLite goes from the keys to the
-        // rows; `IN` would scan the table. The table's name has no quotes, or it would not be there.
-        let sql = format!(
-            "SELECT item_json FROM (VALUES (?, ?){}) AS wanted
-             CROSS JOIN \"{table}\" AS item ON item.pk = wanted.column1 AND item.sk = wanted.column2",
-            ", (?, ?)".repeat(keys.len() - 1)
-        );
-        let mut statement = reader.connection.prepare_cached(&sql).ok()?;
+        let mut statement = reader.connection.prepare_cached(&select(table, keys.len())).ok()?;
         // The library writes a key's type before it.
         let texts = keys.iter().flat_map(|key| [&key.pk, &key.sk]).map(|key| format!("S:{}", key.text));
         let mut rows = statement.query(params_from_iter(texts)).ok()?;
@@ -136,6 +128,16 @@ impl Rows {
         }
         (items.len() <= MOST_BYTES).then_some(items)
     }
+}
+
+/// One statement for all `keys`, so that the file is locked once. The join is crossed so that `SQLite` goes from the
+/// keys to the rows; `IN` would scan the table. The table's name has no quotes, or it would not be there.
+fn select(table: &str, keys: usize) -> String {
+    let more = ", (?, ?)".repeat(keys.saturating_sub(1));
+    format!(
+        "SELECT item_json FROM (VALUES (?, ?){more}) AS wanted \
+         CROSS JOIN \"{table}\" AS item ON item.pk = wanted.column1 AND item.sk = wanted.column2"
+    )
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
@@ -152,4 +154,21 @@ fn is_plain(library: &Database, table: &str) -> bool {
         defined.any(|own| own.attribute_name == name && own.attribute_type == ScalarAttributeType::S)
     };
     keys.eq([("pk", &KeyType::HASH), ("sk", &KeyType::RANGE)]) && string("pk") && string("sk")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_finds_its_rows_by_their_keys() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE rooms (pk, sk, item_json, PRIMARY KEY (pk, sk))").unwrap();
+        for keys in [1, 2, 5, 100] {
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", select("rooms", keys))).unwrap();
+            let steps = plan.query_map(params_from_iter(vec!["a"; 2 * keys]), |row| row.get::<_, String>(3)).unwrap();
+            let steps = steps.collect::<Result<Vec<_>, _>>().unwrap().join("; ");
+            assert!(steps.contains("SEARCH item USING INDEX") && !steps.contains("SCAN item"), "{steps}");
+        }
+    }
 }

@@ -222,6 +222,68 @@ async fn a_batch_read_finds_what_was_just_written() {
     assert!((capacity - 12.5).abs() < f64::EPSILON, "{capacity}");
 }
 
+/// Plain reads are answered from the stored text. To ask for the capacity too makes the library itself answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_read_gives_what_the_library_gives() {
+    let (_folder, _table, client) = fresh().await;
+    let texts = ["a", "ü#\u{1f980}", "quote\" back\\ line\n tab\t null\u{1}", "S:", "a/b/c"];
+    for (number, text) in texts.iter().enumerate() {
+        let blob = aws_smithy_types::Blob::new([0, 1, 254, 255]);
+        let mut item = key(text, text);
+        item.extend(
+            [
+                ("s", s(text)),
+                ("n", AttributeValue::N("-1.50".to_owned())),
+                ("b", AttributeValue::B(blob.clone())),
+                ("bool", AttributeValue::Bool(number == 1)),
+                ("null", AttributeValue::Null(true)),
+                ("ss", AttributeValue::Ss(texts.map(str::to_owned).to_vec())),
+                ("ns", AttributeValue::Ns(["10", "9", "1e3"].map(str::to_owned).to_vec())),
+                ("bs", AttributeValue::Bs(vec![blob])),
+                ("l", AttributeValue::L(vec![s(""), n(1), AttributeValue::L(Vec::new())])),
+                ("m", AttributeValue::M([(text.to_string(), n(2))].into())),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        );
+        client.put_item().table_name("rooms").set_item(Some(item)).send().await.unwrap();
+    }
+    let both = [None, Some(ReturnConsumedCapacity::Total)];
+    for text in texts.into_iter().chain(["missing"]) {
+        let get = |capacity| {
+            let get = client.get_item().table_name("rooms").set_key(Some(key(text, text)));
+            get.consistent_read(true).set_return_consumed_capacity(capacity).send()
+        };
+        let [plain, asked] = both.clone().map(get);
+        let (plain, asked) = (plain.await.unwrap().item, asked.await.unwrap().item);
+        assert_eq!((&plain, plain.is_some()), (&asked, text != "missing"));
+    }
+    let batch = |keys: Vec<_>, capacity| {
+        let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build().unwrap();
+        client.batch_get_item().request_items("rooms", keys).set_return_consumed_capacity(capacity).send()
+    };
+    let keys: Vec<_> = texts.into_iter().chain(["missing"]).map(|text| key(text, text)).collect();
+    let [plain, asked] = both.clone().map(|capacity| batch(keys.clone(), capacity));
+    let (plain, asked) = (plain.await.unwrap(), asked.await.unwrap());
+    let sorted = |answer: &aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemOutput| {
+        let mut items = answer.responses.as_ref().unwrap()["rooms"].clone();
+        items.sort_by_key(|item| item["pk"].as_s().unwrap().clone());
+        items
+    };
+    assert_eq!(sorted(&plain).len(), texts.len());
+    assert_eq!(sorted(&plain), sorted(&asked));
+    assert_eq!(plain.unprocessed_keys, asked.unprocessed_keys);
+    // What is to be refused is refused in the library's words.
+    let long = "x".repeat(3000);
+    for keys in [vec![], vec![key("a", "1"); 2], vec![key("", "1")], vec![key(&long, "1")], vec![key("a", "1"); 101]] {
+        let [plain, asked] = both.clone().map(|capacity| batch(keys.clone(), capacity));
+        let words = |error: aws_sdk_dynamodb::error::SdkError<_, _>| {
+            let error: aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemError = error.into_service_error();
+            error.meta().message().unwrap().to_owned()
+        };
+        assert_eq!(words(plain.await.unwrap_err()), words(asked.await.unwrap_err()));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_by_prefix_comes_in_pages() {
     let (_folder, _table, client) = fresh().await;

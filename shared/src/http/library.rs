@@ -75,9 +75,7 @@ pub fn list(rows: impl Serialize, next: Option<&str>) -> Response {
 
 /// Reads a JSON body. Its type is not asked: the clients don't state it.
 pub fn json<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|error| {
-        // The text of the error would quote the body.
-        let place = format!("line {}, column {}", error.line(), error.column());
-        Failure(Error::Invalid(format!("the body is not the JSON that is expected here ({place})")))
-    })
+    // What is wrong with a value, the value's own type says best, like which names are allowed.
+    serde_json::from_slice(body)
+        .map_err(|error| Failure(Error::Invalid(format!("the body is not what is expected here: {error}"))))
 }
