@@ -239,6 +239,7 @@ async fn begin(app: &App, grant: &Grant, container: &Container, hash: Digest, te
         created: app.now(),
         content: None,
         sealed: None,
+        named: false,
         intents: Vec::new(),
         tags: [].into(),
         labels: [].into(),

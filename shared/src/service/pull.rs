@@ -93,6 +93,7 @@ fn of_tag(container: &Container, name: &TagName, tagged: Tagged) -> Image {
         created: tagged.created,
         content: Some(tagged.content),
         sealed: None,
+        named: true,
         intents: Vec::new(),
         tags: [name.clone()].into(),
         labels: [].into(),
@@ -100,13 +101,13 @@ fn of_tag(container: &Container, name: &TagName, tagged: Tagged) -> Image {
     }
 }
 
-/// Old clients push without setting any tag, and expect to find that as `latest`: the newest untagged image.
+/// Old clients push without setting any tag, and expect to find that as `latest`: the newest image that never had one.
 async fn untagged(app: &App, repository: &Repository, arch: Option<&str>) -> Result<Image, Error> {
     let images: Vec<Image> = app.table.query_all(keys::images(repository)).await?;
     let fits = |content: &Content| arch.is_none_or(|arch| content.arch == arch);
     images
         .into_iter()
-        .filter(|image| image.tags.is_empty() && image.content.as_ref().is_some_and(fits))
+        .filter(|image| !image.named && image.content.as_ref().is_some_and(fits))
         .max_by_key(|image| image.created)
         .ok_or(Error::NotFound("image"))
 }

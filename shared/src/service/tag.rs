@@ -191,6 +191,7 @@ pub(crate) async fn intended(app: &App, image: &mut Image, content: &Content) ->
         if let Some(old) = old {
             gone.entry(old).or_default().push(intent.tag.clone());
         }
+        image.named = true;
         image.tags.insert(intent.tag);
     }
     let untagged = gone.iter().map(|(old, tags)| Write::untagged(keys::image(&image.repository, old), tags));

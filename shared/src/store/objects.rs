@@ -216,15 +216,23 @@ impl Objects {
         Ok(named.collect())
     }
 
-    /// Multipart uploads that the store knows of, at most 1 000. For the sweeper.
+    /// All multipart uploads that the store knows of. For the sweeper.
     pub async fn open_parts(&self) -> Result<Vec<OpenParts>, StoreError> {
-        let request = self.client.list_multipart_uploads().bucket(&self.bucket);
-        let answer = request.send().await.map_err(|error| failed(&error))?;
-        let open = answer.uploads.unwrap_or_default().into_iter().filter_map(|open| {
-            let since = open.initiated.map_or(0, |time| time.secs());
-            Some(OpenParts { object: open.key?, upload: open.upload_id?, since })
-        });
-        Ok(open.collect())
+        let mut all = Vec::new();
+        let (mut key, mut upload) = (None, None);
+        loop {
+            let request = self.client.list_multipart_uploads().bucket(&self.bucket);
+            let request = request.set_key_marker(key).set_upload_id_marker(upload);
+            let answer = request.send().await.map_err(|error| failed(&error))?;
+            all.extend(answer.uploads.unwrap_or_default().into_iter().filter_map(|open| {
+                let since = open.initiated.map_or(0, |time| time.secs());
+                Some(OpenParts { object: open.key?, upload: open.upload_id?, since })
+            }));
+            (key, upload) = (answer.next_key_marker, answer.next_upload_id_marker);
+            if answer.is_truncated != Some(true) || key.is_none() {
+                return Ok(all);
+            }
+        }
     }
 }
 

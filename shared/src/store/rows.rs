@@ -219,6 +219,9 @@ pub struct Image {
     /// Tags that the image gets when its bytes turn out to be right.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub intents: Vec<Intent>,
+    /// Whether any tag ever named it.
+    #[serde(default)]
+    pub named: bool,
     /// Its tags.
     #[serde(default, with = "serde_dynamo::string_set", skip_serializing_if = "BTreeSet::is_empty")]
     pub tags: BTreeSet<TagName>,

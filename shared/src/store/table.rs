@@ -102,14 +102,14 @@ impl Write {
     /// Notes on the image's row that the tag names it. The image must have been committed.
     pub fn tagged(image: Key, tag: &TagName) -> Self {
         let committed = "attribute_exists(pk) AND attribute_type(content, :map)";
-        Self(Kind::Label(image, "ADD #tags :tags, #version :one", vec![tag.to_string()], committed))
+        Self(Kind::Label(image, "SET #named = :true ADD #tags :tags, #version :one", vec![tag.to_string()], committed))
     }
 
     /// Notes on the image's row that the tags, at least one, name it no longer.
     pub fn untagged<'a>(image: Key, tags: impl IntoIterator<Item = &'a TagName>) -> Self {
         let there = "attribute_exists(pk) AND attribute_type(content, :map)";
         let tags = tags.into_iter().map(ToString::to_string).collect();
-        Self(Kind::Label(image, "ADD #version :one DELETE #tags :tags", tags, there))
+        Self(Kind::Label(image, "SET #named = :true ADD #version :one DELETE #tags :tags", tags, there))
     }
 
     /// The row that is written; `None` when it is only looked at.
@@ -424,6 +424,8 @@ impl Table {
                 let label = Update::builder().table_name(table).set_key(Some(item_key(key))).update_expression(update);
                 let label = label.condition_expression(condition).expression_attribute_names("#tags", "tags");
                 let label = label.expression_attribute_names("#version", "version");
+                let label = label.expression_attribute_names("#named", "named");
+                let label = label.expression_attribute_values(":true", AttributeValue::Bool(true));
                 let label = label.expression_attribute_values(":tags", AttributeValue::Ss(words));
                 let label = label.expression_attribute_values(":one", AttributeValue::N("1".to_owned()));
                 let label = label.expression_attribute_values(":map", AttributeValue::S("M".to_owned()));

@@ -1,6 +1,6 @@
 //! Deleting images, and what read-only containers and frozen tags refuse.
 
-use crate::support::{Standing, begin, hash, join, len, set, sif, sweep_up, tag};
+use crate::support::{Standing, begin, complete, hash, join, len, opened, set, sif, sweep_up, tag};
 use serde_json::json;
 use shared::domain::Role;
 use stackroom_tests::sif::SifBuilder;
@@ -184,4 +184,23 @@ async fn a_read_only_container_takes_no_writes() {
 
     set(&alice, &format!("/v1/containers/{BB}"), json!({ "readOnly": false })).await.ok();
     alice.push(BB, "latest", "amd64", &other).await.ok();
+}
+
+#[tokio::test]
+async fn an_image_that_never_had_a_tag_is_found_as_latest_but_no_older_one_takes_its_place() {
+    let (server, alice) = start().await;
+    let (first, second, untagged) = (sif(1), sif(2), sif(3));
+    let latest = format!("/v1/images/{BB}:latest?arch=amd64");
+    alice.push(BB, "latest", "amd64", &first).await.ok();
+    alice.push(BB, "latest", "amd64", &second).await.ok();
+    alice.delete(&latest).await.ok();
+    // The first one had the tag once and lost it. That makes it no newer.
+    server.nobody.get(&latest).await.error(404);
+
+    let (push, url) = opened(&alice, BB, &untagged).await;
+    alice.upload(&url, &untagged).await;
+    complete(&alice, &push).await.ok();
+    let found = server.nobody.get(&latest).await.ok();
+    assert_eq!(found["data"]["hash"], json!(hash(&untagged)));
+    server.nobody.get(&format!("/v1/images/{BB}:latest?arch=arm64")).await.error(404);
 }
