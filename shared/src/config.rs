@@ -17,6 +17,9 @@ pub struct Config {
     /// The largest multipart upload, in bytes, that is verified before its completion is answered; larger ones are
     /// answered first and verified by the `verify` function. `STACKROOM_VERIFY_AT_ONCE`, by default all of them.
     pub verify_at_once: u64,
+    /// Whether the digest of what is uploaded is signed into its URL, so that the store itself refuses other bytes.
+    /// `STACKROOM_PIN_UPLOADS`; `false` for stores that refuse such URLs: uploads are then read and hashed by us.
+    pub pin_uploads: bool,
     /// How long a download may take, and so how long its URLs live. `STACKROOM_DOWNLOAD_LIFE`, seconds.
     pub download_life: Duration,
 }
@@ -42,6 +45,7 @@ impl Config {
             }
         };
         let default_quota = number("STACKROOM_DEFAULT_QUOTA", 0);
+        let pin_uploads = get("STACKROOM_PIN_UPLOADS").is_none_or(|text| text != "false");
         let verify_at_once = number("STACKROOM_VERIFY_AT_ONCE", u64::MAX);
         let upload_life = Duration::from_secs(number("STACKROOM_UPLOAD_LIFE", 24 * 3600));
         let download_life = Duration::from_secs(number("STACKROOM_DOWNLOAD_LIFE", 24 * 3600));
@@ -63,6 +67,7 @@ impl Config {
                 default_quota,
                 upload_life,
                 verify_at_once,
+                pin_uploads,
                 download_life,
             }),
             (entity, collection) => {

@@ -192,7 +192,7 @@ async fn open_parts(State(app): State<App>, headers: HeaderMap, Path(image): Pat
     let image = image.parse::<Id>()?;
     let NewUpload { filesize, .. } = json(&body)?;
     let opened = upload::open_parts(&app, &caller, image, filesize).await?;
-    Ok(data(wire::opened(&opened)))
+    Ok(data(wire::opened(&opened, app.config.pin_uploads)))
 }
 
 #[derive(Deserialize, ToSchema)]

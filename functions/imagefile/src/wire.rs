@@ -27,17 +27,17 @@ pub(crate) struct OpenedParts {
 /// How the parts are to be sent.
 #[derive(Serialize, ToSchema)]
 struct PartOptions {
-    /// `true`: with their SHA-256 in a header, which the URL wants.
+    /// `true`: with their SHA-256 in a header, which the URL wants; `false`: without.
     s3compliant: &'static str,
 }
 
 /// An upload in parts that was opened.
-pub(crate) fn opened(opened: &upload::OpenedParts) -> OpenedParts {
+pub(crate) fn opened(opened: &upload::OpenedParts, pinned: bool) -> OpenedParts {
     OpenedParts {
         upload: opened.id.to_string(),
         total_parts: opened.parts,
         part_size: opened.part_size,
-        options: PartOptions { s3compliant: "true" },
+        options: PartOptions { s3compliant: if pinned { "true" } else { "false" } },
     }
 }
 

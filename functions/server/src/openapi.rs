@@ -6,7 +6,7 @@
 //!
 //! - Every JSON answer is an object with the answer as its `data`, unless the handler marks it `x-bare`. Where `after`
 //!   can be asked, `page.next` says with what.
-//! - Every refusal has one form, [`error`].
+//! - Every refusal has one form, the schema `Error`.
 //! - Whoever asks who is calling may find a bad token (401), no store (503), or a mistake of ours (500).
 //! - Whoever is given parameters or a body may find them wrong (400), and a body too long (413).
 //! - Reading can be anonymous, writing can't, unless the handler says otherwise.

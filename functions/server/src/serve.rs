@@ -5,6 +5,7 @@ use crate::routes;
 use anyhow::Context;
 use axum::Router;
 use axum::extract::Request;
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::serve::ListenerExt;
 use shared::config::Config;
@@ -15,7 +16,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tower::ServiceExt;
 
 /// What `serve` is told.
 #[derive(Debug, Clone)]
@@ -69,16 +69,16 @@ pub fn router(local: &Local) -> anyhow::Result<Router> {
         async move { face.call(request).await.map(axum::body::Body::new) }
     };
     let routes = routes::router(&local.app)?;
-    let (inner, store) = (routes.clone(), local.objects.clone());
-    let sweep = move |request: Request| sweep_asked(inner.clone(), store.clone(), request);
-    let routes = routes.route("/api/sweep", axum::routing::any(sweep));
+    let store = local.objects.clone();
+    let routes = routes.layer(middleware::from_fn(move |request, next| sweep_asked(store.clone(), request, next)));
     Ok(routes.route(&format!("/{BUCKET}/{{*key}}"), axum::routing::any(objects)))
 }
 
 /// A sweep that somebody asked for, which here takes leftover files too.
-async fn sweep_asked(routes: Router, objects: embedded::objects::Objects, request: Request) -> Response {
-    let Ok(response) = routes.oneshot(request).await;
-    if response.status().is_success() {
+async fn sweep_asked(objects: embedded::objects::Objects, request: Request, next: Next) -> Response {
+    let asked = request.uri().path() == "/api/sweep";
+    let response = next.run(request).await;
+    if asked && response.status().is_success() {
         // Of any age: what this process still writes it holds, and there is no other one on the folder.
         collect(objects, Duration::ZERO).await;
     }

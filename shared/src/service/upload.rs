@@ -98,8 +98,8 @@ pub async fn open_single(app: &App, credential: &Credential, image: Id, file: An
         if file.digest.is_some_and(|digest| digest != aim.image.hash) {
             return Err(Error::Invalid(format!("the upload's SHA-256 is not the image's, {}", aim.image.hash)));
         }
-        let way = if file.digest.is_some() { Way::Pinned } else { Way::Staged };
-        let pin = file.digest;
+        let pin = file.digest.filter(|_| app.config.pin_uploads);
+        let way = if pin.is_some() { Way::Pinned } else { Way::Staged };
         if let Some(open) = aim.session.as_ref().filter(|open| open.way == way && open.size == file.size) {
             let left = left(app.now(), open.expires);
             // A session that is about to end is no use to somebody who begins.
@@ -254,7 +254,8 @@ pub async fn part(
         return Err(over());
     }
     let place = (part.number, part.size);
-    Ok(app.objects.presign_part(&session.object, upload_of(&session), place, part.digest, left).await?)
+    let pin = part.digest.filter(|_| app.config.pin_uploads);
+    Ok(app.objects.presign_part(&session.object, upload_of(&session), place, pin, left).await?)
 }
 
 /// The caller's own multipart upload. `None` to whoever may push there, when it is over; others learn nothing of it.

@@ -532,3 +532,23 @@ async fn sweeping_leaves_alone_what_is_on_its_way() {
         assert_eq!(server.nobody.pull(&format!("{BB}:{}", hash(bytes))).await.bytes, *bytes);
     }
 }
+
+#[tokio::test]
+async fn without_pinned_urls_every_upload_is_read_before_it_is_seen() {
+    let server = Server::start_with(&[("STACKROOM_PIN_UPLOADS", "false")]).await;
+    let alice = server.user("alice", 0).await;
+    let (right, wrong) = (sif(1), sif(2));
+    alice.push("alice/tools/bb", "latest", "amd64", &right).await.ok();
+    assert_eq!(server.nobody.pull("alice/tools/bb:latest?arch=amd64").await.bytes, right);
+
+    let container = alice.container("alice/tools/other").await;
+    let image = alice.image(&container, &wrong).await["id"].as_str().unwrap().to_owned();
+    let opened = alice.open(&image, &wrong).await.ok();
+    let url = opened["data"]["uploadURL"].as_str().unwrap();
+    assert!(!url.contains("x-amz-content-sha256"), "{url}");
+    let other = sif(3);
+    assert_eq!(other.len(), wrong.len());
+    assert_eq!(alice.upload(url, &other).await.status, 200);
+    alice.put(&format!("/v2/imagefile/{image}/_complete"), json!({})).await.error(400);
+    assert_eq!(server.quota("alice").await, (right.len() as u64, 0));
+}
