@@ -1,4 +1,4 @@
-//! What is in the table: one struct a kind of row. Where it is, [`keys`](super::keys) says.
+//! What is in the table: one struct a kind of row. Where it is, [`keys`] says.
 
 use super::keys::{self, Key};
 use crate::domain::quota::Quota;
