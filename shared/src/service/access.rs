@@ -31,21 +31,23 @@ impl Scene {
         wanted: impl IntoIterator<Item = Key>,
     ) -> Result<Self, Error> {
         let mut batch: Vec<Key> = wanted.into_iter().collect();
-        if let Credential::Token { user, id } = credential {
-            batch.extend([keys::user(user), keys::token(user, *id)]);
-            batch.extend(entity.map(|entity| keys::member(entity, user)));
-        }
+        let own = match credential {
+            Credential::Anonymous => None,
+            Credential::Token { user, id } => Some((keys::user(user), keys::token(user, *id))),
+        };
+        let member = credential.user().zip(entity).map(|(user, entity)| keys::member(entity, user));
+        batch.extend(own.iter().flat_map(|(user, token)| [user.clone(), token.clone()]).chain(member.clone()));
         let rows = if batch.is_empty() { Rows::default() } else { app.table.batch(batch).await? };
         let mut scene = Self { caller: Caller::Anonymous, role: None, rows };
-        if let Credential::Token { user, id } = credential {
-            let account: Option<User> = scene.take(&keys::user(user))?;
-            let token: Option<Token> = scene.take(&keys::token(user, *id))?;
+        if let Some((user, token)) = own {
+            let account: Option<User> = scene.take(&user)?;
+            let token: Option<Token> = scene.take(&token)?;
             let (Some(account), Some(token)) = (account, token) else { return Err(Error::Unauthenticated(BAD_TOKEN)) };
             if account.disabled || token.expires.is_some_and(|expires| expires <= app.now()) {
                 return Err(Error::Unauthenticated(BAD_TOKEN));
             }
             scene.caller = Caller::User { name: account.name, admin: account.admin, scope: token.scope };
-            scene.stand(entity)?;
+            scene.stand(member)?;
         }
         telemetry::caller(scene.caller.kind());
         Ok(scene)
@@ -59,12 +61,11 @@ impl Scene {
         wanted: impl IntoIterator<Item = Key>,
     ) -> Result<(), Error> {
         let member = self.caller.user().map(|user| keys::member(entity, user));
-        self.rows.extend(app.table.batch(wanted.into_iter().chain(member)).await?);
-        self.stand(Some(entity))
+        self.rows.extend(app.table.batch(wanted.into_iter().chain(member.clone())).await?);
+        self.stand(member)
     }
 
-    fn stand(&mut self, entity: Option<&EntityName>) -> Result<(), Error> {
-        let member = entity.zip(self.caller.user()).map(|(entity, user)| keys::member(entity, user));
+    fn stand(&mut self, member: Option<Key>) -> Result<(), Error> {
         if let Some(key) = member {
             self.role = self.take::<Member>(&key)?.map(|member| member.role);
         }

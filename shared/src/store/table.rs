@@ -287,11 +287,7 @@ impl Table {
             let answer = self.client.batch_get_item().request_items(&self.name, keys).send().await;
             let mut answer = answer.map_err(|error| StoreError::unavailable(&error))?;
             for items in answer.responses.take().into_iter().flat_map(HashMap::into_values) {
-                for item in items {
-                    if let Some(key) = key_of(&item) {
-                        rows.0.insert(key, item);
-                    }
-                }
+                rows.0.extend(items.into_iter().filter_map(keyed));
             }
             // DynamoDB may leave keys out when it is short of capacity.
             let left = answer.unprocessed_keys.take().and_then(|mut left| left.remove(&self.name));
@@ -340,8 +336,8 @@ impl Table {
             }
             start = answer.last_evaluated_key;
             if start.is_none() || rows.len() >= limit {
-                let next = start.as_ref().and_then(key_of);
-                let next = next.and_then(|key| key.sk.strip_prefix(&prefix).map(str::to_owned));
+                let next = start.and_then(keyed);
+                let next = next.and_then(|(key, _)| key.sk.strip_prefix(&prefix).map(str::to_owned));
                 return Ok(Page { rows, next });
             }
         }
@@ -358,9 +354,9 @@ impl Table {
         let request = self.client.scan().table_name(&self.name).consistent_read(true);
         let answer = request.set_exclusive_start_key(start.map(item_key)).send().await;
         let answer = answer.map_err(|error| StoreError::unavailable(&error))?;
-        let next = answer.last_evaluated_key.as_ref().and_then(key_of);
+        let next = answer.last_evaluated_key.and_then(keyed).map(|(key, _)| key);
         let items = answer.items.unwrap_or_default();
-        let rows = items.into_iter().filter_map(|item| key_of(&item).map(|key| Scanned { key, item }));
+        let rows = items.into_iter().filter_map(keyed).map(|(key, item)| Scanned { key, item });
         Ok((rows.collect(), next))
     }
 
@@ -478,7 +474,12 @@ pub(crate) async fn pause(attempt: u32) {
     }
 }
 
-fn key_of(item: &Item) -> Option<Key> {
-    let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
-    Some(Key { pk: text("pk")?, sk: text("sk")? })
+/// An item without its key, and the key. What a row has to say of its place is in its own attributes.
+fn keyed(mut item: Item) -> Option<(Key, Item)> {
+    let mut text = |name: &str| match item.remove(name) {
+        Some(AttributeValue::S(text)) => Some(text),
+        _ => None,
+    };
+    let key = Key { pk: text("pk")?, sk: text("sk")? };
+    Some((key, item))
 }
