@@ -8,10 +8,11 @@ use crate::store::{Objects, Table, keys};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
 
 /// The parts of an installation. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct App(Arc<Parts>);
+pub struct App(Arc<Parts>, Arc<Semaphore>);
 
 /// The parts themselves.
 #[derive(Debug)]
@@ -67,7 +68,13 @@ impl App {
 
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        let buffers = usize::try_from(parts.config.buffers).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(parts), Arc::new(Semaphore::new(buffers)))
+    }
+
+    /// Room for bytes on their way to the store: one permit a MiB.
+    pub fn buffers(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.1)
     }
 
     /// The time.

@@ -22,6 +22,16 @@ pub struct Config {
     pub pin_uploads: bool,
     /// How long a download may take, and so how long its URLs live. `STACKROOM_DOWNLOAD_LIFE`, seconds.
     pub download_life: Duration,
+    /// Where registry clients bring the bytes of blobs, when that is another host than [`Self::public_url`]: one where
+    /// `stackroom ingest` listens. `STACKROOM_INGEST_URL`.
+    pub ingest_url: Option<String>,
+    /// Memory for the bytes of blobs on their way to the store, in MiB. `STACKROOM_BUFFERS`.
+    pub buffers: u32,
+    /// The most bytes of a blob that one request can bring. `STACKROOM_LONGEST_CHUNK`; functions take no more than 4 MiB.
+    pub longest_chunk: u64,
+    /// Whether registry clients get the bytes of blobs from us, and not from the store by a redirect.
+    /// `STACKROOM_SERVE_BLOBS`.
+    pub serve_blobs: bool,
 }
 
 /// The longest that any URL may live: S3's own limit.
@@ -49,11 +59,16 @@ impl Config {
         let verify_at_once = number("STACKROOM_VERIFY_AT_ONCE", u64::MAX);
         let upload_life = Duration::from_secs(number("STACKROOM_UPLOAD_LIFE", 24 * 3600));
         let download_life = Duration::from_secs(number("STACKROOM_DOWNLOAD_LIFE", 24 * 3600));
+        let buffers = u32::try_from(number("STACKROOM_BUFFERS", 128)).unwrap_or(u32::MAX).clamp(8, 1 << 20);
+        let longest_chunk = number("STACKROOM_LONGEST_CHUNK", u64::MAX);
         for (name, life) in [("STACKROOM_UPLOAD_LIFE", upload_life), ("STACKROOM_DOWNLOAD_LIFE", download_life)] {
             if life.is_zero() || life > LONGEST_URL {
                 wrong.push(format!("`{name}` must be between 1 and {} seconds", LONGEST_URL.as_secs()));
             }
         }
+        let serve_blobs = get("STACKROOM_SERVE_BLOBS").is_some_and(|text| text == "true");
+        let ingest_url = get("STACKROOM_INGEST_URL").filter(|url| !url.is_empty());
+        let ingest_url = ingest_url.map(|url| url.trim_end_matches('/').to_owned());
         let name = |name: &str, default: &str| get(name).unwrap_or_else(|| default.to_owned());
         let entity = name("STACKROOM_DEFAULT_ENTITY", "library").parse();
         let collection = name("STACKROOM_DEFAULT_COLLECTION", "default").parse();
@@ -69,6 +84,10 @@ impl Config {
                 verify_at_once,
                 pin_uploads,
                 download_life,
+                ingest_url,
+                buffers,
+                longest_chunk,
+                serve_blobs,
             }),
             (entity, collection) => {
                 wrong.extend(entity.err().map(|error| error.to_string()));

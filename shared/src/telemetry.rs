@@ -51,6 +51,15 @@ pub async fn recorded<T>(work: impl Future<Output = T>) -> (T, Summary) {
     (result, Summary { reads, writes, caller, decision, inside })
 }
 
+/// Runs `work` to its end even when nobody waits for it any more, as when a client's connection breaks; what it does is
+/// noted for the same request.
+pub fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+    match RECORD.try_with(Arc::clone) {
+        Ok(record) => tokio::spawn(RECORD.scope(record, work)),
+        Err(_) => tokio::spawn(work),
+    }
+}
+
 fn note(change: impl FnOnce(&Record)) {
     // Outside a request nothing is noted.
     let _ = RECORD.try_with(|record| change(record));

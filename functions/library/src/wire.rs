@@ -149,7 +149,7 @@ pub fn container(row: &rows::Container, images: &[rows::Image]) -> Container {
         name,
         description: row.description.clone(),
         full_description: "",
-        collection: row.collection_id.to_string(),
+        collection: row.collection_id.map(|id| id.to_string()).unwrap_or_default(),
         images: images.iter().map(|image| image.id.to_string()).collect(),
         image_tags,
         arch_tags,

@@ -46,7 +46,9 @@ pub struct Local {
 
 impl Local {
     /// Opens the installation in `folder`, or makes it.
-    pub async fn open(folder: &Path, config: Config) -> anyhow::Result<Self> {
+    pub async fn open(folder: &Path, mut config: Config) -> anyhow::Result<Self> {
+        // The store is this process: a redirect would only lead back here, without the digest's header.
+        config.serve_blobs = true;
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
 
 /// What the tags of operations mean, in the order of the document.
-const TAGS: [(&str, &str); 13] = [
+const TAGS: [(&str, &str); 14] = [
     ("discovery", "What a client asks before anything else"),
     ("entities", "A user's or group's own space, which pays for what is in it"),
     ("collections", "What an entity holds"),
@@ -27,6 +27,7 @@ const TAGS: [(&str, &str); 13] = [
     ("uploads", "The bytes of images on their way in: presigned URLs of the object store"),
     ("downloads", "The bytes of images on their way out: presigned URLs of the object store"),
     ("shub", "What clients ask for `shub://`"),
+    ("registry", "The OCI registry, as the OCI distribution specification 1.1 says; errors are in its form"),
     ("keys", "The place of the keyserver, which keeps no keys"),
     ("accounts", "Who is calling, with which tokens"),
     ("administration", "What a site admin does"),
@@ -46,19 +47,21 @@ const REFUSALS: [(StatusCode, &str); 9] = [
 ];
 
 /// The functions by their logical ids, with what their routes say of themselves. Paths are as the router takes them.
-pub fn functions() -> [(&'static str, OpenApi); 5] {
+pub fn functions() -> [(&'static str, OpenApi); 6] {
     [
         ("Discovery", discovery::openapi()),
         ("Imagefile", imagefile::openapi()),
         ("Keys", keys::openapi()),
         ("Library", library::openapi()),
+        ("Oci", oci::openapi()),
         ("Tokens", tokens::openapi()),
     ]
 }
 
 /// The document.
 pub fn document() -> Value {
-    let (mut paths, mut schemas) = (Map::new(), Map::from_iter([("Error".to_owned(), error()), page()]));
+    let (mut paths, mut schemas) =
+        (Map::new(), Map::from_iter([("Error".to_owned(), error()), registry_errors(), page()]));
     for (_, described) in functions() {
         for (path, item) in entries(&json!(described.paths)) {
             let operations = entries(item).map(|(method, operation)| (method.clone(), complete(method, operation)));
@@ -84,7 +87,10 @@ pub fn document() -> Value {
         "components": {
             "schemas": schemas,
             "responses": refusals.collect::<Map<_, _>>(),
-            "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer", "description": "A token of a user" } },
+            "securitySchemes": {
+                "bearer": { "type": "http", "scheme": "bearer", "description": "A token of a user" },
+                "basic": { "type": "http", "scheme": "basic", "description": "A user's name, and password or token" },
+            },
         },
     })
 }
@@ -106,6 +112,14 @@ fn error() -> Value {
     object(&json!({ "error": inside }))
 }
 
+/// The form of every refusal of the registry.
+fn registry_errors() -> (String, Value) {
+    let code = json!({ "type": "string", "description": "A code of the specification" });
+    let message = json!({ "type": "string", "description": "A sentence for the user" });
+    let one = object(&json!({ "code": code, "message": message }));
+    ("RegistryErrors".to_owned(), object(&json!({ "errors": { "type": "array", "items": one } })))
+}
+
 fn page() -> (String, Value) {
     let next = json!({ "type": "string", "description": "What to ask with as `after`; empty after the last page" });
     ("Page".to_owned(), object(&json!({ "next": next })))
@@ -122,7 +136,11 @@ fn reference(kind: &str, name: &str) -> Value {
 }
 
 fn refusal(meaning: &str) -> Value {
-    json!({ "description": meaning, "content": { "application/json": { "schema": reference("schemas", "Error") } } })
+    refusal_as("Error", meaning)
+}
+
+fn refusal_as(schema: &str, meaning: &str) -> Value {
+    json!({ "description": meaning, "content": { "application/json": { "schema": reference("schemas", schema) } } })
 }
 
 /// The name of a refusal among the components, like `NotFound`.
@@ -144,7 +162,10 @@ fn complete(method: &str, operation: &Value) -> Value {
     let own = entries(&operation["responses"]).map(|(status, response)| (status.clone(), response.clone()));
     let responses: Map<_, _> = common.chain(own).collect();
     let pages = parameters().any(|one| one["name"] == "after");
-    let formed = responses.iter().map(|(status, response)| (status.clone(), form(status, response, pages)));
+    let registry = operation["tags"] == json!(["registry"]);
+    let formed = responses.iter().map(|(status, response)| {
+        (status.clone(), if registry { registry_form(status, response) } else { form(status, response, pages) })
+    });
 
     let mut whole: Map<_, _> = entries(operation).map(|(name, value)| (name.clone(), value.clone())).collect();
     whole.insert("responses".to_owned(), formed.collect());
@@ -152,6 +173,20 @@ fn complete(method: &str, operation: &Value) -> Value {
         whole.entry("security").or_insert(json!([{ "bearer": [] }]));
     }
     json!(whole)
+}
+
+/// A response of the registry, which has no envelope, in its form.
+fn registry_form(status: &str, response: &Value) -> Value {
+    let Ok(status) = status.parse::<StatusCode>() else { return response.clone() };
+    let meaning = response["description"].as_str().filter(|meaning| !meaning.is_empty());
+    let meaning = meaning.or(status.canonical_reason()).unwrap_or_default();
+    if status.is_client_error() || status.is_server_error() {
+        return refusal_as("RegistryErrors", meaning);
+    }
+    let mut formed: Map<_, _> = entries(response).map(|(name, value)| (name.clone(), value.clone())).collect();
+    formed.remove("x-bare");
+    formed.insert("description".to_owned(), json!(meaning));
+    json!(formed)
 }
 
 /// A response in its form.

@@ -55,6 +55,7 @@ fn function(id: &str, app: &App) -> Result<Router, TemplateError> {
         "Imagefile" => imagefile::router(app.clone()),
         "Keys" => keys::router(app.clone()),
         "Library" => library::router(app.clone()),
+        "Oci" => oci::router(app.clone()),
         "Tokens" => tokens::router(app.clone()),
         unknown => return Err(TemplateError(format!("no crate serves the function {unknown}"))),
     })
@@ -109,6 +110,10 @@ mod tests {
             ("/v1/imagefile/acme/tools/bb:latest", "Imagefile"),
             ("/v2/imagefile/0123/_complete", "Imagefile"),
             ("/v2/tags/0123", "Library"),
+            ("/v2/", "Oci"),
+            ("/v2/_catalog", "Oci"),
+            ("/v2/acme/tools/bb/manifests/latest", "Oci"),
+            ("/token", "Tokens"),
             ("/v1/entities/", "Library"),
             ("/acme/api/container/tools/bb", "Imagefile"),
             ("/api/container/tools/bb", "Imagefile"),

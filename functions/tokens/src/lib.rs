@@ -3,11 +3,12 @@
 
 mod wire;
 
+use axum::Form;
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::response::{Html, IntoResponse};
+use axum::extract::{Path, Query, State};
+use axum::response::{Html, IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -17,6 +18,7 @@ use shared::domain::{Caller, EntityName, TokenId, TokenScope, UserName};
 use shared::http::authorization;
 use shared::http::library::{Answer, Failure, data, json, plain};
 use shared::service::admin::{self, Change, NewToken, NewUser};
+use shared::service::registry::{Refused, login};
 use shared::service::{browse, sweep};
 use shared::{App, Error};
 use std::time::Duration;
@@ -39,6 +41,7 @@ fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(token_status))
         .routes(routes!(current_user))
+        .routes(routes!(registry_token, registry_token_form))
         .routes(routes!(tokens_page))
         .routes(routes!(users, add_user))
         .routes(routes!(set_password))
@@ -91,6 +94,75 @@ async fn current_user(State(app): State<App>, headers: HeaderMap) -> Answer {
     let token =
         authorization(&headers).and_then(|text| text.trim().split_once(' ')).map_or("", |(_, token)| token.trim());
     Ok(([(http::header::CACHE_CONTROL, "no-store")], Json(wire::current_user(&name, token))).into_response())
+}
+
+/// A short-lived token for a registry client, for what it says that it will do.
+///
+/// Who shows nothing gets nobody's token. What a token may really do is decided when it does it.
+#[utoipa::path(
+    get,
+    path = "/token",
+    tag = "registry",
+    security((), ("basic" = [])),
+    params(
+        ("scope" = Option<String>, Query, description = "`repository:NAME:pull,push,delete`, once or more"),
+        ("service" = Option<String>, Query),
+        ("account" = Option<String>, Query),
+    ),
+    responses(
+        (status = 200, body = wire::RegistryToken, extensions(("x-bare" = json!(true)))),
+        (status = 401),
+    ),
+)]
+async fn registry_token(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Response {
+    let scopes: Vec<&str> = query.iter().filter(|(name, _)| name == "scope").map(|(_, scope)| scope.as_str()).collect();
+    let token = async {
+        let credential = login::authorized(&app, authorization(&headers)).await?;
+        login::token(&app, &credential, &scopes).await
+    };
+    granted(&app, token.await)
+}
+
+/// The same for clients that send name and password, or a token, in a form (OAuth 2, RFC 6749 §4.3 and §6).
+#[utoipa::path(
+    post,
+    path = "/token",
+    tag = "registry",
+    security(()),
+    request_body(content = String, content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (status = 200, body = wire::RegistryToken, extensions(("x-bare" = json!(true)))),
+        (status = 401),
+    ),
+)]
+async fn registry_token_form(State(app): State<App>, Form(form): Form<Vec<(String, String)>>) -> Response {
+    let field = |wanted: &str| form.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let scopes: Vec<&str> = form.iter().filter(|(name, _)| name == "scope").map(|(_, scope)| scope.as_str()).collect();
+    let token = async {
+        let (name, secret) = match field("grant_type") {
+            Some("refresh_token") => ("", field("refresh_token")),
+            Some("password") | None => (field("username").unwrap_or_default(), field("password")),
+            Some(_) => return Err(Error::Invalid("the grant types are password and refresh_token".to_owned()).into()),
+        };
+        let secret = SecretString::from(secret.unwrap_or_default().to_owned());
+        let credential = login::shown(&app, name, &secret).await?;
+        login::token(&app, &credential, &scopes).await
+    };
+    granted(&app, token.await)
+}
+
+fn granted(app: &App, token: Result<SecretString, Refused>) -> Response {
+    match token {
+        Ok(token) => {
+            let body = Json(wire::registry_token(token.expose_secret(), login::LIFE, app.now()));
+            ([(http::header::CACHE_CONTROL, "no-store")], body).into_response()
+        }
+        Err(refused) => shared::http::registry::refusal(app, &refused, None),
+    }
 }
 
 /// The page that tells people how to get a token.

@@ -1,11 +1,12 @@
 //! What the routes of people and tokens answer, field by field.
 
 use serde::Serialize;
-use shared::domain::UserName;
 use shared::domain::quota;
+use shared::domain::{Time, UserName};
 use shared::service::admin::UserView;
 use shared::service::sweep;
 use shared::store::rows;
+use std::time::Duration;
 use utoipa::ToSchema;
 
 /// Who the caller is, in the form of the old identity service.
@@ -33,6 +34,22 @@ pub(crate) fn current_user(name: &UserName, token: &str) -> CurrentUser {
         realname: name.to_string(),
         username: name.to_string(),
     }
+}
+
+/// A short-lived token, under both names that clients look for.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RegistryToken<'a> {
+    token: &'a str,
+    access_token: &'a str,
+    /// Seconds.
+    expires_in: u64,
+    #[schema(format = DateTime)]
+    issued_at: String,
+}
+
+/// A short-lived token.
+pub(crate) fn registry_token(token: &str, life: Duration, now: Time) -> RegistryToken<'_> {
+    RegistryToken { token, access_token: token, expires_in: life.as_secs(), issued_at: now.to_string() }
 }
 
 /// What an entity has and may have.
@@ -114,6 +131,8 @@ pub(crate) struct Swept {
     sealed: Vec<String>,
     /// Images without bytes removed.
     images: u64,
+    /// Blobs taken out of repositories where no manifest named them.
+    links: u64,
     /// Objects deleted.
     objects: u64,
     /// Objects that nothing named, to be deleted by a later sweep.
@@ -136,12 +155,13 @@ struct WrongAccount {
 
 /// What a sweep did.
 pub(crate) fn swept(swept: sweep::Swept) -> Swept {
-    let sweep::Swept { sessions, sealed, images, objects, condemned, uploads, wrong_accounts } = swept;
+    let sweep::Swept { sessions, sealed, images, links, objects, condemned, uploads, wrong_accounts } = swept;
     let wrong = |sweep::WrongAccount { entity, account, charges }| WrongAccount { entity, account, charges };
     Swept {
         sessions,
         sealed: sealed.iter().map(ToString::to_string).collect(),
         images,
+        links,
         objects,
         condemned,
         uploads,

@@ -3,7 +3,7 @@
 //! A token is a JWT that names its user (`sub`) and its row (`jti`), so that the row is read in the same batch as all
 //! the rest. What it may be used for stands in the row, not in the token.
 
-use crate::domain::{Time, TokenId, UserName};
+use crate::domain::{Repository, Time, TokenId, TokenScope, UploadId, UserName};
 use crate::error::{BAD_TOKEN, Error};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::SecretString;
@@ -30,6 +30,15 @@ pub enum Credential {
         /// The token's row.
         id: TokenId,
     },
+    /// A short-lived token that a registry client was given for what it said it would do.
+    Registry {
+        /// The user.
+        user: UserName,
+        /// The row of the token that they showed for it; `None` where they showed their password.
+        id: Option<TokenId>,
+        /// What it may be used for at most.
+        access: Vec<TokenScope>,
+    },
 }
 
 impl Credential {
@@ -37,26 +46,52 @@ impl Credential {
     pub fn user(&self) -> Option<&UserName> {
         match self {
             Self::Anonymous => None,
-            Self::Token { user, .. } => Some(user),
+            Self::Token { user, .. } | Self::Registry { user, .. } => Some(user),
         }
     }
 }
 
+/// What a token says. An API token has `sub` and `jti`; a registry client's has `acc`, and who has shown nothing, no `sub`.
 #[derive(Serialize, Deserialize)]
 struct Claims {
-    sub: UserName,
-    jti: TokenId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sub: Option<UserName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    jti: Option<TokenId>,
     iat: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     exp: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    acc: Option<Vec<TokenScope>>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pad: String,
 }
 
-/// A URL under our signature. It has no `sub`, so it is no token, and a token has no `to`.
+/// A URL under our signature. It has no `iat`, so it is no token, and a token has no `to`.
 #[derive(Serialize, Deserialize)]
 struct Ticket {
     to: String,
+}
+
+/// The right to bring the bytes of one upload, in its URL: clients send their token to another host, or not, as they
+/// like.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadTicket {
+    /// The upload.
+    #[serde(rename = "up")]
+    pub upload: UploadId,
+    /// The repository that it is for.
+    #[serde(rename = "re")]
+    pub repository: Repository,
+    /// Who opened it.
+    #[serde(rename = "by")]
+    pub user: UserName,
+    /// The row of the token that they showed for it, where it was one.
+    #[serde(rename = "id", default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
+    /// When it ends.
+    #[serde(rename = "un")]
+    pub until: Time,
 }
 
 /// The keys that sign and verify tokens, by key id.
@@ -73,8 +108,7 @@ pub struct Keys {
 /// What a token says, once and for all: its text has one good signature or none.
 #[derive(Clone)]
 struct Seen {
-    user: UserName,
-    id: TokenId,
+    credential: Credential,
     expires: Option<i64>,
 }
 
@@ -121,19 +155,58 @@ impl Keys {
 
     /// Signs a token.
     pub fn sign(&self, user: &UserName, id: TokenId, now: Time, expires: Option<Time>) -> Result<SecretString, Error> {
-        let header = Header { kid: Some(self.current.clone()), ..Header::new(Algorithm::HS256) };
-        let mut claims =
-            Claims { sub: user.clone(), jti: id, iat: now.0, exp: expires.map(|time| time.0), pad: String::new() };
-        let sign = |claims: &Claims| {
-            jsonwebtoken::encode(&header, claims, &self.signing)
-                .map_err(|error| Error::Internal(format!("can't sign a token: {error}")))
+        let mut claims = Claims {
+            sub: Some(user.clone()),
+            jti: Some(id),
+            iat: now.0,
+            exp: expires.map(|time| time.0),
+            acc: None,
+            pad: String::new(),
         };
-        let token = sign(&claims)?;
+        let token = self.encode(&claims)?;
         if token.len() >= SHORTEST {
             return Ok(token.into());
         }
         claims.pad = "_".repeat(SHORTEST - token.len());
-        sign(&claims).map(Into::into)
+        self.encode(&claims).map(Into::into)
+    }
+
+    /// Signs a short-lived token for a registry client that has shown `credential`.
+    pub fn sign_access(
+        &self,
+        credential: &Credential,
+        access: Vec<TokenScope>,
+        now: Time,
+        expires: Time,
+    ) -> Result<SecretString, Error> {
+        let (sub, jti) = match credential {
+            Credential::Anonymous => (None, None),
+            Credential::Token { user, id } => (Some(user.clone()), Some(*id)),
+            Credential::Registry { user, id, .. } => (Some(user.clone()), *id),
+        };
+        self.encode(&Claims { sub, jti, iat: now.0, exp: Some(expires.0), acc: Some(access), pad: String::new() })
+            .map(Into::into)
+    }
+
+    /// Signs the right to bring the bytes of an upload.
+    pub fn sign_upload(&self, ticket: &UploadTicket) -> Result<String, Error> {
+        self.encode(ticket)
+    }
+
+    /// Reads the right to bring the bytes of an upload, while it lasts.
+    pub fn upload(&self, text: &str, now: Time) -> Option<UploadTicket> {
+        self.decode::<UploadTicket>(text).filter(|ticket| ticket.until > now)
+    }
+
+    fn encode(&self, claims: &impl Serialize) -> Result<String, Error> {
+        let header = Header { kid: Some(self.current.clone()), ..Header::new(Algorithm::HS256) };
+        jsonwebtoken::encode(&header, claims, &self.signing)
+            .map_err(|error| Error::Internal(format!("can't sign: {error}")))
+    }
+
+    /// Who a token is from, without its scheme.
+    pub fn token(&self, token: &str, now: Time) -> Option<Credential> {
+        self.verify(token, now)
     }
 
     /// Reads the `Authorization` header of a request. The scheme's case does not matter; an empty token is nobody.
@@ -151,9 +224,7 @@ impl Keys {
 
     /// Puts a URL under our signature, to be handed out and taken back.
     pub fn seal(&self, url: &str) -> Result<String, Error> {
-        let header = Header { kid: Some(self.current.clone()), ..Header::new(Algorithm::HS256) };
-        jsonwebtoken::encode(&header, &Ticket { to: url.to_owned() }, &self.signing)
-            .map_err(|error| Error::Internal(format!("can't seal a URL: {error}")))
+        self.encode(&Ticket { to: url.to_owned() })
     }
 
     /// Takes a URL back that [`Keys::seal`] gave out.
@@ -170,13 +241,19 @@ impl Keys {
         if seen.expires.is_some_and(|expires| expires <= now.0) {
             return None;
         }
-        Some(Credential::Token { user: seen.user, id: seen.id })
+        Some(seen.credential)
     }
 
     /// Checks the signature of a token, and remembers a good one.
     fn see(&self, token: &str) -> Option<Seen> {
-        let Claims { sub: user, jti: id, exp: expires, .. } = self.decode(token)?;
-        let found = Seen { user, id, expires };
+        let Claims { sub, jti, exp: expires, acc, .. } = self.decode(token)?;
+        let credential = match (sub, jti, acc) {
+            (Some(user), Some(id), None) => Credential::Token { user, id },
+            (Some(user), id, Some(access)) => Credential::Registry { user, id, access },
+            (None, None, Some(_)) => Credential::Anonymous,
+            _ => return None,
+        };
+        let found = Seen { credential, expires };
         if let Ok(mut seen) = self.seen.lock() {
             if seen.len() >= MOST_SEEN {
                 seen.clear();

@@ -20,6 +20,8 @@ pub enum Caller {
         admin: bool,
         /// What the token may be used for.
         scope: TokenScope,
+        /// What a registry client asked its short-lived token for; it narrows the scope further. `None`: all of it.
+        access: Option<Vec<TokenScope>>,
     },
     /// Stackroom itself: sweeping, verifying, the first start.
     System,

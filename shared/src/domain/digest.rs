@@ -1,4 +1,6 @@
 //! Digests of bytes: `sha256:<hex>` in the OCI world, `sha256.<hex>` in the library's.
+//!
+//! Everything that is stored is known by its SHA-256. Registry clients may name the same bytes by their SHA-512 too.
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
@@ -52,6 +54,86 @@ impl Digest {
     /// Base64 of the raw bytes, as S3 writes checksums.
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+/// A digest as registry clients write it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum OciDigest {
+    /// `sha256:` and 64 digits.
+    Sha256(Digest),
+    /// `sha512:` and 128 digits.
+    Sha512([u8; 64]),
+}
+
+impl OciDigest {
+    /// The digest of `bytes` by the same algorithm.
+    #[must_use]
+    pub fn like(&self, bytes: &[u8]) -> Self {
+        match self {
+            Self::Sha256(_) => Self::Sha256(Digest::of(bytes)),
+            Self::Sha512(_) => Self::Sha512(sha2::Sha512::digest(bytes).into()),
+        }
+    }
+
+    /// How it is spelt in a key: the digits, and before them the algorithm where that is not SHA-256.
+    pub fn in_key(&self) -> String {
+        match self {
+            Self::Sha256(digest) => digest.hex(),
+            Self::Sha512(bytes) => format!("sha512:{}", hex(bytes)),
+        }
+    }
+}
+
+impl From<Digest> for OciDigest {
+    fn from(digest: Digest) -> Self {
+        Self::Sha256(digest)
+    }
+}
+
+impl FromStr for OciDigest {
+    type Err = OciDigestError;
+    fn from_str(text: &str) -> Result<Self, OciDigestError> {
+        if let Some(digits) = text.strip_prefix("sha512:") {
+            let mut bytes = [0; 64];
+            unhex(digits, &mut bytes).ok_or(OciDigestError)?;
+            return Ok(Self::Sha512(bytes));
+        }
+        text.parse().map(Self::Sha256).map_err(|DigestError| OciDigestError)
+    }
+}
+
+/// The text is not a digest that the registry knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a digest: `sha256:` and 64, or `sha512:` and 128 lower-case hexadecimal digits are expected")]
+pub struct OciDigestError;
+
+impl TryFrom<String> for OciDigest {
+    type Error = OciDigestError;
+    fn try_from(text: String) -> Result<Self, OciDigestError> {
+        text.parse()
+    }
+}
+
+impl From<OciDigest> for String {
+    fn from(digest: OciDigest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl fmt::Display for OciDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sha256(digest) => fmt::Display::fmt(digest, f),
+            Self::Sha512(bytes) => write!(f, "sha512:{}", hex(bytes)),
+        }
+    }
+}
+
+impl fmt::Debug for OciDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -163,6 +245,22 @@ mod tests {
         assert_eq!(digest.to_string(), "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
         assert_eq!(digest.to_string().parse(), Ok(digest));
         assert_eq!(Digest::from_library(&digest.library()), Ok(digest));
+    }
+
+    #[test]
+    fn a_registry_digest_reads_back_as_it_is_written() {
+        for bytes in [b"".as_slice(), b"{}"] {
+            let short = OciDigest::from(Digest::of(bytes));
+            let long = OciDigest::Sha512([0; 64]).like(bytes);
+            for digest in [short, long] {
+                assert_eq!(digest.to_string().parse(), Ok(digest));
+                assert_eq!(digest.like(bytes), digest);
+            }
+            assert_ne!(short.in_key(), long.in_key());
+        }
+        for text in ["", "sha512:", "sha384:00", &format!("sha512:{}", "A".repeat(128))] {
+            assert_eq!(text.parse::<OciDigest>(), Err(OciDigestError), "{text}");
+        }
     }
 
     #[test]

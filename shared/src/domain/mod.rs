@@ -5,6 +5,7 @@
 pub mod caller;
 pub mod digest;
 pub mod ids;
+pub mod manifest;
 pub mod names;
 pub mod quota;
 pub mod reference;
@@ -13,7 +14,7 @@ pub mod time;
 pub mod visibility;
 
 pub use caller::{Caller, Right, Role, TokenPlace, TokenScope};
-pub use digest::Digest;
+pub use digest::{Digest, OciDigest};
 pub use ids::{Id, TokenId, UploadId};
 pub use names::{CollectionName, ContainerName, EntityName, TagName, UserName};
 pub use reference::{LibraryRef, Repository, Selector};

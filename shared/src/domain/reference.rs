@@ -54,7 +54,8 @@ impl FromStr for Repository {
     fn from_str(path: &str) -> Result<Self, ReferenceError> {
         let (entity, rest) =
             path.split_once('/').ok_or_else(|| ReferenceError::Parts(path.chars().take(200).collect()))?;
-        for name in rest.split('/') {
+        for name in rest.split('/').filter(|name| !is_registry_component(name)) {
+            // What is wrong with it, the narrower rule of the library says best.
             name.parse::<ContainerName>()?;
         }
         // The OCI limit of a whole repository name.
@@ -63,6 +64,19 @@ impl FromStr for Repository {
         }
         Ok(Self { entity: entity.parse()?, rest: rest.to_owned() })
     }
+}
+
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, the registry's rule for a part of a path. It is wider than the library's: such
+/// a repository can be reached through the registry alone.
+fn is_registry_component(name: &str) -> bool {
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let separators = name.split(|c: char| c.is_ascii() && word(c as u8)).filter(|between| !between.is_empty());
+    let ends = |b: Option<&u8>| b.is_some_and(|b| word(*b));
+    ends(name.as_bytes().first())
+        && ends(name.as_bytes().last())
+        && separators
+            .into_iter()
+            .all(|between| matches!(between, "." | "_" | "__") || between.bytes().all(|b| b == b'-'))
 }
 
 impl TryFrom<String> for Repository {
@@ -201,6 +215,13 @@ mod tests {
     fn a_repository_has_two_or_more_names() {
         for good in ["a/b", "a/b/c", "a/b/c/d"] {
             assert_eq!(good.parse::<Repository>().unwrap().to_string(), good);
+        }
+        for good in ["a/b__c", "a/b--c/d", "a/x.y_z-0"] {
+            let wide: Repository = good.parse().unwrap();
+            assert_eq!((wide.to_string().as_str(), wide.as_container()), (good, None));
+        }
+        for bad in ["a/b___c", "a/b..c", "a/-b", "a/b_", "a/b.-c", "a/ä", "a__b/c"] {
+            assert!(bad.parse::<Repository>().is_err(), "{bad}");
         }
         for bad in ["", "a", "a/", "/a", "a//b", "a/B", "tags/b", &format!("a/{}", ["b"; 140].join("/"))] {
             assert!(bad.parse::<Repository>().is_err(), "{bad}");

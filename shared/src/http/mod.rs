@@ -2,6 +2,7 @@
 
 pub mod lambda;
 pub mod library;
+pub mod registry;
 
 use crate::telemetry::{self, Summary};
 use axum::Router;
@@ -18,15 +19,23 @@ use tower::ServiceExt;
 /// The largest body of a request that any route reads, in bytes. The longest honest one names 10 000 parts.
 pub const MAX_BODY: usize = 2 << 20;
 
-/// Puts around a function's routes what all of them share.
+/// An error in a protocol's own form.
+pub type Form = fn(StatusCode, &str) -> Response;
+
+/// Puts around a function's routes what all of them share, with errors in the library's form.
 pub fn finish(router: Router) -> Router {
+    finish_as(library::plain, router)
+}
+
+/// Puts around a function's routes what all of them share.
+pub fn finish_as(form: Form, router: Router) -> Router {
     let router = router
-        .method_not_allowed_fallback(|| async { library::plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed") })
-        .fallback(|| async { library::plain(StatusCode::NOT_FOUND, "not found") })
+        .method_not_allowed_fallback(move || async move { form(StatusCode::METHOD_NOT_ALLOWED, "method not allowed") })
+        .fallback(move || async move { form(StatusCode::NOT_FOUND, "not found") })
         .route_layer(middleware::from_fn(note_route))
         .layer(DefaultBodyLimit::max(MAX_BODY));
     // A router asks its routes before its layers could change the path, so that is done by one around it.
-    Router::new().fallback(move |request| handle(router.clone(), request))
+    Router::new().fallback(move |request| handle(form, router.clone(), request))
 }
 
 async fn note_route(route: MatchedPath, request: Request, next: Next) -> Response {
@@ -35,16 +44,16 @@ async fn note_route(route: MatchedPath, request: Request, next: Next) -> Respons
     response
 }
 
-async fn handle(router: Router, mut request: Request) -> Response {
+async fn handle(form: Form, router: Router, mut request: Request) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     *request.uri_mut() = normal(request.uri());
     let path = request.uri().path().to_owned();
     let (answer, summary) = telemetry::recorded(AssertUnwindSafe(router.oneshot(request)).catch_unwind()).await;
     let mut response = match answer {
-        Ok(Ok(response)) => in_form(response),
+        Ok(Ok(response)) => in_form(form, response),
         Ok(Err(never)) => match never {},
-        Err(_) => library::plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
+        Err(_) => form(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
     };
     let route = response.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
     log(method.as_str(), &route, &path, &response, started, &summary);
@@ -54,14 +63,14 @@ async fn handle(router: Router, mut request: Request) -> Response {
 }
 
 /// What the framework itself refuses – an unreadable query, a body too long – in the form that our clients can read.
-fn in_form(response: Response) -> Response {
+fn in_form(form: Form, response: Response) -> Response {
     let status = response.status();
     let text =
         response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
     if !(status.is_client_error() || status.is_server_error()) || !text {
         return response;
     }
-    let mut formed = library::plain(status, status.canonical_reason().unwrap_or("refused"));
+    let mut formed = form(status, status.canonical_reason().unwrap_or("refused"));
     formed.extensions_mut().extend(response.extensions().clone());
     if let Some(allow) = response.headers().get(header::ALLOW) {
         formed.headers_mut().insert(header::ALLOW, allow.clone());

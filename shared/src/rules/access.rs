@@ -2,7 +2,9 @@
 //!
 //! Every door asks it, and every store call that changes something wants the [`Grant`] that only it can make.
 
-use crate::domain::{Caller, CollectionName, EntityName, Repository, Right, Role, TokenPlace, UserName, Visibility};
+use crate::domain::{
+    Caller, CollectionName, EntityName, Repository, Right, Role, TokenPlace, TokenScope, UserName, Visibility,
+};
 
 /// What somebody wants to do. Few and uniform; what it is done to says the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -304,9 +306,11 @@ fn is_admin(caller: &Caller) -> bool {
 }
 
 fn in_scope(caller: &Caller, action: Action, place: &Place) -> bool {
-    let Caller::User { scope, .. } = caller else { return *caller == Caller::System };
-    let right = needs(action).1.is_none_or(|right| scope.rights.contains(&right));
-    right && reaches(&scope.place, action, place)
+    let Caller::User { scope, access, .. } = caller else { return *caller == Caller::System };
+    let covers = |scope: &TokenScope| {
+        needs(action).1.is_none_or(|right| scope.rights.contains(&right)) && reaches(&scope.place, action, place)
+    };
+    covers(scope) && access.as_ref().is_none_or(|access| access.iter().any(covers))
 }
 
 /// Whether a token for `token` may be used at `place`.
@@ -330,15 +334,17 @@ fn reaches(token: &TokenPlace, action: Action, place: &Place) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::TokenScope;
     use std::fmt::Write as _;
 
+    /// A user with a token of this scope; after a `>`, what a registry client asked for with it.
     fn user(admin: bool, scope: &str) -> Caller {
-        Caller::User { name: "alice".parse().unwrap(), admin, scope: scope.parse().unwrap() }
+        let (scope, access) = scope.split_once(" > ").map_or((scope, None), |(scope, access)| (scope, Some(access)));
+        let access = access.map(|access| access.split(' ').map(|one| one.parse().unwrap()).collect());
+        Caller::User { name: "alice".parse().unwrap(), admin, scope: scope.parse().unwrap(), access }
     }
 
     /// Every kind of scope that can make a difference at `acme/tools/bb`.
-    const SCOPES: [&str; 9] = [
+    const SCOPES: [&str; 12] = [
         "pull",
         "push",
         "pull,push",
@@ -348,10 +354,20 @@ mod tests {
         "pull,push,delete,admin@acme",
         "pull,push,delete,admin@acme/tools/bb",
         "pull,push,delete,admin@other",
+        "pull,push,delete,admin > pull@acme/tools/bb",
+        "pull,push,delete,admin > pull@other/tools/bb pull,push,delete@acme/tools/bb",
+        "pull > pull,push@acme/tools/bb",
     ];
 
     /// Those that a person has to read: what the others may follows by the laws.
-    const GOLDEN: [&str; 4] = ["pull", "pull,push", "pull,push,delete,admin", "pull,push,delete,admin@other"];
+    const GOLDEN: [&str; 6] = [
+        "pull",
+        "pull,push",
+        "pull,push,delete,admin",
+        "pull,push,delete,admin@other",
+        "pull,push,delete,admin > pull@acme/tools/bb",
+        "pull > pull,push@acme/tools/bb",
+    ];
 
     fn callers(scopes: &[&str]) -> Vec<(String, Caller)> {
         let mut callers = vec![("anonymous".to_owned(), Caller::Anonymous), ("system".to_owned(), Caller::System)];
@@ -445,12 +461,12 @@ mod tests {
         );
         let columns = Action::ALL.map(|action| format!("{action:?}")).join(" ");
         for (name, resource) in resources() {
-            let _ = write!(table, "\n{name}\n{:58} {columns}\n", "");
+            let _ = write!(table, "\n{name}\n{:72} {columns}\n", "");
             for (who, caller) in callers(&GOLDEN) {
                 let known = matches!(caller, Caller::User { .. });
                 for role in if known { roles() } else { vec![None] } {
                     let role_name = role.map_or_else(|| "-".to_owned(), |role| format!("{role:?}"));
-                    let _ = write!(table, "{who:46} {role_name:11}");
+                    let _ = write!(table, "{who:60} {role_name:11}");
                     for action in Action::ALL {
                         let mark = match ask(&caller, role, action, &resource) {
                             Ok(_) => '✔',
@@ -489,7 +505,8 @@ mod tests {
         for (caller, role, action, resource) in cases() {
             let Caller::User { admin, .. } = caller else { continue };
             if ask(&caller, role, action, &resource).is_ok() {
-                let full = Caller::User { name: "alice".parse().unwrap(), admin, scope: TokenScope::full() };
+                let full =
+                    Caller::User { name: "alice".parse().unwrap(), admin, scope: TokenScope::full(), access: None };
                 assert!(ask(&full, role, action, &resource).is_ok(), "{caller:?} {role:?} {action:?} {resource:?}");
             }
         }

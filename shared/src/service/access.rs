@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Caller, EntityName, Role};
+use crate::domain::{Caller, EntityName, Role, TokenScope};
 use crate::error::{BAD_TOKEN, Error};
 use crate::rules::{self, Action, Denial, Grant, Resource, Subject};
 use crate::store::keys::{self, Key};
@@ -33,20 +33,31 @@ impl Scene {
         let mut batch: Vec<Key> = wanted.into_iter().collect();
         let own = match credential {
             Credential::Anonymous => None,
-            Credential::Token { user, id } => Some((keys::user(user), keys::token(user, *id))),
+            Credential::Token { user, id } => Some((keys::user(user), Some(keys::token(user, *id)))),
+            Credential::Registry { user, id, .. } => Some((keys::user(user), id.map(|id| keys::token(user, id)))),
         };
         let member = credential.user().zip(entity).map(|(user, entity)| keys::member(entity, user));
-        batch.extend(own.iter().flat_map(|(user, token)| [user.clone(), token.clone()]).chain(member.clone()));
+        batch.extend(own.iter().flat_map(|(user, token)| [Some(user), token.as_ref()]).flatten().cloned());
+        batch.extend(member.clone());
         let rows = if batch.is_empty() { Rows::default() } else { app.table.batch(batch).await? };
         let mut scene = Self { caller: Caller::Anonymous, role: None, rows };
         if let Some((user, token)) = own {
             let account: Option<User> = scene.take(&user)?;
-            let token: Option<Token> = scene.take(&token)?;
-            let (Some(account), Some(token)) = (account, token) else { return Err(Error::Unauthenticated(BAD_TOKEN)) };
-            if account.disabled || token.expires.is_some_and(|expires| expires <= app.now()) {
-                return Err(Error::Unauthenticated(BAD_TOKEN));
-            }
-            scene.caller = Caller::User { name: account.name, admin: account.admin, scope: token.scope };
+            let account = account.filter(|account| !account.disabled).ok_or(Error::Unauthenticated(BAD_TOKEN))?;
+            let scope = match token {
+                // Who has shown their password may all that they may.
+                None => TokenScope::full(),
+                Some(key) => {
+                    let token: Option<Token> = scene.take(&key)?;
+                    let good = token.filter(|token| token.expires.is_none_or(|expires| expires > app.now()));
+                    good.ok_or(Error::Unauthenticated(BAD_TOKEN))?.scope
+                }
+            };
+            let access = match credential {
+                Credential::Registry { access, .. } => Some(access.clone()),
+                Credential::Anonymous | Credential::Token { .. } => None,
+            };
+            scene.caller = Caller::User { name: account.name, admin: account.admin, scope, access };
             scene.stand(member)?;
         }
         telemetry::caller(scene.caller.kind());
@@ -75,6 +86,11 @@ impl Scene {
     /// Takes a row that was loaded.
     pub fn take<R: Row>(&mut self, key: &Key) -> Result<Option<R>, Error> {
         Ok(self.rows.take(key)?)
+    }
+
+    /// Whether a row was there.
+    pub fn has(&self, key: &Key) -> bool {
+        self.rows.has(key)
     }
 
     /// Whether the caller may do something on an entity where they are a member.

@@ -87,7 +87,7 @@ pub async fn container(app: &App, credential: &Credential, repository: &Reposito
 
 /// The entities where the caller has a role.
 pub async fn entities(app: &App, credential: &Credential, after: Option<String>) -> Result<Page<EntityView>, Error> {
-    let Credential::Token { user, .. } = credential else {
+    let Some(user) = credential.user() else {
         return Ok(Page { rows: Vec::new(), next: None });
     };
     let (scene, page) = futures::try_join!(async { list_scene(app, credential, None).await }, async {

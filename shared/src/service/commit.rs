@@ -10,7 +10,8 @@
 //! 3. In one transaction, each row conditional on what was read:
 //!    the image gets its content; the blob row is made, or counts one more entity;
 //!    the link makes the blob visible in the repository; the charge turns from reserved to used;
-//!    details and OCI manifest are written; the session goes; an object that is not needed after all is condemned.
+//!    details and OCI manifest are written; the repository's epoch counts on, since something more names the blob;
+//!    the session goes; an object that is not needed after all is condemned.
 //! 4. If a condition failed, begin again: every step reads anew, none is half done.
 //!
 //! Dying before 3 leaves an open session, which the sweeper gives back. Dying after 3 leaves nothing to do.
@@ -18,11 +19,13 @@
 use crate::app::App;
 use crate::domain::quota::Quota;
 use crate::domain::sif::SifFacts;
-use crate::domain::{Digest, Repository};
+use crate::domain::{Digest, OciDigest, Repository, manifest};
 use crate::error::Error;
 use crate::rules::Grant;
 use crate::rules::quota::{Admission, admit};
-use crate::store::rows::{Account, Blob, Charge, Condemned, Content, Details, Image, Link, Manifest, Row, Session};
+use crate::store::rows::{
+    Account, Blob, Charge, Condemned, Container, Content, Details, Image, Link, Manifest, Marker, Named, Row, Session,
+};
 use crate::store::table::{Condition, Write, pause};
 use crate::store::{StoreError, keys};
 use std::collections::BTreeMap;
@@ -34,22 +37,29 @@ pub(crate) const TRIES: u32 = 60;
 /// Only what has checked that makes one: [`Known::of`] a blob row, and the uploads.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
-    digest: Digest,
-    object: String,
-    size: u64,
+    bytes: Bytes,
     facts: SifFacts,
+}
+
+/// Verified bytes of any kind.
+#[derive(Debug, Clone)]
+pub(crate) struct Bytes {
+    pub(super) digest: Digest,
+    pub(super) object: String,
+    pub(super) size: u64,
 }
 
 impl Known {
     /// The bytes of a blob that was committed before.
-    /// `None` when they are not an image.
+    /// `None` when they are not known to be an image.
     pub(crate) fn of(blob: Blob) -> Option<Self> {
-        Some(Self { digest: blob.digest, object: blob.object, size: blob.size, facts: blob.facts? })
+        let facts = blob.facts?;
+        Some(Self { bytes: Bytes { digest: blob.digest, object: blob.object, size: blob.size }, facts })
     }
 
     /// Bytes that were just verified.
     pub(super) fn verified(digest: Digest, object: String, size: u64, facts: SifFacts) -> Self {
-        Self { digest, object, size, facts }
+        Self { bytes: Bytes { digest, object, size }, facts }
     }
 }
 
@@ -72,14 +82,14 @@ async fn commit(
     app: &App,
     grant: &Grant,
     repository: &Repository,
-    bytes: Known,
+    Known { bytes, facts }: Known,
     session: Option<&Session>,
 ) -> Result<(Image, Quota), Error> {
     let digest = bytes.digest;
     let entity = repository.entity();
     let image_key = keys::image(repository, &digest);
     let (blob_key, charge_key) = (keys::blob(&digest), keys::charge(entity, &digest));
-    let (account_key, link_key) = (keys::account(entity), keys::link(repository, &digest));
+    let (account_key, link_key) = (keys::account(entity), keys::link(repository, &digest.into()));
     for attempt in 0..TRIES {
         pause(attempt).await;
         let wanted = [&image_key, &blob_key, &charge_key, &account_key, &link_key].map(Clone::clone);
@@ -107,54 +117,29 @@ async fn commit(
             // The known bytes went while we looked at them. They have to be brought.
             return Ok((image, account.quota));
         }
-        let first_in_entity = charge.as_ref().is_none_or(|charge| charge.links == 0);
         let mut writes = Vec::new();
 
+        // The link, the blob, and what the entity pays.
+        let by = Settling { digest, size: bytes.size, links: 0, sessions: -i64::from(open.is_some()), back: 0 };
+        let found = Found { blob, link, charge, account };
+        let known = Some(&facts);
+        let (object, quota) = bind(app, &mut writes, repository, &digest.into(), (&bytes, known), found, by)?;
+        if open.is_some() && bytes.object != object {
+            writes.push(condemn(app, &bytes.object, None)?);
+        }
+        writes.push(renamed(repository, Condition::Present));
+
         // The image.
-        let object = blob.as_ref().map_or(&bytes.object, |blob| &blob.object).clone();
-        let content = content(&bytes, object.clone());
+        let content = content(&bytes, &facts, object);
         let mut committed = Image { content: Some(content.clone()), sealed: None, ..image };
         committed.version += 1;
-        committed.labels = searchable(&bytes.facts.labels);
+        committed.labels = searchable(&facts.labels);
         writes.extend(super::tag::intended(app, &mut committed, &content).await?);
         writes.push(Write::put(&committed, Condition::Version(image.version))?);
-        let details = Details { repository: repository.clone(), hash: digest, facts: bytes.facts.clone() };
+        let details = Details { repository: repository.clone(), hash: digest, facts: facts.clone() };
         writes.push(Write::put(&details, Condition::None)?);
-        writes.push(Write::put(&manifest(&committed, &content), Condition::None)?);
-
-        // The blob, and our object if it is not needed.
-        match blob {
-            None => {
-                let version = u64::from(u32::from_le_bytes(crate::app::random()?));
-                let facts = Some(bytes.facts.clone());
-                let row = Blob { digest, object: object.clone(), size: bytes.size, entities: 1, facts, version };
-                writes.push(Write::put(&row, Condition::Absent)?);
-            }
-            Some(blob) => {
-                let condition = Condition::Version(blob.version);
-                if first_in_entity {
-                    let row = Blob { entities: blob.entities + 1, version: blob.version + 1, ..blob };
-                    writes.push(Write::put(&row, condition)?);
-                } else {
-                    writes.push(Write::check(blob_key.clone(), condition));
-                }
-                if open.is_some() && bytes.object != object {
-                    writes.push(condemn(app, &bytes.object, None)?);
-                }
-            }
-        }
-
-        // The link, and what the entity pays.
-        let row = Link { repository: repository.clone(), digest, object, size: bytes.size };
-        let new_link = link.is_none();
-        writes.push(Write::put(&row, if new_link { Condition::Absent } else { Condition::Present })?);
-        let at = writes.len();
-        let quota = settle(
-            &mut writes,
-            &account,
-            charge,
-            Settling { digest, size: bytes.size, links: i64::from(new_link), sessions: -i64::from(open.is_some()) },
-        )?;
+        writes.push(Write::put(&sif_manifest(app, &committed, content.size), Condition::None)?);
+        writes.push(Write::put(&Marker { repository: repository.clone() }, Condition::None)?);
         if let Some(open) = &open {
             writes.push(Write::delete(open.key(), Condition::Version(open.version)));
             if let crate::store::rows::Way::Staged = open.way {
@@ -163,11 +148,110 @@ async fn commit(
         }
         match app.table.write(grant, writes).await {
             Ok(()) => return Ok((committed, quota)),
-            Err(StoreError::Conflict(failed)) => tracing::debug!(?failed, at, "commit lost a race"),
+            Err(StoreError::Conflict(failed)) => tracing::debug!(?failed, "commit lost a race"),
             Err(error) => return Err(error.into()),
         }
     }
     Err(Error::Unavailable(StoreError::Unavailable("too many pushes of the same image at once".to_owned())))
+}
+
+/// What the table says of a blob and whoever pays for it, read in one batch.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The installation's row of the blob.
+    pub(crate) blob: Option<Blob>,
+    /// Its link in the repository.
+    pub(crate) link: Option<Link>,
+    /// What it costs the entity.
+    pub(crate) charge: Option<Charge>,
+    /// The entity's account.
+    pub(crate) account: Account,
+}
+
+/// The writes that make verified bytes visible in a repository under a digest: the link, the blob, the charge, the
+/// account. Returns the name of the object that holds them from now on, which is an earlier one where there was one.
+pub(crate) fn bind(
+    app: &App,
+    writes: &mut Vec<Write>,
+    repository: &Repository,
+    name: &OciDigest,
+    (bytes, facts): (&Bytes, Option<&SifFacts>),
+    Found { blob, link, charge, account }: Found,
+    by: Settling,
+) -> Result<(String, Quota), Error> {
+    let first_in_entity = charge.as_ref().is_none_or(|charge| charge.links == 0);
+    let object = blob.as_ref().map_or(&bytes.object, |blob| &blob.object).clone();
+    match blob {
+        None => {
+            let version = u64::from(u32::from_le_bytes(crate::app::random()?));
+            let facts = facts.cloned();
+            let Bytes { digest, size, .. } = *bytes;
+            let row = Blob { digest, object: object.clone(), size, entities: 1, facts, version };
+            writes.push(Write::put(&row, Condition::Absent)?);
+        }
+        Some(blob) => {
+            let condition = Condition::Version(blob.version);
+            let news = blob.facts.is_none() && facts.is_some();
+            if first_in_entity || news {
+                let entities = blob.entities + u64::from(first_in_entity);
+                let facts = blob.facts.or(facts.cloned());
+                let row = Blob { entities, facts, version: blob.version + 1, ..blob };
+                writes.push(Write::put(&row, condition)?);
+            } else {
+                writes.push(Write::check(blob.key(), condition));
+            }
+        }
+    }
+    let row = Link {
+        repository: repository.clone(),
+        name: *name,
+        digest: bytes.digest,
+        object: object.clone(),
+        size: bytes.size,
+        seen: app.now(),
+    };
+    let condition = if link.is_none() { Condition::Absent } else { Condition::Present };
+    writes.push(Write::put(&row, condition)?);
+    let by = Settling { links: i64::from(link.is_none()), ..by };
+    let quota = settle(writes, &account, charge, by)?;
+    Ok((object, quota))
+}
+
+/// The writes that take a link away: with the last one of its entity the bytes are paid for no more, with the last one of
+/// all the blob goes and leaves its object condemned.
+pub(crate) fn unbind(
+    app: &App,
+    writes: &mut Vec<Write>,
+    link: &Link,
+    (account, charge, blob): (&Account, Option<Charge>, Option<Blob>),
+) -> Result<(), Error> {
+    // Whoever asked for it since it was read may be about to name it.
+    let seen = vec![(":seen", u64::try_from(link.seen.0).unwrap_or(0))];
+    writes.push(Write::delete(link.key(), Condition::Numbers("#seen = :seen", seen)));
+    let last_in_entity = charge.as_ref().is_none_or(|charge| charge.links <= 1);
+    let by = Settling { digest: link.digest, size: link.size, links: -1, sessions: 0, back: 0 };
+    settle(writes, account, charge, by)?;
+    if let Some(blob) = blob.filter(|_| last_in_entity) {
+        let condition = Condition::Version(blob.version);
+        if blob.entities > 1 {
+            let blob = Blob { entities: blob.entities - 1, version: blob.version + 1, ..blob };
+            writes.push(Write::put(&blob, condition)?);
+        } else {
+            writes.push(Write::delete(blob.key(), condition));
+            writes.push(condemn(app, &blob.object, None)?);
+        }
+    }
+    Ok(())
+}
+
+/// Counts the repository's epoch on: what names what in it has changed.
+pub(crate) fn renamed(repository: &Repository, condition: Condition) -> Write {
+    Write::add(keys::container(repository), vec![("epoch", 1), ("version", 1)], condition)
+}
+
+/// The condition that nobody has changed what names what in the container since its row was read.
+pub(crate) fn unchanged(container: &Container) -> Condition {
+    Condition::Numbers("#epoch = :epoch", vec![(":epoch", container.epoch)])
 }
 
 /// By how much a charge changes.
@@ -181,6 +265,8 @@ pub(crate) struct Settling {
     pub(crate) links: i64,
     /// More or fewer open sessions.
     pub(crate) sessions: i64,
+    /// Bytes reserved for a stream whose digest nobody knew, given back.
+    pub(crate) back: u64,
 }
 
 /// The most uploads of one blob into one entity that may be open at a time. They share one reservation.
@@ -215,8 +301,9 @@ pub(crate) fn settle(
         _ => before.size,
     };
     let reserved = |charge: &Charge| if charge.links == 0 { i128::from(charge.size) } else { 0 };
-    let more = i128::from(after.size) - i128::from(before.size);
-    let more_reserved = reserved(&after) - reserved(&before);
+    let back = i128::from(by.back);
+    let more = i128::from(after.size) - i128::from(before.size) - back;
+    let more_reserved = reserved(&after) - reserved(&before) - back;
 
     let condition = if fresh { Condition::Absent } else { Condition::Version(before.version) };
     if after.links == 0 && after.sessions == 0 {
@@ -259,14 +346,14 @@ pub(crate) fn condemn(app: &App, object: &str, upload: Option<&str>) -> Result<W
     Ok(Write::put(&row, Condition::None)?)
 }
 
-fn content(bytes: &Known, object: String) -> Content {
+fn content(bytes: &Bytes, facts: &SifFacts, object: String) -> Content {
     Content {
         size: bytes.size,
         object,
-        arch: bytes.facts.arch.map(|arch| arch.as_str().to_owned()).unwrap_or_default(),
-        signed: bytes.facts.signed,
-        encrypted: bytes.facts.encrypted,
-        fingerprints: bytes.facts.fingerprints.clone(),
+        arch: facts.arch.map(|arch| arch.as_str().to_owned()).unwrap_or_default(),
+        signed: facts.signed,
+        encrypted: facts.encrypted,
+        fingerprints: facts.fingerprints.clone(),
     }
 }
 
@@ -281,38 +368,33 @@ fn searchable(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     labels.iter().filter(fits).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// Media type of the layer that is a SIF image.
-pub const SIF_LAYER: &str = "application/vnd.sylabs.sif.layer.v1.sif";
-/// Media type of the empty configuration beside it.
-pub const SIF_CONFIG: &str = "application/vnd.sylabs.sif.config.v1+json";
-/// Media type of the manifest.
-pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-
-/// The OCI manifest of an image. The same image in the same container always has the same one.
-fn manifest(image: &Image, content: &Content) -> Manifest {
-    let name = image.repository.rest().rsplit('/').next().unwrap_or_default();
-    let body = serde_json::json!({
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": { "mediaType": SIF_CONFIG, "digest": Digest::of(b"{}"), "size": 2 },
-        "layers": [{
-            "mediaType": SIF_LAYER,
-            "digest": image.hash,
-            "size": content.size,
-            "annotations": { "org.opencontainers.image.title": format!("{name}.sif") },
-        }],
-    })
-    .to_string();
-    Manifest {
-        repository: image.repository.clone(),
-        digest: Digest::of(body.as_bytes()),
-        media_type: OCI_MANIFEST.to_owned(),
-        body,
-        image: Some(image.hash),
-    }
+/// The last name of a repository, which titles its images.
+pub(crate) fn title(repository: &Repository) -> &str {
+    repository.rest().rsplit('/').next().unwrap_or_default()
 }
 
-/// The digest of the OCI manifest of an image.
-pub(crate) fn manifest_digest(image: &Image, content: &Content) -> Digest {
-    manifest(image, content).digest
+/// The OCI manifest of an image: its bytes, and what registry clients are told of it.
+pub(crate) fn named_sif(repository: &Repository, hash: &Digest, size: u64) -> (String, Named) {
+    let body = manifest::of_sif(title(repository), hash, size);
+    let digest = Digest::of(body.as_bytes()).into();
+    let named = Named { digest, media_type: manifest::OCI_MANIFEST.to_owned(), size: body.len() as u64 };
+    (body, named)
+}
+
+/// The row of the OCI manifest of an image. The same image in the same container always has the same one.
+fn sif_manifest(app: &App, image: &Image, size: u64) -> Manifest {
+    let (body, Named { digest, media_type, size }) = named_sif(&image.repository, &image.hash, size);
+    Manifest {
+        repository: image.repository.clone(),
+        digest,
+        media_type,
+        size,
+        body,
+        object: None,
+        names: vec![image.hash.into(), Digest::of(manifest::EMPTY).into()],
+        subject: None,
+        image: Some(image.hash),
+        created_by: image.created_by.clone(),
+        created: app.now(),
+    }
 }

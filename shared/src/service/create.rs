@@ -104,17 +104,7 @@ pub async fn collection(
     let grant = scene.decide(Action::Create, &resource).map_err(denied)?;
     let parent: Entity = scene.take(&keys::entity(&entity))?.ok_or(Error::NotFound("entity"))?;
     let id = app.new_id()?;
-    let row = Collection {
-        id,
-        entity: entity.clone(),
-        entity_id: parent.id,
-        name: name.clone(),
-        description: text,
-        private: parent.default_private,
-        created_by: grant.by().cloned(),
-        created: app.now(),
-        version: 0,
-    };
+    let row = new_collection(app, &grant, &parent, id, name.clone(), text);
     let writes = vec![
         Write::put(&row, Condition::Absent)?,
         Write::put(&Pointer { id, target: Target::Collection(entity, name) }, Condition::Absent)?,
@@ -160,13 +150,14 @@ pub async fn container(
     let row = Container {
         id,
         repository: repository.clone(),
-        collection_id: parent.id,
+        collection_id: Some(parent.id),
         entity_id: above.id,
         description: text,
         visibility: if private { Visibility::Private } else { Visibility::Public },
         read_only: false,
         created_by: grant.by().cloned(),
         created: app.now(),
+        epoch: 0,
         version: 0,
     };
     let writes = vec![
@@ -174,6 +165,70 @@ pub async fn container(
         Write::put(&Pointer { id, target: Target::Container(repository) }, Condition::Absent)?,
     ];
     made(app, &grant, writes, row, || app.table.get(key)).await
+}
+
+/// Makes a repository that is pushed to through the registry, and the collection that it lies in when it is a library
+/// container. Seen by everyone logged in, unless entity or collection say that what is made in them is private.
+pub(crate) async fn repository(
+    app: &App,
+    grant: &Grant,
+    repository: &Repository,
+    above: &Entity,
+    collection: Option<Collection>,
+) -> Result<Container, Error> {
+    let collection = match (repository.as_container(), collection) {
+        (Some((name, _)), None) => Some(collection_for(app, grant, above, name).await?),
+        (_, collection) => collection,
+    };
+    let private = above.default_private || collection.as_ref().is_some_and(|collection| collection.private);
+    let id = app.new_id()?;
+    let row = Container {
+        id,
+        repository: repository.clone(),
+        collection_id: collection.map(|collection| collection.id),
+        entity_id: above.id,
+        description: String::new(),
+        visibility: if private { Visibility::Private } else { Visibility::Internal },
+        read_only: false,
+        created_by: grant.by().cloned(),
+        created: app.now(),
+        epoch: 0,
+        version: 0,
+    };
+    let writes = vec![
+        Write::put(&row, Condition::Absent)?,
+        Write::put(&Pointer { id, target: Target::Container(repository.clone()) }, Condition::Absent)?,
+    ];
+    made(app, grant, writes, row, || app.table.get(keys::container(repository))).await
+}
+
+async fn collection_for(app: &App, grant: &Grant, parent: &Entity, name: CollectionName) -> Result<Collection, Error> {
+    let (id, key) = (app.new_id()?, keys::collection(&parent.name, &name));
+    let row = new_collection(app, grant, parent, id, name.clone(), String::new());
+    let target = Target::Collection(parent.name.clone(), name);
+    let writes = vec![Write::put(&row, Condition::Absent)?, Write::put(&Pointer { id, target }, Condition::Absent)?];
+    made(app, grant, writes, row, || app.table.get(key)).await
+}
+
+fn new_collection(
+    app: &App,
+    grant: &Grant,
+    parent: &Entity,
+    id: Id,
+    name: CollectionName,
+    description: String,
+) -> Collection {
+    Collection {
+        id,
+        entity: parent.name.clone(),
+        entity_id: parent.id,
+        name,
+        description,
+        private: parent.default_private,
+        created_by: grant.by().cloned(),
+        created: app.now(),
+        version: 0,
+    }
 }
 
 /// Makes an image in the container with the id `parent`, its bytes still to come.
@@ -226,13 +281,19 @@ pub async fn image(
     }
 }
 
-async fn begin(app: &App, grant: &Grant, container: &Container, hash: Digest, text: String) -> Result<Image, Error> {
+pub(crate) async fn begin(
+    app: &App,
+    grant: &Grant,
+    container: &Container,
+    hash: Digest,
+    text: String,
+) -> Result<Image, Error> {
     let id = app.new_id()?;
     let repository = container.repository.clone();
     let image = Image {
         id,
         repository: repository.clone(),
-        parents: parents(container),
+        parents: parents(container)?,
         hash,
         description: text,
         created_by: grant.by().cloned(),
@@ -310,6 +371,8 @@ fn gone() -> Error {
 }
 
 /// The ids of a container and what it lies in.
-pub(crate) fn parents(container: &Container) -> Parents {
-    Parents { container: container.id, collection: container.collection_id, entity: container.entity_id }
+pub(crate) fn parents(container: &Container) -> Result<Parents, Error> {
+    // Other repositories have other paths, which the library can't spell.
+    let collection = container.collection_id.ok_or(Error::NotFound("container"))?;
+    Ok(Parents { container: container.id, collection, entity: container.entity_id })
 }

@@ -1,27 +1,29 @@
 //! Deleting an image: it, its tags, its link, and what its entity paid for it, at once.
 //!
-//! 1. Read the tag or image row; then the image, all tags of the container, charge, account and blob.
+//! 1. Read the tag or image row; then the image, all tags and manifests of the container, charge, account and blob.
 //! 2. If more tags name the image than fit into one transaction, take them off first, a batch at a time.
-//! 3. In one transaction, each row conditional on what was read: the tags, the image, its id, link, details and manifest
-//!    go; the charge counts a link less, and refunds with the last one; the blob counts an entity less, and with the last
-//!    one goes and leaves its object condemned.
+//! 3. In one transaction, each row conditional on what was read: the tags, the image, its id, details and manifest go.
+//!    Unless another manifest names the bytes, the link goes too: the charge counts a link less, and refunds with the
+//!    last one; the blob counts an entity less, and with the last one goes and leaves its object condemned.
+//!    The repository's epoch must be the one that was read, or something may have come to name the bytes since.
 //! 4. If a condition failed, begin again.
 
 use super::access::Scene;
-use super::commit::{Settling, TRIES, condemn, manifest_digest, settle};
+use super::commit::{TRIES, named_sif, renamed, unbind, unchanged};
+use super::tag::without;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::reference::LibraryRef;
 use crate::domain::{Digest, Selector};
 use crate::error::Error;
-use crate::rules::{Action, Denial, Grant, Place, Resource};
-use crate::store::rows::{Account, Blob, Charge, Container, Image, Row, Tag};
+use crate::rules::{Action, Denial, Place, Resource};
+use crate::store::rows::{Account, Container, Image, Link, Manifest, Row, Tag};
 use crate::store::table::{Condition, Write, pause};
 use crate::store::{StoreError, keys};
 
 const DOING: &str = "delete this image";
-/// Tags that go in one transaction with the rest, which has at most 100 writes.
-const TAGS: usize = 80;
+/// Tags that go in one transaction with the rest, which has at most 100 writes: a tag may leave an index behind.
+const TAGS: usize = 40;
 
 /// Deletes the image that a reference names, with all its tags of its architecture in that container.
 pub async fn image(
@@ -32,7 +34,7 @@ pub async fn image(
 ) -> Result<(), Error> {
     for attempt in 0..TRIES {
         pause(attempt).await;
-        match once(app, credential, reference, arch).await {
+        match Box::pin(once(app, credential, reference, arch)).await {
             Err(Error::Unavailable(StoreError::Conflict(_))) => {}
             result => return result,
         }
@@ -65,9 +67,13 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
     let entity = repository.entity();
     let (image_key, charge_key) = (keys::image(repository, &hash), keys::charge(entity, &hash));
     let (account_key, blob_key) = (keys::account(entity), keys::blob(&hash));
-    let wanted = [&image_key, &charge_key, &account_key, &blob_key].map(Clone::clone);
-    let (rows, tags) = futures::join!(app.table.batch(wanted), app.table.query_all::<Tag>(keys::tags(repository)));
-    let (mut rows, tags) = (rows?, tags?);
+    let link_key = keys::link(repository, &hash.into());
+    let wanted = [&image_key, &charge_key, &account_key, &blob_key, &link_key].map(Clone::clone);
+    let (mut rows, tags, manifests) = futures::try_join!(
+        app.table.batch(wanted),
+        app.table.query_all::<Tag>(keys::tags(repository)),
+        app.table.query_all::<Manifest>(keys::manifests(repository)),
+    )?;
     let mut tags: Vec<Tag> = tags.into_iter().filter(|tag| tag.images.values().any(|one| one.hash == hash)).collect();
     // The tag that is asked for goes last, so that it leads here again if not all can go at once.
     tags.sort_by_key(|tag| matches!(selector, Selector::Tag(name) if *name == tag.name));
@@ -86,7 +92,7 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
     let last = tags.len().saturating_sub(TAGS);
     let (first, tags) = tags.split_at_checked(last).unwrap_or((&[], &tags));
     for some in first.chunks(TAGS) {
-        let mut writes = some.iter().map(|tag| without(tag, &hash)).collect::<Result<Vec<_>, _>>()?;
+        let mut writes = all_without(app, some, &hash)?;
         writes.push(Write::untagged(image.key(), some.iter().map(|tag| &tag.name)));
         app.table.write(&grant, writes).await?;
     }
@@ -94,47 +100,24 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
         return Err(Error::Unavailable(StoreError::Conflict(Vec::new())));
     }
     let account: Account = rows.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
-    let charge: Option<Charge> = rows.take(&charge_key)?;
-    let blob: Option<Blob> = rows.take(&blob_key)?;
-    remove(app, &grant, &image, tags, (account, charge, blob)).await
-}
-
-async fn remove(
-    app: &App,
-    grant: &Grant,
-    image: &Image,
-    tags: &[Tag],
-    (account, charge, blob): (Account, Option<Charge>, Option<Blob>),
-) -> Result<(), Error> {
-    let mut writes = tags.iter().map(|tag| without(tag, &image.hash)).collect::<Result<Vec<_>, _>>()?;
+    let mut writes = all_without(app, tags, &hash)?;
     writes.push(Write::delete(image.key(), Condition::Version(image.version)));
     writes.push(Write::delete(keys::pointer(image.id), Condition::None));
+    writes.push(renamed(repository, unchanged(&container)));
     if let Some(content) = &image.content {
-        writes.push(Write::delete(keys::link(&image.repository, &image.hash), Condition::Present));
-        writes.push(Write::delete(keys::details(&image.repository, &image.hash), Condition::None));
-        let manifest = manifest_digest(image, content);
-        writes.push(Write::delete(keys::manifest(&image.repository, &manifest), Condition::None));
-        let last_in_entity = charge.as_ref().is_none_or(|charge| charge.links <= 1);
-        let by = Settling { digest: image.hash, size: content.size, links: -1, sessions: 0 };
-        settle(&mut writes, &account, charge, by)?;
-        if let Some(blob) = blob.filter(|_| last_in_entity) {
-            let condition = Condition::Version(blob.version);
-            if blob.entities > 1 {
-                let blob = Blob { entities: blob.entities - 1, version: blob.version + 1, ..blob };
-                writes.push(Write::put(&blob, condition)?);
-            } else {
-                writes.push(Write::delete(blob.key(), condition));
-                writes.push(condemn(app, &blob.object, None)?);
-            }
+        let (_, own) = named_sif(repository, &hash, content.size);
+        writes.push(Write::delete(keys::details(repository, &hash), Condition::None));
+        writes.push(Write::delete(keys::manifest(repository, &own.digest), Condition::None));
+        let others = manifests.iter().any(|other| other.digest != own.digest && other.names.contains(&hash.into()));
+        if !others && let Some(link) = rows.take::<Link>(&link_key)? {
+            unbind(app, &mut writes, &link, (&account, rows.take(&charge_key)?, rows.take(&blob_key)?))?;
         }
     }
-    Ok(app.table.write(grant, writes).await?)
+    Ok(app.table.write(&grant, writes).await?)
 }
 
-/// The tag without the image.
-fn without(tag: &Tag, hash: &Digest) -> Result<Write, StoreError> {
-    let condition = Condition::Version(tag.version);
-    let mut left = Tag { version: tag.version + 1, ..tag.clone() };
-    left.images.retain(|_, image| image.hash != *hash);
-    if left.images.is_empty() { Ok(Write::delete(tag.key(), condition)) } else { Write::put(&left, condition) }
+/// The writes that take an image off some tags. Two of them may leave the same index behind.
+fn all_without(app: &App, tags: &[Tag], hash: &Digest) -> Result<Vec<Write>, StoreError> {
+    let writes = tags.iter().map(|tag| without(app, tag, hash)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Write::once(writes.into_iter().flatten().collect()))
 }

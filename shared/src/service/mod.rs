@@ -9,6 +9,7 @@ pub mod commit;
 pub mod create;
 pub mod delete;
 pub mod pull;
+pub mod registry;
 pub mod search;
 pub mod settings;
 pub mod sweep;

@@ -64,7 +64,7 @@ pub async fn find(
         Selector::Tag(name) => {
             let tag: Option<Tag> = scene.take(&row)?;
             match tag.and_then(|tag| choose(tag, arch)) {
-                Some(tagged) => of_tag(&container, name, tagged),
+                Some(tagged) => of_tag(&container, name, tagged)?,
                 None if name.as_str() == "latest" => untagged(app, repository, arch).await?,
                 None => return Err(Error::NotFound("image")),
             }
@@ -82,11 +82,11 @@ pub(super) fn choose(mut tag: Tag, arch: Option<&str>) -> Option<Tagged> {
     }
 }
 
-fn of_tag(container: &Container, name: &TagName, tagged: Tagged) -> Image {
-    Image {
+fn of_tag(container: &Container, name: &TagName, tagged: Tagged) -> Result<Image, Error> {
+    Ok(Image {
         id: tagged.id,
         repository: container.repository.clone(),
-        parents: super::create::parents(container),
+        parents: super::create::parents(container)?,
         hash: tagged.hash,
         description: tagged.description,
         created_by: tagged.created_by,
@@ -98,7 +98,7 @@ fn of_tag(container: &Container, name: &TagName, tagged: Tagged) -> Image {
         tags: [name.clone()].into(),
         labels: [].into(),
         version: 0,
-    }
+    })
 }
 
 /// Old clients push without setting any tag, and expect to find that as `latest`: the newest image that never had one.
@@ -115,6 +115,6 @@ async fn untagged(app: &App, repository: &Repository, arch: Option<&str>) -> Res
 /// A URL for the bytes of an image that was found.
 pub async fn download(app: &App, found: &Found) -> Result<String, Error> {
     let content = found.image.content.as_ref().ok_or(Error::NotFound("image"))?;
-    let name = found.container.repository.rest().rsplit('/').next().unwrap_or_default();
-    Ok(app.objects.presign_get(&content.object, &format!("{name}.sif"), app.config.download_life).await?)
+    let file = format!("{}.sif", super::commit::title(&found.container.repository));
+    Ok(app.objects.presign_get(&content.object, Some(&file), app.config.download_life).await?)
 }

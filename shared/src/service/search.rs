@@ -51,7 +51,7 @@ pub struct Results {
 /// Where the user of the credential has a role, at most 50 entities. Whether the token is good is asked elsewhere, and
 /// what it may be used for [after that](Scene::may_on).
 pub(crate) async fn memberships(app: &App, credential: &Credential) -> Result<Vec<Membership>, Error> {
-    let Credential::Token { user, .. } = credential else { return Ok(Vec::new()) };
+    let Some(user) = credential.user() else { return Ok(Vec::new()) };
     Ok(app.table.query(keys::memberships(user), None, ENTITIES).await?.rows)
 }
 

@@ -4,19 +4,23 @@
 //! 1. List the store's open multipart uploads and, page by page, its objects. What is begun after this is not looked at.
 //! 2. Scan the table. A session past its end is [ended](super::upload::end): its reservation goes back, its object is
 //!    condemned. An image without bytes whose push began long ago goes, unless a session is open.
-//!    A condemned object that was condemned long enough ago is deleted, then its row.
+//!    A condemned object that was condemned long enough ago is deleted, then its row. A blob on its way through us whose
+//!    time is over gives back what it holds.
+//!    A link that no manifest names and that no push asked for lately [goes](super::registry::blob::free), unless
+//!    something came to name it since.
 //! 3. An open multipart upload that no session names is aborted, an object that no row names is condemned, if they are
 //!    old enough.
 
 use super::access::system;
 use super::commit::condemn;
+use super::registry::{Refused, blob};
 use super::upload;
 use crate::app::App;
-use crate::domain::{Time, UploadId};
+use crate::domain::{OciDigest, Repository, Time, UploadId};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::keys::{self, Kind};
-use crate::store::rows::{Blob, Charge, Condemned, Image, Row, Session, State, Way};
+use crate::store::rows::{Blob, Charge, Condemned, Flow, Image, Link, Manifest, Row, Session, State, Stream, Way};
 use crate::store::table::{Condition, Write};
 use crate::store::{StoreError, rows::Account};
 use serde::Serialize;
@@ -34,6 +38,8 @@ pub struct Ages {
     pub condemned: Duration,
     /// What nothing names is collected after this long: its push may still be on the way.
     pub unnamed: Duration,
+    /// A link that no manifest names goes after this long: its push may still be on the way.
+    pub link: Duration,
     /// Whether sessions are given up whatever their own end is.
     pub all_sessions: bool,
 }
@@ -48,6 +54,7 @@ impl Ages {
             image: app.config.upload_life + hour,
             condemned: longest + hour,
             unnamed: longest + 24 * hour,
+            link: blob::LEASE,
             all_sessions: false,
         }
     }
@@ -55,7 +62,7 @@ impl Ages {
     /// Everything now. Only while nothing else runs.
     pub fn zero() -> Self {
         let zero = Duration::ZERO;
-        Self { session: zero, image: zero, condemned: zero, unnamed: zero, all_sessions: true }
+        Self { session: zero, image: zero, condemned: zero, unnamed: zero, link: zero, all_sessions: true }
     }
 }
 
@@ -68,6 +75,8 @@ pub struct Swept {
     pub sealed: Vec<UploadId>,
     /// Images without bytes removed.
     pub images: u64,
+    /// Links removed that no manifest named.
+    pub links: u64,
     /// Objects deleted.
     pub objects: u64,
     /// Objects condemned that nothing named.
@@ -107,6 +116,10 @@ struct Seen {
     uploads: BTreeSet<String>,
     accounts: BTreeMap<String, (u64, u64)>,
     charges: BTreeMap<String, (u64, u64)>,
+    /// Links that are old enough to go, by repository.
+    links: BTreeMap<Repository, BTreeSet<OciDigest>>,
+    /// What manifests name.
+    named: BTreeMap<Repository, BTreeSet<OciDigest>>,
 }
 
 async fn sweep_with(app: &App, grant: &Grant, ages: Ages) -> Result<Swept, Error> {
@@ -126,6 +139,18 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages) -> Result<Swept, Error
                 Kind::Blob => {
                     seen.objects.insert(row.read::<Blob>()?.object);
                 }
+                Kind::Stream => stream(app, grant, row.read()?, ages, now, &mut seen, &mut swept).await?,
+                Kind::Link => {
+                    let link: Link = row.read()?;
+                    if link.seen.plus(ages.link) <= now {
+                        seen.links.entry(link.repository).or_default().insert(link.name);
+                    }
+                }
+                Kind::Manifest => {
+                    let manifest: Manifest = row.read()?;
+                    seen.objects.extend(manifest.object);
+                    seen.named.entry(manifest.repository).or_default().extend(manifest.names);
+                }
                 Kind::Charge => {
                     let charge: Charge = row.read()?;
                     let sum = seen.charges.entry(charge.entity.to_string()).or_default();
@@ -141,6 +166,15 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages) -> Result<Swept, Error
         start = next;
         if start.is_none() {
             break;
+        }
+    }
+    for (repository, links) in &seen.links {
+        let named = seen.named.get(repository);
+        let unnamed: Vec<OciDigest> =
+            links.iter().filter(|link| named.is_none_or(|named| !named.contains(link))).copied().collect();
+        if !unnamed.is_empty() {
+            swept.links +=
+                blob::free(app, grant, repository, &unnamed, now.minus(ages.link)).await.map_err(inside)? as u64;
         }
     }
     for open in uploads {
@@ -165,6 +199,33 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages) -> Result<Swept, Error
         }
     }
     Ok(swept)
+}
+
+/// What the registry's door would tell a client, for the log.
+fn inside(refused: Refused) -> Error {
+    match refused {
+        Refused::Error(error) => error,
+        refused => Error::Internal(refused.to_string()),
+    }
+}
+
+async fn stream(
+    app: &App,
+    grant: &Grant,
+    row: Stream,
+    ages: Ages,
+    now: Time,
+    seen: &mut Seen,
+    swept: &mut Swept,
+) -> Result<(), Error> {
+    seen.objects.extend([row.object.clone(), row.tail.clone()]);
+    seen.uploads.insert(row.upload.clone());
+    if ages.all_sessions || row.expires.plus(ages.session) <= now {
+        swept.sessions += u64::from(row.flow == Flow::Open);
+        return blob::forget(app, grant, &row).await.map_err(inside);
+    }
+    seen.charges.entry(row.repository.entity().to_string()).or_default().1 += row.reserved;
+    Ok(())
 }
 
 async fn all_objects(app: &App) -> Result<Vec<(String, i64)>, Error> {

@@ -1,14 +1,14 @@
 //! Tags: one row, architecture → image.
 
 use super::access::Scene;
-use super::commit::TRIES;
+use super::commit::{TRIES, named_sif};
 use super::create::{missing, target};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Digest, Id, TagName};
+use crate::domain::{Digest, Id, Repository, TagName, manifest};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Place, Resource};
-use crate::store::rows::{Container, Content, Image, Intent, Row, Tag, Tagged, Target};
+use crate::store::rows::{Container, Content, Image, Intent, Manifest, Named, Row, Tag, Tagged, Target};
 use crate::store::table::{Condition, Write, pause};
 use crate::store::{StoreError, keys};
 use std::collections::BTreeMap;
@@ -111,47 +111,100 @@ async fn point(
     image: &Image,
     content: &Content,
 ) -> Result<(), StoreError> {
-    let (put, old) = place(app, tag, (name, arch), image, content)?;
-    let mut writes = vec![put, Write::tagged(image.key(), name)];
+    let (mut writes, old) = place(app, tag, (name, arch), image, content)?;
+    writes.push(Write::tagged(image.key(), [name]));
     if let Some(old) = old {
         writes.push(Write::untagged(keys::image(&image.repository, &old), [name]));
     }
     app.table.write(grant, writes).await
 }
 
-/// The write that points a tag at an image for an architecture, and the image that the tag names no more.
+/// The writes that point a tag at an image for an architecture, and the image that the tag names no more.
 fn place(
     app: &App,
     tag: Option<Tag>,
     (name, arch): (&TagName, &str),
     image: &Image,
     content: &Content,
-) -> Result<(Write, Option<Digest>), StoreError> {
+) -> Result<(Vec<Write>, Option<Digest>), StoreError> {
     let condition = tag.as_ref().map_or(Condition::Absent, |tag| Condition::Version(tag.version));
-    let mut tag = tag.unwrap_or_else(|| Tag {
+    let (mut images, frozen, version) =
+        tag.map_or_else(|| (BTreeMap::new(), false, 0), |tag| (tag.images, tag.frozen, tag.version));
+    let old = images.insert(arch.to_owned(), tagged(image, content)).map(|old| old.hash);
+    // The same image may stand under the tag for another architecture only if it says nothing of its own.
+    let gone = old.filter(|old| *old != image.hash && !images.values().any(|other| other.hash == *old));
+    let (named, index) = named(app, &image.repository, &images)?;
+    let tag = Tag {
         repository: image.repository.clone(),
         name: name.clone(),
-        images: [].into(),
-        frozen: false,
+        images,
+        named,
+        frozen,
         updated: app.now(),
-        last: String::new(),
-        version: 0,
-    });
-    let tagged = Tagged {
+        last: arch.to_owned(),
+        version: version + 1,
+    };
+    Ok((std::iter::once(Write::put(&tag, condition)?).chain(index).collect(), gone))
+}
+
+/// What a tag copies of an image.
+pub(crate) fn tagged(image: &Image, content: &Content) -> Tagged {
+    Tagged {
         id: image.id,
         hash: image.hash,
         description: image.description.clone(),
         created_by: image.created_by.clone(),
         created: image.created,
         content: content.clone(),
+    }
+}
+
+/// What a tag of these images, at least one, names for registry clients: the only one's manifest, or an index of all of
+/// them, which is then written too.
+fn named(
+    app: &App,
+    repository: &Repository,
+    images: &BTreeMap<String, Tagged>,
+) -> Result<(Named, Option<Write>), StoreError> {
+    let each = || images.iter().map(|(arch, one)| (arch, named_sif(repository, &one.hash, one.content.size)));
+    let mut all = each();
+    if let (Some((_, (_, only))), None) = (all.next(), all.next()) {
+        return Ok((only, None));
+    }
+    let manifests: Vec<(&str, Digest, usize)> =
+        each().map(|(arch, (body, _))| (arch.as_str(), Digest::of(body.as_bytes()), body.len())).collect();
+    let names = manifests.iter().map(|(_, digest, _)| (*digest).into()).collect();
+    let body = manifest::index_of(manifests);
+    let digest = Digest::of(body.as_bytes()).into();
+    let listed = Named { digest, media_type: manifest::OCI_INDEX.to_owned(), size: body.len() as u64 };
+    let row = Manifest {
+        repository: repository.clone(),
+        digest,
+        media_type: listed.media_type.clone(),
+        size: listed.size,
+        body,
+        object: None,
+        names,
+        subject: None,
+        image: None,
+        created_by: None,
+        created: app.now(),
     };
-    tag.updated = app.now();
-    arch.clone_into(&mut tag.last);
-    tag.version += 1;
-    let old = tag.images.insert(arch.to_owned(), tagged).map(|old| old.hash);
-    // The same image may stand under the tag for another architecture only if it says nothing of its own.
-    let gone = old.filter(|old| *old != image.hash && !tag.images.values().any(|other| other.hash == *old));
-    Ok((Write::put(&tag, condition)?, gone))
+    let index = Write::put(&row, Condition::None)?;
+    Ok((listed, Some(index)))
+}
+
+/// The writes that take an image off a tag, which goes when that was its last one.
+pub(crate) fn without(app: &App, tag: &Tag, hash: &Digest) -> Result<Vec<Write>, StoreError> {
+    let condition = Condition::Version(tag.version);
+    let mut images = tag.images.clone();
+    images.retain(|_, image| image.hash != *hash);
+    if images.is_empty() {
+        return Ok(vec![Write::delete(tag.key(), condition)]);
+    }
+    let (named, index) = named(app, &tag.repository, &images)?;
+    let left = Tag { images, named, version: tag.version + 1, ..tag.clone() };
+    Ok(std::iter::once(Write::put(&left, condition)?).chain(index).collect())
 }
 
 /// The most tags that are remembered for an image whose bytes are being verified.
@@ -186,8 +239,8 @@ pub(crate) async fn intended(app: &App, image: &mut Image, content: &Content) ->
         if tag.as_ref().is_some_and(|tag| tag.frozen) {
             continue;
         }
-        let (put, old) = place(app, tag, (&intent.tag, &arch), image, content)?;
-        writes.push(put);
+        let (puts, old) = place(app, tag, (&intent.tag, &arch), image, content)?;
+        writes.extend(puts);
         if let Some(old) = old {
             gone.entry(old).or_default().push(intent.tag.clone());
         }
@@ -196,5 +249,5 @@ pub(crate) async fn intended(app: &App, image: &mut Image, content: &Content) ->
     }
     let untagged = gone.iter().map(|(old, tags)| Write::untagged(keys::image(&image.repository, old), tags));
     writes.extend(untagged);
-    Ok(writes)
+    Ok(Write::once(writes))
 }

@@ -193,7 +193,7 @@ fn new_session(app: &App, aim: &Aim, id: UploadId, way: Way, size: u64) -> Resul
 }
 
 fn opening(session: &Session, replaced: Option<&Session>) -> Settling {
-    Settling { digest: session.hash, size: session.size, links: 0, sessions: i64::from(replaced.is_none()) }
+    Settling { digest: session.hash, size: session.size, links: 0, sessions: i64::from(replaced.is_none()), back: 0 }
 }
 
 /// Writes the session row with its reservation.
@@ -310,7 +310,7 @@ pub(crate) async fn end(app: &App, grant: &Grant, session: &Session) -> Result<(
             writes.push(Write::put(&image, Condition::Version(version))?);
         }
         if let Some(charge) = charge {
-            let by = Settling { digest: open.hash, size: charge.size, links: 0, sessions: -1 };
+            let by = Settling { digest: open.hash, size: charge.size, links: 0, sessions: -1, back: 0 };
             settle(&mut writes, &account, Some(charge), by)?;
         }
         match app.table.write(grant, writes).await {
@@ -511,7 +511,7 @@ async fn opener(app: &App, session: &Session) -> Result<Option<Grant>, Error> {
     let role = rows.take::<Member>(&member_key)?.map(|member| member.role);
     let (Some(user), Some(container)) = (user.filter(|user| !user.disabled), container) else { return Ok(None) };
     // What their token was for was asked when the session was opened and sealed.
-    let caller = Caller::User { name: user.name, admin: user.admin, scope: TokenScope::full() };
+    let caller = Caller::User { name: user.name, admin: user.admin, scope: TokenScope::full(), access: None };
     Ok(decide(Subject { caller: &caller, role }, Action::Push, &resource_of(&container)).ok())
 }
 

@@ -1,7 +1,8 @@
 //! Every key of the table and the bucket, encode and decode side by side.
 //!
 //! Rows are laid out by name, so that all that a pull has to know is one batch of keys which the request itself spells.
-//! `⟨rest⟩` is a repository's path below its entity, `⟨hash⟩` 64 hexadecimal digits.
+//! `⟨rest⟩` is a repository's path below its entity, `⟨hash⟩` 64 hexadecimal digits, `⟨digest⟩` the same or `sha512:` and
+//! 128 of them.
 //!
 //! | pk | sk | row |
 //! |---|---|---|
@@ -15,17 +16,22 @@
 //! | `E#⟨entity⟩` | `R#⟨rest⟩` | [`Container`](super::rows::Container) |
 //! | `E#⟨entity⟩` | `I#⟨rest⟩#⟨hash⟩` | [`Image`](super::rows::Image) |
 //! | `E#⟨entity⟩` | `B#⟨hash⟩` | [`Charge`](super::rows::Charge): what a blob costs the entity |
+//! | `R#⟨repository⟩` | `-` | [`Marker`](super::rows::Marker): library images are here |
 //! | `R#⟨repository⟩` | `T#⟨tag⟩` | [`Tag`](super::rows::Tag) |
-//! | `R#⟨repository⟩` | `M#⟨hash⟩` | [`Manifest`](super::rows::Manifest) |
-//! | `R#⟨repository⟩` | `B#⟨hash⟩` | [`Link`](super::rows::Link): the blob is visible here |
+//! | `R#⟨repository⟩` | `M#⟨digest⟩` | [`Manifest`](super::rows::Manifest) |
+//! | `R#⟨repository⟩` | `F#⟨subject⟩#⟨digest⟩` | [`Referrer`](super::rows::Referrer): what is said of a manifest |
+//! | `R#⟨repository⟩` | `B#⟨digest⟩` | [`Link`](super::rows::Link): the blob is visible here |
 //! | `R#⟨repository⟩` | `D#⟨hash⟩` | [`Details`](super::rows::Details): what was read in the image |
 //! | `B#⟨hash⟩` | `-` | [`Blob`](super::rows::Blob) |
 //! | `P#⟨id⟩` | `-` | [`Pointer`](super::rows::Pointer): id → name |
 //! | `S#⟨upload⟩` | `-` | [`Session`](super::rows::Session) |
+//! | `O#⟨upload⟩` | `-` | [`Stream`](super::rows::Stream): a blob on its way through us |
 //! | `X#⟨object key⟩` | `-` | [`Condemned`](super::rows::Condemned): an object to be deleted |
 //! | `L` | `U#⟨user⟩` | the list of users |
 
-use crate::domain::{CollectionName, Digest, EntityName, Id, Repository, TagName, TokenId, UploadId, UserName};
+use crate::domain::{
+    CollectionName, Digest, EntityName, Id, OciDigest, Repository, TagName, TokenId, UploadId, UserName,
+};
 use crate::rules::{Grant, Place};
 
 /// Where a row is.
@@ -146,13 +152,33 @@ pub fn tags(repository: &Repository) -> (String, &'static str) {
 }
 
 /// A manifest in a repository.
-pub fn manifest(repository: &Repository, digest: &Digest) -> Key {
-    key(format!("R#{repository}"), format!("M#{}", digest.hex()))
+pub fn manifest(repository: &Repository, digest: &OciDigest) -> Key {
+    key(format!("R#{repository}"), format!("M#{}", digest.in_key()))
+}
+
+/// The partition and prefix of a repository's manifests.
+pub fn manifests(repository: &Repository) -> (String, &'static str) {
+    (format!("R#{repository}"), "M#")
+}
+
+/// A manifest that says something of another one.
+pub fn referrer(repository: &Repository, subject: &OciDigest, digest: &OciDigest) -> Key {
+    key(format!("R#{repository}"), format!("F#{}#{}", subject.in_key(), digest.in_key()))
+}
+
+/// The partition and prefix of what is said of a manifest.
+pub fn referrers(repository: &Repository, subject: &OciDigest) -> (String, String) {
+    (format!("R#{repository}"), format!("F#{}#", subject.in_key()))
+}
+
+/// That library images are in a repository.
+pub fn marker(repository: &Repository) -> Key {
+    key(format!("R#{repository}"), SELF)
 }
 
 /// A blob's link in a repository.
-pub fn link(repository: &Repository, digest: &Digest) -> Key {
-    key(format!("R#{repository}"), format!("B#{}", digest.hex()))
+pub fn link(repository: &Repository, name: &OciDigest) -> Key {
+    key(format!("R#{repository}"), format!("B#{}", name.in_key()))
 }
 
 /// What was read in an image.
@@ -175,6 +201,11 @@ pub fn session(id: UploadId) -> Key {
     key(format!("S#{id}"), SELF)
 }
 
+/// A blob on its way through us.
+pub fn stream(id: UploadId) -> Key {
+    key(format!("O#{id}"), SELF)
+}
+
 /// An object that is to be deleted.
 pub fn condemned(object: &str) -> Key {
     key(format!("X#{object}"), SELF)
@@ -183,7 +214,7 @@ pub fn condemned(object: &str) -> Key {
 /// Whether a row may be written with `grant`: rows of an entity, a repository or a user only with a grant for that place.
 /// What belongs to the installation – ids, sessions, blobs, condemned objects – goes with any grant for an entity.
 pub fn lies_in(key: &Key, grant: &Grant) -> bool {
-    let common = ["P#", "S#", "B#", "X#"].iter().any(|prefix| key.pk.starts_with(prefix));
+    let common = ["P#", "S#", "B#", "O#", "X#"].iter().any(|prefix| key.pk.starts_with(prefix));
     let in_entity = |name: &EntityName| {
         common
             || key.pk == format!("E#{name}")
@@ -206,6 +237,12 @@ pub fn lies_in(key: &Key, grant: &Grant) -> bool {
 pub enum Kind {
     /// An upload session.
     Session,
+    /// A blob on its way through us.
+    Stream,
+    /// A blob's link in a repository.
+    Link,
+    /// A manifest in a repository.
+    Manifest,
     /// An object that is to be deleted.
     Condemned,
     /// What a blob costs an entity.
@@ -225,6 +262,9 @@ pub fn kind(key: &Key) -> Kind {
     let part = |text: &str| text.get(..2).map(str::to_owned).unwrap_or_default();
     match (part(&key.pk).as_str(), part(&key.sk).as_str()) {
         ("S#", _) => Kind::Session,
+        ("O#", _) => Kind::Stream,
+        ("R#", "B#") => Kind::Link,
+        ("R#", "M#") => Kind::Manifest,
         ("X#", _) => Kind::Condemned,
         ("B#", _) => Kind::Blob,
         ("E#", "B#") => Kind::Charge,
@@ -266,12 +306,16 @@ mod tests {
             image(&repository, &digest),
             charge(&entity_name, &digest),
             tag(&repository, &"a".parse().unwrap()),
-            manifest(&repository, &digest),
-            link(&repository, &digest),
+            manifest(&repository, &digest.into()),
+            referrer(&repository, &digest.into(), &digest.into()),
+            marker(&repository),
+            link(&repository, &digest.into()),
+            link(&repository, &OciDigest::Sha512([0; 64])),
             details(&repository, &digest),
             blob(&digest),
             pointer(Id::from_random([0; 12])),
             session(UploadId::from_random([0; 16])),
+            stream(UploadId::from_random([0; 16])),
             condemned("aa/a"),
         ];
         assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
@@ -289,7 +333,9 @@ mod tests {
             (image(&repository, &digest), Kind::Image),
             (account(repository.entity()), Kind::Account),
             (container(&repository), Kind::Other),
-            (link(&repository, &digest), Kind::Other),
+            (link(&repository, &digest.into()), Kind::Link),
+            (manifest(&repository, &digest.into()), Kind::Manifest),
+            (stream(UploadId::from_random([0; 16])), Kind::Stream),
         ] {
             assert_eq!(kind(&key), expected, "{key:?}");
         }

@@ -1,14 +1,15 @@
 //! The bucket, narrowly: presigned URLs for clients, and the few things that we do with objects ourselves.
 
 use super::table::{StoreError, pause};
-use crate::domain::Digest;
 use crate::domain::digest::Hasher;
+use crate::domain::{Digest, OciDigest};
 use crate::rules::Grant;
 use aws_runtime::auth::SigV4OperationSigningConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::presigning::PresigningConfig;
+pub use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use aws_sigv4::http_request::SignableBody;
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -17,6 +18,7 @@ use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint}
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
+use sha2::Digest as _;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -97,10 +99,11 @@ impl Objects {
         Ok(request.uri().to_owned())
     }
 
-    /// A URL that gives the object, whole or in ranges, under a file name.
-    pub async fn presign_get(&self, object: &str, file: &str, life: Duration) -> Result<String, StoreError> {
+    /// A URL that gives the object, whole or in ranges, under a file name where there is one.
+    pub async fn presign_get(&self, object: &str, file: Option<&str>, life: Duration) -> Result<String, StoreError> {
         let request = self.public.get_object().bucket(&self.bucket).key(object);
-        let request = request.response_content_disposition(format!("attachment; filename=\"{file}\""));
+        let disposition = file.map(|file| format!("attachment; filename=\"{file}\""));
+        let request = request.set_response_content_disposition(disposition);
         let request = request.presigned(lasting(life)?).await.map_err(|error| failed(&error))?;
         Ok(request.uri().to_owned())
     }
@@ -148,6 +151,49 @@ impl Objects {
         }
         drop(sender);
         hashing.await.map_err(|error| StoreError::unavailable(&error))
+    }
+
+    /// The whole object's SHA-512, for clients that know it by that.
+    pub async fn sha512(&self, object: &str) -> Result<OciDigest, StoreError> {
+        let request = self.client.get_object().bucket(&self.bucket).key(object);
+        let mut body = request.send().await.map_err(|error| failed(&error))?.body;
+        let mut hasher = sha2::Sha512::new();
+        while let Some(chunk) = body.next().await {
+            hasher.update(chunk.map_err(|error| StoreError::unavailable(&error))?);
+            tokio::task::yield_now().await;
+        }
+        Ok(OciDigest::Sha512(hasher.finalize().into()))
+    }
+
+    /// The bytes of an object, of `range` where there is one, as they come.
+    pub async fn stream(&self, object: &str, range: Option<Range<u64>>) -> Result<ByteStream, StoreError> {
+        let range = range.map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+        let request = self.client.get_object().bucket(&self.bucket).key(object).set_range(range);
+        Ok(request.send().await.map_err(|error| failed(&error))?.body)
+    }
+
+    /// Writes an object of bytes at hand.
+    pub async fn put(&self, _grant: &Grant, object: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let request = self.client.put_object().bucket(&self.bucket).key(object).body(bytes.into());
+        // TLS guards the bytes on the way, and their digest is checked before anybody sees them.
+        let request = request.customize().disable_payload_signing();
+        request.send().await.map(|_| ()).map_err(|error| failed(&error))
+    }
+
+    /// Writes a part of a multipart upload from bytes at hand, and returns the store's `ETag` of it.
+    pub async fn put_part(
+        &self,
+        _grant: &Grant,
+        object: &str,
+        upload: &str,
+        number: usize,
+        bytes: Bytes,
+    ) -> Result<String, StoreError> {
+        let number = i32::try_from(number).map_err(|_| StoreError::Refused("part number too large".to_owned()))?;
+        let request = self.client.upload_part().bucket(&self.bucket).key(object).upload_id(upload);
+        let request = request.part_number(number).body(bytes.into()).customize().disable_payload_signing();
+        let answer = request.send().await.map_err(|error| failed(&error))?;
+        answer.e_tag.ok_or_else(|| StoreError::Unavailable("the object store gave no ETag".to_owned()))
     }
 
     /// Begins a multipart upload and returns the store's id of it.

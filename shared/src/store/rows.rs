@@ -4,8 +4,8 @@ use super::keys::{self, Key};
 use crate::domain::quota::Quota;
 use crate::domain::sif::SifFacts;
 use crate::domain::{
-    CollectionName, Digest, EntityName, Id, Repository, Role, TagName, Time, TokenId, TokenScope, UploadId, UserName,
-    Visibility,
+    CollectionName, Digest, EntityName, Id, OciDigest, Repository, Role, TagName, Time, TokenId, TokenScope, UploadId,
+    UserName, Visibility,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -158,8 +158,9 @@ pub struct Container {
     pub id: Id,
     /// Its path.
     pub repository: Repository,
-    /// The id of its collection.
-    pub collection_id: Id,
+    /// The id of its collection; `None` when it is no library container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collection_id: Option<Id>,
     /// The id of its entity.
     pub entity_id: Id,
     /// What its people say of it.
@@ -172,6 +173,10 @@ pub struct Container {
     pub created_by: Option<UserName>,
     /// When.
     pub created: Time,
+    /// Counts the changes of what names what in it. Who removes what nothing names does so only if it has not changed
+    /// since they looked; who names something, only if nothing was removed.
+    #[serde(default)]
+    pub epoch: u64,
     /// Counts the changes of this row, which are conditional on it.
     pub version: u64,
 }
@@ -272,8 +277,10 @@ pub struct Tag {
     pub repository: Repository,
     /// The tag's name.
     pub name: TagName,
-    /// The image of each architecture, with all that a pull asks.
+    /// The image of each architecture, with all that a pull asks. Empty when it names something that is no SIF image.
     pub images: BTreeMap<String, Tagged>,
+    /// What it names for registry clients.
+    pub named: Named,
     /// Whether it may not be moved or deleted.
     pub frozen: bool,
     /// When it was last set.
@@ -284,6 +291,17 @@ pub struct Tag {
     pub version: u64,
 }
 row!(Tag, row => keys::tag(&row.repository, &row.name));
+
+/// A manifest, as registry clients are told of it before they ask for its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// The digest of its bytes.
+    pub digest: OciDigest,
+    /// Its media type.
+    pub media_type: String,
+    /// Bytes.
+    pub size: u64,
+}
 
 /// What a tag copies of its image, so that a pull reads one row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -308,29 +326,76 @@ pub struct Manifest {
     /// The repository.
     pub repository: Repository,
     /// The digest of the bytes.
-    pub digest: Digest,
+    pub digest: OciDigest,
     /// The media type that it is served with.
     pub media_type: String,
-    /// The bytes, exactly.
+    /// Bytes.
+    pub size: u64,
+    /// The bytes, exactly; empty when they are too long for a row.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub body: String,
-    /// The library image that it was made from, where it was.
+    /// Name of the object in the bucket that holds them then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// The blobs and manifests of this repository that it names: they stay while it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<OciDigest>,
+    /// What it says something of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<OciDigest>,
+    /// The library image that is its layer, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Digest>,
+    /// Who brought it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<UserName>,
+    /// When.
+    pub created: Time,
 }
 row!(Manifest, row => keys::manifest(&row.repository, &row.digest));
+
+/// A manifest that says something of another one, its subject.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Referrer {
+    /// The repository.
+    pub repository: Repository,
+    /// What it says something of.
+    pub subject: OciDigest,
+    /// The manifest.
+    pub digest: OciDigest,
+    /// What it is.
+    pub artifact_type: String,
+    /// Its descriptor, a JSON document.
+    pub descriptor: String,
+}
+row!(Referrer, row => keys::referrer(&row.repository, &row.subject, &row.digest));
 
 /// A blob's link in a repository: what makes it visible there.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Link {
     /// The repository.
     pub repository: Repository,
-    /// The digest.
+    /// The digest by which it is known there.
+    pub name: OciDigest,
+    /// The blob's own digest.
     pub digest: Digest,
     /// Name of the object in the bucket.
     pub object: String,
     /// Bytes.
     pub size: u64,
+    /// When a push last asked for it. What no manifest names stays for a day after that.
+    pub seen: Time,
 }
-row!(Link, row => keys::link(&row.repository, &row.digest));
+row!(Link, row => keys::link(&row.repository, &row.name));
+
+/// That library images are, or were, in a repository: the empty configuration that their manifests name is there without
+/// bytes, and without a link that somebody would have to pay for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Marker {
+    /// The repository.
+    pub repository: Repository,
+}
+row!(Marker, row => keys::marker(&row.repository));
 
 /// A blob of the installation: verified bytes, stored once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -455,6 +520,53 @@ pub struct Session {
     pub version: u64,
 }
 row!(Session, row => keys::session(row.id));
+
+/// How far a blob is whose bytes a registry client sends through us.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flow {
+    /// Bytes come in.
+    Open,
+    /// It is in its repository. Kept for a while, so that who did not hear of it can ask again.
+    Done(OciDigest),
+    /// It was given up.
+    Over,
+}
+
+/// A blob whose bytes a registry client sends through us.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Stream {
+    /// Its id.
+    pub id: UploadId,
+    /// The repository.
+    pub repository: Repository,
+    /// Who opened it.
+    pub opened_by: UserName,
+    /// How far it is.
+    pub flow: Flow,
+    /// Bytes taken in.
+    pub taken: u64,
+    /// The hasher's state after them.
+    pub hasher: String,
+    /// Name of the object that the parts make; empty before the first one.
+    pub object: String,
+    /// The store's id of the multipart upload; empty before the first part.
+    pub upload: String,
+    /// The store's `ETag`s of the parts. What is put together is exactly these.
+    pub etags: Vec<String>,
+    /// The object that holds the bytes after the last part; empty when there are none.
+    pub tail: String,
+    /// How many those are.
+    pub tail_size: u64,
+    /// Bytes that it has reserved of its entity's quota.
+    pub reserved: u64,
+    /// When it is collected.
+    pub expires: Time,
+    /// Counts the changes of this row, which are conditional on it. Whoever takes bytes in counts it on first, so that
+    /// nobody else does meanwhile.
+    pub version: u64,
+}
+row!(Stream, row => keys::stream(row.id));
 
 /// An object that nothing names any more, to be deleted once no URL for it can be in use.
 #[derive(Debug, Clone, Serialize, Deserialize)]

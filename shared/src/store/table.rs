@@ -14,7 +14,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, ConditionCheck, Delete, KeySchemaElement, KeyType,
     KeysAndAttributes, Put, ScalarAttributeType, TransactWriteItem, Update,
 };
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 type Item = HashMap<String, AttributeValue>;
@@ -99,10 +99,11 @@ impl Write {
         Self(Kind::Add(key, numbers, condition))
     }
 
-    /// Notes on the image's row that the tag names it. The image must have been committed.
-    pub fn tagged(image: Key, tag: &TagName) -> Self {
+    /// Notes on the image's row that the tags, at least one, name it. The image must have been committed.
+    pub fn tagged<'a>(image: Key, tags: impl IntoIterator<Item = &'a TagName>) -> Self {
         let committed = "attribute_exists(pk) AND attribute_type(content, :map)";
-        Self(Kind::Label(image, "SET #named = :true ADD #tags :tags, #version :one", vec![tag.to_string()], committed))
+        let tags = tags.into_iter().map(ToString::to_string).collect();
+        Self(Kind::Label(image, "SET #named = :true ADD #tags :tags, #version :one", tags, committed))
     }
 
     /// Notes on the image's row that the tags, at least one, name it no longer.
@@ -110,6 +111,12 @@ impl Write {
         let there = "attribute_exists(pk) AND attribute_type(content, :map)";
         let tags = tags.into_iter().map(ToString::to_string).collect();
         Self(Kind::Label(image, "SET #named = :true ADD #version :one DELETE #tags :tags", tags, there))
+    }
+
+    /// The writes without those of a row that an earlier one writes: a transaction may do only one thing to each.
+    pub fn once(writes: Vec<Self>) -> Vec<Self> {
+        let mut seen = HashSet::new();
+        writes.into_iter().filter(|write| write.key().is_none_or(|key| seen.insert(key.clone()))).collect()
     }
 
     /// The row that is written; `None` when it is only looked at.

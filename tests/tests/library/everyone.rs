@@ -29,7 +29,7 @@ fn get(route: &'static str, path: &'static str) -> Question {
 }
 
 fn questions() -> Vec<Question> {
-    [about_metadata(), about_bytes_and_people()].into_iter().flatten().collect()
+    [about_metadata(), about_bytes_and_people(), about_the_registry()].into_iter().flatten().collect()
 }
 
 fn about_metadata() -> Vec<Question> {
@@ -147,6 +147,39 @@ fn about_bytes_and_people() -> Vec<Question> {
     ]
 }
 
+fn about_the_registry() -> Vec<Question> {
+    const ANY: &str = "/v2/{*path}";
+    let (post, put, patch, delete) = (Method::POST, Method::PUT, Method::PATCH, Method::DELETE);
+    let nothing = Value::Null;
+    // An upload's URL without the right that it must carry.
+    let upload = "/v2/alice/tools/bb/blobs/uploads/0123456789abcdef0123456789abcdef";
+    vec![
+        get("/v2", "/v2"),
+        get("/v2/", "/v2/"),
+        get("/token", "/token?scope=repository:alice/tools/bb:pull"),
+        ask(post.clone(), "/token", "/token", nothing.clone()),
+        get(ANY, "/v2/_catalog"),
+        get(ANY, "/v2/alice/tools/bb/tags/list"),
+        get(ANY, "/v2/alice/secret/bb/tags/list"),
+        get(ANY, "/v2/alice/tools/bb/manifests/v1"),
+        get(ANY, "/v2/alice/secret/bb/manifests/v1"),
+        get(ANY, "/v2/alice/tools/bb/manifests/missing"),
+        get(ANY, "/v2/alice/tools/bb/blobs/{digest}"),
+        get(ANY, "/v2/alice/secret/bb/blobs/{digest}"),
+        get(ANY, "/v2/alice/tools/bb/referrers/{digest}"),
+        get(ANY, "/v2/alice/secret/bb/referrers/{digest}"),
+        ask(post.clone(), ANY, "/v2/alice/tools/bb/blobs/uploads/", nothing.clone()),
+        ask(post.clone(), ANY, "/v2/alice/tools/{fresh}/blobs/uploads/", nothing.clone()),
+        ask(post, ANY, "/v2/nobody/tools/bb/blobs/uploads/", nothing.clone()),
+        ask(put.clone(), ANY, "/v2/alice/tools/bb/manifests/v9", json!({})),
+        ask(put, ANY, upload, nothing.clone()),
+        ask(patch, ANY, upload, nothing.clone()),
+        ask(delete.clone(), ANY, "/v2/alice/tools/bb/manifests/{gone}", nothing.clone()),
+        ask(delete.clone(), ANY, "/v2/alice/tools/bb/manifests/missing", nothing.clone()),
+        ask(delete, ANY, "/v2/alice/tools/bb/blobs/{unnamed}", nothing),
+    ]
+}
+
 /// Everything that the questions are about: an entity of alice's, with something for everybody and something secret.
 struct Stage {
     server: Server,
@@ -174,6 +207,8 @@ impl Stage {
             ("container", container),
             ("image", image),
             ("finished", hash(&first)),
+            ("digest", Digest::of(&first).to_string()),
+            ("unnamed", Digest::of(b"unnamed").to_string()),
             ("unfinished", hash(&sif(2))),
         ]);
         let callers = Self::callers(&server, &alice).await;
@@ -360,6 +395,7 @@ async fn what_is_hidden_answers_as_if_it_were_missing() {
     set(&stage.alice, "/v1/images/alice/secret/bb:v1", json!({ "frozen": true })).await.ok();
     set(&stage.alice, "/v1/containers/alice/secret/bb", json!({ "readOnly": true })).await.ok();
     let finished = &stage.known["finished"];
+    let (digest, no_digest) = (stage.known["digest"].clone(), Digest::of(b"fresh").to_string());
     for (who, caller) in &callers {
         for (method, path, hidden, missing) in [
             (Method::GET, "/v1/entities/NAME", "alice", "nobody-there"),
@@ -384,6 +420,18 @@ async fn what_is_hidden_answers_as_if_it_were_missing() {
             (Method::DELETE, "/v1/images/alice/secret/bb:NAME", "v1", "v9"),
             (Method::DELETE, "/v1/images/alice/secret/bb:NAME", finished, &fresh),
             (Method::DELETE, "/v1/images/NAME:v1", "alice/tools/bb", "nobody/at/all"),
+            (Method::GET, "/v2/NAME/tags/list", "alice/secret/bb", "nobody/at/all"),
+            (Method::GET, "/v2/NAME/manifests/v1", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::HEAD, "/v2/NAME/manifests/v1", "alice/secret/bb", "nobody/at/all"),
+            (Method::GET, "/v2/alice/secret/bb/manifests/NAME", "v1", "v9"),
+            (Method::GET, "/v2/alice/secret/bb/blobs/NAME", &digest, &no_digest),
+            (Method::HEAD, "/v2/alice/secret/bb/blobs/NAME", &digest, &no_digest),
+            (Method::GET, "/v2/alice/secret/bb/referrers/NAME", &digest, &no_digest),
+            (Method::POST, "/v2/NAME/blobs/uploads/", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::PUT, "/v2/NAME/manifests/v1", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::DELETE, "/v2/NAME/manifests/v1", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::DELETE, "/v2/alice/secret/bb/manifests/NAME", "v1", "v9"),
+            (Method::DELETE, "/v2/alice/secret/bb/blobs/NAME", &digest, &no_digest),
             (Method::PATCH, "/v1/entities/NAME", "alice", "nobody-there"),
             (Method::PATCH, "/v1/collections/NAME", "alice/secret", "alice/nothing"),
             (Method::PATCH, "/v1/containers/NAME", "alice/secret/bb", "alice/secret/nothing"),

@@ -1,0 +1,539 @@
+//! The OCI registry: `/v2/` as the distribution specification 1.1 has it, on the same repositories as the library.
+
+mod range;
+mod route;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
+use axum::response::Response;
+use futures::{StreamExt, TryStreamExt, stream};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use range::Wanted;
+use route::Route;
+use shared::auth::Credential;
+use shared::domain::manifest::{MAX, OCI_INDEX};
+use shared::domain::{OciDigest, Repository, TagName, UploadId};
+use shared::http::authorization;
+use shared::http::registry::{plain, refusal};
+use shared::service::registry::blob::{self, Begun, BringRight, Brought, Mount, Opened};
+use shared::service::registry::list::{self, Listed};
+use shared::service::registry::manifest::{self, Coming, Reference};
+use shared::service::registry::{Code, Refused, login};
+use shared::store::rows::Named;
+use shared::{App, Error, telemetry};
+use std::fmt::Write;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes.
+pub fn router(app: App) -> Router {
+    shared::http::finish_as(plain, routes().split_for_parts().0.with_state(app))
+}
+
+/// What the routes say of themselves.
+pub fn openapi() -> OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(base)).routes(routes!(base_bare)).routes(routes!(
+        fetch,
+        look,
+        open_upload,
+        put,
+        bring,
+        remove
+    ))
+}
+
+const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const UPLOAD: HeaderName = HeaderName::from_static("docker-upload-uuid");
+const VERSION: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
+
+/// Whether there is a registry, and whether the caller is known to it. Clients begin here: a 401 says where to log in.
+#[utoipa::path(
+    get,
+    path = "/v2/",
+    tag = "registry",
+    responses((status = 200), (status = 401, description = "With the challenge that says where to log in")),
+)]
+async fn base(State(app): State<App>, request: Request) -> Response {
+    answer(app, request).await
+}
+
+/// The same without the slash.
+#[utoipa::path(get, path = "/v2", tag = "registry", responses((status = 200), (status = 401)))]
+async fn base_bare(State(app): State<App>, request: Request) -> Response {
+    answer(app, request).await
+}
+
+/// Fetches a manifest or blob, lists tags, referrers or repositories, or asks how far an upload is.
+#[utoipa::path(
+    get,
+    path = "/v2/{*path}",
+    tag = "registry",
+    params(("path" = String, Path, description = "As the OCI distribution specification has it")),
+    responses((status = 200), (status = 204), (status = 206), (status = 307), (status = 404), (status = 416)),
+)]
+async fn fetch(State(app): State<App>, request: Request) -> Response {
+    answer(app, request).await
+}
+
+/// Asks whether a manifest or blob is there.
+#[utoipa::path(
+    head,
+    path = "/v2/{*path}",
+    tag = "registry",
+    params(("path" = String, Path, description = "As the OCI distribution specification has it")),
+    responses((status = 200), (status = 404)),
+)]
+async fn look(State(app): State<App>, request: Request) -> Response {
+    answer(app, request).await
+}
+
+/// Opens the upload of a blob, mounts one, or brings a small one whole.
+#[utoipa::path(
+    post,
+    path = "/v2/{*path}",
+    tag = "registry",
+    params(("path" = String, Path, description = "As the OCI distribution specification has it")),
+    responses((status = 201), (status = 202), (status = 404)),
+)]
+async fn open_upload(State(app): State<App>, request: Request) -> Response {
+    answer(app, request).await
+}
+
+/// Brings a manifest, or closes the upload of a blob.
+#[utoipa::path(
+    put,
+    path = "/v2/{*path}",
+    tag = "registry",
+    params(("path" = String, Path, description = "As the OCI distribution specification has it")),
+    responses((status = 201), (status = 404), (status = 416)),
+)]
+async fn put(State(app): State<App>, request: Request) -> Response {
+    answer(app, request).await
+}
+
+/// Brings bytes of a blob.
+#[utoipa::path(
+    patch,
+    path = "/v2/{*path}",
+    tag = "registry",
+    params(("path" = String, Path, description = "As the OCI distribution specification has it")),
+    responses((status = 202), (status = 404), (status = 416)),
+)]
+async fn bring(State(app): State<App>, request: Request) -> Response {
+    answer(app, request).await
+}
+
+/// Removes a manifest, tag or blob, or gives an upload up.
+#[utoipa::path(
+    delete,
+    path = "/v2/{*path}",
+    tag = "registry",
+    params(("path" = String, Path, description = "As the OCI distribution specification has it")),
+    responses((status = 202), (status = 204), (status = 404), (status = 405)),
+)]
+async fn remove(State(app): State<App>, request: Request) -> Response {
+    answer(app, request).await
+}
+
+async fn answer(app: App, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let route = Route::read(parts.uri.path());
+    let scope = route.as_ref().ok().and_then(|route| route.scope(&parts.method));
+    let served = match route {
+        Ok(route) => Box::pin(serve(&app, route, parts, body)).await,
+        Err(refused) => Err(refused),
+    };
+    let mut response = served.unwrap_or_else(|refused| refusal(&app, &refused, scope.as_deref()));
+    response.headers_mut().insert(VERSION.0, VERSION.1);
+    response
+}
+
+type Answer = Result<Response, Refused>;
+
+async fn serve(app: &App, route: Route, parts: Parts, body: Body) -> Answer {
+    let head = parts.method == Method::HEAD;
+    let method = parts.method.clone();
+    if let Route::Upload(repository, id) = route {
+        return upload(app, &repository, id, parts, body).await;
+    }
+    let credential = login::authorized(app, authorization(&parts.headers)).await?;
+    match (route, method) {
+        (Route::Base, _) => known(app, &parts.headers, &credential).await,
+        (Route::Catalog, Method::GET) => catalog(app, &credential, &parts.uri).await,
+        (Route::Tags(repository), Method::GET) => tags(app, &credential, &repository, &parts.uri).await,
+        (Route::Referrers(repository, digest), Method::GET) => {
+            referrers(app, &credential, &repository, &digest, &parts.uri).await
+        }
+        (Route::Blob(repository, digest), Method::GET | Method::HEAD) => {
+            get_blob(app, &credential, &repository, &digest, &parts.headers, head).await
+        }
+        (Route::Blob(repository, digest), Method::DELETE) => {
+            blob::remove(app, &credential, &repository, &digest).await?;
+            Ok(empty(StatusCode::ACCEPTED))
+        }
+        (Route::Uploads(repository), Method::POST) => open(app, &credential, &repository, parts, body).await,
+        (Route::Manifest(repository, reference), Method::GET | Method::HEAD) => {
+            get_manifest(app, &credential, &repository, &reference, head).await
+        }
+        (Route::Manifest(repository, reference), Method::PUT) => {
+            put_manifest(app, &credential, &repository, &reference, &parts, body).await
+        }
+        (Route::Manifest(repository, reference), Method::DELETE) => {
+            manifest::remove(app, &credential, &repository, &reference).await?;
+            Ok(empty(StatusCode::ACCEPTED))
+        }
+        _ => Err(Refused::Code(Code::Unsupported, "this can't be done here".to_owned())),
+    }
+}
+
+fn empty(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+fn with(mut response: Response, name: HeaderName, value: &str) -> Response {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+fn body_of(kind: &'static str, bytes: impl Into<Body>) -> Response {
+    let mut response = Response::new(bytes.into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+fn query(uri: &Uri) -> Vec<(String, String)> {
+    Query::<Vec<(String, String)>>::try_from_uri(uri).map(|Query(pairs)| pairs).unwrap_or_default()
+}
+
+fn parameter(uri: &Uri, name: &str) -> Option<String> {
+    query(uri).into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
+/// 200 to whoever shows a token, be it nobody's: without one, clients would never ask for any.
+async fn known(app: &App, headers: &HeaderMap, credential: &Credential) -> Answer {
+    if authorization(headers).is_none() {
+        return Err(Error::Unauthenticated(shared::error::NO_TOKEN).into());
+    }
+    if *credential != Credential::Anonymous {
+        shared::service::browse::whoami(app, credential).await?;
+    }
+    Ok(body_of("application/json", "{}"))
+}
+
+// ---- lists
+
+/// The `n` of a request: how many entries it wants at most.
+fn most(uri: &Uri) -> Result<usize, Refused> {
+    match parameter(uri, "n") {
+        None => Ok(list::MOST),
+        Some(text) => {
+            text.parse().map_err(|_| Refused::Code(Code::Unsupported, "`n` is not a whole number".to_owned()))
+        }
+    }
+}
+
+fn listing(path: &str, body: &impl serde::Serialize, next: Option<String>) -> Answer {
+    let text = serde_json::to_string(body).map_err(|error| Error::Internal(error.to_string()))?;
+    let response = body_of("application/json", text);
+    Ok(match next {
+        Some(rest) => with(response, header::LINK, &format!("<{path}?{rest}>; rel=\"next\"")),
+        None => response,
+    })
+}
+
+/// A list goes on after `last`, which has no sign that a query would have to escape but the slash and the colon.
+fn go_on(most: usize, next: Option<String>) -> Option<String> {
+    next.map(|last| format!("n={most}&last={}", last.replace(':', "%3A").replace('/', "%2F")))
+}
+
+async fn tags(app: &App, credential: &Credential, repository: &Repository, uri: &Uri) -> Answer {
+    let most = most(uri)?;
+    let Listed { entries, next } = list::tags(app, credential, repository, parameter(uri, "last"), most).await?;
+    let body = serde_json::json!({ "name": repository, "tags": entries });
+    listing(&format!("/v2/{repository}/tags/list"), &body, go_on(most, next))
+}
+
+async fn catalog(app: &App, credential: &Credential, uri: &Uri) -> Answer {
+    let most = most(uri)?;
+    let Listed { entries, next } = list::catalog(app, credential, parameter(uri, "last"), most).await?;
+    listing("/v2/_catalog", &serde_json::json!({ "repositories": entries }), go_on(most, next))
+}
+
+async fn referrers(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    digest: &OciDigest,
+    uri: &Uri,
+) -> Answer {
+    let kind = parameter(uri, "artifactType").filter(|kind| !kind.is_empty());
+    let last = parameter(uri, "last");
+    let Listed { entries, next } = list::referrers(app, credential, repository, digest, kind.as_deref(), last).await?;
+    // The descriptors are documents already, and stay as they are.
+    let manifests = entries.join(",");
+    let body = format!("{{\"schemaVersion\":2,\"mediaType\":\"{OCI_INDEX}\",\"manifests\":[{manifests}]}}");
+    let mut response = body_of(OCI_INDEX, body);
+    if let Some(last) = next {
+        let kind = kind.as_deref().map(|kind| format!("&artifactType={}", escaped(kind))).unwrap_or_default();
+        let link = format!("</v2/{repository}/referrers/{digest}?last={}{kind}>; rel=\"next\"", escaped(&last));
+        response = with(response, header::LINK, &link);
+    }
+    Ok(if kind.is_some() {
+        with(response, HeaderName::from_static("oci-filters-applied"), "artifactType")
+    } else {
+        response
+    })
+}
+
+/// A value of a query.
+fn escaped(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut escaped, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            // Writing to a string can't fail.
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+        escaped
+    })
+}
+
+// ---- manifests
+
+fn described(named: &Named, body: Body) -> Response {
+    let response = Response::new(body);
+    let response = with(response, header::CONTENT_TYPE, &named.media_type);
+    let response = with(response, header::CONTENT_LENGTH, &named.size.to_string());
+    with(response, DIGEST, &named.digest.to_string())
+}
+
+async fn get_manifest(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    reference: &Reference,
+    head: bool,
+) -> Answer {
+    if head {
+        return Ok(described(&manifest::find(app, credential, repository, reference).await?, Body::empty()));
+    }
+    let (named, bytes) = manifest::get(app, credential, repository, reference).await?;
+    Ok(described(&named, Body::from(bytes)))
+}
+
+async fn put_manifest(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    reference: &Reference,
+    parts: &Parts,
+    body: Body,
+) -> Answer {
+    let media_type = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    let tags: Result<Vec<TagName>, _> =
+        query(&parts.uri).into_iter().filter(|(name, _)| name == "tag").map(|(_, tag)| tag.parse()).collect();
+    let tags = tags.map_err(|error| Refused::Code(Code::ManifestInvalid, error.to_string()))?;
+    let too_large = |_| Refused::Code(Code::TooLarge, format!("a manifest has at most {MAX} bytes"));
+    let bytes = axum::body::to_bytes(body, MAX).await.map_err(too_large)?;
+    let asked = !tags.is_empty();
+    let put = manifest::put(app, credential, repository, Coming { reference, tags, media_type, bytes }).await?;
+    let location = format!("/v2/{repository}/manifests/{}", put.digest);
+    let mut response = with(empty(StatusCode::CREATED), header::LOCATION, &location);
+    response = with(response, DIGEST, &put.digest.to_string());
+    if let Some(subject) = put.subject {
+        response = with(response, HeaderName::from_static("oci-subject"), &subject.to_string());
+    }
+    if asked {
+        let tags: Vec<&str> = put.tags.iter().map(TagName::as_str).collect();
+        response = with(response, HeaderName::from_static("oci-tag"), &tags.join(", "));
+    }
+    Ok(response)
+}
+
+// ---- blobs
+
+async fn get_blob(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    digest: &OciDigest,
+    headers: &HeaderMap,
+    head: bool,
+) -> Answer {
+    let blob = if head {
+        blob::look(app, credential, repository, digest).await?
+    } else {
+        blob::find(app, credential, repository, digest).await?
+    };
+    let kind = body_of("application/octet-stream", Body::empty());
+    let described = with(with(kind, DIGEST, &digest.to_string()), header::ACCEPT_RANGES, "bytes");
+    let wanted = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
+    if head {
+        return Ok(with(described, header::CONTENT_LENGTH, &blob.size.to_string()));
+    }
+    if !app.config.serve_blobs
+        && let Some(url) = blob.url(app).await?
+    {
+        let response = shared::http::redirect(StatusCode::TEMPORARY_REDIRECT, &url);
+        return Ok(with(response, DIGEST, &digest.to_string()));
+    }
+    let (status, range) = match range::wanted(wanted, blob.size) {
+        Wanted::Whole => (StatusCode::OK, None),
+        Wanted::Some(range) => (StatusCode::PARTIAL_CONTENT, Some(range)),
+        Wanted::Nothing => {
+            let refused = Refused::Code(Code::Range, format!("the blob has {} bytes", blob.size));
+            let response = refusal(app, &refused, None);
+            return Ok(with(response, header::CONTENT_RANGE, &format!("bytes */{}", blob.size)));
+        }
+    };
+    let length = range.as_ref().map_or(blob.size, |range| range.end - range.start);
+    let mut response = with(described, header::CONTENT_LENGTH, &length.to_string());
+    if let Some(range) = &range {
+        let content = format!("bytes {}-{}/{}", range.start, range.end - 1, blob.size);
+        response = with(response, header::CONTENT_RANGE, &content);
+    }
+    *response.status_mut() = status;
+    if length > 0 {
+        let bytes = blob.bytes(app, range).await?;
+        let chunks = stream::unfold(bytes, |mut bytes| async move { bytes.next().await.map(|chunk| (chunk, bytes)) });
+        *response.body_mut() = Body::from_stream(chunks);
+    }
+    Ok(response)
+}
+
+/// Opens an upload. With `mount`, spares it where that may be; with `digest`, the body is the whole blob.
+async fn open(app: &App, credential: &Credential, repository: &Repository, parts: Parts, body: Body) -> Answer {
+    let invalid = |error: shared::domain::digest::OciDigestError| Refused::Code(Code::DigestInvalid, error.to_string());
+    let mount = match parameter(&parts.uri, "mount") {
+        None => None,
+        Some(digest) => {
+            // What can't name a repository has no blobs: they have to be brought.
+            let from = parameter(&parts.uri, "from").and_then(|from| from.parse().ok());
+            Some(Mount { digest: digest.parse().map_err(invalid)?, from })
+        }
+    };
+    let wanted = mount.as_ref().map(|mount| mount.digest);
+    let whole =
+        parameter(&parts.uri, "digest").map(|digest| digest.parse::<OciDigest>().map_err(invalid)).transpose()?;
+    match blob::open(app, credential, repository, mount).await? {
+        Begun::Mounted => {
+            let digest = wanted.ok_or(Error::Internal("mounted nothing".to_owned()))?;
+            Ok(created(app, repository, &digest))
+        }
+        Begun::Upload(opened) => match whole {
+            None => Ok(with(location(app, repository, &opened, StatusCode::ACCEPTED), header::RANGE, "0-0")),
+            Some(digest) => {
+                let right = blob::right(app, repository, opened.id, &opened.ticket)?;
+                close(app, right, repository.clone(), digest, &parts.headers, body).await
+            }
+        },
+    }
+}
+
+/// Where the bytes of an upload are to be brought.
+fn location(app: &App, repository: &Repository, opened: &Opened, status: StatusCode) -> Response {
+    let host = app.config.ingest_url.as_deref().unwrap_or_default();
+    let Opened { id, ticket } = opened;
+    let place = format!("{host}/v2/{repository}/blobs/uploads/{id}?_s={ticket}");
+    with(with(empty(status), header::LOCATION, &place), UPLOAD, &id.to_string())
+}
+
+fn created(app: &App, repository: &Repository, digest: &OciDigest) -> Response {
+    // Bytes may have been brought to another host than they are fetched from.
+    let host = app.config.ingest_url.as_ref().map_or("", |_| app.config.public_url.as_str());
+    let place = format!("{host}/v2/{repository}/blobs/{digest}");
+    with(with(empty(StatusCode::CREATED), header::LOCATION, &place), DIGEST, &digest.to_string())
+}
+
+/// What a request brings of an upload.
+fn brought(app: &App, headers: &HeaderMap, body: Body) -> Result<Brought, Refused> {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let length = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Refused::Code(Code::Unsupported, "blobs are taken as they are, without an encoding".to_owned()));
+    }
+    let range = match text(header::CONTENT_RANGE) {
+        None => None,
+        Some(range) => Some(
+            range::of_chunk(range)
+                .ok_or_else(|| Refused::Code(Code::Range, "the Content-Range is not `first-last`".to_owned()))?,
+        ),
+    };
+    if let (Some((_, said)), Some(length)) = (range, length)
+        && said != length
+    {
+        return Err(Refused::Code(Code::Range, format!("the Content-Range has {said} bytes, the body {length}")));
+    }
+    let longest = app.config.longest_chunk;
+    if length.is_some_and(|length| length > longest) {
+        let sentence = format!(
+            "{} bytes at once are more than the {longest} that this address takes: its operator has to run \
+             `stackroom ingest` for such blobs, or the client to send smaller chunks",
+            length.unwrap_or_default()
+        );
+        return Err(Refused::Code(Code::TooLarge, sentence));
+    }
+    let body = body.into_data_stream().map_err(Into::into).boxed();
+    Ok(Brought { body, length, start: range.map(|(first, _)| first) })
+}
+
+/// All that is done to one upload. Its URL is all the permission that it needs: clients send their token, or not.
+async fn upload(app: &App, repository: &Repository, id: UploadId, parts: Parts, body: Body) -> Answer {
+    let ticket = parameter(&parts.uri, "_s").unwrap_or_default();
+    let right = blob::right(app, repository, id, &ticket)?;
+    let opened = Opened { id, ticket };
+    let progress = |taken: u64, status| {
+        let response = location(app, repository, &opened, status);
+        with(response, header::RANGE, &format!("0-{}", taken.saturating_sub(1)))
+    };
+    match parts.method {
+        Method::GET | Method::HEAD => Ok(progress(blob::status(app, &right).await?, StatusCode::NO_CONTENT)),
+        Method::PATCH => {
+            let brought = brought(app, &parts.headers, body)?;
+            let doing = (app.clone(), right);
+            let done = telemetry::to_its_end(async move { blob::bring(&doing.0, &doing.1, brought).await });
+            let taken = done.await.map_err(|error| Error::Internal(error.to_string()))??;
+            Ok(progress(taken, StatusCode::ACCEPTED))
+        }
+        Method::PUT => {
+            let digest = parameter(&parts.uri, "digest").unwrap_or_default();
+            let invalid =
+                |error: shared::domain::digest::OciDigestError| Refused::Code(Code::DigestInvalid, error.to_string());
+            let digest = digest.parse().map_err(invalid)?;
+            close(app, right, repository.clone(), digest, &parts.headers, body).await
+        }
+        Method::DELETE => {
+            blob::cancel(app, &right).await?;
+            Ok(empty(StatusCode::NO_CONTENT))
+        }
+        _ => Err(Refused::Code(Code::Unsupported, "this can't be done here".to_owned())),
+    }
+}
+
+async fn close(
+    app: &App,
+    right: BringRight,
+    repository: Repository,
+    digest: OciDigest,
+    headers: &HeaderMap,
+    body: Body,
+) -> Answer {
+    let brought = brought(app, headers, body)?;
+    let owned = app.clone();
+    let done = telemetry::to_its_end(async move { blob::close(&owned, &right, &digest, brought).await });
+    done.await.map_err(|error| Error::Internal(error.to_string()))??;
+    Ok(created(app, &repository, &digest))
+}

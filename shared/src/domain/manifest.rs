@@ -1,0 +1,260 @@
+//! OCI and Docker manifests: what one says, and which of them are refused.
+//!
+//! The bytes of a manifest are kept exactly as they came; this only reads them.
+//! Source: OCI image-spec 1.1 (manifest, image index), Docker manifest v2 schema 2.
+
+use super::digest::{Digest, OciDigest};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The largest manifest that is taken, in bytes: what the specification asks a registry to take at least.
+pub const MAX: usize = 4 << 20;
+/// The most descriptors in a manifest.
+const MAX_DESCRIPTORS: usize = 10_000;
+/// Annotations longer than this, in bytes of JSON, are left out of a referrer's descriptor.
+const MAX_ANNOTATIONS: usize = 8 << 10;
+
+/// Media type of the layer that is a SIF image.
+pub const SIF_LAYER: &str = "application/vnd.sylabs.sif.layer.v1.sif";
+/// Media type of the empty configuration beside it.
+pub const SIF_CONFIG: &str = "application/vnd.sylabs.sif.config.v1+json";
+/// Media type of an OCI image manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of an OCI image index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_V1: &str = "application/vnd.docker.distribution.manifest.v1";
+
+/// The empty document `{}`, which is the configuration of SIF images and of many artifacts.
+pub const EMPTY: &[u8] = b"{}";
+
+/// Why a manifest was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ManifestError(String);
+
+/// What a manifest says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Blobs and manifests that have to be there before it.
+    pub needs: Vec<OciDigest>,
+    /// Blobs and manifests that it names besides and that may be elsewhere.
+    pub mentions: Vec<OciDigest>,
+    /// What it says something of.
+    pub subject: Option<OciDigest>,
+    /// What it is; empty when it doesn't say.
+    pub artifact_type: String,
+    /// What it says of itself.
+    pub annotations: BTreeMap<String, String>,
+    /// Its only layer, when that is a SIF image.
+    pub sif: Option<Digest>,
+}
+
+#[derive(Deserialize)]
+struct Descriptor {
+    digest: OciDigest,
+    #[serde(rename = "mediaType", default)]
+    media_type: String,
+}
+
+/// Unknown fields are kept by whoever keeps the bytes. A known one that comes twice is an error.
+#[derive(Deserialize)]
+struct Document {
+    #[serde(rename = "mediaType", default)]
+    media_type: Option<String>,
+    #[serde(rename = "artifactType", default)]
+    artifact_type: Option<String>,
+    #[serde(default)]
+    config: Option<Descriptor>,
+    #[serde(default)]
+    layers: Option<Vec<Descriptor>>,
+    #[serde(default)]
+    blobs: Option<Vec<Descriptor>>,
+    #[serde(default)]
+    manifests: Option<Vec<Descriptor>>,
+    #[serde(default)]
+    subject: Option<Descriptor>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+impl Manifest {
+    /// Reads a manifest that came with the media type `media_type`.
+    pub fn read(media_type: &str, bytes: &[u8]) -> Result<Self, ManifestError> {
+        let wrong = |why: &str| Err(ManifestError(why.to_owned()));
+        if media_type.starts_with(DOCKER_V1) {
+            return wrong("manifests of Docker's schema 1 are not taken, push with a client of this decade");
+        }
+        if !media_type.contains('/') || media_type.len() > 255 || !media_type.bytes().all(|b| b.is_ascii_graphic()) {
+            return wrong("the manifest's media type is needed in the Content-Type header");
+        }
+        let document: Document = serde_json::from_slice(bytes)
+            .map_err(|error| ManifestError(format!("the manifest can't be read: {error}")))?;
+        if document.media_type.as_ref().is_some_and(|own| own != media_type) {
+            return wrong("the manifest's own mediaType is not the one in the Content-Type header");
+        }
+        // One document that is both would mean one thing or the other, by its Content-Type alone (CVE-2021-41190).
+        let image = document.config.is_some() || document.layers.is_some();
+        if image && document.manifests.is_some() {
+            return wrong("the manifest is an image and an index at once");
+        }
+        let missing = match media_type {
+            OCI_MANIFEST | DOCKER_MANIFEST => document.config.is_none() || document.layers.is_none(),
+            OCI_INDEX | DOCKER_LIST => document.manifests.is_none(),
+            _ => false,
+        };
+        if missing {
+            return wrong("the manifest lacks what its media type demands: config and layers, or manifests");
+        }
+        Self::of(media_type, document)
+    }
+
+    fn of(media_type: &str, document: Document) -> Result<Self, ManifestError> {
+        let Document { artifact_type, config, layers, blobs, manifests, subject, annotations, .. } = document;
+        let known = matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST | OCI_INDEX | DOCKER_LIST);
+        let sif = match layers.as_deref() {
+            Some([Descriptor { digest: OciDigest::Sha256(digest), media_type }]) if media_type == SIF_LAYER => {
+                Some(*digest)
+            }
+            _ => None,
+        };
+        let config_type = config.as_ref().map(|config| config.media_type.clone()).unwrap_or_default();
+        let parts = [layers, blobs, manifests].into_iter().flatten().flatten().chain(config);
+        let (mut needs, mut mentions) = (Vec::new(), Vec::new());
+        for part in parts {
+            // Such layers are fetched from where they came from.
+            let elsewhere = part.media_type.contains("nondistributable") || part.media_type.contains(".foreign.");
+            let list = if known && !elsewhere { &mut needs } else { &mut mentions };
+            list.push(part.digest);
+        }
+        if needs.len() + mentions.len() > MAX_DESCRIPTORS {
+            return Err(ManifestError(format!("a manifest names at most {MAX_DESCRIPTORS} others")));
+        }
+        needs.sort_unstable();
+        needs.dedup();
+        mentions.sort_unstable();
+        mentions.dedup();
+        Ok(Self {
+            needs,
+            mentions,
+            subject: subject.map(|subject| subject.digest),
+            artifact_type: artifact_type.unwrap_or(config_type),
+            annotations: annotations.unwrap_or_default(),
+            sif,
+        })
+    }
+
+    /// Its descriptor in the list of what refers to its subject, a JSON document.
+    pub fn descriptor(&self, media_type: &str, digest: &OciDigest, size: usize) -> String {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Referrer<'a> {
+            media_type: &'a str,
+            digest: &'a OciDigest,
+            size: usize,
+            #[serde(skip_serializing_if = "str::is_empty")]
+            artifact_type: &'a str,
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            annotations: &'a BTreeMap<String, String>,
+        }
+        let none = BTreeMap::new();
+        let length: usize = self.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let annotations = if length > MAX_ANNOTATIONS { &none } else { &self.annotations };
+        let row = Referrer { media_type, digest, size, artifact_type: &self.artifact_type, annotations };
+        serde_json::to_string(&row).unwrap_or_default()
+    }
+}
+
+/// The manifest of a SIF image of `size` bytes. The same image under the same name always has the same one.
+pub fn of_sif(name: &str, hash: &Digest, size: u64) -> String {
+    serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": { "mediaType": SIF_CONFIG, "digest": Digest::of(EMPTY), "size": EMPTY.len() },
+        "layers": [{
+            "mediaType": SIF_LAYER,
+            "digest": hash,
+            "size": size,
+            "annotations": { "org.opencontainers.image.title": format!("{name}.sif") },
+        }],
+    })
+    .to_string()
+}
+
+/// The index of several SIF images, each with its architecture, the digest of its manifest and that one's size.
+pub fn index_of<'a>(images: impl IntoIterator<Item = (&'a str, Digest, usize)>) -> String {
+    let one = |(arch, digest, size): (&str, Digest, usize)| {
+        serde_json::json!({
+            "mediaType": OCI_MANIFEST,
+            "digest": digest,
+            "size": size,
+            "platform": { "architecture": arch, "os": "linux" },
+        })
+    };
+    let manifests: Vec<_> = images.into_iter().map(one).collect();
+    serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(text: &str) -> OciDigest {
+        Digest::of(text.as_bytes()).into()
+    }
+
+    #[test]
+    fn a_sif_image_is_seen_in_its_manifest() {
+        let hash = Digest::of(b"sif");
+        let body = of_sif("bb", &hash, 3);
+        let manifest = Manifest::read(OCI_MANIFEST, body.as_bytes()).unwrap();
+        assert_eq!(manifest.sif, Some(hash));
+        assert_eq!(manifest.artifact_type, SIF_CONFIG);
+        let mut needs = vec![hash.into(), OciDigest::from(Digest::of(EMPTY))];
+        needs.sort_unstable();
+        assert_eq!(manifest.needs, needs);
+    }
+
+    #[test]
+    fn an_index_needs_its_manifests() {
+        let body = index_of([("amd64", Digest::of(b"a"), 1), ("arm64", Digest::of(b"b"), 1)]);
+        let index = Manifest::read(OCI_INDEX, body.as_bytes()).unwrap();
+        let mut needs = vec![digest("a"), digest("b")];
+        needs.sort_unstable();
+        assert_eq!((index.needs, index.sif, index.subject), (needs, None, None));
+    }
+
+    #[test]
+    fn layers_from_elsewhere_and_parts_of_unknown_manifests_need_not_be_there() {
+        let layer = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+        let body = format!(
+            r#"{{"config":{{"digest":"{}"}},"layers":[{{"mediaType":"{layer}","digest":"{}"}}]}}"#,
+            digest("config"),
+            digest("layer")
+        );
+        let manifest = Manifest::read(OCI_MANIFEST, body.as_bytes()).unwrap();
+        assert_eq!((manifest.needs, manifest.mentions), (vec![digest("config")], vec![digest("layer")]));
+        let unknown = Manifest::read("application/x", body.as_bytes()).unwrap();
+        assert_eq!((unknown.needs.len(), unknown.mentions.len()), (0, 2));
+    }
+
+    #[test]
+    fn what_can_mean_two_things_is_refused() {
+        let a = digest("a");
+        for (media_type, body) in [
+            (OCI_MANIFEST, format!(r#"{{"config":{{"digest":"{a}"}},"layers":[],"manifests":[]}}"#)),
+            (OCI_INDEX, format!(r#"{{"manifests":[],"config":{{"digest":"{a}"}}}}"#)),
+            (OCI_INDEX, format!(r#"{{"mediaType":"{OCI_MANIFEST}","manifests":[]}}"#)),
+            (OCI_INDEX, r#"{"manifests":[],"manifests":[]}"#.to_owned()),
+            (OCI_MANIFEST, "{}".to_owned()),
+            (OCI_INDEX, "[]".to_owned()),
+            (OCI_INDEX, "\u{feff}{\"manifests\":[]}".to_owned()),
+            ("", r#"{"manifests":[]}"#.to_owned()),
+            (DOCKER_V1, "{}".to_owned()),
+            (OCI_MANIFEST, r#"{"config":{"digest":"sha256:x"},"layers":[]}"#.to_owned()),
+        ] {
+            assert!(Manifest::read(media_type, body.as_bytes()).is_err(), "{media_type}: {body}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The registry's own forms: `{"errors": [{"code", "message"}]}`, and the challenge that tells clients where to log in.
+
+use crate::app::App;
+use crate::error::Error;
+use crate::service::registry::{Code, Refused};
+use crate::telemetry;
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+
+/// An error with a status and a sentence, its code by the status.
+pub fn plain(status: StatusCode, message: &str) -> Response {
+    let code = match status {
+        StatusCode::NOT_FOUND => "NAME_UNKNOWN",
+        StatusCode::UNAUTHORIZED => "UNAUTHORIZED",
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => "TOOMANYREQUESTS",
+        StatusCode::FORBIDDEN => "DENIED",
+        StatusCode::PAYLOAD_TOO_LARGE => "SIZE_INVALID",
+        status if status.is_server_error() => "UNKNOWN",
+        _ => "UNSUPPORTED",
+    };
+    errors(status, code, message)
+}
+
+fn errors(status: StatusCode, code: &str, message: &str) -> Response {
+    (status, Json(json!({ "errors": [{ "code": code, "message": message }] }))).into_response()
+}
+
+fn of_code(code: Code) -> (StatusCode, &'static str) {
+    match code {
+        Code::BlobUnknown => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN"),
+        Code::BlobUploadInvalid => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
+        Code::BlobUploadUnknown => (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
+        Code::DigestInvalid => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
+        Code::ManifestBlobUnknown => (StatusCode::NOT_FOUND, "MANIFEST_BLOB_UNKNOWN"),
+        Code::ManifestInvalid => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID"),
+        Code::ManifestUnknown => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
+        Code::NameInvalid => (StatusCode::BAD_REQUEST, "NAME_INVALID"),
+        Code::NameUnknown => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
+        Code::Denied => (StatusCode::FORBIDDEN, "DENIED"),
+        Code::Unsupported => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+        Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
+        Code::Range => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
+    }
+}
+
+/// What is told of a refusal. `scope` is what a token for the request would have to be asked for.
+pub fn refusal(app: &App, refused: &Refused, scope: Option<&str>) -> Response {
+    let error = match refused {
+        Refused::Code(code, why) => {
+            let (status, code) = of_code(*code);
+            return errors(status, code, why);
+        }
+        Refused::Scope => {
+            let response = errors(StatusCode::UNAUTHORIZED, "DENIED", &refused.to_string());
+            return challenged(app, response, scope, true);
+        }
+        Refused::Error(error) => error,
+    };
+    if let Some(inside) = error.inside() {
+        telemetry::inside(inside);
+    }
+    let sentence = error.to_string();
+    match error {
+        Error::Unauthenticated(_) => {
+            challenged(app, errors(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", &sentence), scope, false)
+        }
+        Error::NotFound(_) => errors(StatusCode::NOT_FOUND, "NAME_UNKNOWN", &sentence),
+        Error::Forbidden(_) => errors(StatusCode::FORBIDDEN, "DENIED", &sentence),
+        Error::Invalid(_) | Error::Conflict(_) => errors(StatusCode::BAD_REQUEST, "UNSUPPORTED", &sentence),
+        Error::QuotaExceeded { charged, limit } => {
+            let sentence = format!("{sentence}: {charged} of {limit} bytes are taken");
+            errors(StatusCode::FORBIDDEN, "DENIED", &sentence)
+        }
+        Error::TooLarge(_) => errors(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", &sentence),
+        Error::Unavailable(_) => {
+            let mut response = errors(StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS", &sentence);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
+        Error::Internal(_) => errors(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", &sentence),
+    }
+}
+
+/// Tells where to log in, and for what. Clients look for the words `Bearer` and `Basic` anywhere in it.
+fn challenged(app: &App, mut response: Response, scope: Option<&str>, insufficient: bool) -> Response {
+    let url = &app.config.public_url;
+    let service = service(app);
+    let scope = scope.map(|scope| format!(",scope=\"{scope}\"")).unwrap_or_default();
+    let error = if insufficient { ",error=\"insufficient_scope\"" } else { "" };
+    let challenge = format!("Bearer realm=\"{url}/token\",service=\"{service}\"{scope}{error}");
+    if let Ok(challenge) = challenge.parse() {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+/// How the registry calls itself to clients that ask for tokens: its host and port.
+pub fn service(app: &App) -> &str {
+    let url = &app.config.public_url;
+    url.split_once("://").map_or(url.as_str(), |(_, rest)| rest.split('/').next().unwrap_or(rest))
+}

@@ -1,0 +1,357 @@
+//! Taking in the bytes of a blob while they come: into parts of the object store, hashed on the way, with little memory.
+//!
+//! # Bringing bytes
+//!
+//! 1. The stream's row says how far it is: parts in the store with their `ETag`s, the hasher's state after them, and an
+//!    object with what came after the last whole part.
+//! 2. That remainder is read back, and what comes is put behind it. What is held is at most one part being filled and
+//!    one on its way to the store; for each, room is taken from the process's budget first, so that clients wait for the
+//!    store and not in memory.
+//! 3. Before the first part of a request goes out, the row's version is counted on. Whoever brings bytes to the same
+//!    upload at the same time fails there, or here: no two write the same part of one session. With it, room in the
+//!    quota is reserved: all of it where the length is known, else a slab at a time.
+//! 4. At the end the row is written, conditional on that version: parts, hasher, the object of the remainder. A
+//!    connection that breaks is an end like any other, at the last whole part: the client is told truly where to go on.
+//!
+//! Dying between leaves parts that no row names, or another remainder's object: what is put together later is exactly
+//! the parts that the row names, and the sweeper collects the rest.
+
+use super::{Code, Refused};
+use crate::app::App;
+use crate::domain::digest::Hasher;
+use crate::error::Error;
+use crate::rules::Grant;
+use crate::rules::quota::{Admission, admit};
+use crate::store::StoreError;
+use crate::store::rows::{Account, Row, Stream};
+use crate::store::table::{Condition, Write};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+
+const MIB: u64 = 1 << 20;
+/// Bytes reserved at a time for a stream of unknown length.
+const SLAB: u64 = 64 * MIB;
+/// A client that sends nothing for this long has gone.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The length of the part after `parts` others, in bytes: short ones first, longer ones later, so that 10 000 of them
+/// reach over a TiB and a small blob needs little memory.
+pub(super) fn part_length(parts: usize) -> u64 {
+    match parts {
+        0..1000 => 8 * MIB,
+        1000..2000 => 32 * MIB,
+        _ => 128 * MIB,
+    }
+}
+
+/// The bytes of a request as they come; an error is the end of its connection.
+pub type Incoming = BoxStream<'static, Result<Bytes, Box<dyn std::error::Error + Send + Sync>>>;
+
+/// Where a stream is while a request brings bytes to it.
+pub(super) struct Intake<'a> {
+    app: &'a App,
+    grant: &'a Grant,
+    pub(super) row: Stream,
+    /// Whether the row is in the table.
+    fresh: bool,
+    /// Whether this request has counted the row's version on.
+    leased: bool,
+    hasher: Hasher,
+    /// What came after the last whole part.
+    pub(super) held: BytesMut,
+    room: Option<OwnedSemaphorePermit>,
+    /// The part on its way to the store.
+    going: Option<JoinHandle<Result<(String, Hasher), StoreError>>>,
+    /// What the table said last of the remainder's object.
+    old_tail: String,
+}
+
+/// How bytes stopped coming.
+pub(super) enum End {
+    /// All are here.
+    Whole,
+    /// The connection broke, or what it brought can't be taken.
+    Broken(Refused),
+}
+
+impl<'a> Intake<'a> {
+    /// Takes a stream up where its row says it is.
+    pub(super) async fn begin(app: &'a App, grant: &'a Grant, row: Stream, fresh: bool) -> Result<Self, Refused> {
+        let parts = row.taken - row.tail_size;
+        let hasher = if row.hasher.is_empty() {
+            Hasher::default()
+        } else {
+            Hasher::restore(&row.hasher, parts).map_err(Error::from)?
+        };
+        let old_tail = row.tail.clone();
+        let mut intake = Self {
+            app,
+            grant,
+            row,
+            fresh,
+            leased: false,
+            hasher,
+            held: BytesMut::new(),
+            room: None,
+            going: None,
+            old_tail,
+        };
+        if intake.row.tail_size > 0 {
+            intake.make_room(None).await?;
+            let tail = app.objects.read(&intake.row.tail, 0..intake.row.tail_size).await?;
+            intake.held.extend_from_slice(&tail);
+        }
+        Ok(intake)
+    }
+
+    fn parts(&self) -> usize {
+        self.row.etags.len() + usize::from(self.going.is_some())
+    }
+
+    /// Waits for room for a part, or for `length` bytes where those are fewer.
+    async fn make_room(&mut self, length: Option<u64>) -> Result<(), Refused> {
+        if self.room.is_none() {
+            let part = part_length(self.parts());
+            let wanted = length.unwrap_or(part).min(part).div_ceil(MIB).max(1);
+            let wanted = u32::try_from(wanted).unwrap_or(1).min(self.app.config.buffers);
+            let room = self.app.buffers().acquire_many_owned(wanted).await;
+            self.room = Some(room.map_err(|error| Error::Internal(error.to_string()))?);
+            let expected = usize::try_from(length.unwrap_or(0).min(part)).unwrap_or(0);
+            self.held.reserve(expected);
+        }
+        Ok(())
+    }
+
+    /// Takes in all that comes. `length` is how much that will be, where the client says it.
+    pub(super) async fn take(&mut self, mut body: Incoming, length: Option<u64>, account: &Account) -> End {
+        loop {
+            let chunk = match tokio::time::timeout(PATIENCE, body.next()).await {
+                Ok(Some(Ok(chunk))) => chunk,
+                Ok(None) => return End::Whole,
+                Ok(Some(Err(_))) | Err(_) => {
+                    let why = "the connection broke before all bytes were here";
+                    return End::Broken(Refused::code(Code::BlobUploadInvalid, why));
+                }
+            };
+            if let Err(refused) = self.take_chunk(chunk, length, account).await {
+                return End::Broken(refused);
+            }
+        }
+    }
+
+    async fn take_chunk(&mut self, mut chunk: Bytes, length: Option<u64>, account: &Account) -> Result<(), Refused> {
+        while !chunk.is_empty() {
+            self.make_room(length).await?;
+            let part = usize::try_from(part_length(self.parts())).unwrap_or(usize::MAX);
+            let now = chunk.split_to(chunk.len().min(part - self.held.len()));
+            self.held.extend_from_slice(&now);
+            if self.held.len() == part {
+                self.send_part(length, account).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is held to the store as a part, once the one before it is there.
+    async fn send_part(&mut self, length: Option<u64>, account: &Account) -> Result<(), Refused> {
+        self.arrive().await?;
+        self.lease(length, account).await?;
+        if self.row.upload.is_empty() {
+            self.row.object = self.app.new_object()?;
+            self.row.upload = self.app.objects.begin_parts(self.grant, &self.row.object).await?;
+        }
+        let bytes = std::mem::take(&mut self.held).freeze();
+        let room = self.room.take();
+        let number = self.row.etags.len() + 1;
+        let (objects, grant) = (self.app.objects.clone(), self.grant.clone());
+        let (object, upload) = (self.row.object.clone(), self.row.upload.clone());
+        let mut hasher = self.hasher.clone();
+        self.going = Some(tokio::spawn(async move {
+            let copy = bytes.clone();
+            let hashing = tokio::task::spawn_blocking(move || {
+                hasher.update(&copy);
+                hasher
+            });
+            let sent = objects.put_part(&grant, &object, &upload, number, bytes).await;
+            let hasher = hashing.await.map_err(|error| StoreError::Unavailable(error.to_string()));
+            drop(room);
+            Ok((sent?, hasher?))
+        }));
+        Ok(())
+    }
+
+    /// Waits for the part that is on its way. Then it is whole, and with it what the row says.
+    async fn arrive(&mut self) -> Result<(), Refused> {
+        let Some(going) = self.going.take() else { return Ok(()) };
+        let arrived = going.await.map_err(|error| Error::Internal(error.to_string()))?;
+        let (etag, hasher) = arrived.map_err(|error| match error {
+            // Another request has put its parts together, or given it up.
+            StoreError::NoObject => Refused::code(Code::BlobUploadInvalid, "the upload is over, begin again"),
+            error => error.into(),
+        })?;
+        self.row.etags.push(etag);
+        self.row.taken = hasher.taken();
+        self.hasher = hasher;
+        (self.row.tail, self.row.tail_size) = (String::new(), 0);
+        Ok(())
+    }
+
+    /// Counts the row's version on, so that nobody else brings bytes meanwhile, and reserves room in the quota.
+    async fn lease(&mut self, length: Option<u64>, account: &Account) -> Result<(), Refused> {
+        let held = self.row.taken - self.row.tail_size + self.held.len() as u64;
+        let wanted = match length {
+            Some(length) if !self.leased => self.row.reserved.max(self.row.taken + length),
+            _ if self.row.reserved < held => self.row.reserved.max(held - held % SLAB) + SLAB,
+            _ => self.row.reserved,
+        };
+        if self.leased && wanted == self.row.reserved {
+            return Ok(());
+        }
+        let more = wanted - self.row.reserved;
+        let mut leased = Stream { reserved: wanted, version: self.row.version + 1, ..self.stored() };
+        leased.expires = self.app.now().plus(self.app.config.upload_life);
+        let mut writes = vec![Write::put(&leased, self.condition())?];
+        if more > 0 {
+            // The account as it was read at the start; its own row has the last word.
+            let condition = match admit(account.quota, more) {
+                Admission::Full => return Err(full(account)),
+                Admission::Room { charged_at_most: None } => {
+                    Condition::Numbers("#limit = :limit", vec![(":limit", account.quota.limit)])
+                }
+                Admission::Room { charged_at_most: Some(most) } => Condition::Numbers(
+                    "#limit = :limit AND #charged <= :most",
+                    vec![(":limit", account.quota.limit), (":most", most)],
+                ),
+            };
+            let more = i128::from(more);
+            writes.push(Write::add(account.key(), vec![("charged", more), ("reserved", more)], condition));
+        }
+        match self.app.table.write(self.grant, writes).await {
+            Ok(()) => {}
+            Err(StoreError::Conflict(failed)) if failed.contains(&0) => return Err(busy()),
+            Err(StoreError::Conflict(_)) => {
+                let account: Option<Account> = self.app.table.get(account.key()).await?;
+                let account = account.ok_or(Error::NotFound("entity"))?;
+                return Box::pin(self.lease(length, &account)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.row.reserved = wanted;
+        self.row.version += 1;
+        self.row.expires = leased.expires;
+        (self.fresh, self.leased) = (false, true);
+        Ok(())
+    }
+
+    /// The row as the table may say it now: what is really in the store.
+    fn stored(&self) -> Stream {
+        Stream { hasher: self.hasher.save(), ..self.row.clone() }
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        if self.fresh { Condition::Absent } else { Condition::Version(self.row.version) }
+    }
+
+    /// Writes down how far the stream is, with what is held in an object of its own when `keep` says so.
+    pub(super) async fn pause(&mut self, keep: bool) -> Result<(), Refused> {
+        self.arrive().await?;
+        if keep {
+            let bytes = std::mem::take(&mut self.held).freeze();
+            let parts = self.row.taken - self.row.tail_size;
+            self.row.tail_size = bytes.len() as u64;
+            self.row.taken = parts + self.row.tail_size;
+            self.row.tail = String::new();
+            if !bytes.is_empty() {
+                self.row.tail = self.app.new_object()?;
+                self.app.objects.put(self.grant, &self.row.tail, bytes).await?;
+            }
+        }
+        let row = Stream { version: self.row.version + 1, ..self.stored() };
+        let written = self.app.table.write(self.grant, vec![Write::put(&row, self.condition())?]).await;
+        let stale = match written {
+            Ok(()) if self.old_tail != row.tail => self.old_tail.clone(),
+            Ok(()) => String::new(),
+            Err(StoreError::Conflict(_)) if keep => row.tail.clone(),
+            Err(_) => String::new(),
+        };
+        if !stale.is_empty() {
+            // No client was ever given a URL of it. If this fails, the sweeper does it.
+            let _ = self.app.objects.delete(self.grant, &stale).await;
+        }
+        match written {
+            Ok(()) => {
+                self.row = row;
+                self.fresh = false;
+                Ok(())
+            }
+            Err(StoreError::Conflict(_)) => Err(busy()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Brings what is held to the store, so that an object has all bytes and nobody can change it any more.
+    /// Returns the object, its hasher, and, for a short blob, the bytes.
+    pub(super) async fn finish(&mut self, account: &Account) -> Result<(String, Hasher, Option<Bytes>), Refused> {
+        if self.parts() == 0 {
+            let bytes = std::mem::take(&mut self.held).freeze();
+            let mut hasher = Hasher::default();
+            hasher.update(&bytes);
+            let object = if self.row.tail_size == bytes.len() as u64 && !self.row.tail.is_empty() {
+                self.row.tail.clone()
+            } else {
+                let object = self.app.new_object()?;
+                self.app.objects.put(self.grant, &object, bytes.clone()).await?;
+                object
+            };
+            return Ok((object, hasher, Some(bytes)));
+        }
+        if !self.held.is_empty() {
+            self.send_part(None, account).await?;
+        }
+        self.arrive().await?;
+        let parts = self.row.etags.iter().zip(1..);
+        let parts: Vec<_> =
+            parts.map(|(etag, number)| crate::store::objects::Part { number, etag: etag.clone() }).collect();
+        match self.app.objects.complete_parts(self.grant, &self.row.object, &self.row.upload, &parts).await {
+            Ok(()) => {}
+            // It was put together before, by a request that died.
+            Err(StoreError::NoObject) if self.app.objects.size(&self.row.object).await?.is_some() => {}
+            Err(StoreError::NoObject | StoreError::Refused(_)) => {
+                return Err(Refused::code(Code::BlobUploadInvalid, "the upload was changed meanwhile, begin again"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok((self.row.object.clone(), self.hasher.clone(), None))
+    }
+
+    /// Writes down how far the stream is whose connection broke. Where nothing of it reached the store, nothing changed.
+    pub(super) async fn break_off(&mut self) -> Result<(), Refused> {
+        if self.leased { self.pause(false).await } else { Ok(()) }
+    }
+
+    /// Whether the row is in the table.
+    pub(super) fn kept(&self) -> bool {
+        !self.fresh
+    }
+}
+
+fn full(account: &Account) -> Refused {
+    let crate::domain::quota::Quota { charged, limit, .. } = account.quota;
+    Error::QuotaExceeded { charged, limit }.into()
+}
+
+fn busy() -> Refused {
+    Refused::code(Code::Range, "another request brings bytes to this upload")
+}
+
+/// Refuses early what can't fit: before any byte of it is taken.
+pub(super) fn fits(account: &Account, bytes: u64) -> Result<(), Refused> {
+    match admit(account.quota, bytes) {
+        Admission::Room { .. } => Ok(()),
+        Admission::Full => Err(full(account)),
+    }
+}

@@ -1,0 +1,107 @@
+//! What the registry lists: tags, repositories, and what refers to a manifest.
+
+use super::{Code, Desk, Refused};
+use crate::app::App;
+use crate::auth::Credential;
+use crate::domain::{OciDigest, Repository};
+use crate::error::Error;
+use crate::rules::Action;
+use crate::service::access::Scene;
+use crate::service::search::memberships;
+use crate::store::keys;
+use crate::store::rows::{Container, Referrer, Tag};
+use crate::store::table::Page;
+
+/// The most entries of a page.
+pub const MOST: usize = 1000;
+
+/// Some entries of a list, and the last of them when there are more.
+#[derive(Debug)]
+pub struct Listed<T> {
+    /// The entries, in the order of their bytes.
+    pub entries: Vec<T>,
+    /// What to go on after; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// The tags of a repository after `last`, at most `most`.
+pub async fn tags(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    last: Option<String>,
+    most: usize,
+) -> Result<Listed<String>, Refused> {
+    let desk = Desk::to_read(app, credential, repository, []).await?;
+    desk.may_pull(Code::NameUnknown, "repository")?;
+    if most == 0 {
+        return Ok(Listed { entries: Vec::new(), next: None });
+    }
+    let page: Page<Tag> = app.table.query(keys::tags(repository), last, most.min(MOST)).await?;
+    let entries: Vec<String> = page.rows.iter().map(|tag| tag.name.to_string()).collect();
+    let next = page.next.and_then(|_| entries.last().cloned());
+    Ok(Listed { entries, next })
+}
+
+/// The descriptors, JSON documents, of what refers to a manifest, which need not be there.
+pub async fn referrers(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    subject: &OciDigest,
+    artifact_type: Option<&str>,
+    last: Option<String>,
+) -> Result<Listed<String>, Refused> {
+    let desk = Desk::to_read(app, credential, repository, []).await?;
+    match desk.may_pull(Code::NameUnknown, "repository") {
+        // Nothing is said of anything in a repository that isn't there, to those who could read it if it was.
+        Err(Refused::Code(Code::NameUnknown, _)) => return Ok(Listed { entries: Vec::new(), next: None }),
+        seen => seen?,
+    }
+    let last = last.filter(|last| last.parse::<OciDigest>().is_ok());
+    let after = last.map(|last| last.parse::<OciDigest>().map(|last| last.in_key())).transpose();
+    let after = after.map_err(|error| Error::Invalid(error.to_string()))?;
+    // A page is as long in bytes as a manifest may be, or shorter.
+    let page: Page<Referrer> = app.table.query(keys::referrers(repository, subject), after, 200).await?;
+    let next = page.next.and_then(|_| page.rows.last().map(|row| row.digest.to_string()));
+    let wanted = |row: &Referrer| artifact_type.is_none_or(|wanted| row.artifact_type == wanted);
+    let entries = page.rows.into_iter().filter(wanted).map(|row| row.descriptor).collect();
+    Ok(Listed { entries, next })
+}
+
+/// The repositories after `last`, at most `most`, of the entities where the caller has a role.
+pub async fn catalog(
+    app: &App,
+    credential: &Credential,
+    last: Option<String>,
+    most: usize,
+) -> Result<Listed<String>, Refused> {
+    let (scene, members) = futures::join!(Scene::load(app, credential, None, []), memberships(app, credential));
+    let (scene, members) = (scene?, members?);
+    if scene.caller.user().is_none() {
+        return Err(Error::Unauthenticated(crate::error::NO_TOKEN).into());
+    }
+    let most = most.min(MOST);
+    let after = last
+        .as_deref()
+        .and_then(|last| last.split_once('/'))
+        .map(|(entity, rest)| (entity.to_owned(), rest.to_owned()));
+    let mut entries = Vec::new();
+    for member in members.iter().filter(|member| scene.may_on(Action::List, member)) {
+        let after = match &after {
+            Some((entity, _)) if member.entity.as_str() < entity.as_str() => continue,
+            Some((entity, rest)) if member.entity.as_str() == entity => Some(rest.clone()),
+            _ => None,
+        };
+        let wanted = (most + 1).saturating_sub(entries.len());
+        if wanted == 0 {
+            break;
+        }
+        let page: Page<Container> = app.table.query(keys::containers(&member.entity, None), after, wanted).await?;
+        entries.extend(page.rows.iter().map(|row| row.repository.to_string()));
+    }
+    let more = entries.len() > most;
+    entries.truncate(most);
+    let next = if more { entries.last().cloned() } else { None };
+    Ok(Listed { entries, next })
+}

@@ -1,0 +1,147 @@
+//! Logging in to the registry: a name with a password or an API token, for a short-lived token.
+
+use super::Refused;
+use crate::app::App;
+use crate::auth::{Credential, password};
+use crate::domain::{Right, TokenPlace, TokenScope, UserName};
+use crate::error::{BAD_TOKEN, Error};
+use crate::service::access::Scene;
+use crate::store::keys;
+use crate::store::rows::User;
+use secrecy::{ExposeSecret, SecretString};
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// How long a registry token lives.
+pub const LIFE: Duration = Duration::from_mins(5);
+/// The most things that one token can be asked for.
+const MOST: usize = 10;
+/// Passwords that are hashed at a time: each takes 19 MiB and a core.
+static HASHING: Semaphore = Semaphore::const_new(2);
+/// What a password is compared with where there is none, so that it takes as long.
+static NOBODY: LazyLock<String> =
+    LazyLock::new(|| password::hash(&SecretString::from("nobody's password")).unwrap_or_default());
+
+/// Who shows a name and a secret: a password or one of their API tokens. An empty name and secret are nobody.
+pub async fn shown(app: &App, name: &str, secret: &SecretString) -> Result<Credential, Refused> {
+    let bad = || Refused::Error(Error::Unauthenticated("wrong name, password or token"));
+    if name.is_empty() && secret.expose_secret().is_empty() {
+        return Ok(Credential::Anonymous);
+    }
+    if let Some(credential @ Credential::Token { .. }) = app.keys.token(secret.expose_secret(), app.now()) {
+        let own = credential.user().is_some_and(|user| user.as_str() == name);
+        // What stands for a name where a client keeps a token alone.
+        if !own && !matches!(name, "" | "<token>" | "token") {
+            return Err(bad());
+        }
+        Scene::load(app, &credential, None, []).await?;
+        return Ok(credential);
+    }
+    let user = match name.parse::<UserName>() {
+        Ok(name) => app.table.get::<User>(keys::user(&name)).await?,
+        Err(_) => None,
+    };
+    let permit = HASHING.acquire().await.map_err(|error| Error::Internal(error.to_string()))?;
+    let hash = user.as_ref().and_then(|user| user.password.clone());
+    let secret = secret.clone();
+    let right = tokio::task::spawn_blocking(move || {
+        let known = hash.is_some();
+        let hash = hash.unwrap_or_else(|| NOBODY.clone());
+        password::verify(&secret, &hash) && known
+    });
+    let right = right.await.map_err(|error| Error::Internal(error.to_string()))?;
+    drop(permit);
+    match user {
+        Some(user) if right && !user.disabled => {
+            Ok(Credential::Registry { user: user.name, id: None, access: vec![TokenScope::full()] })
+        }
+        _ => Err(bad()),
+    }
+}
+
+/// A short-lived token for what a client says that it will do. What it may really do is decided when it does it.
+pub async fn token(app: &App, credential: &Credential, scopes: &[&str]) -> Result<SecretString, Refused> {
+    // A token that was revoked gives no other one.
+    Scene::load(app, credential, None, []).await?;
+    let access: Vec<TokenScope> = scopes.iter().flat_map(|text| text.split(' ')).filter_map(scope).take(MOST).collect();
+    let now = app.now();
+    Ok(app.keys.sign_access(credential, access, now, now.plus(LIFE))?)
+}
+
+/// Reads `repository:NAME:ACTION[,ACTION…]` or `registry:catalog:*`. What we know nothing of gives no right.
+fn scope(text: &str) -> Option<TokenScope> {
+    let (kind, rest) = text.split_once(':')?;
+    let (name, actions) = rest.rsplit_once(':')?;
+    let place = match kind.split('(').next()? {
+        "repository" => TokenPlace::Repository(name.parse().ok()?),
+        "registry" if name == "catalog" => {
+            return Some(TokenScope { rights: [Right::Pull].into(), place: TokenPlace::All });
+        }
+        _ => return None,
+    };
+    let mut rights = BTreeSet::new();
+    for action in actions.split(',') {
+        match action {
+            "pull" => drop(rights.insert(Right::Pull)),
+            "push" => drop(rights.insert(Right::Push)),
+            "delete" => drop(rights.insert(Right::Delete)),
+            "*" => rights.extend([Right::Pull, Right::Push, Right::Delete]),
+            _ => {}
+        }
+    }
+    if rights.is_empty() { None } else { Some(TokenScope { rights, place }) }
+}
+
+/// The credential of a token in a header's `Bearer`, or the name and secret in its `Basic`.
+pub async fn authorized(app: &App, authorization: Option<&str>) -> Result<Credential, Refused> {
+    let basic = authorization.and_then(|text| text.trim().split_once(' '));
+    match basic.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic")) {
+        Some((_, encoded)) => {
+            let (name, secret) = basic_pair(encoded).ok_or(Error::Unauthenticated(BAD_TOKEN))?;
+            shown(app, &name, &secret).await
+        }
+        None => Ok(app.keys.credential(authorization, app.now())?),
+    }
+}
+
+/// Reads the name and secret of HTTP's Basic scheme (RFC 7617).
+fn basic_pair(encoded: &str) -> Option<(String, SecretString)> {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    let (name, secret) = text.split_once(':')?;
+    Some((name.to_owned(), SecretString::from(secret.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_are_read_as_clients_write_them() {
+        for (text, read) in [
+            ("repository:acme/tools/bb:pull", Some("pull@acme/tools/bb")),
+            ("repository:acme/tools/bb:push,pull", Some("pull,push@acme/tools/bb")),
+            ("repository(plugin):acme/bb:*", Some("pull,push,delete@acme/bb")),
+            ("registry:catalog:*", Some("pull")),
+            ("registry:other:*", None),
+            ("repository:ACME/bb:pull", None),
+            ("repository:acme:pull", None),
+            ("repository", None),
+            ("", None),
+        ] {
+            assert_eq!(scope(text).map(|scope| scope.to_string()).as_deref(), read, "{text}");
+        }
+        assert_eq!(scope("repository:acme/bb:fly"), None);
+    }
+
+    #[test]
+    fn the_basic_scheme_is_read() {
+        let (name, secret) = basic_pair("YWxpY2U6cGFzczp3b3Jk").unwrap();
+        assert_eq!((name.as_str(), secret.expose_secret()), ("alice", "pass:word"));
+        assert!(basic_pair("!").is_none());
+        assert!(basic_pair("YWxpY2U=").is_none());
+    }
+}

@@ -1,0 +1,513 @@
+//! Manifests and the tags that name them.
+//!
+//! # Bringing one
+//!
+//! 1. Read it. Read, in one batch, the repository, its epoch, what the manifest names, and the tags that it shall have.
+//! 2. What it needs must be there. A single layer that is a SIF image becomes a library image first, as if it had been
+//!    pushed through the library: its header is read in a few ranges, and the image [commits](crate::service::commit).
+//! 3. In one transaction: the manifest, its place among what refers to its subject, the tags, and the repository's
+//!    epoch, which must be the one that was read: nothing that the manifest needs was removed meanwhile.
+//!
+//! # Removing one
+//!
+//! 1. In one transaction: the manifest, its tags, its place among the referrers, and the library image that it is.
+//! 2. Then what nothing names any more [goes](super::blob::free). Dying between leaves links that nothing names, which
+//!    the sweeper takes.
+
+use super::blob::{empty, free};
+use super::{Code, Desk, Refused};
+use crate::app::App;
+use crate::auth::Credential;
+use crate::domain::manifest::Manifest as Document;
+use crate::domain::sif::{self, SifFacts};
+use crate::domain::{Digest, OciDigest, Repository, TagName};
+use crate::error::Error;
+use crate::rules::{Action, Grant, Place, Resource};
+use crate::service::commit::{self, Known, TRIES, named_sif, renamed, unchanged};
+use crate::service::{create, tag};
+use crate::store::rows::{Blob, Container, Image, Link, Manifest, Named, Referrer, Row, Tag, Tagged};
+use crate::store::table::{Condition, Rows, Write, pause};
+use crate::store::{StoreError, keys};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Which manifest of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    /// What the tag names.
+    Tag(TagName),
+    /// Exactly these bytes.
+    Digest(OciDigest),
+}
+
+/// Bodies longer than this, in bytes, are kept in the bucket: a row has at most 400 KB.
+const MAX_ROW: usize = 256 << 10;
+/// Tags that one request can set.
+const MAX_TAGS: usize = 20;
+/// Keys that one batch can read, less those of the caller and the repository.
+const BATCH: usize = 90;
+
+fn unknown() -> Refused {
+    Refused::code(Code::ManifestUnknown, "manifest unknown")
+}
+
+/// What there is to know of a manifest before its bytes. One round.
+pub async fn find(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    reference: &Reference,
+) -> Result<Named, Refused> {
+    match reference {
+        Reference::Tag(name) => {
+            let key = keys::tag(repository, name);
+            let mut desk = Desk::to_read(app, credential, repository, [key.clone()]).await?;
+            desk.may_pull(Code::ManifestUnknown, "manifest")?;
+            Ok(desk.scene.take::<Tag>(&key)?.ok_or_else(unknown)?.named)
+        }
+        Reference::Digest(digest) => {
+            let row = read(app, credential, repository, digest).await?;
+            Ok(Named { digest: row.digest, media_type: row.media_type, size: row.size })
+        }
+    }
+}
+
+/// A manifest with its bytes. One round by digest, two by tag.
+pub async fn get(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    reference: &Reference,
+) -> Result<(Named, Bytes), Refused> {
+    let row = match reference {
+        Reference::Digest(digest) => read(app, credential, repository, digest).await?,
+        Reference::Tag(_) => {
+            let named = find(app, credential, repository, reference).await?;
+            app.table.get::<Manifest>(keys::manifest(repository, &named.digest)).await?.ok_or_else(unknown)?
+        }
+    };
+    let bytes = match &row.object {
+        Some(object) => app.objects.read(object, 0..row.size).await?,
+        None => row.body.into_bytes().into(),
+    };
+    Ok((Named { digest: row.digest, media_type: row.media_type, size: row.size }, bytes))
+}
+
+async fn read(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    digest: &OciDigest,
+) -> Result<Manifest, Refused> {
+    let key = keys::manifest(repository, digest);
+    let mut desk = Desk::to_read(app, credential, repository, [key.clone()]).await?;
+    desk.may_pull(Code::ManifestUnknown, "manifest")?;
+    desk.scene.take::<Manifest>(&key)?.ok_or_else(unknown)
+}
+
+/// A manifest that was taken.
+#[derive(Debug)]
+pub struct Put {
+    /// Its digest.
+    pub digest: OciDigest,
+    /// What it says something of.
+    pub subject: Option<OciDigest>,
+    /// The tags that it was given.
+    pub tags: Vec<TagName>,
+}
+
+/// A manifest as it comes.
+#[derive(Debug)]
+pub struct Coming<'a> {
+    /// Under which name.
+    pub reference: &'a Reference,
+    /// Tags beside that.
+    pub tags: Vec<TagName>,
+    /// Its media type.
+    pub media_type: &'a str,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// Takes a manifest.
+pub async fn put(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    coming: Coming<'_>,
+) -> Result<Put, Refused> {
+    let invalid = |why: String| Refused::Code(Code::ManifestInvalid, why);
+    let (body, document) = match read_document(&coming) {
+        Ok(read) => read,
+        Err(why) => {
+            // What is wrong with it is said to those who may push it.
+            Desk::to_write(app, credential, repository, []).await?.may_push()?;
+            return Err(invalid(why));
+        }
+    };
+    let mut tags = coming.tags.clone();
+    let digest = match coming.reference {
+        Reference::Digest(digest) => *digest,
+        Reference::Tag(name) => {
+            tags.push(name.clone());
+            Digest::of(body.as_bytes()).into()
+        }
+    };
+    if digest.like(body.as_bytes()) != digest {
+        return Err(Refused::code(Code::DigestInvalid, "the manifest has another digest than its URL says"));
+    }
+    tags.sort_unstable();
+    tags.dedup();
+    if tags.len() > MAX_TAGS {
+        return Err(Refused::code(Code::TooLarge, format!("at most {MAX_TAGS} tags can be set at once")));
+    }
+    let mut kept: Option<String> = None;
+    for attempt in 0..TRIES {
+        pause(attempt).await;
+        let mut putting = prepare(app, credential, repository, digest, &document, &tags).await?;
+        if body.len() > MAX_ROW && kept.is_none() {
+            let object = app.new_object()?;
+            app.objects.put(&putting.grant, &object, coming.bytes.clone()).await?;
+            kept = Some(object);
+        }
+        let media_type = coming.media_type;
+        if let Some(before) = &putting.before
+            && before.media_type != media_type
+        {
+            let why = format!("these bytes are here as {} already, they can't be two things", before.media_type);
+            return Err(invalid(why));
+        }
+        if let Some(hash) = document.sif {
+            become_image(app, &mut putting, hash).await?;
+        }
+        match write(app, putting, (digest, media_type, body), &document, kept.clone(), &tags).await {
+            Ok(()) => return Ok(Put { digest, subject: document.subject, tags }),
+            Err(StoreError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Error::Unavailable(StoreError::Unavailable("too many pushes to the same repository at once".to_owned())).into())
+}
+
+fn read_document<'a>(coming: &'a Coming<'_>) -> Result<(&'a str, Document), String> {
+    let body = std::str::from_utf8(&coming.bytes).map_err(|_| "the manifest is not UTF-8".to_owned())?;
+    let document = Document::read(coming.media_type, body.as_bytes()).map_err(|error| error.to_string())?;
+    Ok((body, document))
+}
+
+/// What is known before a manifest is written.
+struct Putting {
+    grant: Grant,
+    container: Container,
+    before: Option<Manifest>,
+    old: BTreeMap<TagName, Tag>,
+    /// What it names and that is there.
+    names: Vec<OciDigest>,
+    /// The library image that it is.
+    image: Option<(Image, Tagged)>,
+}
+
+async fn prepare(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    digest: OciDigest,
+    document: &Document,
+    tags: &[TagName],
+) -> Result<Putting, Refused> {
+    let manifest_key = keys::manifest(repository, &digest);
+    let tag_keys: Vec<_> = tags.iter().map(|name| keys::tag(repository, name)).collect();
+    // Config and layers are blobs, what an index lists are manifests; which is which is seen by what is there.
+    let all: Vec<OciDigest> = document.needs.iter().chain(&document.mentions).copied().collect();
+    let mut places: Vec<_> =
+        all.iter().flat_map(|name| [keys::link(repository, name), keys::manifest(repository, name)]).collect();
+    places.push(keys::marker(repository));
+    let later = places.split_off(places.len().min(BATCH - tag_keys.len()));
+    let first = places.into_iter().chain([manifest_key.clone()]).chain(tag_keys.iter().cloned());
+    let mut desk = Desk::to_write(app, credential, repository, first).await?;
+    let grant = desk.may_push()?;
+    let mut old = BTreeMap::new();
+    for (name, key) in tags.iter().zip(&tag_keys) {
+        let tag: Option<Tag> = desk.scene.take(key)?;
+        let (read_only, frozen) = (false, tag.as_ref().is_some_and(|tag| tag.frozen));
+        let resource = Resource::Tag { repository: repository.clone(), read_only, frozen };
+        desk.decide(Action::Retag, &resource, Code::ManifestUnknown, "tag")?;
+        old.extend(tag.map(|tag| (name.clone(), tag)));
+    }
+    let mut rows = Rows::default();
+    for some in later.chunks(100) {
+        rows.extend(app.table.batch(some.iter().cloned()).await?);
+    }
+    let there = |name: &OciDigest| {
+        let (link, manifest) = (keys::link(repository, name), keys::manifest(repository, name));
+        let marked = *name == empty() && {
+            let marker = keys::marker(repository);
+            desk.scene.has(&marker) || rows.has(&marker)
+        };
+        marked || [&link, &manifest].iter().any(|key| desk.scene.has(key) || rows.has(key))
+    };
+    if let Some(missing) = document.needs.iter().find(|name| !there(name)) {
+        return Err(Refused::code(Code::ManifestBlobUnknown, format!("{missing} is not in this repository")));
+    }
+    let names = all.iter().filter(|name| there(name)).copied().collect();
+    let before = desk.scene.take(&manifest_key)?;
+    let container = desk.container(app, &grant).await?;
+    Ok(Putting { grant, container, before, old, names, image: None })
+}
+
+/// Makes the library image of a manifest whose layer is one, in a repository that the library can spell.
+async fn become_image(app: &App, putting: &mut Putting, hash: Digest) -> Result<(), Refused> {
+    let Putting { grant, container, .. } = &*putting;
+    if container.collection_id.is_none() {
+        return Ok(());
+    }
+    let repository = &container.repository;
+    let (image_key, blob_key, link_key) =
+        (keys::image(repository, &hash), keys::blob(&hash), keys::link(repository, &hash.into()));
+    let mut rows = app.table.batch([image_key.clone(), blob_key.clone(), link_key.clone()]).await?;
+    let image: Option<Image> = rows.take(&image_key)?;
+    let image = match image {
+        Some(image) if image.content.is_some() => image,
+        image => {
+            let (Some(blob), Some(link)) = (rows.take::<Blob>(&blob_key)?, rows.take::<Link>(&link_key)?) else {
+                return Err(Error::Unavailable(StoreError::Conflict(Vec::new())).into());
+            };
+            let facts = match &blob.facts {
+                Some(facts) => facts.clone(),
+                // What calls itself a SIF image and is none stays an artifact like any other.
+                None => match facts(app, &link).await {
+                    Ok(facts) => facts,
+                    Err(Error::Invalid(_)) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                },
+            };
+            let image = match image {
+                Some(image) => image,
+                None => create::begin(app, grant, container, hash, String::new()).await?,
+            };
+            let known = Known::verified(hash, link.object, link.size, facts);
+            let image = commit::known(app, grant, image, known).await?;
+            // The commit counted the epoch on; what was read before still holds, since it only added.
+            putting.container.epoch += 1;
+            image
+        }
+    };
+    let tagged = image.content.as_ref().map(|content| tag::tagged(&image, content));
+    putting.image = tagged.map(|tagged| (image, tagged));
+    Ok(())
+}
+
+/// What an image says of itself.
+async fn facts(app: &App, link: &Link) -> Result<SifFacts, Error> {
+    let mut step = sif::start(link.size)?;
+    loop {
+        step = match step {
+            sif::Step::Need(ask) => {
+                let bytes = app.objects.read(&link.object, ask.range()).await?;
+                ask.feed(&bytes)?
+            }
+            sif::Step::Done(facts) => return Ok(facts),
+        };
+    }
+}
+
+async fn write(
+    app: &App,
+    putting: Putting,
+    (digest, media_type, body): (OciDigest, &str, &str),
+    document: &Document,
+    object: Option<String>,
+    tags: &[TagName],
+) -> Result<(), StoreError> {
+    let Putting { grant, container, before, old, mut names, image } = putting;
+    let repository = container.repository.clone();
+    let size = body.len() as u64;
+    // A manifest keeps what it says something of.
+    names.extend(document.subject);
+    let row = Manifest {
+        repository: repository.clone(),
+        digest,
+        media_type: media_type.to_owned(),
+        size,
+        body: if object.is_some() { String::new() } else { body.to_owned() },
+        object,
+        names,
+        subject: document.subject,
+        image: image.as_ref().map(|(image, _)| image.hash),
+        created_by: before.as_ref().map_or_else(|| grant.by().cloned(), |before| before.created_by.clone()),
+        created: before.as_ref().map_or_else(|| app.now(), |before| before.created),
+    };
+    let mut writes = vec![renamed(&repository, unchanged(&container)), Write::put(&row, Condition::None)?];
+    if let Some(old) = before.and_then(|before| before.object).filter(|old| row.object.as_ref() != Some(old)) {
+        writes.push(commit::condemn(app, &old, None).map_err(|error| StoreError::Unavailable(error.to_string()))?);
+    }
+    if let Some(subject) = document.subject {
+        let referrer = Referrer {
+            repository: repository.clone(),
+            subject,
+            digest,
+            artifact_type: document.artifact_type.clone(),
+            descriptor: document.descriptor(media_type, &digest, body.len()),
+        };
+        writes.push(Write::put(&referrer, Condition::None)?);
+    }
+    let mut labels: BTreeMap<Digest, Vec<TagName>> = BTreeMap::new();
+    for name in tags {
+        let old = old.get(name);
+        let condition = old.map_or(Condition::Absent, |old| Condition::Version(old.version));
+        let images: BTreeMap<String, Tagged> =
+            image.iter().map(|(_, tagged)| (tagged.content.arch.clone(), tagged.clone())).collect();
+        let gone = old.into_iter().flat_map(|old| old.images.values()).map(|one| one.hash);
+        for hash in gone.filter(|hash| !images.values().any(|one| one.hash == *hash)) {
+            let tags = labels.entry(hash).or_default();
+            if !tags.contains(name) {
+                tags.push(name.clone());
+            }
+        }
+        let tag = Tag {
+            repository: repository.clone(),
+            name: name.clone(),
+            last: images.keys().next().cloned().unwrap_or_default(),
+            images,
+            named: Named { digest, media_type: media_type.to_owned(), size },
+            frozen: old.is_some_and(|old| old.frozen),
+            updated: app.now(),
+            version: old.map_or(0, |old| old.version + 1),
+        };
+        writes.push(Write::put(&tag, condition)?);
+    }
+    writes.extend(labels.iter().map(|(hash, tags)| Write::untagged(keys::image(&repository, hash), tags)));
+    if let Some((image, _)) = image.filter(|_| !tags.is_empty()) {
+        writes.push(Write::tagged(image.key(), tags));
+    }
+    app.table.write(&grant, writes).await
+}
+
+/// Removes a tag, or a manifest with its tags.
+pub async fn remove(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    reference: &Reference,
+) -> Result<(), Refused> {
+    for attempt in 0..TRIES {
+        pause(attempt).await;
+        let removed = match reference {
+            Reference::Tag(name) => remove_tag(app, credential, repository, name).await,
+            Reference::Digest(digest) => remove_manifest(app, credential, repository, digest).await,
+        };
+        match removed {
+            Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => {}
+            removed => return removed,
+        }
+    }
+    Err(Error::Unavailable(StoreError::Unavailable("too many changes of the same repository at once".to_owned()))
+        .into())
+}
+
+/// The manifest stays: others may name it, or it may be asked for by its digest.
+async fn remove_tag(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    name: &TagName,
+) -> Result<(), Refused> {
+    let key = keys::tag(repository, name);
+    let mut desk = Desk::to_write(app, credential, repository, [key.clone()]).await?;
+    let tag: Option<Tag> = desk.scene.take(&key)?;
+    let read_only = desk.container.as_ref().is_some_and(|container| container.read_only);
+    let own = tag.as_ref().is_some_and(|tag| {
+        let mine = |one: &Tagged| one.created_by.is_some() && one.created_by.as_ref() == desk.scene.caller.user();
+        !tag.images.is_empty() && tag.images.values().all(mine)
+    });
+    let resource = tag.as_ref().map_or_else(
+        || Resource::Missing(Place::Repository(repository.clone())),
+        |tag| Resource::Image { repository: repository.clone(), read_only, own, frozen: tag.frozen },
+    );
+    let grant = desk.decide(Action::Delete, &resource, Code::ManifestUnknown, "tag")?;
+    let tag = tag.ok_or_else(unknown)?;
+    let mut writes = vec![Write::delete(key, Condition::Version(tag.version))];
+    let hashes: BTreeSet<Digest> = tag.images.values().map(|one| one.hash).collect();
+    writes.extend(hashes.iter().map(|hash| Write::untagged(keys::image(repository, hash), [name])));
+    Ok(app.table.write(&grant, writes).await?)
+}
+
+async fn remove_manifest(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    digest: &OciDigest,
+) -> Result<(), Refused> {
+    let key = keys::manifest(repository, digest);
+    let mut desk = Desk::to_write(app, credential, repository, [key.clone()]).await?;
+    let row: Option<Manifest> = desk.scene.take(&key)?;
+    // Who could delete nothing there is refused before more is read, whether it is there or not.
+    let missing = Resource::Missing(Place::Repository(repository.clone()));
+    let refused = desk.decide(Action::Delete, &missing, Code::ManifestUnknown, "manifest").err();
+    let (Some(row), Some(container)) = (row, desk.container.clone()) else {
+        return Err(refused.unwrap_or_else(unknown));
+    };
+    let (tags, manifests) = futures::try_join!(
+        app.table.query_all::<Tag>(keys::tags(repository)),
+        app.table.query_all::<Manifest>(keys::manifests(repository)),
+    )?;
+    let resource = Resource::Image {
+        repository: repository.clone(),
+        read_only: container.read_only,
+        own: row.created_by.is_some() && row.created_by.as_ref() == desk.scene.caller.user(),
+        frozen: tags.iter().any(|tag| tag.frozen && names(tag, &row)),
+    };
+    let grant = desk.decide(Action::Delete, &resource, Code::ManifestUnknown, "manifest")?;
+    let mut writes = vec![Write::delete(key, Condition::Present), renamed(repository, unchanged(&container))];
+    let mut freed = row.names.clone();
+    let image: Option<Image> = match row.image {
+        Some(hash) => app.table.get(keys::image(repository, &hash)).await?,
+        None => None,
+    };
+    // A library image has a manifest of its own beside those that were pushed. It goes with that one, or with the last
+    // of the others that names it, unless a tag leads to it.
+    let own = image.as_ref().and_then(|image| {
+        image.content.as_ref().map(|content| named_sif(repository, &image.hash, content.size).1.digest)
+    });
+    let has = |tag: &Tag, hash: Digest| tag.images.values().any(|one| one.hash == hash);
+    let image = image.filter(|image| {
+        let other =
+            |other: &Manifest| other.digest != *digest && Some(other.digest) != own && other.image == Some(image.hash);
+        let tagged = |tag: &Tag| tag.named.digest != *digest && has(tag, image.hash);
+        !manifests.iter().any(other) && (own == Some(*digest) || !tags.iter().any(tagged))
+    });
+    for tag in &tags {
+        let hashes: BTreeSet<Digest> = tag.images.values().map(|one| one.hash).collect();
+        let gone = image.as_ref().map(|image| image.hash);
+        if tag.named.digest == *digest {
+            writes.push(Write::delete(tag.key(), Condition::Version(tag.version)));
+            let others = hashes.iter().filter(|hash| Some(**hash) != gone);
+            writes.extend(others.map(|hash| Write::untagged(keys::image(repository, hash), [&tag.name])));
+        } else if let Some(hash) = gone.filter(|hash| has(tag, *hash)) {
+            writes.extend(tag::without(app, tag, &hash)?);
+        }
+    }
+    if let Some(image) = image {
+        writes.push(Write::delete(image.key(), Condition::Version(image.version)));
+        writes.push(Write::delete(keys::pointer(image.id), Condition::None));
+        writes.push(Write::delete(keys::details(repository, &image.hash), Condition::None));
+        if let Some(own) = own.filter(|own| own != digest) {
+            writes.push(Write::delete(keys::manifest(repository, &own), Condition::None));
+        }
+        freed.push(image.hash.into());
+    }
+    if let Some(subject) = &row.subject {
+        writes.push(Write::delete(keys::referrer(repository, subject, digest), Condition::None));
+    }
+    if let Some(object) = &row.object {
+        writes.push(commit::condemn(app, object, None)?);
+    }
+    app.table.write(&grant, Write::once(writes)).await?;
+    free(app, &grant, repository, &freed, app.now()).await?;
+    Ok(())
+}
+
+/// Whether a tag names a manifest, or the library image that it is.
+fn names(tag: &Tag, row: &Manifest) -> bool {
+    tag.named.digest == row.digest || row.image.is_some_and(|hash| tag.images.values().any(|one| one.hash == hash))
+}

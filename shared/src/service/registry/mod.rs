@@ -1,0 +1,181 @@
+//! The registry's door: blobs, manifests, tags, referrers, as the OCI distribution specification 1.1 has them.
+//!
+//! It works on the same rows as the library's door, under the same rules. What is special is how a refusal is told:
+//! whoever may not do something gets the same answer whether it is there or not, and 404 only who may read there.
+
+pub mod blob;
+mod intake;
+pub mod list;
+pub mod login;
+pub mod manifest;
+
+pub use intake::Incoming;
+
+use crate::app::App;
+use crate::auth::Credential;
+use crate::domain::{Caller, Repository, Visibility};
+use crate::error::Error;
+use crate::rules::{Action, Denial, Grant, Place, Resource};
+use crate::service::access::Scene;
+use crate::service::create;
+use crate::store::StoreError;
+use crate::store::keys::{self, Key};
+use crate::store::rows::{Collection, Container, Entity};
+
+/// The error codes of the specification, and `416`, which has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// There is no such blob in the repository.
+    BlobUnknown,
+    /// The upload can't go on like that.
+    BlobUploadInvalid,
+    /// There is no such upload.
+    BlobUploadUnknown,
+    /// The digest is none, or not that of the bytes.
+    DigestInvalid,
+    /// The manifest names what is not in the repository.
+    ManifestBlobUnknown,
+    /// The manifest can't be taken.
+    ManifestInvalid,
+    /// There is no such manifest in the repository.
+    ManifestUnknown,
+    /// That can't name a repository.
+    NameInvalid,
+    /// There is no such repository.
+    NameUnknown,
+    /// Not now, or not at all.
+    Denied,
+    /// This registry does not do that.
+    Unsupported,
+    /// The body is too long.
+    TooLarge,
+    /// The bytes asked for, or brought, are not where the others end.
+    Range,
+}
+
+/// The registry does not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// For a reason that the specification names.
+    #[error("{1}")]
+    Code(Code, String),
+    /// The caller may not, or not with this token.
+    #[error("not permitted, or not with this token")]
+    Scope,
+    /// As on every door.
+    #[error(transparent)]
+    Error(#[from] Error),
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+impl Refused {
+    fn code(code: Code, why: impl Into<String>) -> Self {
+        Self::Code(code, why.into())
+    }
+}
+
+/// A repository and who stands before it, read in one batch with whatever else is needed.
+struct Desk {
+    scene: Scene,
+    repository: Repository,
+    container: Option<Container>,
+    entity: Option<Entity>,
+    collection: Option<Collection>,
+}
+
+impl Desk {
+    /// To read in a repository.
+    async fn to_read(
+        app: &App,
+        credential: &Credential,
+        repository: &Repository,
+        wanted: impl IntoIterator<Item = Key>,
+    ) -> Result<Self, Refused> {
+        let key = keys::container(repository);
+        let wanted = wanted.into_iter().chain([key.clone()]);
+        let mut scene = Scene::load(app, credential, Some(repository.entity()), wanted).await?;
+        let container = scene.take(&key)?;
+        Ok(Self { scene, repository: repository.clone(), container, entity: None, collection: None })
+    }
+
+    /// To write in a repository, which may have to be made first.
+    async fn to_write(
+        app: &App,
+        credential: &Credential,
+        repository: &Repository,
+        wanted: impl IntoIterator<Item = Key>,
+    ) -> Result<Self, Refused> {
+        let entity_key = keys::entity(repository.entity());
+        let collection = repository.as_container().map(|(name, _)| keys::collection(repository.entity(), &name));
+        let wanted = wanted.into_iter().chain([entity_key.clone()]).chain(collection.clone());
+        let mut desk = Self::to_read(app, credential, repository, wanted).await?;
+        desk.entity = desk.scene.take(&entity_key)?;
+        desk.collection = collection.map(|key| desk.scene.take(&key)).transpose()?.flatten();
+        Ok(desk)
+    }
+
+    fn resource(&self) -> Resource {
+        let missing = || Resource::Missing(Place::Repository(self.repository.clone()));
+        self.container.as_ref().map_or_else(missing, create::resource_of)
+    }
+
+    /// Whether the caller may do something to the resource; told as the registry's clients want it.
+    fn decide(&self, action: Action, resource: &Resource, unknown: Code, what: &str) -> Result<Grant, Refused> {
+        self.scene.decide(action, resource).map_err(|denial| match denial {
+            // 404 is for those who could do it, or read here whatever it was.
+            Denial::Hidden if !action.is_read() || self.reads_all() => {
+                Refused::code(unknown, format!("{what} unknown"))
+            }
+            Denial::ReadOnly => Refused::code(Code::Denied, "the repository is read-only"),
+            Denial::Frozen => Refused::code(Code::Denied, "the tag is frozen, it can't be moved or deleted"),
+            Denial::Hidden | Denial::Unauthenticated | Denial::Forbidden | Denial::OutOfScope => self.refused(),
+        })
+    }
+
+    fn reads_all(&self) -> bool {
+        let (repository, visibility) = (self.repository.clone(), Visibility::Private);
+        self.scene.decide(Action::Pull, &Resource::Container { repository, visibility, read_only: false }).is_ok()
+    }
+
+    fn refused(&self) -> Refused {
+        match self.scene.caller {
+            Caller::Anonymous => Refused::Error(Error::Unauthenticated(crate::error::NO_TOKEN)),
+            Caller::User { .. } | Caller::System => Refused::Scope,
+        }
+    }
+
+    /// That the caller may pull from the repository, which is there.
+    fn may_pull(&self, unknown: Code, what: &str) -> Result<(), Refused> {
+        self.decide(Action::Pull, &self.resource(), unknown, what).map(drop)
+    }
+
+    /// That the caller may push to the repository; where it isn't there yet, that they may make it.
+    fn may_push(&self) -> Result<Grant, Refused> {
+        if self.container.is_some() {
+            return self.decide(Action::Push, &self.resource(), Code::NameUnknown, "repository");
+        }
+        let (repository, visibility) = (self.repository.clone(), Visibility::Internal);
+        let new = Resource::Container { repository, visibility, read_only: false };
+        let grant = self.decide(Action::Create, &new, Code::NameUnknown, "repository")?;
+        match self.entity {
+            Some(_) => Ok(grant),
+            None => Err(Refused::code(Code::NameUnknown, format!("there is no entity {}", self.repository.entity()))),
+        }
+    }
+
+    /// The repository, made if it isn't there yet.
+    async fn container(&mut self, app: &App, grant: &Grant) -> Result<Container, Refused> {
+        if let Some(container) = &self.container {
+            return Ok(container.clone());
+        }
+        let entity = self.entity.as_ref().ok_or(Error::NotFound("entity"))?;
+        let made = create::repository(app, grant, &self.repository, entity, self.collection.take()).await?;
+        self.container = Some(made.clone());
+        Ok(made)
+    }
+}
