@@ -42,9 +42,17 @@ struct Services {
     #[serde(rename = "keystoreAPI")]
     keystore: Service,
     #[serde(rename = "libraryAPI")]
-    library: Service,
+    library: Library,
     #[serde(rename = "tokenAPI")]
     token: Service,
+}
+
+/// Where the library is, and the registry of the same repositories.
+#[derive(Serialize, ToSchema)]
+struct Library {
+    uri: String,
+    #[serde(rename = "registryUri")]
+    registry_uri: String,
 }
 
 /// Where a service is.
@@ -55,7 +63,8 @@ struct Service {
 
 fn services(public_url: &str) -> Services {
     let service = Service { uri: public_url.to_owned() };
-    Services { keystore: service.clone(), library: service.clone(), token: service }
+    let library = Library { uri: service.uri.clone(), registry_uri: service.uri.clone() };
+    Services { keystore: service.clone(), library, token: service }
 }
 
 /// How long a client may keep what changes only with the server.
@@ -141,6 +150,7 @@ mod tests {
         for name in ["libraryAPI", "keystoreAPI", "tokenAPI"] {
             assert_eq!(services[name]["uri"], "https://library.example.org");
         }
+        assert_eq!(services["libraryAPI"]["registryUri"], "https://library.example.org");
         assert!(services.as_object().unwrap().values().all(Value::is_object));
     }
 }

@@ -33,6 +33,22 @@ pub fn router(app: App) -> Router {
     shared::http::finish_as(plain, routes().split_for_parts().0.with_state(app))
 }
 
+/// The routes of a host that only takes the bytes of blobs, whose URLs are handed out by the others.
+pub fn ingest(app: App) -> Router {
+    let routes = Router::new()
+        .route("/livez", axum::routing::get(|| async { "ok\n" }))
+        .route("/v2/{*path}", axum::routing::any(bring_only));
+    shared::http::finish_as(plain, routes.with_state(app))
+}
+
+async fn bring_only(State(app): State<App>, request: Request) -> Response {
+    match Route::read(request.uri().path()) {
+        Ok(Route::Upload(..)) => answer(app, request).await,
+        // Never a challenge: there is nothing to log in to here.
+        _ => plain(StatusCode::NOT_FOUND, "this host only takes the bytes of uploads that were opened elsewhere"),
+    }
+}
+
 /// What the routes say of themselves.
 pub fn openapi() -> OpenApi {
     routes().into_openapi()

@@ -30,9 +30,20 @@ enum Command {
         /// The folder that holds everything.
         #[arg(long, env = "STACKROOM_DATA", default_value = "data")]
         data: PathBuf,
+        /// Another address that only takes the bytes of blobs, to which `STACKROOM_INGEST_URL` sends registry clients.
+        #[arg(long, env = "STACKROOM_INGEST_LISTEN")]
+        ingest_listen: Option<SocketAddr>,
         /// How clients reach the server; by default http:// and the listening address.
         #[arg(long, env = "STACKROOM_PUBLIC_URL")]
         public_url: Option<String>,
+    },
+    /// Take the bytes of blobs for a library on functions, which take no large ones: the host of `STACKROOM_INGEST_URL`.
+    ///
+    /// Reads the same environment as the functions do.
+    Ingest {
+        /// Where to listen. Put what speaks TLS in front of it.
+        #[arg(long, env = "STACKROOM_LISTEN", default_value = "127.0.0.1:8081")]
+        listen: SocketAddr,
     },
     /// Administer a running library: users, tokens, quotas, sweeping.
     Admin(admin::Admin),
@@ -54,9 +65,11 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     match cli.command {
-        Command::Serve { listen, data, public_url } => {
-            runtime.block_on(stackroom::serve::serve(stackroom::serve::Settings { listen, data, public_url }))
+        Command::Serve { listen, data, ingest_listen, public_url } => {
+            let settings = stackroom::serve::Settings { listen, data, ingest_listen, public_url };
+            runtime.block_on(stackroom::serve::serve(settings))
         }
+        Command::Ingest { listen } => runtime.block_on(stackroom::serve::ingest(listen)),
         Command::Admin(admin) => runtime.block_on(admin.run()),
         Command::Connect(connect) => connect.run(),
     }

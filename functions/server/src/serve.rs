@@ -24,6 +24,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The data folder.
     pub data: PathBuf,
+    /// Where to listen for the bytes of blobs alone, if anywhere.
+    pub ingest_listen: Option<SocketAddr>,
     /// How clients reach us, where that is not simply the listening address.
     pub public_url: Option<String>,
 }
@@ -35,9 +37,7 @@ const LEFTOVERS_AFTER: Duration = Duration::from_hours(1);
 
 /// Serves until the process is told to stop.
 pub async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(settings.listen)
-        .await
-        .with_context(|| format!("can't listen on {}, is something else listening there?", settings.listen))?;
+    let listener = listen(settings.listen).await?;
     let address = listener.local_addr()?;
     let public_url = settings.public_url.unwrap_or_else(|| format!("http://{address}"));
     let config = Config::read(&public_url, |name| std::env::var(name).ok())?;
@@ -47,18 +47,41 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let sweeping = tokio::spawn(sweep_always(local.app.clone(), local.objects.clone()));
     let verifying = tokio::spawn(verify_always(local.app.clone()));
     let router = router(&local)?;
-    let served = axum::serve(
-        listener.tap_io(|stream| {
-            // Small answers must not wait for the client's acknowledgement of the last one.
-            let _ = stream.set_nodelay(true);
-        }),
-        router,
-    )
-    .with_graceful_shutdown(stopped())
-    .await;
+    let taking = match settings.ingest_listen {
+        Some(address) => {
+            let (listener, router) = (listen(address).await?, oci::ingest(local.app.clone()));
+            Some(tokio::spawn(async move { answer(listener, router).await }))
+        }
+        None => None,
+    };
+    let served = answer(listener, router).await;
+    if let Some(taking) = taking {
+        taking.await??;
+    }
     sweeping.abort();
     verifying.abort();
     Ok(served?)
+}
+
+/// Takes the bytes of blobs for a deployment on functions, until the process is told to stop.
+pub async fn ingest(address: SocketAddr) -> anyhow::Result<()> {
+    let listener = listen(address).await?;
+    let app = shared::App::from_env().await?;
+    tracing::info!(address = %listener.local_addr()?, "takes the bytes of blobs");
+    Ok(answer(listener, oci::ingest(app)).await?)
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("can't listen on {address}, is something else listening there?"))
+}
+
+async fn answer(listener: TcpListener, router: Router) -> std::io::Result<()> {
+    let listener = listener.tap_io(|stream| {
+        // Small answers must not wait for the client's acknowledgement of the last one.
+        let _ = stream.set_nodelay(true);
+    });
+    axum::serve(listener, router).with_graceful_shutdown(stopped()).await
 }
 
 /// All routes of an installation in a folder: those of the template, and the objects.

@@ -20,6 +20,11 @@ pub struct Found {
     pub image: Image,
 }
 
+/// What is said of a tag that names something for other runtimes. `SingularityCE` looks for the media type in it, and then
+/// asks the registry.
+const NO_SIF: &str = "the tag names no SIF image, pull it with docker:// or oras:// \
+    (unexpected media type: got application/vnd.oci.image.config.v1+json)";
+
 /// What a lookup is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -63,6 +68,9 @@ pub async fn find(
         }
         Selector::Tag(name) => {
             let tag: Option<Tag> = scene.take(&row)?;
+            if tag.as_ref().is_some_and(|tag| tag.images.is_empty()) {
+                return Err(Error::Invalid(NO_SIF.to_owned()));
+            }
             match tag.and_then(|tag| choose(tag, arch)) {
                 Some(tagged) => of_tag(&container, name, tagged)?,
                 None if name.as_str() == "latest" => untagged(app, repository, arch).await?,

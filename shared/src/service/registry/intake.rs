@@ -38,12 +38,15 @@ const SLAB: u64 = 64 * MIB;
 /// A client that sends nothing for this long has gone.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The length of the part after `parts` others, in bytes: short ones first, longer ones later, so that 10 000 of them
-/// reach over a TiB and a small blob needs little memory.
+/// The most parts of a blob. Their `ETag`s stand in the upload's row, which has at most 400 KB.
+const MAX_PARTS: usize = 4000;
+
+/// The length of the part after `parts` others, in bytes: short ones first, longer ones later, so that a small blob needs
+/// little memory and 4 000 of them are 395 GiB.
 pub(super) fn part_length(parts: usize) -> u64 {
     match parts {
-        0..1000 => 8 * MIB,
-        1000..2000 => 32 * MIB,
+        0..500 => 8 * MIB,
+        500..1000 => 32 * MIB,
         _ => 128 * MIB,
     }
 }
@@ -120,8 +123,9 @@ impl<'a> Intake<'a> {
             let wanted = u32::try_from(wanted).unwrap_or(1).min(self.app.config.buffers);
             let room = self.app.buffers().acquire_many_owned(wanted).await;
             self.room = Some(room.map_err(|error| Error::Internal(error.to_string()))?);
-            let expected = usize::try_from(length.unwrap_or(0).min(part)).unwrap_or(0);
-            self.held.reserve(expected);
+            // After a whole part another one is likely; a first one may be short.
+            let expected = length.unwrap_or(if self.parts() > 0 { part } else { 0 }).min(part);
+            self.held.reserve(usize::try_from(expected).unwrap_or(0));
         }
         Ok(())
     }
@@ -159,6 +163,9 @@ impl<'a> Intake<'a> {
     /// Sends what is held to the store as a part, once the one before it is there.
     async fn send_part(&mut self, length: Option<u64>, account: &Account) -> Result<(), Refused> {
         self.arrive().await?;
+        if self.parts() >= MAX_PARTS {
+            return Err(Refused::code(Code::TooLarge, "a blob has at most 395 GiB"));
+        }
         self.lease(length, account).await?;
         if self.row.upload.is_empty() {
             self.row.object = self.app.new_object()?;
