@@ -167,6 +167,12 @@ impl Caller {
         Self { client, url: url.to_owned(), token }
     }
 
+    /// The same with another token.
+    #[must_use]
+    pub fn with(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
     /// A request to a path of the server, or to a whole URL, with the token.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.bare(method, path);

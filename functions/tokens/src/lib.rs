@@ -121,7 +121,7 @@ async fn registry_token(
 ) -> Response {
     let scopes: Vec<&str> = query.iter().filter(|(name, _)| name == "scope").map(|(_, scope)| scope.as_str()).collect();
     let token = async {
-        let credential = login::authorized(&app, authorization(&headers)).await?;
+        let credential = login::presented(&app, authorization(&headers)).await?;
         login::token(&app, &credential, &scopes).await
     };
     granted(&app, token.await)

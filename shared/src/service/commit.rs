@@ -326,7 +326,7 @@ pub(crate) fn settle(
 }
 
 /// The condition under which `more` bytes may be charged. Conditions can't add, so the sum is turned around.
-fn room(quota: Quota, more: i128) -> Result<Condition, Error> {
+pub(crate) fn room(quota: Quota, more: i128) -> Result<Condition, Error> {
     let Ok(more) = u64::try_from(more) else { return Ok(Condition::Present) };
     match admit(quota, more) {
         Admission::Full => Err(Error::QuotaExceeded { charged: quota.charged, limit: quota.limit }),

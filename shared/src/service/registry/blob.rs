@@ -313,9 +313,9 @@ pub async fn bring(app: &App, right: &BringRight, brought: Brought) -> Result<u6
     let row = desk.scene.take::<Stream>(&key)?;
     let mut intake = intake(app, right, &grant, row, (brought.start, brought.length), &account).await?;
     match intake.take(brought.body, brought.length, &account).await {
-        End::Whole => intake.pause(true).await?,
+        End::Whole => intake.pause(&account).await?,
         End::Broken(why) => {
-            intake.break_off().await?;
+            intake.break_off(&account).await?;
             return Err(why);
         }
     }
@@ -424,7 +424,7 @@ pub async fn close(app: &App, right: &BringRight, digest: &OciDigest, brought: B
     }
     let mut intake = intake(app, right, &grant, row, (brought.start, brought.length), &account).await?;
     if let End::Broken(why) = intake.take(brought.body, brought.length, &account).await {
-        intake.break_off().await?;
+        intake.break_off(&account).await?;
         return Err(why);
     }
     let (object, hasher, bytes) = intake.finish(&account).await?;

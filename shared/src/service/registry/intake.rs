@@ -21,10 +21,10 @@ use crate::app::App;
 use crate::domain::digest::Hasher;
 use crate::error::Error;
 use crate::rules::Grant;
-use crate::rules::quota::{Admission, admit};
+use crate::service::commit::{TRIES, room};
 use crate::store::StoreError;
 use crate::store::rows::{Account, Row, Stream};
-use crate::store::table::{Condition, Write};
+use crate::store::table::{Condition, Write, pause};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -35,6 +35,8 @@ use tokio::task::JoinHandle;
 const MIB: u64 = 1 << 20;
 /// Bytes reserved at a time for a stream of unknown length.
 const SLAB: u64 = 64 * MIB;
+/// From here on a part that fills up gets all of its memory at once, in bytes.
+const HALF: usize = 1 << 20;
 /// A client that sends nothing for this long has gone.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -67,6 +69,8 @@ pub(super) struct Intake<'a> {
     /// What came after the last whole part.
     pub(super) held: BytesMut,
     room: Option<OwnedSemaphorePermit>,
+    /// How many bytes there will be after this request, where that is known.
+    expected: Option<u64>,
     /// The part on its way to the store.
     going: Option<JoinHandle<Result<(String, Hasher), StoreError>>>,
     /// What the table said last of the remainder's object.
@@ -102,6 +106,7 @@ impl<'a> Intake<'a> {
             room: None,
             going: None,
             old_tail,
+            expected: None,
         };
         if intake.row.tail_size > 0 {
             intake.make_room(None).await?;
@@ -132,6 +137,7 @@ impl<'a> Intake<'a> {
 
     /// Takes in all that comes. `length` is how much that will be, where the client says it.
     pub(super) async fn take(&mut self, mut body: Incoming, length: Option<u64>, account: &Account) -> End {
+        self.expected = length.map(|length| self.row.taken + length);
         loop {
             let chunk = match tokio::time::timeout(PATIENCE, body.next()).await {
                 Ok(Some(Ok(chunk))) => chunk,
@@ -152,21 +158,25 @@ impl<'a> Intake<'a> {
             self.make_room(length).await?;
             let part = usize::try_from(part_length(self.parts())).unwrap_or(usize::MAX);
             let now = chunk.split_to(chunk.len().min(part - self.held.len()));
+            // A buffer that doubles would outgrow the room that was made for it.
+            if self.held.len() >= HALF {
+                self.held.reserve(part - self.held.len());
+            }
             self.held.extend_from_slice(&now);
             if self.held.len() == part {
-                self.send_part(length, account).await?;
+                self.send_part(account).await?;
             }
         }
         Ok(())
     }
 
     /// Sends what is held to the store as a part, once the one before it is there.
-    async fn send_part(&mut self, length: Option<u64>, account: &Account) -> Result<(), Refused> {
+    async fn send_part(&mut self, account: &Account) -> Result<(), Refused> {
         self.arrive().await?;
         if self.parts() >= MAX_PARTS {
             return Err(Refused::code(Code::TooLarge, "a blob has at most 395 GiB"));
         }
-        self.lease(length, account).await?;
+        self.lease(account).await?;
         if self.row.upload.is_empty() {
             self.row.object = self.app.new_object()?;
             self.row.upload = self.app.objects.begin_parts(self.grant, &self.row.object).await?;
@@ -207,51 +217,57 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Counts the row's version on, so that nobody else brings bytes meanwhile, and reserves room in the quota.
-    async fn lease(&mut self, length: Option<u64>, account: &Account) -> Result<(), Refused> {
-        let held = self.row.taken - self.row.tail_size + self.held.len() as u64;
-        let wanted = match length {
-            Some(length) if !self.leased => self.row.reserved.max(self.row.taken + length),
-            _ if self.row.reserved < held => self.row.reserved.max(held - held % SLAB) + SLAB,
-            _ => self.row.reserved,
-        };
-        if self.leased && wanted == self.row.reserved {
+    /// How many bytes there are, held ones too.
+    fn taken(&self) -> u64 {
+        self.row.taken - self.row.tail_size + self.held.len() as u64
+    }
+
+    /// Counts the row's version on, so that nobody else brings bytes meanwhile, and reserves room in the quota: for all
+    /// that is expected, or a slab at a time; where that is too much, for what is here.
+    async fn lease(&mut self, account: &Account) -> Result<(), Refused> {
+        let here = self.taken();
+        if self.leased && here <= self.row.reserved {
             return Ok(());
         }
-        let more = wanted - self.row.reserved;
-        let mut leased = Stream { reserved: wanted, version: self.row.version + 1, ..self.stored() };
-        leased.expires = self.app.now().plus(self.app.config.upload_life);
-        let mut writes = vec![Write::put(&leased, self.condition())?];
-        if more > 0 {
-            // The account as it was read at the start; its own row has the last word.
-            let condition = match admit(account.quota, more) {
-                Admission::Full => return Err(full(account)),
-                Admission::Room { charged_at_most: None } => {
-                    Condition::Numbers("#limit = :limit", vec![(":limit", account.quota.limit)])
-                }
-                Admission::Room { charged_at_most: Some(most) } => Condition::Numbers(
-                    "#limit = :limit AND #charged <= :most",
-                    vec![(":limit", account.quota.limit), (":most", most)],
-                ),
-            };
-            let more = i128::from(more);
-            writes.push(Write::add(account.key(), vec![("charged", more), ("reserved", more)], condition));
-        }
-        match self.app.table.write(self.grant, writes).await {
-            Ok(()) => {}
-            Err(StoreError::Conflict(failed)) if failed.contains(&0) => return Err(busy()),
-            Err(StoreError::Conflict(_)) => {
-                let account: Option<Account> = self.app.table.get(account.key()).await?;
-                let account = account.ok_or(Error::NotFound("entity"))?;
-                return Box::pin(self.lease(length, &account)).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        self.row.reserved = wanted;
-        self.row.version += 1;
-        self.row.expires = leased.expires;
-        (self.fresh, self.leased) = (false, true);
+        let hoped = self.expected.unwrap_or_else(|| here.next_multiple_of(SLAB)).max(here);
+        let expires = self.app.now().plus(self.app.config.upload_life);
+        self.write(Stream { expires, ..self.stored() }, (here, hoped), account).await?;
+        self.leased = true;
         Ok(())
+    }
+
+    /// Writes the row, if nobody else did since. With it, so many bytes are reserved as are hoped for; where those are
+    /// too many, the least.
+    async fn write(&mut self, mut row: Stream, (least, hoped): (u64, u64), account: &Account) -> Result<(), Refused> {
+        let mut account = account.clone();
+        for attempt in 0..TRIES {
+            pause(attempt).await;
+            let more = |wanted: u64| i128::from(wanted.saturating_sub(self.row.reserved));
+            let (more, condition) = match room(account.quota, more(hoped)) {
+                Ok(condition) => (more(hoped), condition),
+                Err(_) => (more(least), room(account.quota, more(least))?),
+            };
+            row.reserved = self.row.reserved + u64::try_from(more).unwrap_or(0);
+            row.version = self.row.version + 1;
+            let mut writes = vec![Write::put(&row, self.condition())?];
+            if more > 0 {
+                writes.push(Write::add(account.key(), vec![("charged", more), ("reserved", more)], condition));
+            }
+            match self.app.table.write(self.grant, writes).await {
+                Ok(()) => {
+                    self.row = row;
+                    self.fresh = false;
+                    return Ok(());
+                }
+                Err(StoreError::Conflict(failed)) if failed.contains(&0) => return Err(busy()),
+                // Somebody else was charged since the account was read.
+                Err(StoreError::Conflict(_)) => {
+                    account = self.app.table.get(account.key()).await?.ok_or(Error::NotFound("entity"))?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Unavailable(StoreError::Unavailable("the account is contended".to_owned())).into())
     }
 
     /// The row as the table may say it now: what is really in the store.
@@ -263,40 +279,44 @@ impl<'a> Intake<'a> {
         if self.fresh { Condition::Absent } else { Condition::Version(self.row.version) }
     }
 
-    /// Writes down how far the stream is, with what is held in an object of its own when `keep` says so.
-    pub(super) async fn pause(&mut self, keep: bool) -> Result<(), Refused> {
+    /// Writes down how far the stream is, with what is held in an object of its own.
+    pub(super) async fn pause(&mut self, account: &Account) -> Result<(), Refused> {
         self.arrive().await?;
-        if keep {
-            let bytes = std::mem::take(&mut self.held).freeze();
-            let parts = self.row.taken - self.row.tail_size;
-            self.row.tail_size = bytes.len() as u64;
-            self.row.taken = parts + self.row.tail_size;
-            self.row.tail = String::new();
-            if !bytes.is_empty() {
-                self.row.tail = self.app.new_object()?;
-                self.app.objects.put(self.grant, &self.row.tail, bytes).await?;
-            }
+        let bytes = std::mem::take(&mut self.held).freeze();
+        let mut row = self.stored();
+        row.taken = row.taken - row.tail_size + bytes.len() as u64;
+        row.tail_size = bytes.len() as u64;
+        row.tail = String::new();
+        if !bytes.is_empty() {
+            row.tail = self.app.new_object()?;
+            self.app.objects.put(self.grant, &row.tail, bytes).await?;
         }
-        let row = Stream { version: self.row.version + 1, ..self.stored() };
-        let written = self.app.table.write(self.grant, vec![Write::put(&row, self.condition())?]).await;
-        let stale = match written {
-            Ok(()) if self.old_tail != row.tail => self.old_tail.clone(),
-            Ok(()) => String::new(),
-            Err(StoreError::Conflict(_)) if keep => row.tail.clone(),
-            Err(_) => String::new(),
-        };
-        if !stale.is_empty() {
-            // No client was ever given a URL of it. If this fails, the sweeper does it.
-            let _ = self.app.objects.delete(self.grant, &stale).await;
+        let (here, tail) = (row.taken, row.tail.clone());
+        let written = self.write(row, (here, here), account).await;
+        self.forget(if written.is_ok() { self.old_tail.clone() } else { tail }).await;
+        written
+    }
+
+    /// Writes down how far the stream is whose connection broke: at the last whole part. Where nothing of it reached the
+    /// store, nothing changed.
+    pub(super) async fn break_off(&mut self, account: &Account) -> Result<(), Refused> {
+        if !self.leased {
+            return Ok(());
         }
-        match written {
-            Ok(()) => {
-                self.row = row;
-                self.fresh = false;
-                Ok(())
-            }
-            Err(StoreError::Conflict(_)) => Err(busy()),
-            Err(error) => Err(error.into()),
+        self.arrive().await?;
+        let row = self.stored();
+        let stale = if row.tail == self.old_tail { String::new() } else { self.old_tail.clone() };
+        let here = row.taken;
+        self.write(row, (here, here), account).await?;
+        self.forget(stale).await;
+        Ok(())
+    }
+
+    /// Deletes the object of a remainder that no row names. No client was ever given a URL of it. If this fails, the
+    /// sweeper does it.
+    async fn forget(&self, tail: String) {
+        if !tail.is_empty() {
+            let _ = self.app.objects.delete(self.grant, &tail).await;
         }
     }
 
@@ -317,7 +337,8 @@ impl<'a> Intake<'a> {
             return Ok((object, hasher, Some(bytes)));
         }
         if !self.held.is_empty() {
-            self.send_part(None, account).await?;
+            self.expected = Some(self.taken());
+            self.send_part(account).await?;
         }
         self.arrive().await?;
         let parts = self.row.etags.iter().zip(1..);
@@ -335,20 +356,10 @@ impl<'a> Intake<'a> {
         Ok((self.row.object.clone(), self.hasher.clone(), None))
     }
 
-    /// Writes down how far the stream is whose connection broke. Where nothing of it reached the store, nothing changed.
-    pub(super) async fn break_off(&mut self) -> Result<(), Refused> {
-        if self.leased { self.pause(false).await } else { Ok(()) }
-    }
-
     /// Whether the row is in the table.
     pub(super) fn kept(&self) -> bool {
         !self.fresh
     }
-}
-
-fn full(account: &Account) -> Refused {
-    let crate::domain::quota::Quota { charged, limit, .. } = account.quota;
-    Error::QuotaExceeded { charged, limit }.into()
 }
 
 fn busy() -> Refused {
@@ -357,8 +368,5 @@ fn busy() -> Refused {
 
 /// Refuses early what can't fit: before any byte of it is taken.
 pub(super) fn fits(account: &Account, bytes: u64) -> Result<(), Refused> {
-    match admit(account.quota, bytes) {
-        Admission::Room { .. } => Ok(()),
-        Admission::Full => Err(full(account)),
-    }
+    room(account.quota, bytes.into()).map(drop).map_err(Into::into)
 }

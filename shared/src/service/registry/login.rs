@@ -106,6 +106,18 @@ pub async fn authorized(app: &App, authorization: Option<&str>) -> Result<Creden
     }
 }
 
+/// What is shown for a short-lived token: a name and secret, an API token, or nothing. A short-lived token gives no other
+/// one, or it would last for ever and for anything.
+pub async fn presented(app: &App, authorization: Option<&str>) -> Result<Credential, Refused> {
+    let bearer = authorization.is_some_and(|text| {
+        text.trim().split_once(' ').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+    });
+    match authorized(app, authorization).await? {
+        Credential::Registry { .. } if bearer => Err(Error::Unauthenticated(BAD_TOKEN).into()),
+        credential => Ok(credential),
+    }
+}
+
 /// Reads the name and secret of HTTP's Basic scheme (RFC 7617).
 fn basic_pair(encoded: &str) -> Option<(String, SecretString)> {
     use base64::Engine as _;

@@ -22,19 +22,19 @@ const MEMORY: u64 = 100 << 10;
 const PATIENCE: Duration = Duration::from_mins(15);
 
 /// The most memory that a process was seen to hold, in KiB.
-struct Memory {
+pub(crate) struct Memory {
     most: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
-fn resident(pid: u32, field: &str) -> Option<u64> {
+pub(crate) fn resident(pid: u32, field: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with(field))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
 impl Memory {
-    fn watch(pid: u32) -> Self {
+    pub(crate) fn watch(pid: u32) -> Self {
         let (most, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (seen, end) = (Arc::clone(&most), Arc::clone(&stop));
         std::thread::spawn(move || {
@@ -49,7 +49,7 @@ impl Memory {
     }
 
     /// The most since the last time it was asked, in MiB.
-    fn most(&self) -> u64 {
+    pub(crate) fn most(&self) -> u64 {
         self.most.swap(0, Ordering::Relaxed) >> 10
     }
 }
@@ -61,7 +61,7 @@ impl Drop for Memory {
 }
 
 /// Bytes that can still be written below a folder.
-fn free(folder: &Path) -> u64 {
+pub(crate) fn free(folder: &Path) -> u64 {
     let df = std::process::Command::new("df").args(["--output=avail", "-B1"]).arg(folder).output().unwrap();
     let text = String::from_utf8_lossy(&df.stdout).into_owned();
     text.lines().nth(1).and_then(|line| line.trim().parse().ok()).unwrap_or(0)

@@ -1,8 +1,10 @@
-//! What happens to a real server process: `faults kill | fsync | big`. Run by `scripts/test`, since each takes minutes.
+//! What happens to a real server process: `faults kill | fsync | big | streams | layers`. Run by `scripts/test`, since each takes minutes.
 //!
 //! - `kill` kills it at moments spread over every step of a push, and looks at what is left ([`kill`]).
 //! - `fsync` reads its system calls, and sees that nothing is acknowledged before it is on the disk ([`trace`]).
 //! - `big` pushes 20 GiB through it, and looks at its memory ([`big`]).
+//! - `streams` kills it in the middle of blobs that stream through it ([`streams`]).
+//! - `layers` streams eight layers of 2 GiB through it at once, and looks at its memory ([`layers`]).
 //!
 //! `STACKROOM_BIN` is the server. The last line is `N passed, N failed`; the exit status 77 says that this machine can't.
 #![allow(
@@ -16,7 +18,9 @@
 
 mod big;
 mod kill;
+mod layers;
 mod process;
+mod streams;
 mod trace;
 
 use std::process::ExitCode;
@@ -62,8 +66,10 @@ async fn main() -> ExitCode {
         "kill" => Ok(kill::run().await),
         "fsync" => trace::run().await,
         "big" => big::run().await,
+        "streams" => Ok(streams::run().await),
+        "layers" => layers::run().await,
         _ => {
-            eprintln!("faults kill | fsync | big");
+            eprintln!("faults kill | fsync | big | streams | layers");
             return ExitCode::from(2);
         }
     };

@@ -288,7 +288,7 @@ pub(crate) async fn sweep(admin: &Client) -> (Value, u32) {
     for round in 1..=8 {
         let body = serde_json::json!({ "now": true });
         let swept = admin.ok(Method::POST, "/api/sweep", Some(body)).await["data"].clone();
-        let left = ["sessions", "images", "objects", "condemned", "uploads"];
+        let left = ["sessions", "images", "links", "objects", "condemned", "uploads"];
         if left.iter().all(|what| swept[what] == 0) {
             return (swept, round);
         }
