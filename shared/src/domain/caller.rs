@@ -104,7 +104,12 @@ pub enum TokenPlace {
     Entity(EntityName),
     /// In one repository.
     Repository(Repository),
+    /// In no repository, but for the list of them.
+    Catalog,
 }
+
+/// How the catalog is spelt in a scope. Nothing else can have that name.
+const CATALOG: &str = "_catalog";
 
 /// What a token may be used for. A scope only narrows what its user may.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +147,7 @@ impl FromStr for TokenScope {
             .collect::<Result<_, _>>()?;
         let place = match place {
             None => TokenPlace::All,
+            Some(CATALOG) => TokenPlace::Catalog,
             Some(name) if name.contains('/') => TokenPlace::Repository(name.parse().map_err(|_| error())?),
             Some(name) => TokenPlace::Entity(name.parse().map_err(|_| error())?),
         };
@@ -157,6 +163,7 @@ impl fmt::Display for TokenScope {
             TokenPlace::All => Ok(()),
             TokenPlace::Entity(name) => write!(f, "@{name}"),
             TokenPlace::Repository(name) => write!(f, "@{name}"),
+            TokenPlace::Catalog => write!(f, "@{CATALOG}"),
         }
     }
 }
@@ -180,7 +187,8 @@ mod tests {
 
     #[test]
     fn a_scope_reads_back_as_it_is_written() {
-        for text in ["pull", "pull,push", "pull,push,delete,admin", "push@acme", "pull@acme/tools/bb"] {
+        for text in ["pull", "pull,push", "pull,push,delete,admin", "push@acme", "pull@acme/tools/bb", "pull@_catalog"]
+        {
             assert_eq!(text.parse::<TokenScope>().unwrap().to_string(), text);
         }
         for text in ["", "read", "pull,", "pull@", "pull@A", "pull@tags", "@acme", "pull@a//b"] {

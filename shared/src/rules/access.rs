@@ -328,6 +328,7 @@ fn reaches(token: &TokenPlace, action: Action, place: &Place) -> bool {
                 && repository.rest().split('/').next() == Some(collection.as_str())
         }
         (TokenPlace::Repository(_), Place::Registry | Place::User(_) | Place::Nowhere) => false,
+        (TokenPlace::Catalog, _) => action == Action::List,
     }
 }
 
@@ -344,7 +345,7 @@ mod tests {
     }
 
     /// Every kind of scope that can make a difference at `acme/tools/bb`.
-    const SCOPES: [&str; 12] = [
+    const SCOPES: [&str; 13] = [
         "pull",
         "push",
         "pull,push",
@@ -357,6 +358,7 @@ mod tests {
         "pull,push,delete,admin > pull@acme/tools/bb",
         "pull,push,delete,admin > pull@other/tools/bb pull,push,delete@acme/tools/bb",
         "pull > pull,push@acme/tools/bb",
+        "pull > pull@_catalog",
     ];
 
     /// Those that a person has to read: what the others may follows by the laws.

@@ -116,6 +116,8 @@ struct Seen {
     uploads: BTreeSet<String>,
     accounts: BTreeMap<String, (u64, u64)>,
     charges: BTreeMap<String, (u64, u64)>,
+    /// Blobs on their way through us whose time is over.
+    streams: Vec<Stream>,
     /// Links that are old enough to go, by repository.
     links: BTreeMap<Repository, BTreeSet<OciDigest>>,
     /// What manifests name.
@@ -139,7 +141,7 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages) -> Result<Swept, Error
                 Kind::Blob => {
                     seen.objects.insert(row.read::<Blob>()?.object);
                 }
-                Kind::Stream => stream(app, grant, row.read()?, ages, now, &mut seen, &mut swept).await?,
+                Kind::Stream => stream(row.read()?, ages, now, &mut seen),
                 Kind::Link => {
                     let link: Link = row.read()?;
                     if link.seen.plus(ages.link) <= now {
@@ -167,6 +169,10 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages) -> Result<Swept, Error
         if start.is_none() {
             break;
         }
+    }
+    for row in &seen.streams {
+        blob::forget(app, grant, row).await.map_err(inside)?;
+        swept.sessions += u64::from(row.flow == Flow::Open);
     }
     for (repository, links) in &seen.links {
         let named = seen.named.get(repository);
@@ -209,23 +215,15 @@ fn inside(refused: Refused) -> Error {
     }
 }
 
-async fn stream(
-    app: &App,
-    grant: &Grant,
-    row: Stream,
-    ages: Ages,
-    now: Time,
-    seen: &mut Seen,
-    swept: &mut Swept,
-) -> Result<(), Error> {
+/// Notes what a blob on its way through us holds. It goes after the scan, so that the accounts, which may be read before
+/// or after it, still count it.
+fn stream(row: Stream, ages: Ages, now: Time, seen: &mut Seen) {
     seen.objects.extend([row.object.clone(), row.tail.clone()]);
     seen.uploads.insert(row.upload.clone());
-    if ages.all_sessions || row.expires.plus(ages.session) <= now {
-        swept.sessions += u64::from(row.flow == Flow::Open);
-        return blob::forget(app, grant, &row).await.map_err(inside);
-    }
     seen.charges.entry(row.repository.entity().to_string()).or_default().1 += row.reserved;
-    Ok(())
+    if ages.all_sessions || row.expires.plus(ages.session) <= now {
+        seen.streams.push(row);
+    }
 }
 
 async fn all_objects(app: &App) -> Result<Vec<(String, i64)>, Error> {

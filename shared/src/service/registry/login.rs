@@ -77,7 +77,7 @@ fn scope(text: &str) -> Option<TokenScope> {
     let place = match kind.split('(').next()? {
         "repository" => TokenPlace::Repository(name.parse().ok()?),
         "registry" if name == "catalog" => {
-            return Some(TokenScope { rights: [Right::Pull].into(), place: TokenPlace::All });
+            return Some(TokenScope { rights: [Right::Pull].into(), place: TokenPlace::Catalog });
         }
         _ => return None,
     };
@@ -137,7 +137,7 @@ mod tests {
             ("repository:acme/tools/bb:pull", Some("pull@acme/tools/bb")),
             ("repository:acme/tools/bb:push,pull", Some("pull,push@acme/tools/bb")),
             ("repository(plugin):acme/bb:*", Some("pull,push,delete@acme/bb")),
-            ("registry:catalog:*", Some("pull")),
+            ("registry:catalog:*", Some("pull@_catalog")),
             ("registry:other:*", None),
             ("repository:ACME/bb:pull", None),
             ("repository:acme:pull", None),

@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::manifest::Manifest as Document;
 use crate::domain::sif::{self, SifFacts};
-use crate::domain::{Digest, OciDigest, Repository, TagName};
+use crate::domain::{Digest, OciDigest, Repository, TagName, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Place, Resource};
 use crate::service::commit::{self, Known, TRIES, named_sif, renamed, unchanged};
@@ -415,21 +415,32 @@ async fn remove_tag(
     let key = keys::tag(repository, name);
     let mut desk = Desk::to_write(app, credential, repository, [key.clone()]).await?;
     let tag: Option<Tag> = desk.scene.take(&key)?;
+    let tag = could_remove(&desk, tag)?;
     let read_only = desk.container.as_ref().is_some_and(|container| container.read_only);
-    let own = tag.as_ref().is_some_and(|tag| {
-        let mine = |one: &Tagged| one.created_by.is_some() && one.created_by.as_ref() == desk.scene.caller.user();
-        !tag.images.is_empty() && tag.images.values().all(mine)
-    });
-    let resource = tag.as_ref().map_or_else(
-        || Resource::Missing(Place::Repository(repository.clone())),
-        |tag| Resource::Image { repository: repository.clone(), read_only, own, frozen: tag.frozen },
-    );
+    let makers: Vec<Option<UserName>> = match &tag {
+        tag if tag.images.is_empty() => {
+            let named: Option<Manifest> = app.table.get(keys::manifest(repository, &tag.named.digest)).await?;
+            vec![named.and_then(|named| named.created_by)]
+        }
+        tag => tag.images.values().map(|one| one.created_by.clone()).collect(),
+    };
+    let own = makers.iter().all(|maker| maker.is_some() && maker.as_ref() == desk.scene.caller.user());
+    let resource = Resource::Image { repository: repository.clone(), read_only, own, frozen: tag.frozen };
     let grant = desk.decide(Action::Delete, &resource, Code::ManifestUnknown, "tag")?;
-    let tag = tag.ok_or_else(unknown)?;
     let mut writes = vec![Write::delete(key, Condition::Version(tag.version))];
     let hashes: BTreeSet<Digest> = tag.images.values().map(|one| one.hash).collect();
     writes.extend(hashes.iter().map(|hash| Write::untagged(keys::image(repository, hash), [name])));
     Ok(app.table.write(&grant, writes).await?)
+}
+
+/// The row, if there is one and the caller could delete something there. Others are refused before more is read, whether
+/// it is there or not.
+fn could_remove<R>(desk: &Desk, row: Option<R>) -> Result<R, Refused> {
+    let missing = Resource::Missing(Place::Repository(desk.repository.clone()));
+    match desk.decide(Action::Delete, &missing, Code::ManifestUnknown, "manifest") {
+        Err(Refused::Code(Code::ManifestUnknown, _)) | Ok(_) => row.ok_or_else(unknown),
+        Err(refused) => Err(refused),
+    }
 }
 
 async fn remove_manifest(
@@ -441,12 +452,8 @@ async fn remove_manifest(
     let key = keys::manifest(repository, digest);
     let mut desk = Desk::to_write(app, credential, repository, [key.clone()]).await?;
     let row: Option<Manifest> = desk.scene.take(&key)?;
-    // Who could delete nothing there is refused before more is read, whether it is there or not.
-    let missing = Resource::Missing(Place::Repository(repository.clone()));
-    let refused = desk.decide(Action::Delete, &missing, Code::ManifestUnknown, "manifest").err();
-    let (Some(row), Some(container)) = (row, desk.container.clone()) else {
-        return Err(refused.unwrap_or_else(unknown));
-    };
+    let row = could_remove(&desk, row)?;
+    let container = desk.container.clone().ok_or_else(unknown)?;
     let (tags, manifests) = futures::try_join!(
         app.table.query_all::<Tag>(keys::tags(repository)),
         app.table.query_all::<Manifest>(keys::manifests(repository)),
