@@ -24,6 +24,8 @@ use shared::service::registry::{Code, Refused, login};
 use shared::store::rows::Named;
 use shared::{App, Error, telemetry};
 use std::fmt::Write;
+use std::time::Duration;
+use tokio::sync::Semaphore;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -64,6 +66,10 @@ fn routes() -> OpenApiRouter<App> {
         remove
     ))
 }
+
+/// Manifests that are read at a time, and how long one may take.
+static BODIES: Semaphore = Semaphore::const_new(16);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const UPLOAD: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -163,11 +169,16 @@ async fn answer(app: App, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let route = Route::read(parts.uri.path());
     let scope = route.as_ref().ok().and_then(|route| route.scope(&parts.method));
+    let bringing = matches!(route, Ok(Route::Upload(..)));
     let served = match route {
         Ok(route) => Box::pin(serve(&app, route, parts, body)).await,
         Err(refused) => Err(refused),
     };
     let mut response = served.unwrap_or_else(|refused| refusal(&app, &refused, scope.as_deref()));
+    if bringing && response.status() == StatusCode::UNAUTHORIZED {
+        // The URL is all the permission that there is: logging in again would not help, and cost gigabytes.
+        response = plain(StatusCode::FORBIDDEN, "whoever opened this upload may not bring bytes to it any more");
+    }
     response.headers_mut().insert(VERSION.0, VERSION.1);
     response
 }
@@ -362,8 +373,15 @@ async fn put_manifest(
     let tags: Result<Vec<TagName>, _> =
         query(&parts.uri).into_iter().filter(|(name, _)| name == "tag").map(|(_, tag)| tag.parse()).collect();
     let tags = tags.map_err(|error| Refused::Code(Code::ManifestInvalid, error.to_string()))?;
+    // Bodies are held whole, so nobody's are read, and of the others only so many at a time and not for ever.
+    if *credential == Credential::Anonymous {
+        return Err(Error::Unauthenticated(shared::error::NO_TOKEN).into());
+    }
+    let _turn = BODIES.acquire().await.map_err(|error| Error::Internal(error.to_string()))?;
     let too_large = |_| Refused::Code(Code::TooLarge, format!("a manifest has at most {MAX} bytes"));
-    let bytes = axum::body::to_bytes(body, MAX).await.map_err(too_large)?;
+    let too_slow = |_| Refused::Code(Code::ManifestInvalid, "the manifest did not arrive in time".to_owned());
+    let arriving = tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, MAX));
+    let bytes = arriving.await.map_err(too_slow)?.map_err(too_large)?;
     let asked = !tags.is_empty();
     let put = manifest::put(app, credential, repository, Coming { reference, tags, media_type, bytes }).await?;
     let location = format!("/v2/{repository}/manifests/{}", put.digest);

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 /// The largest manifest that is taken, in bytes: what the specification asks a registry to take at least.
 pub const MAX: usize = 4 << 20;
 /// The most descriptors in a manifest.
-const MAX_DESCRIPTORS: usize = 10_000;
+const MAX_DESCRIPTORS: usize = 3000;
+/// How deep a manifest may be nested; real ones have five levels.
+const MAX_DEPTH: usize = 64;
 /// Annotations longer than this, in bytes of JSON, are left out of a referrer's descriptor.
 const MAX_ANNOTATIONS: usize = 8 << 10;
 
@@ -89,6 +91,9 @@ impl Manifest {
         if !media_type.contains('/') || media_type.len() > 255 || !media_type.bytes().all(|b| b.is_ascii_graphic()) {
             return wrong("the manifest's media type is needed in the Content-Type header");
         }
+        if depth(bytes) > MAX_DEPTH {
+            return wrong("the manifest is nested too deep");
+        }
         let document: Document = serde_json::from_slice(bytes)
             .map_err(|error| ManifestError(format!("the manifest can't be read: {error}")))?;
         if document.media_type.as_ref().is_some_and(|own| own != media_type) {
@@ -120,6 +125,10 @@ impl Manifest {
             _ => None,
         };
         let config_type = config.as_ref().map(|config| config.media_type.clone()).unwrap_or_default();
+        let artifact_type = artifact_type.unwrap_or(config_type);
+        if artifact_type.len() > 255 {
+            return Err(ManifestError("a media type has at most 255 bytes".to_owned()));
+        }
         let parts = [layers, blobs, manifests].into_iter().flatten().flatten().chain(config);
         let (mut needs, mut mentions) = (Vec::new(), Vec::new());
         for part in parts {
@@ -139,7 +148,7 @@ impl Manifest {
             needs,
             mentions,
             subject: subject.map(|subject| subject.digest),
-            artifact_type: artifact_type.unwrap_or(config_type),
+            artifact_type,
             annotations: annotations.unwrap_or_default(),
             sif,
         })
@@ -164,6 +173,25 @@ impl Manifest {
         let row = Referrer { media_type, digest, size, artifact_type: &self.artifact_type, annotations };
         serde_json::to_string(&row).unwrap_or_default()
     }
+}
+
+/// How deep the lists and objects of a JSON document are nested.
+fn depth(bytes: &[u8]) -> usize {
+    let (mut now, mut most, mut text, mut escaped) = (0usize, 0, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if text => escaped = true,
+            b'"' => text = !text,
+            b'[' | b'{' if !text => {
+                now += 1;
+                most = most.max(now);
+            }
+            b']' | b'}' if !text => now = now.saturating_sub(1),
+            _ => {}
+        }
+    }
+    most
 }
 
 /// The manifest of a SIF image of `size` bytes. The same image under the same name always has the same one.
@@ -248,6 +276,7 @@ mod tests {
             (OCI_INDEX, format!(r#"{{"mediaType":"{OCI_MANIFEST}","manifests":[]}}"#)),
             (OCI_INDEX, r#"{"manifests":[],"manifests":[]}"#.to_owned()),
             (OCI_MANIFEST, "{}".to_owned()),
+            (OCI_INDEX, format!(r#"{{"manifests":[],"x":{}{}}}"#, "[".repeat(100), "]".repeat(100))),
             (OCI_INDEX, "[]".to_owned()),
             (OCI_INDEX, "\u{feff}{\"manifests\":[]}".to_owned()),
             ("", r#"{"manifests":[]}"#.to_owned()),

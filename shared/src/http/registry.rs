@@ -41,6 +41,7 @@ fn of_code(code: Code) -> (StatusCode, &'static str) {
         Code::Denied => (StatusCode::FORBIDDEN, "DENIED"),
         Code::Unsupported => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
         Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
+        Code::TooMany => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
         Code::Range => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
     }
 }

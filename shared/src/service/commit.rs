@@ -25,6 +25,7 @@ use crate::rules::Grant;
 use crate::rules::quota::{Admission, admit};
 use crate::store::rows::{
     Account, Blob, Charge, Condemned, Container, Content, Details, Image, Link, Manifest, Marker, Named, Row, Session,
+    Tagged,
 };
 use crate::store::table::{Condition, Write, pause};
 use crate::store::{StoreError, keys};
@@ -138,7 +139,8 @@ async fn commit(
         writes.push(Write::put(&committed, Condition::Version(image.version))?);
         let details = Details { repository: repository.clone(), hash: digest, facts: facts.clone() };
         writes.push(Write::put(&details, Condition::None)?);
-        writes.push(Write::put(&sif_manifest(app, &committed, content.size), Condition::None)?);
+        let own = sif_manifest(app, repository, &super::tag::tagged(&committed, &content));
+        writes.push(Write::put(&own, Condition::None)?);
         writes.push(Write::put(&Marker { repository: repository.clone() }, Condition::None)?);
         if let Some(open) = &open {
             writes.push(Write::delete(open.key(), Condition::Version(open.version)));
@@ -146,7 +148,8 @@ async fn commit(
                 writes.push(condemn(app, &open.object, None)?);
             }
         }
-        match app.table.write(grant, writes).await {
+        // A tag that was asked for writes the image's manifest too.
+        match app.table.write(grant, Write::once(writes)).await {
             Ok(()) => return Ok((committed, quota)),
             Err(StoreError::Conflict(failed)) => tracing::debug!(?failed, "commit lost a race"),
             Err(error) => return Err(error.into()),
@@ -382,10 +385,10 @@ pub(crate) fn named_sif(repository: &Repository, hash: &Digest, size: u64) -> (S
 }
 
 /// The row of the OCI manifest of an image. The same image in the same container always has the same one.
-fn sif_manifest(app: &App, image: &Image, size: u64) -> Manifest {
-    let (body, Named { digest, media_type, size }) = named_sif(&image.repository, &image.hash, size);
+pub(crate) fn sif_manifest(app: &App, repository: &Repository, image: &Tagged) -> Manifest {
+    let (body, Named { digest, media_type, size }) = named_sif(repository, &image.hash, image.content.size);
     Manifest {
-        repository: image.repository.clone(),
+        repository: repository.clone(),
         digest,
         media_type,
         size,

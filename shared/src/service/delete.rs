@@ -14,7 +14,7 @@ use super::tag::without;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::reference::LibraryRef;
-use crate::domain::{Digest, Selector};
+use crate::domain::{Digest, OciDigest, Selector};
 use crate::error::Error;
 use crate::rules::{Action, Denial, Place, Resource};
 use crate::store::rows::{Account, Container, Image, Link, Manifest, Row, Tag};
@@ -104,16 +104,27 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
     writes.push(Write::delete(image.key(), Condition::Version(image.version)));
     writes.push(Write::delete(keys::pointer(image.id), Condition::None));
     writes.push(renamed(repository, unchanged(&container)));
+    let mut freed: Vec<OciDigest> = Vec::new();
     if let Some(content) = &image.content {
         let (_, own) = named_sif(repository, &hash, content.size);
         writes.push(Write::delete(keys::details(repository, &hash), Condition::None));
         writes.push(Write::delete(keys::manifest(repository, &own.digest), Condition::None));
-        let others = manifests.iter().any(|other| other.digest != own.digest && other.names.contains(&hash.into()));
+        // Those that registry clients pushed of it go too: they are the same image by other words.
+        let of_it = |other: &&Manifest| other.digest == own.digest || other.image == Some(hash);
+        for pushed in manifests.iter().filter(of_it).filter(|pushed| pushed.digest != own.digest) {
+            writes.extend(super::registry::manifest::gone(app, pushed)?);
+            freed.extend(pushed.names.iter().filter(|name| **name != hash.into()));
+        }
+        let others = manifests.iter().any(|other| !of_it(&other) && other.names.contains(&hash.into()));
         if !others && let Some(link) = rows.take::<Link>(&link_key)? {
             unbind(app, &mut writes, &link, (&account, rows.take(&charge_key)?, rows.take(&blob_key)?))?;
         }
     }
-    Ok(app.table.write(&grant, writes).await?)
+    app.table.write(&grant, writes).await?;
+    if !freed.is_empty() {
+        super::registry::blob::free(app, &grant, repository, &freed, app.now()).await?;
+    }
+    Ok(())
 }
 
 /// The writes that take an image off some tags. Two of them may leave the same index behind.

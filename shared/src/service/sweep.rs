@@ -13,7 +13,7 @@
 
 use super::access::system;
 use super::commit::condemn;
-use super::registry::{Refused, blob};
+use super::registry::blob;
 use super::upload;
 use crate::app::App;
 use crate::domain::{OciDigest, Repository, Time, UploadId};
@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::keys::{self, Kind};
 use crate::store::rows::{Blob, Charge, Condemned, Flow, Image, Link, Manifest, Row, Session, State, Stream, Way};
-use crate::store::table::{Condition, Write};
+use crate::store::table::{Condition, Scanned, Write};
 use crate::store::{StoreError, rows::Account};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -134,35 +134,12 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages) -> Result<Swept, Error
     loop {
         let (rows, next) = app.table.scan(start).await?;
         for row in rows {
-            match keys::kind(&row.key) {
-                Kind::Session => session(app, grant, row.read()?, ages, now, &mut seen, &mut swept).await?,
-                Kind::Image => image(app, grant, row.read()?, ages, now, &mut swept).await?,
-                Kind::Condemned => condemned(app, grant, row.read()?, ages, now, &mut seen, &mut swept).await?,
-                Kind::Blob => {
-                    seen.objects.insert(row.read::<Blob>()?.object);
-                }
-                Kind::Stream => stream(row.read()?, ages, now, &mut seen),
-                Kind::Link => {
-                    let link: Link = row.read()?;
-                    if link.seen.plus(ages.link) <= now {
-                        seen.links.entry(link.repository).or_default().insert(link.name);
-                    }
-                }
-                Kind::Manifest => {
-                    let manifest: Manifest = row.read()?;
-                    seen.objects.extend(manifest.object);
-                    seen.named.entry(manifest.repository).or_default().extend(manifest.names);
-                }
-                Kind::Charge => {
-                    let charge: Charge = row.read()?;
-                    let sum = seen.charges.entry(charge.entity.to_string()).or_default();
-                    *(if charge.links == 0 { &mut sum.1 } else { &mut sum.0 }) += charge.size;
-                }
-                Kind::Account => {
-                    let Account { entity, quota } = row.read()?;
-                    seen.accounts.insert(entity.to_string(), (quota.used(), quota.reserved));
-                }
-                Kind::Other => {}
+            let key = row.key.clone();
+            let read = read_one(app, grant, row, ages, now, &mut seen, &mut swept).await;
+            match read {
+                // One row that can't be read must not keep all others from being swept.
+                Err(Error::Unavailable(StoreError::Row(error))) => tracing::error!(?key, %error, "a row can't be read"),
+                read => read?,
             }
         }
         start = next;
@@ -171,7 +148,7 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages) -> Result<Swept, Error
         }
     }
     for row in &seen.streams {
-        blob::forget(app, grant, row).await.map_err(inside)?;
+        blob::forget(app, grant, row).await?;
         swept.sessions += u64::from(row.flow == Flow::Open);
     }
     for (repository, links) in &seen.links {
@@ -179,8 +156,7 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages) -> Result<Swept, Error
         let unnamed: Vec<OciDigest> =
             links.iter().filter(|link| named.is_none_or(|named| !named.contains(link))).copied().collect();
         if !unnamed.is_empty() {
-            swept.links +=
-                blob::free(app, grant, repository, &unnamed, now.minus(ages.link)).await.map_err(inside)? as u64;
+            swept.links += blob::free(app, grant, repository, &unnamed, now.minus(ages.link)).await? as u64;
         }
     }
     for open in uploads {
@@ -207,12 +183,46 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages) -> Result<Swept, Error
     Ok(swept)
 }
 
-/// What the registry's door would tell a client, for the log.
-fn inside(refused: Refused) -> Error {
-    match refused {
-        Refused::Error(error) => error,
-        refused => Error::Internal(refused.to_string()),
+async fn read_one(
+    app: &App,
+    grant: &Grant,
+    row: Scanned,
+    ages: Ages,
+    now: Time,
+    seen: &mut Seen,
+    swept: &mut Swept,
+) -> Result<(), Error> {
+    match keys::kind(&row.key) {
+        Kind::Session => session(app, grant, row.read()?, ages, now, seen, swept).await?,
+        Kind::Image => image(app, grant, row.read()?, ages, now, swept).await?,
+        Kind::Condemned => condemned(app, grant, row.read()?, ages, now, seen, swept).await?,
+        Kind::Blob => {
+            seen.objects.insert(row.read::<Blob>()?.object);
+        }
+        Kind::Stream => stream(row.read()?, ages, now, seen),
+        Kind::Link => {
+            let link: Link = row.read()?;
+            if link.seen.plus(ages.link) <= now {
+                seen.links.entry(link.repository).or_default().insert(link.name);
+            }
+        }
+        Kind::Manifest => {
+            let manifest: Manifest = row.read()?;
+            seen.objects.extend(manifest.object);
+            seen.named.entry(manifest.repository).or_default().extend(manifest.names);
+        }
+        Kind::Charge => {
+            let charge: Charge = row.read()?;
+            let sum = seen.charges.entry(charge.entity.to_string()).or_default();
+            *(if charge.links == 0 { &mut sum.1 } else { &mut sum.0 }) += charge.size;
+        }
+        Kind::Account => {
+            let Account { entity, quota } = row.read()?;
+            seen.accounts.insert(entity.to_string(), (quota.used(), quota.reserved));
+        }
+        Kind::Other => {}
     }
+    Ok(())
 }
 
 /// Notes what a blob on its way through us holds. It goes after the scan, so that the accounts, which may be read before

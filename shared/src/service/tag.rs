@@ -1,7 +1,7 @@
 //! Tags: one row, architecture → image.
 
 use super::access::Scene;
-use super::commit::{TRIES, named_sif};
+use super::commit::{TRIES, renamed, sif_manifest};
 use super::create::{missing, target};
 use crate::app::App;
 use crate::auth::Credential;
@@ -113,6 +113,7 @@ async fn point(
 ) -> Result<(), StoreError> {
     let (mut writes, old) = place(app, tag, (name, arch), image, content)?;
     writes.push(Write::tagged(image.key(), [name]));
+    writes.push(renamed(&image.repository, Condition::Present));
     if let Some(old) = old {
         writes.push(Write::untagged(keys::image(&image.repository, &old), [name]));
     }
@@ -133,7 +134,7 @@ fn place(
     let old = images.insert(arch.to_owned(), tagged(image, content)).map(|old| old.hash);
     // The same image may stand under the tag for another architecture only if it says nothing of its own.
     let gone = old.filter(|old| *old != image.hash && !images.values().any(|other| other.hash == *old));
-    let (named, index) = named(app, &image.repository, &images)?;
+    let (named, manifests) = named(app, &image.repository, &images)?;
     let tag = Tag {
         repository: image.repository.clone(),
         name: name.clone(),
@@ -144,7 +145,7 @@ fn place(
         last: arch.to_owned(),
         version: version + 1,
     };
-    Ok((std::iter::once(Write::put(&tag, condition)?).chain(index).collect(), gone))
+    Ok((std::iter::once(Write::put(&tag, condition)?).chain(manifests).collect(), gone))
 }
 
 /// What a tag copies of an image.
@@ -160,38 +161,41 @@ pub(crate) fn tagged(image: &Image, content: &Content) -> Tagged {
 }
 
 /// What a tag of these images, at least one, names for registry clients: the only one's manifest, or an index of all of
-/// them, which is then written too.
+/// them. With the writes of these manifests: whoever sets a tag makes sure that what it names is there.
 fn named(
     app: &App,
     repository: &Repository,
     images: &BTreeMap<String, Tagged>,
-) -> Result<(Named, Option<Write>), StoreError> {
-    let each = || images.iter().map(|(arch, one)| (arch, named_sif(repository, &one.hash, one.content.size)));
-    let mut all = each();
-    if let (Some((_, (_, only))), None) = (all.next(), all.next()) {
-        return Ok((only, None));
+) -> Result<(Named, Vec<Write>), StoreError> {
+    let mut rows = Vec::new();
+    let mut listed: Vec<(&str, Digest, usize)> = Vec::new();
+    for (arch, one) in images {
+        let row = sif_manifest(app, repository, one);
+        listed.push((arch, Digest::of(row.body.as_bytes()), row.body.len()));
+        rows.push(row);
     }
-    let manifests: Vec<(&str, Digest, usize)> =
-        each().map(|(arch, (body, _))| (arch.as_str(), Digest::of(body.as_bytes()), body.len())).collect();
-    let names = manifests.iter().map(|(_, digest, _)| (*digest).into()).collect();
-    let body = manifest::index_of(manifests);
-    let digest = Digest::of(body.as_bytes()).into();
-    let listed = Named { digest, media_type: manifest::OCI_INDEX.to_owned(), size: body.len() as u64 };
-    let row = Manifest {
+    let children = listed.iter().map(|(_, digest, _)| (*digest).into()).collect();
+    let several = listed.len() > 1;
+    let body = manifest::index_of(listed);
+    let index = Manifest {
         repository: repository.clone(),
-        digest,
-        media_type: listed.media_type.clone(),
-        size: listed.size,
+        digest: Digest::of(body.as_bytes()).into(),
+        media_type: manifest::OCI_INDEX.to_owned(),
+        size: body.len() as u64,
         body,
         object: None,
-        names,
+        names: children,
         subject: None,
         image: None,
         created_by: None,
         created: app.now(),
     };
-    let index = Write::put(&row, Condition::None)?;
-    Ok((listed, Some(index)))
+    rows.extend(several.then_some(index));
+    let Some(last) = rows.last() else { return Err(StoreError::Unavailable("a tag without images".to_owned())) };
+    let named = Named { digest: last.digest, media_type: last.media_type.clone(), size: last.size };
+    let writes = rows.iter().map(|row| Write::put(row, Condition::None)).collect::<Result<Vec<_>, _>>()?;
+    // The same image under two architectures has one manifest.
+    Ok((named, Write::once(writes)))
 }
 
 /// The writes that take an image off a tag, which goes when that was its last one.
@@ -202,9 +206,9 @@ pub(crate) fn without(app: &App, tag: &Tag, hash: &Digest) -> Result<Vec<Write>,
     if images.is_empty() {
         return Ok(vec![Write::delete(tag.key(), condition)]);
     }
-    let (named, index) = named(app, &tag.repository, &images)?;
+    let (named, manifests) = named(app, &tag.repository, &images)?;
     let left = Tag { images, named, version: tag.version + 1, ..tag.clone() };
-    Ok(std::iter::once(Write::put(&left, condition)?).chain(index).collect())
+    Ok(std::iter::once(Write::put(&left, condition)?).chain(manifests).collect())
 }
 
 /// The most tags that are remembered for an image whose bytes are being verified.

@@ -10,7 +10,7 @@
 //!
 //! Wrong bytes end the upload: what it reserved is given back, its objects are condemned.
 
-use super::intake::{End, Incoming, Intake, fits};
+use super::intake::{End, Incoming, Intake, LONGEST, fits};
 use super::{Code, Desk, Refused};
 use crate::app::App;
 use crate::auth::Credential;
@@ -339,8 +339,11 @@ async fn intake<'a>(
     if start.is_some_and(|start| start != row.taken) {
         return Err(Refused::code(Code::Range, format!("the upload has {} bytes, go on there", row.taken)));
     }
-    let more = length.map_or(0, |length| (row.taken + length).saturating_sub(row.reserved));
-    fits(account, more)?;
+    let total = row.taken.saturating_add(length.unwrap_or(0));
+    fits(account, total.saturating_sub(row.reserved))?;
+    if total > LONGEST {
+        return Err(Refused::code(Code::TooLarge, "a blob has at most 395 GiB"));
+    }
     Intake::begin(app, grant, row, fresh).await
 }
 
@@ -447,8 +450,15 @@ pub async fn close(app: &App, right: &BringRight, digest: &OciDigest, brought: B
     }
     desk.container(app, &grant).await?;
     let kept = intake.kept();
-    let verified = Bytes { digest: own, object, size };
-    commit(app, &grant, repository, digest, verified, &intake.row, kept).await
+    let verified = Bytes { digest: own, object: object.clone(), size };
+    let committed = commit(app, &grant, repository, digest, verified, &intake.row, kept).await;
+    match &committed {
+        Ok(()) => intake.whole(&object).await,
+        // What was surely not committed and no row names. After other errors the sweeper looks.
+        Err(Refused::Error(Error::QuotaExceeded { .. })) if !kept => drop(app.objects.delete(&grant, &object).await),
+        Err(_) => {}
+    }
+    committed
 }
 
 async fn commit(

@@ -35,13 +35,14 @@ use tokio::task::JoinHandle;
 const MIB: u64 = 1 << 20;
 /// Bytes reserved at a time for a stream of unknown length.
 const SLAB: u64 = 64 * MIB;
-/// From here on a part that fills up gets all of its memory at once, in bytes.
-const HALF: usize = 1 << 20;
 /// A client that sends nothing for this long has gone.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The most parts of a blob. Their `ETag`s stand in the upload's row, which has at most 400 KB.
 const MAX_PARTS: usize = 4000;
+
+/// The longest blob, in bytes: 4 000 parts of these lengths.
+pub(super) const LONGEST: u64 = (500 * 8 + 500 * 32 + 3000 * 128) * MIB;
 
 /// The length of the part after `parts` others, in bytes: short ones first, longer ones later, so that a small blob needs
 /// little memory and 4 000 of them are 395 GiB.
@@ -109,7 +110,7 @@ impl<'a> Intake<'a> {
             expected: None,
         };
         if intake.row.tail_size > 0 {
-            intake.make_room(None).await?;
+            intake.make_room(Some(intake.row.tail_size)).await?;
             let tail = app.objects.read(&intake.row.tail, 0..intake.row.tail_size).await?;
             intake.held.extend_from_slice(&tail);
         }
@@ -120,24 +121,34 @@ impl<'a> Intake<'a> {
         self.row.etags.len() + usize::from(self.going.is_some())
     }
 
-    /// Waits for room for a part, or for `length` bytes where those are fewer.
+    /// Waits for room for a part, or for `length` bytes where those are fewer. Who has sent little holds little: the first
+    /// MiB of a part takes room for one, and only more takes room for all of it.
     async fn make_room(&mut self, length: Option<u64>) -> Result<(), Refused> {
-        if self.room.is_none() {
-            let part = part_length(self.parts());
-            let wanted = length.unwrap_or(part).min(part).div_ceil(MIB).max(1);
-            let wanted = u32::try_from(wanted).unwrap_or(1).min(self.app.config.buffers);
-            let room = self.app.buffers().acquire_many_owned(wanted).await;
-            self.room = Some(room.map_err(|error| Error::Internal(error.to_string()))?);
-            // After a whole part another one is likely; a first one may be short.
-            let expected = length.unwrap_or(if self.parts() > 0 { part } else { 0 }).min(part);
-            self.held.reserve(usize::try_from(expected).unwrap_or(0));
+        let part = part_length(self.parts());
+        let most = length.unwrap_or(part).min(part).div_ceil(MIB).max(1);
+        let wanted = if (self.held.len() as u64) < MIB { 1 } else { most };
+        let has = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let wanted = u32::try_from(wanted).unwrap_or(1).min(self.app.config.buffers);
+        if has as u64 >= u64::from(wanted) {
+            return Ok(());
+        }
+        // Given back before more is asked for: if all held on to what they have, nobody might get what they need.
+        drop(self.room.take());
+        let room = self.app.buffers().acquire_many_owned(wanted).await;
+        self.room = Some(room.map_err(|error| Error::Internal(error.to_string()))?);
+        if wanted > 1 {
+            // At once, since a buffer that doubles would outgrow the room that was made for it.
+            let all = usize::try_from(length.unwrap_or(part).min(part)).unwrap_or(0);
+            self.held.reserve(all.saturating_sub(self.held.len()));
         }
         Ok(())
     }
 
     /// Takes in all that comes. `length` is how much that will be, where the client says it.
     pub(super) async fn take(&mut self, mut body: Incoming, length: Option<u64>, account: &Account) -> End {
-        self.expected = length.map(|length| self.row.taken + length);
+        self.expected = length.map(|length| self.row.taken.saturating_add(length));
+        let longest = self.app.config.longest_chunk;
+        let mut came = 0;
         loop {
             let chunk = match tokio::time::timeout(PATIENCE, body.next()).await {
                 Ok(Some(Ok(chunk))) => chunk,
@@ -147,6 +158,11 @@ impl<'a> Intake<'a> {
                     return End::Broken(Refused::code(Code::BlobUploadInvalid, why));
                 }
             };
+            came += chunk.len() as u64;
+            if came > longest {
+                let why = format!("more than {longest} bytes at once are not taken here, send smaller chunks");
+                return End::Broken(Refused::Code(Code::TooLarge, why));
+            }
             if let Err(refused) = self.take_chunk(chunk, length, account).await {
                 return End::Broken(refused);
             }
@@ -158,10 +174,6 @@ impl<'a> Intake<'a> {
             self.make_room(length).await?;
             let part = usize::try_from(part_length(self.parts())).unwrap_or(usize::MAX);
             let now = chunk.split_to(chunk.len().min(part - self.held.len()));
-            // A buffer that doubles would outgrow the room that was made for it.
-            if self.held.len() >= HALF {
-                self.held.reserve(part - self.held.len());
-            }
             self.held.extend_from_slice(&now);
             if self.held.len() == part {
                 self.send_part(account).await?;
@@ -207,7 +219,7 @@ impl<'a> Intake<'a> {
         let arrived = going.await.map_err(|error| Error::Internal(error.to_string()))?;
         let (etag, hasher) = arrived.map_err(|error| match error {
             // Another request has put its parts together, or given it up.
-            StoreError::NoObject => Refused::code(Code::BlobUploadInvalid, "the upload is over, begin again"),
+            StoreError::NoObject => over(),
             error => error.into(),
         })?;
         self.row.etags.push(etag);
@@ -293,8 +305,20 @@ impl<'a> Intake<'a> {
         }
         let (here, tail) = (row.taken, row.tail.clone());
         let written = self.write(row, (here, here), account).await;
-        self.forget(if written.is_ok() { self.old_tail.clone() } else { tail }).await;
+        match &written {
+            Ok(()) => self.forget(&self.old_tail).await,
+            // Only what was surely not written: after other errors the sweeper looks.
+            Err(Refused::Code(..) | Refused::Error(Error::QuotaExceeded { .. })) => self.forget(&tail).await,
+            Err(_) => {}
+        }
         written
+    }
+
+    /// Forgets the object of the remainder that was read back, once the blob is whole without it.
+    pub(super) async fn whole(&self, object: &str) {
+        if self.old_tail != object && self.row.tail.is_empty() {
+            self.forget(&self.old_tail).await;
+        }
     }
 
     /// Writes down how far the stream is whose connection broke: at the last whole part. Where nothing of it reached the
@@ -308,15 +332,15 @@ impl<'a> Intake<'a> {
         let stale = if row.tail == self.old_tail { String::new() } else { self.old_tail.clone() };
         let here = row.taken;
         self.write(row, (here, here), account).await?;
-        self.forget(stale).await;
+        self.forget(&stale).await;
         Ok(())
     }
 
     /// Deletes the object of a remainder that no row names. No client was ever given a URL of it. If this fails, the
     /// sweeper does it.
-    async fn forget(&self, tail: String) {
+    async fn forget(&self, tail: &str) {
         if !tail.is_empty() {
-            let _ = self.app.objects.delete(self.grant, &tail).await;
+            let _ = self.app.objects.delete(self.grant, tail).await;
         }
     }
 
@@ -330,6 +354,7 @@ impl<'a> Intake<'a> {
             let object = if self.row.tail_size == bytes.len() as u64 && !self.row.tail.is_empty() {
                 self.row.tail.clone()
             } else {
+                fits(account, (bytes.len() as u64).saturating_sub(self.row.reserved))?;
                 let object = self.app.new_object()?;
                 self.app.objects.put(self.grant, &object, bytes.clone()).await?;
                 object
@@ -346,9 +371,14 @@ impl<'a> Intake<'a> {
             parts.map(|(etag, number)| crate::store::objects::Part { number, etag: etag.clone() }).collect();
         match self.app.objects.complete_parts(self.grant, &self.row.object, &self.row.upload, &parts).await {
             Ok(()) => {}
-            // It was put together before, by a request that died.
-            Err(StoreError::NoObject) if self.app.objects.size(&self.row.object).await?.is_some() => {}
-            Err(StoreError::NoObject | StoreError::Refused(_)) => {
+            // It was put together before: by a request that died, or by one that took other bytes in. It can't change any
+            // more, so what it really is can be read.
+            Err(StoreError::NoObject) => {
+                let size = self.app.objects.size(&self.row.object).await?.ok_or_else(over)?;
+                let hasher = self.app.objects.hash(&self.row.object, Hasher::default(), size).await?;
+                return Ok((self.row.object.clone(), hasher, None));
+            }
+            Err(StoreError::Refused(_)) => {
                 return Err(Refused::code(Code::BlobUploadInvalid, "the upload was changed meanwhile, begin again"));
             }
             Err(error) => return Err(error.into()),
@@ -360,6 +390,10 @@ impl<'a> Intake<'a> {
     pub(super) fn kept(&self) -> bool {
         !self.fresh
     }
+}
+
+fn over() -> Refused {
+    Refused::code(Code::BlobUploadInvalid, "the upload is over, begin again")
 }
 
 fn busy() -> Refused {

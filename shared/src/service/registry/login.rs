@@ -1,6 +1,6 @@
 //! Logging in to the registry: a name with a password or an API token, for a short-lived token.
 
-use super::Refused;
+use super::{Code, Refused};
 use crate::app::App;
 use crate::auth::{Credential, password};
 use crate::domain::{Right, TokenPlace, TokenScope, UserName};
@@ -20,6 +20,8 @@ pub const LIFE: Duration = Duration::from_mins(5);
 const MOST: usize = 10;
 /// Passwords that are hashed at a time: each takes 19 MiB and a core.
 static HASHING: Semaphore = Semaphore::const_new(2);
+/// Logins by password that wait for their turn.
+static WAITING: Semaphore = Semaphore::const_new(64);
 /// What a password is compared with where there is none, so that it takes as long.
 static NOBODY: LazyLock<String> =
     LazyLock::new(|| password::hash(&SecretString::from("nobody's password")).unwrap_or_default());
@@ -43,16 +45,20 @@ pub async fn shown(app: &App, name: &str, secret: &SecretString) -> Result<Crede
         Ok(name) => app.table.get::<User>(keys::user(&name)).await?,
         Err(_) => None,
     };
+    let too_many = |_| Refused::code(Code::TooMany, "too many logins at once, try again later");
+    let waiting = WAITING.try_acquire().map_err(too_many)?;
     let permit = HASHING.acquire().await.map_err(|error| Error::Internal(error.to_string()))?;
     let hash = user.as_ref().and_then(|user| user.password.clone());
     let secret = secret.clone();
     let right = tokio::task::spawn_blocking(move || {
+        // Until it is done, whether or not anybody still waits for it.
+        let _permit = permit;
         let known = hash.is_some();
         let hash = hash.unwrap_or_else(|| NOBODY.clone());
         password::verify(&secret, &hash) && known
     });
     let right = right.await.map_err(|error| Error::Internal(error.to_string()))?;
-    drop(permit);
+    drop(waiting);
     match user {
         Some(user) if right && !user.disabled => {
             Ok(Credential::Registry { user: user.name, id: None, access: vec![TokenScope::full()] })

@@ -2,7 +2,7 @@
 //!
 //! # Bringing one
 //!
-//! 1. Read it. Read, in one batch, the repository, its epoch, what the manifest names, and the tags that it shall have.
+//! 1. Read it. Read the repository, its epoch and the tags that it shall have; then what the manifest names.
 //! 2. What it needs must be there. A single layer that is a SIF image becomes a library image first, as if it had been
 //!    pushed through the library: its header is read in a few ranges, and the image [commits](crate::service::commit).
 //! 3. In one transaction: the manifest, its place among what refers to its subject, the tags, and the repository's
@@ -40,12 +40,19 @@ pub enum Reference {
     Digest(OciDigest),
 }
 
-/// Bodies longer than this, in bytes, are kept in the bucket: a row has at most 400 KB.
-const MAX_ROW: usize = 256 << 10;
+/// Bodies longer than this, in bytes, are kept in the bucket.
+const MAX_BODY: usize = 256 << 10;
+/// And those that would make a row longer than this, in bytes: it has at most 400 KB.
+const MAX_ROW: usize = 350_000;
+/// Bytes that a digest takes in a row, about.
+const NAME: usize = 80;
+/// Tags that go in one transaction, which has at most 100 writes: each may leave an index behind, and name an image.
+const TAGS: usize = 20;
 /// Tags that one request can set.
 const MAX_TAGS: usize = 20;
-/// Keys that one batch can read, less those of the caller and the repository.
-const BATCH: usize = 90;
+fn again() -> Refused {
+    Error::Unavailable(StoreError::Conflict(Vec::new())).into()
+}
 
 fn unknown() -> Refused {
     Refused::code(Code::ManifestUnknown, "manifest unknown")
@@ -165,7 +172,9 @@ pub async fn put(
     for attempt in 0..TRIES {
         pause(attempt).await;
         let mut putting = prepare(app, credential, repository, digest, &document, &tags).await?;
-        if body.len() > MAX_ROW && kept.is_none() {
+        // The digests that it names stand in its row in any case.
+        let long = body.len() > MAX_BODY || body.len() + putting.names.len() * NAME > MAX_ROW;
+        if long && kept.is_none() {
             let object = app.new_object()?;
             app.objects.put(&putting.grant, &object, coming.bytes.clone()).await?;
             kept = Some(object);
@@ -178,7 +187,12 @@ pub async fn put(
             return Err(invalid(why));
         }
         if let Some(hash) = document.sif {
-            become_image(app, &mut putting, hash).await?;
+            match become_image(app, &mut putting, hash).await {
+                Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => continue,
+                became => became?,
+            }
+        } else if !putting.children.is_empty() {
+            list_images(app, &mut putting).await?;
         }
         match write(app, putting, (digest, media_type, body), &document, kept.clone(), &tags).await {
             Ok(()) => return Ok(Put { digest, subject: document.subject, tags }),
@@ -203,8 +217,10 @@ struct Putting {
     old: BTreeMap<TagName, Tag>,
     /// What it names and that is there.
     names: Vec<OciDigest>,
-    /// The library image that it is.
-    image: Option<(Image, Tagged)>,
+    /// The library images that it lists, by its children.
+    children: Vec<Digest>,
+    /// The library images that it is, or lists.
+    images: Vec<(Image, Tagged)>,
 }
 
 async fn prepare(
@@ -222,8 +238,7 @@ async fn prepare(
     let mut places: Vec<_> =
         all.iter().flat_map(|name| [keys::link(repository, name), keys::manifest(repository, name)]).collect();
     places.push(keys::marker(repository));
-    let later = places.split_off(places.len().min(BATCH - tag_keys.len()));
-    let first = places.into_iter().chain([manifest_key.clone()]).chain(tag_keys.iter().cloned());
+    let first = [manifest_key.clone()].into_iter().chain(tag_keys.iter().cloned());
     let mut desk = Desk::to_write(app, credential, repository, first).await?;
     let grant = desk.may_push()?;
     let mut old = BTreeMap::new();
@@ -234,25 +249,31 @@ async fn prepare(
         desk.decide(Action::Retag, &resource, Code::ManifestUnknown, "tag")?;
         old.extend(tag.map(|tag| (name.clone(), tag)));
     }
+    // After the epoch, which a batch might read before or after these: a batch is no snapshot.
     let mut rows = Rows::default();
-    for some in later.chunks(100) {
+    for some in places.chunks(100) {
         rows.extend(app.table.batch(some.iter().cloned()).await?);
     }
     let there = |name: &OciDigest| {
         let (link, manifest) = (keys::link(repository, name), keys::manifest(repository, name));
         let marked = *name == empty() && {
             let marker = keys::marker(repository);
-            desk.scene.has(&marker) || rows.has(&marker)
+            rows.has(&marker)
         };
-        marked || [&link, &manifest].iter().any(|key| desk.scene.has(key) || rows.has(key))
+        marked || [&link, &manifest].iter().any(|key| rows.has(key))
     };
     if let Some(missing) = document.needs.iter().find(|name| !there(name)) {
         return Err(Refused::code(Code::ManifestBlobUnknown, format!("{missing} is not in this repository")));
     }
     let names = all.iter().filter(|name| there(name)).copied().collect();
+    let mut children = Vec::new();
+    for name in &all {
+        let child: Option<Manifest> = rows.take(&keys::manifest(repository, name))?;
+        children.extend(child.and_then(|child| child.image));
+    }
     let before = desk.scene.take(&manifest_key)?;
     let container = desk.container(app, &grant).await?;
-    Ok(Putting { grant, container, before, old, names, image: None })
+    Ok(Putting { grant, container, before, old, names, children, images: Vec::new() })
 }
 
 /// Makes the library image of a manifest whose layer is one, in a repository that the library can spell.
@@ -270,7 +291,7 @@ async fn become_image(app: &App, putting: &mut Putting, hash: Digest) -> Result<
         Some(image) if image.content.is_some() => image,
         image => {
             let (Some(blob), Some(link)) = (rows.take::<Blob>(&blob_key)?, rows.take::<Link>(&link_key)?) else {
-                return Err(Error::Unavailable(StoreError::Conflict(Vec::new())).into());
+                return Err(again());
             };
             let facts = match &blob.facts {
                 Some(facts) => facts.clone(),
@@ -286,14 +307,30 @@ async fn become_image(app: &App, putting: &mut Putting, hash: Digest) -> Result<
                 None => create::begin(app, grant, container, hash, String::new()).await?,
             };
             let known = Known::verified(hash, link.object, link.size, facts);
-            let image = commit::known(app, grant, image, known).await?;
-            // The commit counted the epoch on; what was read before still holds, since it only added.
-            putting.container.epoch += 1;
-            image
+            commit::known(app, grant, image, known).await?;
+            // That counted the epoch on, and what was read before may have changed with it: read again.
+            return Err(again());
         }
     };
     let tagged = image.content.as_ref().map(|content| tag::tagged(&image, content));
-    putting.image = tagged.map(|tagged| (image, tagged));
+    putting.images.extend(tagged.map(|tagged| (image, tagged)));
+    Ok(())
+}
+
+/// Looks the library images up that an index lists, so that its tags lead to them by their architecture.
+async fn list_images(app: &App, putting: &mut Putting) -> Result<(), Refused> {
+    let repository = putting.container.repository.clone();
+    for some in putting.children.chunks(100) {
+        let mut rows = app.table.batch(some.iter().map(|hash| keys::image(&repository, hash))).await?;
+        for hash in some {
+            let image: Option<Image> = rows.take(&keys::image(&repository, hash))?;
+            let found = image.and_then(|image| {
+                let tagged = image.content.as_ref().map(|content| tag::tagged(&image, content));
+                tagged.map(|tagged| (image, tagged))
+            });
+            putting.images.extend(found);
+        }
+    }
     Ok(())
 }
 
@@ -319,7 +356,7 @@ async fn write(
     object: Option<String>,
     tags: &[TagName],
 ) -> Result<(), StoreError> {
-    let Putting { grant, container, before, old, mut names, image } = putting;
+    let Putting { grant, container, before, old, mut names, images: listed, .. } = putting;
     let repository = container.repository.clone();
     let size = body.len() as u64;
     // A manifest keeps what it says something of.
@@ -333,7 +370,7 @@ async fn write(
         object,
         names,
         subject: document.subject,
-        image: image.as_ref().map(|(image, _)| image.hash),
+        image: document.sif.and(listed.first().map(|(image, _)| image.hash)),
         created_by: before.as_ref().map_or_else(|| grant.by().cloned(), |before| before.created_by.clone()),
         created: before.as_ref().map_or_else(|| app.now(), |before| before.created),
     };
@@ -356,7 +393,7 @@ async fn write(
         let old = old.get(name);
         let condition = old.map_or(Condition::Absent, |old| Condition::Version(old.version));
         let images: BTreeMap<String, Tagged> =
-            image.iter().map(|(_, tagged)| (tagged.content.arch.clone(), tagged.clone())).collect();
+            listed.iter().map(|(_, tagged)| (tagged.content.arch.clone(), tagged.clone())).collect();
         let gone = old.into_iter().flat_map(|old| old.images.values()).map(|one| one.hash);
         for hash in gone.filter(|hash| !images.values().any(|one| one.hash == *hash)) {
             let tags = labels.entry(hash).or_default();
@@ -377,10 +414,21 @@ async fn write(
         writes.push(Write::put(&tag, condition)?);
     }
     writes.extend(labels.iter().map(|(hash, tags)| Write::untagged(keys::image(&repository, hash), tags)));
-    if let Some((image, _)) = image.filter(|_| !tags.is_empty()) {
-        writes.push(Write::tagged(image.key(), tags));
+    let tagged = listed.iter().filter(|_| !tags.is_empty());
+    writes.extend(tagged.map(|(image, _)| Write::tagged(image.key(), tags)));
+    app.table.write(&grant, Write::once(writes)).await
+}
+
+/// The writes that remove a manifest's row, and what stands beside it.
+pub(crate) fn gone(app: &App, row: &Manifest) -> Result<Vec<Write>, Error> {
+    let mut writes = vec![Write::delete(row.key(), Condition::Present)];
+    if let Some(subject) = &row.subject {
+        writes.push(Write::delete(keys::referrer(&row.repository, subject, &row.digest), Condition::None));
     }
-    app.table.write(&grant, writes).await
+    if let Some(object) = &row.object {
+        writes.push(commit::condemn(app, object, None)?);
+    }
+    Ok(writes)
 }
 
 /// Removes a tag, or a manifest with its tags.
@@ -462,10 +510,11 @@ async fn remove_manifest(
         repository: repository.clone(),
         read_only: container.read_only,
         own: row.created_by.is_some() && row.created_by.as_ref() == desk.scene.caller.user(),
-        frozen: tags.iter().any(|tag| tag.frozen && names(tag, &row)),
+        frozen: tags.iter().any(|tag| tag.frozen && (names(tag, &row) || reaches(tag, &manifests, digest))),
     };
     let grant = desk.decide(Action::Delete, &resource, Code::ManifestUnknown, "manifest")?;
-    let mut writes = vec![Write::delete(key, Condition::Present), renamed(repository, unchanged(&container))];
+    let mut writes = gone(app, &row)?;
+    writes.push(renamed(repository, unchanged(&container)));
     let mut freed = row.names.clone();
     let image: Option<Image> = match row.image {
         Some(hash) => app.table.get(keys::image(repository, &hash)).await?,
@@ -483,17 +532,19 @@ async fn remove_manifest(
         let tagged = |tag: &Tag| tag.named.digest != *digest && has(tag, image.hash);
         !manifests.iter().any(other) && (own == Some(*digest) || !tags.iter().any(tagged))
     });
-    for tag in &tags {
-        let hashes: BTreeSet<Digest> = tag.images.values().map(|one| one.hash).collect();
-        let gone = image.as_ref().map(|image| image.hash);
-        if tag.named.digest == *digest {
-            writes.push(Write::delete(tag.key(), Condition::Version(tag.version)));
-            let others = hashes.iter().filter(|hash| Some(**hash) != gone);
-            writes.extend(others.map(|hash| Write::untagged(keys::image(repository, hash), [&tag.name])));
-        } else if let Some(hash) = gone.filter(|hash| has(tag, *hash)) {
-            writes.extend(tag::without(app, tag, &hash)?);
+    let without = image.as_ref().map(|image| image.hash);
+    let concerned = |tag: &&Tag| tag.named.digest == *digest || without.is_some_and(|hash| has(tag, hash));
+    let concerned: Vec<&Tag> = tags.iter().filter(concerned).collect();
+    let last = concerned.len().saturating_sub(TAGS);
+    let (first, rest) = concerned.split_at_checked(last).unwrap_or((&[], &concerned));
+    if !first.is_empty() {
+        // More than one transaction can hold: take some off, and begin again.
+        for some in first.chunks(TAGS) {
+            app.table.write(&grant, off(app, repository, some, digest, without, true)?).await?;
         }
+        return Err(again());
     }
+    writes.extend(off(app, repository, rest, digest, without, false)?);
     if let Some(image) = image {
         writes.push(Write::delete(image.key(), Condition::Version(image.version)));
         writes.push(Write::delete(keys::pointer(image.id), Condition::None));
@@ -503,15 +554,56 @@ async fn remove_manifest(
         }
         freed.push(image.hash.into());
     }
-    if let Some(subject) = &row.subject {
-        writes.push(Write::delete(keys::referrer(repository, subject, digest), Condition::None));
-    }
-    if let Some(object) = &row.object {
-        writes.push(commit::condemn(app, object, None)?);
-    }
     app.table.write(&grant, Write::once(writes)).await?;
     free(app, &grant, repository, &freed, app.now()).await?;
     Ok(())
+}
+
+/// The writes that take a manifest, and the library image that goes with it, off some tags. `stays` is whether the
+/// image's row is still there after them, and has to be told.
+fn off(
+    app: &App,
+    repository: &Repository,
+    tags: &[&Tag],
+    digest: &OciDigest,
+    gone: Option<Digest>,
+    stays: bool,
+) -> Result<Vec<Write>, StoreError> {
+    let mut writes = Vec::new();
+    let mut labels: BTreeMap<Digest, BTreeSet<&TagName>> = BTreeMap::new();
+    for tag in tags {
+        let hashes = tag.images.values().map(|one| one.hash);
+        if tag.named.digest == *digest {
+            writes.push(Write::delete(tag.key(), Condition::Version(tag.version)));
+            for hash in hashes.filter(|hash| stays || Some(*hash) != gone) {
+                labels.entry(hash).or_default().insert(&tag.name);
+            }
+        } else if let Some(hash) = gone {
+            writes.extend(tag::without(app, tag, &hash)?);
+            if stays {
+                labels.entry(hash).or_default().insert(&tag.name);
+            }
+        }
+    }
+    let told = labels.into_iter().map(|(hash, tags)| Write::untagged(keys::image(repository, &hash), tags));
+    writes.extend(told);
+    Ok(Write::once(writes))
+}
+
+/// Whether an index that a tag names leads to a manifest.
+fn reaches(tag: &Tag, manifests: &[Manifest], digest: &OciDigest) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut next = vec![tag.named.digest];
+    while let Some(one) = next.pop() {
+        if one == *digest {
+            return true;
+        }
+        if seen.insert(one) {
+            let named = manifests.iter().filter(|other| other.digest == one).flat_map(|other| &other.names);
+            next.extend(named);
+        }
+    }
+    false
 }
 
 /// Whether a tag names a manifest, or the library image that it is.

@@ -49,6 +49,8 @@ pub enum Code {
     Unsupported,
     /// The body is too long.
     TooLarge,
+    /// Too much at once.
+    TooMany,
     /// The bytes asked for, or brought, are not where the others end.
     Range,
 }
@@ -70,6 +72,16 @@ pub enum Refused {
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         Self::Error(error.into())
+    }
+}
+
+impl From<Refused> for Error {
+    /// For callers that are no registry's clients.
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Error(error) => error,
+            refused => Self::Internal(refused.to_string()),
+        }
     }
 }
 
