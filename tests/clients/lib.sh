@@ -9,6 +9,7 @@ top=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
 cache=${STACKROOM_CACHE:-$top/.cache}
 passed=0 failed=0 skipped=0
 server_pid=
+server_settings=()
 
 pass() { passed=$((passed + 1)); echo "ok - $1"; }
 flunk() { failed=$((failed + 1)); echo "not ok - $1"; }
@@ -100,7 +101,7 @@ start_server() {
   # Settings that the caller's shell happens to have are none of the server under test.
   local unset=()
   for name in $(compgen -e STACKROOM_ || true); do unset+=(-u "$name"); done
-  env "${unset[@]}" STACKROOM_LOG=info STACKROOM_LOG_FORMAT=json "$STACKROOM_BIN" serve --listen "127.0.0.1:$port" --data "$work/data" >"$work/server.out" 2>"$log" </dev/null &
+  env "${unset[@]}" STACKROOM_LOG=info STACKROOM_LOG_FORMAT=json ${server_settings[@]+"${server_settings[@]}"} "$STACKROOM_BIN" serve --listen "127.0.0.1:$port" --data "$work/data" >"$work/server.out" 2>"$log" </dev/null &
   server_pid=$!
   for _ in $(seq 150); do
     kill -0 "$server_pid" 2>/dev/null || break

@@ -1,0 +1,185 @@
+//! The same bytes through both doors, one after the other and at once.
+
+use crate::library::{begin, complete, hash, len, opened, opened_parts, sif, sif_of, sweep_up};
+use crate::support::{
+    BB, MIB, blob, blob_at, close, digest, fetch, is, junk, manifest, manifest_at, of_sif, open, patch, push, push_sif,
+};
+use crate::support::{MANIFEST, put};
+use crate::wire::stream;
+use futures::future::join_all;
+use serde_json::json;
+use stackroom_tests::{Caller, Server};
+
+async fn start() -> (Server, Caller) {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    (server, alice)
+}
+
+/// Checks that the library has an image, and that it is charged once.
+async fn is_image(server: &Server, who: &Caller, bytes: &[u8], charged: u64) {
+    let found = who.get(&format!("/v1/images/{BB}:{}", hash(bytes))).await.ok();
+    assert_eq!((&found["data"]["uploaded"], &found["data"]["arch"]), (&json!(true), &json!("amd64")));
+    assert_eq!(who.pull(&format!("{BB}:{}", hash(bytes))).await.bytes, bytes);
+    assert_eq!(fetch(who, BB, &digest(bytes)).await.bytes, bytes);
+    assert_eq!(server.quota("alice").await, (charged, 0));
+}
+
+#[tokio::test]
+async fn bytes_that_came_as_a_plain_blob_become_an_image_when_the_library_pushes_them() {
+    let (server, alice) = start().await;
+    for (seed, repository) in [(1, BB), (2, "alice/tools/other")] {
+        let bytes = sif(seed);
+        let before = server.quota("alice").await.0;
+        blob(&alice, repository, &bytes).await;
+        // Nobody has looked into them yet.
+        alice.push(BB, "latest", "amd64", &bytes).await.ok();
+        is_image(&server, &alice, &bytes, before + len(&bytes)).await;
+        sweep_up(&server).await;
+        is_image(&server, &alice, &bytes, before + len(&bytes)).await;
+        // From now on they are known.
+        assert!(begin(&alice, "alice/tools/third", &bytes).await.uploaded);
+    }
+    assert_eq!(server.objects().await.len(), 2);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_image_stay_none_on_the_librarys_door() {
+    let (server, alice) = start().await;
+    let bytes = junk(1, 50_000);
+    push_sif(&alice, BB, "fake", &bytes).await;
+    let pushed = alice.push(BB, "latest", "amd64", &bytes).await;
+    assert!(pushed.error(400).contains("SIF"));
+    assert_eq!(server.quota("alice").await, (50_002, 0));
+    assert_eq!(fetch(&alice, BB, &digest(&bytes)).await.bytes, bytes);
+    sweep_up(&server).await;
+    assert_eq!(fetch(&alice, BB, &digest(&bytes)).await.bytes, bytes);
+    assert_eq!(server.quota("alice").await, (50_002, 0));
+}
+
+#[tokio::test]
+async fn an_open_upload_of_the_library_does_not_hinder_one_of_the_registry_nor_the_other_way_round() {
+    let (server, alice) = start().await;
+    for (number, parts) in [(0, false), (1, true)] {
+        let bytes = sif(number);
+        let before = server.quota("alice").await.0;
+        // The library's is open, the registry's overtakes it.
+        if parts {
+            let open = opened_parts(&alice, BB, &bytes).await;
+            let etags = open.send_all(&alice, &bytes).await;
+            push_sif(&alice, BB, "registry", &bytes).await;
+            assert_eq!(alice.pull(&format!("{BB}:registry")).await.bytes, bytes);
+            open.complete_all(&alice, &etags).await.ok();
+        } else {
+            let (push, url) = opened(&alice, BB, &bytes).await;
+            assert_eq!(server.quota("alice").await, (before, len(&bytes)));
+            alice.upload(&url, &bytes).await;
+            push_sif(&alice, BB, "registry", &bytes).await;
+            complete(&alice, &push).await.ok();
+        }
+        let empty = if number == 0 { 2 } else { 0 };
+        is_image(&server, &alice, &bytes, before + len(&bytes) + empty).await;
+    }
+    // The registry's is open, the library's overtakes it.
+    let bytes = sif(7);
+    let before = server.quota("alice").await.0;
+    let url = open(&alice, BB).await;
+    is(&patch(&alice, &url, &bytes).await, 202);
+    alice.push(BB, "library", "amd64", &bytes).await.ok();
+    is(&close(&alice, &url, &digest(&bytes), b"").await, 201);
+    is_image(&server, &alice, &bytes, before + len(&bytes)).await;
+    sweep_up(&server).await;
+    is_image(&server, &alice, &bytes, before + len(&bytes)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_image_pushed_through_both_doors_at_once_is_there_once() {
+    let (server, alice) = start().await;
+    alice.container(BB).await;
+    for seed in 0..6 {
+        let bytes = sif(seed);
+        let pushes = (0..4).map(|number| {
+            let (alice, bytes) = (alice.clone(), bytes.clone());
+            tokio::spawn(async move {
+                if number % 2 == 0 {
+                    return alice.push(BB, &format!("l{seed}"), "amd64", &bytes).await.status.as_u16();
+                }
+                for one in [&b"{}"[..], &bytes] {
+                    blob(&alice, BB, one).await;
+                }
+                put(&alice, BB, &format!("r{seed}"), MANIFEST, &of_sif(&bytes).to_string()).await.status.as_u16()
+            })
+        });
+        for status in join_all(pushes).await {
+            assert!([200, 201].contains(&status.unwrap()));
+        }
+        is_image(&server, &alice, &bytes, 2 + (seed + 1) * len(&bytes)).await;
+        for tag in ["l", "r"] {
+            assert_eq!(alice.pull(&format!("{BB}:{tag}{seed}")).await.bytes, bytes);
+        }
+    }
+    sweep_up(&server).await;
+    assert_eq!(server.quota("alice").await.1, 0);
+    assert_eq!(server.objects().await.len(), 7, "with the empty configuration");
+}
+
+#[tokio::test]
+async fn an_image_of_many_parts_is_an_image_too() {
+    let (server, alice) = start().await;
+    let bytes = sif_of(1, 20 * MIB + 4096);
+    let url = open(&alice, BB).await;
+    assert_eq!(stream(&server, &alice, "PATCH", &url, &bytes).await.status, 202);
+    is(&close(&alice, &url, &digest(&bytes), b"").await, 201);
+    blob(&alice, BB, b"{}").await;
+    is(&put(&alice, BB, "v1", MANIFEST, &of_sif(&bytes).to_string()).await, 201);
+    assert!(alice.pull(&format!("{BB}:v1")).await.bytes == bytes);
+    let body = manifest(&alice, BB, "v1").await;
+    is(&alice.delete(&manifest_at(BB, &digest(body.as_bytes()))).await, 202);
+    assert_eq!(server.quota("alice").await, (0, 0));
+    sweep_up(&server).await;
+    assert_eq!(server.objects().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_layer_that_is_a_library_image_too_stays_while_either_needs_it() {
+    let (server, alice) = start().await;
+    let bytes = sif(1);
+    alice.push(BB, "image", "amd64", &bytes).await.ok();
+    let body = push(&alice, BB, "layers", b"config", &[&bytes, b"another"]).await;
+    alice.delete(&format!("/v1/images/{BB}:image")).await.ok();
+    assert_eq!(fetch(&alice, BB, &digest(&bytes)).await.bytes, bytes);
+    assert_eq!(server.quota("alice").await, (len(&bytes) + 13, 0));
+    alice.push(BB, "image", "amd64", &bytes).await.ok();
+    is(&alice.delete(&manifest_at(BB, &digest(body.as_bytes()))).await, 202);
+    assert_eq!(alice.pull(&format!("{BB}:image")).await.bytes, bytes);
+    is(&alice.delete(&blob_at(BB, &digest(&bytes))).await, 403);
+    assert_eq!(server.quota("alice").await, (len(&bytes), 0));
+    alice.delete(&format!("/v1/images/{BB}:image")).await.ok();
+    assert_eq!(server.quota("alice").await, (0, 0));
+    sweep_up(&server).await;
+    assert_eq!(server.objects().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_uploads_with_little_memory_wait_for_each_other_and_all_succeed() {
+    let server = Server::start_with(&[("STACKROOM_BUFFERS", "8")]).await;
+    let alice = server.user("alice", 0).await;
+    let server = std::sync::Arc::new(server);
+    let pushes = (0..12).map(|seed| {
+        let (server, alice) = (server.clone(), alice.clone());
+        tokio::spawn(async move {
+            let bytes = junk(seed + 1, 10 * MIB);
+            let url = open(&alice, BB).await;
+            let (first, last) = bytes.split_at(3 * MIB);
+            is(&patch(&alice, &url, first).await, 202);
+            let patched = stream(&server, &alice, "PATCH", &url, last).await;
+            assert_eq!(patched.status, 202);
+            is(&close(&alice, &url, &digest(&bytes), b"").await, 201);
+            assert!(fetch(&alice, BB, &digest(&bytes)).await.bytes == bytes);
+        })
+    });
+    for pushed in join_all(pushes).await {
+        pushed.unwrap();
+    }
+    assert_eq!(server.quota("alice").await, (120 << 20, 0));
+}

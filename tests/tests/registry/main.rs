@@ -1,0 +1,31 @@
+//! The contract of the OCI registry: a whole server with the embedded store, over plain HTTP, as its clients use it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a failed test panics"
+)]
+
+mod auth;
+mod blobs;
+mod both;
+mod chunks;
+mod cost;
+mod delete;
+mod doors;
+mod hidden;
+#[path = "../library/support.rs"]
+#[expect(dead_code, reason = "the library's tests say more with it")]
+mod library;
+mod lists;
+mod manifests;
+mod mounts;
+mod names;
+mod quota;
+mod races;
+mod scopes;
+mod support;
+mod sweep;
+mod uploads;
+mod wire;

@@ -1,0 +1,124 @@
+//! Paths: names that look like routes, names that are none, and what proxies might read otherwise.
+
+use crate::library::private_collection;
+use crate::support::{
+    BB, MANIFEST, bring, digest, fetch, head, image, is, manifest, manifest_at, push, put, refused, tags,
+};
+use crate::wire::Wire;
+use serde_json::Value;
+use stackroom_tests::Server;
+
+#[tokio::test]
+async fn a_repository_may_be_called_like_a_route() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    for name in [
+        "alice/flat",
+        "alice/tags/list",
+        "alice/blobs/uploads",
+        "alice/manifests/latest",
+        "alice/referrers/x",
+        "alice/tools/blobs",
+        "alice/tools/tags",
+        "alice/v2/catalog",
+        "alice/a/b/c/d/e/f/g/h",
+        "alice/with.dot/with-dash/with_low/with__two/with---more",
+    ] {
+        let layer = name.as_bytes();
+        let body = push(&alice, name, "latest", b"config", &[layer]).await;
+        assert_eq!(manifest(&alice, name, "latest").await, body);
+        assert_eq!(manifest(&alice, name, &digest(body.as_bytes())).await, body);
+        assert_eq!(fetch(&alice, name, &digest(layer)).await.bytes, layer);
+        assert_eq!(tags(&alice, name).await, ["latest"]);
+        is(&alice.get(&format!("/v2/{name}/referrers/{}", digest(layer))).await, 200);
+        is(&alice.delete(&manifest_at(name, &digest(body.as_bytes()))).await, 202);
+    }
+    assert_eq!(server.quota("alice").await, (0, 0));
+}
+
+#[tokio::test]
+async fn what_can_be_no_repository_is_said_to_be_none() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    for name in
+        ["alice", "Alice/tools/bb", "alice/tools/BB", "alice/-x", "alice/x-", "alice/x..y", "alice/b%C3%BC", "_x/y"]
+    {
+        for path in ["manifests/latest", "tags/list"] {
+            let answer = alice.get(&format!("/v2/{name}/{path}")).await;
+            assert!([400, 404].contains(&answer.status.as_u16()), "{name}: {}", answer.status);
+            let code = answer.json["errors"][0]["code"].as_str().unwrap();
+            assert!(["NAME_INVALID", "NAME_UNKNOWN"].contains(&code), "{name}: {code}");
+        }
+        let opened = alice.post(&format!("/v2/{name}/blobs/uploads/"), Value::Null).await;
+        assert!([400, 404].contains(&opened.status.as_u16()), "{name}: {}", opened.status);
+    }
+    let long = format!("alice/{}", "x".repeat(300));
+    assert!(bring(&alice, &long, b"x").await.status.is_client_error());
+    // There is no such entity, and a push makes none: not even one's own site admin's.
+    let opened = server.admin.post("/v2/nobody/tools/bb/blobs/uploads/", Value::Null).await;
+    refused(&opened, 404, "NAME_UNKNOWN");
+    is(&alice.post("/v2/nobody/tools/bb/blobs/uploads/", Value::Null).await, 401);
+    for path in ["/v2/x", "/v2/alice/tools/bb", "/v2/_catalog/x", "/v2/alice/tools/bb/tags", "/v2/alice/tools/bb/blobs"]
+    {
+        refused(&alice.get(path).await, 404, "NAME_UNKNOWN");
+    }
+}
+
+#[tokio::test]
+async fn what_can_be_no_tag_is_not_there_and_can_not_be_set() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    push(&alice, BB, "latest", b"config", &[]).await;
+    let long = "x".repeat(129);
+    for tag in [".INVALID_MANIFEST_NAME", "-x", "x%20y", "%C3%BC", "x+y", &long] {
+        // The conformance suite asks for the first of these, and expects 404.
+        refused(&alice.get(&manifest_at(BB, tag)).await, 404, "MANIFEST_UNKNOWN");
+        is(&head(&alice, &manifest_at(BB, tag)).await, 404);
+        let body = image(b"config", &[]).to_string();
+        refused(&put(&alice, BB, tag, MANIFEST, &body).await, 400, "MANIFEST_INVALID");
+    }
+    let longest = "x".repeat(128);
+    // The last two are how clients keep signatures and referrers where they know no better.
+    let referrers = digest(b"x").replace(':', "-");
+    for tag in ["_x", "1", "A.B-c_d", &longest, &referrers, &format!("{referrers}.sig")] {
+        is(&put(&alice, BB, tag, MANIFEST, &image(b"config", &[]).to_string()).await, 201);
+    }
+}
+
+#[tokio::test]
+async fn hazard_http_parsing_differences() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice", 0).await, server.user("bob", 0).await);
+    private_collection(&alice, "alice", "tools").await;
+    push(&alice, BB, "latest", b"config", &[]).await;
+    push(&bob, "bob/tools/bb", "latest", b"config", &[]).await;
+    for path in [
+        "/v2/bob/tools/../../alice/tools/bb/manifests/latest",
+        "/v2/bob/tools/%2e%2e/%2e%2e/alice/tools/bb/manifests/latest",
+        "/v2/bob/tools/..%2f..%2falice/tools/bb/manifests/latest",
+        "/v2/bob%2f..%2falice/tools/bb/manifests/latest",
+        "/v2/alice%2Ftools%2Fbb/manifests/latest",
+        "/v2/alice/tools/bb%00/manifests/latest",
+        "/v2/alice/tools/bb/manifests/latest%2f",
+        "/v2/alice/tools/bb/./manifests/latest",
+        "/v2/alice/tools/bb;x=y/manifests/latest",
+        "/v2//alice//tools//bb//manifests//latest",
+        "//v2/alice/tools/bb/manifests/latest",
+        "/v2/../v2/alice/tools/bb/manifests/latest",
+        "/v1/../v2/alice/tools/bb/manifests/latest",
+        "/V2/alice/tools/bb/manifests/latest",
+    ] {
+        let heard = Wire::begin(&server, &bob, "GET", path, "X-Original-URL: /v2/bob/tools/bb/tags/list").await;
+        let heard = heard.heard().await;
+        assert!([400, 401, 404].contains(&heard.status), "{path}: {heard:?}");
+    }
+    // Two lengths, or a length and chunks, are no request at all.
+    let url = crate::support::open(&alice, BB).await;
+    for headers in ["Content-Length: 5\r\nContent-Length: 6", "Content-Length: x", "Transfer-Encoding: gzip"] {
+        let mut wire = Wire::begin(&server, &alice, "PATCH", &url, headers).await;
+        wire.send(b"12345").await;
+        let status = wire.heard().await.status;
+        assert!((400..500).contains(&status), "{headers}: {status}");
+    }
+    assert_eq!(alice.get(&url).await.header("range"), Some("0-0"));
+}
