@@ -169,9 +169,14 @@ async fn answer(app: App, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let route = Route::read(parts.uri.path());
     let scope = route.as_ref().ok().and_then(|route| route.scope(&parts.method));
+    let method = parts.method.clone();
     let bringing = matches!(route, Ok(Route::Upload(..)));
     let served = match route {
         Ok(route) => Box::pin(serve(&app, route, parts, body)).await,
+        // What can't be a tag names nothing, to those who only ask.
+        Err(Refused::Code(Code::ManifestInvalid, why)) if matches!(method, Method::GET | Method::HEAD) => {
+            Err(Refused::Code(Code::ManifestUnknown, why))
+        }
         Err(refused) => Err(refused),
     };
     let mut response = served.unwrap_or_else(|refused| refusal(&app, &refused, scope.as_deref()));
