@@ -10,7 +10,7 @@
 //!
 //! Wrong bytes end the upload: what it reserved is given back, its objects are condemned.
 
-use super::intake::{End, Incoming, Intake, LONGEST, fits};
+use super::intake::{End, Incoming, Intake, LONGEST, fits, linger};
 use super::{Code, Desk, Refused};
 use crate::app::App;
 use crate::auth::Credential;
@@ -304,7 +304,15 @@ pub async fn status(app: &App, right: &BringRight) -> Result<u64, Refused> {
 }
 
 /// Takes more bytes of an upload in; returns how many it has then.
-pub async fn bring(app: &App, right: &BringRight, brought: Brought) -> Result<u64, Refused> {
+pub async fn bring(app: &App, right: &BringRight, mut brought: Brought) -> Result<u64, Refused> {
+    let taken = bring_some(app, right, &mut brought).await;
+    if taken.is_err() {
+        linger(brought.body);
+    }
+    taken
+}
+
+async fn bring_some(app: &App, right: &BringRight, brought: &mut Brought) -> Result<u64, Refused> {
     let (key, account_key) = (keys::stream(right.0.upload), keys::account(right.0.repository.entity()));
     let wanted = [key.clone(), account_key.clone()];
     let mut desk = Desk::to_write(app, &right.credential(), &right.0.repository, wanted).await?;
@@ -312,7 +320,7 @@ pub async fn bring(app: &App, right: &BringRight, brought: Brought) -> Result<u6
     let account: Account = desk.scene.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
     let row = desk.scene.take::<Stream>(&key)?;
     let mut intake = intake(app, right, &grant, row, (brought.start, brought.length), &account).await?;
-    match intake.take(brought.body, brought.length, &account).await {
+    match intake.take(&mut brought.body, brought.length, &account).await {
         End::Whole => intake.pause(&account).await?,
         End::Broken(why) => {
             intake.break_off(&account).await?;
@@ -414,7 +422,15 @@ fn ended(app: &App, row: &Stream) -> Stream {
 }
 
 /// Takes the last bytes of an upload in, if any come, and makes the blob of it.
-pub async fn close(app: &App, right: &BringRight, digest: &OciDigest, brought: Brought) -> Result<(), Refused> {
+pub async fn close(app: &App, right: &BringRight, digest: &OciDigest, mut brought: Brought) -> Result<(), Refused> {
+    let closed = close_with(app, right, digest, &mut brought).await;
+    if closed.is_err() {
+        linger(brought.body);
+    }
+    closed
+}
+
+async fn close_with(app: &App, right: &BringRight, digest: &OciDigest, brought: &mut Brought) -> Result<(), Refused> {
     let repository = &right.0.repository;
     let (key, account_key) = (keys::stream(right.0.upload), keys::account(repository.entity()));
     let wanted = [key.clone(), account_key.clone()];
@@ -426,7 +442,7 @@ pub async fn close(app: &App, right: &BringRight, digest: &OciDigest, brought: B
         return Ok(());
     }
     let mut intake = intake(app, right, &grant, row, (brought.start, brought.length), &account).await?;
-    if let End::Broken(why) = intake.take(brought.body, brought.length, &account).await {
+    if let End::Broken(why) = intake.take(&mut brought.body, brought.length, &account).await {
         intake.break_off(&account).await?;
         return Err(why);
     }

@@ -57,6 +57,19 @@ pub(super) fn part_length(parts: usize) -> u64 {
 /// The bytes of a request as they come; an error is the end of its connection.
 pub type Incoming = BoxStream<'static, Result<Bytes, Box<dyn std::error::Error + Send + Sync>>>;
 
+/// How long bytes of a request that was refused are still read, so that its client, which is sending, hears why.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Reads what still comes of a request that was refused, into nowhere. A connection that is closed on a client that sends
+/// is reset, and the answer lost.
+pub(super) fn linger(mut body: Incoming) {
+    tokio::spawn(async move {
+        let rest = async { while let Some(Ok(_)) = body.next().await {} };
+        // Who sends for longer than that has had the answer, or does not listen.
+        let _ = tokio::time::timeout(LINGER, rest).await;
+    });
+}
+
 /// Where a stream is while a request brings bytes to it.
 pub(super) struct Intake<'a> {
     app: &'a App,
@@ -145,7 +158,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Takes in all that comes. `length` is how much that will be, where the client says it.
-    pub(super) async fn take(&mut self, mut body: Incoming, length: Option<u64>, account: &Account) -> End {
+    pub(super) async fn take(&mut self, body: &mut Incoming, length: Option<u64>, account: &Account) -> End {
         self.expected = length.map(|length| self.row.taken.saturating_add(length));
         let longest = self.app.config.longest_chunk;
         let mut came = 0;
