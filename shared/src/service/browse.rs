@@ -130,7 +130,10 @@ pub async fn containers(
     after: Option<String>,
 ) -> Result<Page<Container>, Error> {
     list_scene(app, credential, Some(entity)).await?;
-    Ok(app.table.query(keys::containers(entity, collection), after, PAGE).await?)
+    let mut page: Page<Container> = app.table.query(keys::containers(entity, collection), after, PAGE).await?;
+    // Repositories of the registry whose paths the library can't spell are none of its containers.
+    page.rows.retain(|row| row.collection_id.is_some());
+    Ok(page)
 }
 
 /// The images of a container.

@@ -228,9 +228,7 @@ pub(crate) fn unbind(
     link: &Link,
     (account, charge, blob): (&Account, Option<Charge>, Option<Blob>),
 ) -> Result<(), Error> {
-    // Whoever asked for it since it was read may be about to name it.
-    let seen = vec![(":seen", u64::try_from(link.seen.0).unwrap_or(0))];
-    writes.push(Write::delete(link.key(), Condition::Numbers("#seen = :seen", seen)));
+    writes.push(Write::delete(link.key(), unasked(link)));
     let last_in_entity = charge.as_ref().is_none_or(|charge| charge.links <= 1);
     let by = Settling { digest: link.digest, size: link.size, links: -1, sessions: 0, back: 0 };
     settle(writes, account, charge, by)?;
@@ -255,6 +253,11 @@ pub(crate) fn renamed(repository: &Repository, condition: Condition) -> Write {
 /// The condition that nobody has changed what names what in the container since its row was read.
 pub(crate) fn unchanged(container: &Container) -> Condition {
     Condition::Numbers("#epoch = :epoch", vec![(":epoch", container.epoch)])
+}
+
+/// The condition that no push has asked for a blob since its link was read: whoever did may be about to name it.
+pub(crate) fn unasked(link: &Link) -> Condition {
+    Condition::Numbers("#seen = :seen", vec![(":seen", u64::try_from(link.seen.0).unwrap_or(0))])
 }
 
 /// By how much a charge changes.

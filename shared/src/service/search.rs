@@ -94,7 +94,7 @@ async fn one(app: &App, name: &EntityName, query: &Query, needle: &str) -> Resul
         let named = |row: &Collection| hit(row.name.as_str()) || hit(&row.description);
         results.collections = collections.into_iter().filter(named).collect();
     }
-    for container in containers {
+    for container in containers.into_iter().filter(|row| row.collection_id.is_some()) {
         let own: Vec<&Image> = images.iter().filter(|image| image.repository == container.repository).collect();
         let by_name = hit(&container.repository.to_string()) || hit(&container.description);
         let mut any = by_name;

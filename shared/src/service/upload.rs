@@ -476,7 +476,7 @@ pub async fn verify(app: &App, upload: UploadId) -> Result<(), Error> {
         }
         let (taken, digest) = (hasher.taken(), hasher.finish());
         let facts = if (digest, taken) == (session.hash, session.size) {
-            facts(app, &session, &session.object).await
+            facts(app, &session.object, session.size).await
         } else {
             Err(wrong_bytes(&session, digest, taken))
         };
@@ -532,7 +532,7 @@ async fn finish(app: &App, grant: &Grant, session: &Session, object: &str, pinne
 }
 
 async fn check(app: &App, session: &Session, object: &str, pinned: bool) -> Result<SifFacts, Error> {
-    let facts = facts(app, session, object).await?;
+    let facts = facts(app, object, session.size).await?;
     if !pinned {
         let hasher = app.objects.hash(object, Hasher::default(), session.size + 1).await?;
         let (taken, digest) = (hasher.taken(), hasher.finish());
@@ -548,9 +548,9 @@ fn wrong_bytes(session: &Session, digest: Digest, taken: u64) -> Error {
     Error::Invalid(format!("{taken} bytes with the digest {digest} arrived, not {size} with {hash}"))
 }
 
-/// What the image in an object says of itself.
-async fn facts(app: &App, session: &Session, object: &str) -> Result<SifFacts, Error> {
-    let mut step = sif::start(session.size)?;
+/// What the image in an object of `size` bytes says of itself, in a few ranged reads.
+pub(crate) async fn facts(app: &App, object: &str, size: u64) -> Result<SifFacts, Error> {
+    let mut step = sif::start(size)?;
     let facts = loop {
         step = match step {
             sif::Step::Need(ask) => {

@@ -113,10 +113,15 @@ impl Write {
         Self(Kind::Label(image, "SET #named = :true ADD #version :one DELETE #tags :tags", tags, there))
     }
 
-    /// The writes without those of a row that an earlier one writes: a transaction may do only one thing to each.
+    /// The writes with one put for each row: several use cases may want the same immutable row to be there. Other writes
+    /// of one row are none of the same thing, and stay, so that the table refuses them loudly.
     pub fn once(writes: Vec<Self>) -> Vec<Self> {
         let mut seen = HashSet::new();
-        writes.into_iter().filter(|write| write.key().is_none_or(|key| seen.insert(key.clone()))).collect()
+        let first = |write: &Self| match &write.0 {
+            Kind::Put(key, ..) => seen.insert(key.clone()),
+            _ => true,
+        };
+        writes.into_iter().filter(first).collect()
     }
 
     /// The row that is written; `None` when it is only looked at.

@@ -18,7 +18,7 @@ use crate::auth::token::UploadTicket;
 use crate::domain::{Digest, OciDigest, Repository, Right, Time, TokenPlace, TokenScope, UploadId};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Place, Resource};
-use crate::service::commit::{Bytes, Found, Settling, TRIES, bind, condemn, renamed, unbind, unchanged};
+use crate::service::commit::{Bytes, Found, Settling, TRIES, bind, condemn, renamed, unasked, unbind, unchanged};
 use crate::store::objects::ByteStream;
 use crate::store::rows::{Account, Blob, Charge, Container, Flow, Link, Manifest, Marker, Row, Stream};
 use crate::store::table::{Condition, Write, pause};
@@ -61,8 +61,8 @@ pub async fn look(
     if link.seen.plus(NOTED) < now
         && let Ok(grant) = desk.scene.decide(Action::Push, &desk.resource())
     {
-        let seen = vec![(":seen", u64::try_from(link.seen.0).unwrap_or(0))];
-        let noted = Write::put(&Link { seen: now, ..link }, Condition::Numbers("#seen = :seen", seen))?;
+        let unasked = unasked(&link);
+        let noted = Write::put(&Link { seen: now, ..link }, unasked)?;
         match app.table.write(&grant, vec![noted]).await {
             Ok(()) => {}
             // Somebody else noted it, or it went just now.
@@ -264,11 +264,6 @@ impl BringRight {
             expires: app.now().plus(app.config.upload_life),
             version: 0,
         }
-    }
-
-    /// The right as it stands in a URL.
-    pub fn again(&self, app: &App) -> Result<Opened, Refused> {
-        Ok(Opened { id: self.0.upload, ticket: app.keys.sign_upload(&self.0)? })
     }
 }
 

@@ -58,9 +58,7 @@ pub async fn referrers(
         Err(Refused::Code(Code::NameUnknown, _)) => return Ok(Listed { entries: Vec::new(), next: None }),
         seen => seen?,
     }
-    let last = last.filter(|last| last.parse::<OciDigest>().is_ok());
-    let after = last.map(|last| last.parse::<OciDigest>().map(|last| last.in_key())).transpose();
-    let after = after.map_err(|error| Error::Invalid(error.to_string()))?;
+    let after = last.and_then(|last| last.parse::<OciDigest>().ok()).map(|last| last.in_key());
     // A page is as long in bytes as a manifest may be, or shorter.
     let page: Page<Referrer> = app.table.query(keys::referrers(repository, subject), after, 200).await?;
     let next = page.next.and_then(|_| page.rows.last().map(|row| row.digest.to_string()));

@@ -19,11 +19,11 @@ use super::{Code, Desk, Refused};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::manifest::Manifest as Document;
-use crate::domain::sif::{self, SifFacts};
 use crate::domain::{Digest, OciDigest, Repository, TagName, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Place, Resource};
 use crate::service::commit::{self, Known, TRIES, named_sif, renamed, unchanged};
+use crate::service::upload::facts;
 use crate::service::{create, tag};
 use crate::store::rows::{Blob, Container, Image, Link, Manifest, Named, Referrer, Row, Tag, Tagged};
 use crate::store::table::{Condition, Rows, Write, pause};
@@ -218,7 +218,7 @@ struct Putting {
     /// What it names and that is there.
     names: Vec<OciDigest>,
     /// The library images that it lists, by its children.
-    children: Vec<Digest>,
+    children: BTreeSet<Digest>,
     /// The library images that it is, or lists.
     images: Vec<(Image, Tagged)>,
 }
@@ -266,7 +266,7 @@ async fn prepare(
         return Err(Refused::code(Code::ManifestBlobUnknown, format!("{missing} is not in this repository")));
     }
     let names = all.iter().filter(|name| there(name)).copied().collect();
-    let mut children = Vec::new();
+    let mut children = BTreeSet::new();
     for name in &all {
         let child: Option<Manifest> = rows.take(&keys::manifest(repository, name))?;
         children.extend(child.and_then(|child| child.image));
@@ -293,11 +293,11 @@ async fn become_image(app: &App, putting: &mut Putting, hash: Digest) -> Result<
             let (Some(blob), Some(link)) = (rows.take::<Blob>(&blob_key)?, rows.take::<Link>(&link_key)?) else {
                 return Err(again());
             };
-            let facts = match &blob.facts {
-                Some(facts) => facts.clone(),
+            let said = match &blob.facts {
+                Some(said) => said.clone(),
                 // What calls itself a SIF image and is none stays an artifact like any other.
-                None => match facts(app, &link).await {
-                    Ok(facts) => facts,
+                None => match facts(app, &link.object, link.size).await {
+                    Ok(said) => said,
                     Err(Error::Invalid(_)) => return Ok(()),
                     Err(error) => return Err(error.into()),
                 },
@@ -306,7 +306,7 @@ async fn become_image(app: &App, putting: &mut Putting, hash: Digest) -> Result<
                 Some(image) => image,
                 None => create::begin(app, grant, container, hash, String::new()).await?,
             };
-            let known = Known::verified(hash, link.object, link.size, facts);
+            let known = Known::verified(hash, link.object, link.size, said);
             commit::known(app, grant, image, known).await?;
             // That counted the epoch on, and what was read before may have changed with it: read again.
             return Err(again());
@@ -320,7 +320,8 @@ async fn become_image(app: &App, putting: &mut Putting, hash: Digest) -> Result<
 /// Looks the library images up that an index lists, so that its tags lead to them by their architecture.
 async fn list_images(app: &App, putting: &mut Putting) -> Result<(), Refused> {
     let repository = putting.container.repository.clone();
-    for some in putting.children.chunks(100) {
+    let children: Vec<Digest> = putting.children.iter().copied().collect();
+    for some in children.chunks(100) {
         let mut rows = app.table.batch(some.iter().map(|hash| keys::image(&repository, hash))).await?;
         for hash in some {
             let image: Option<Image> = rows.take(&keys::image(&repository, hash))?;
@@ -332,20 +333,6 @@ async fn list_images(app: &App, putting: &mut Putting) -> Result<(), Refused> {
         }
     }
     Ok(())
-}
-
-/// What an image says of itself.
-async fn facts(app: &App, link: &Link) -> Result<SifFacts, Error> {
-    let mut step = sif::start(link.size)?;
-    loop {
-        step = match step {
-            sif::Step::Need(ask) => {
-                let bytes = app.objects.read(&link.object, ask.range()).await?;
-                ask.feed(&bytes)?
-            }
-            sif::Step::Done(facts) => return Ok(facts),
-        };
-    }
 }
 
 async fn write(
@@ -416,7 +403,7 @@ async fn write(
     writes.extend(labels.iter().map(|(hash, tags)| Write::untagged(keys::image(&repository, hash), tags)));
     let tagged = listed.iter().filter(|_| !tags.is_empty());
     writes.extend(tagged.map(|(image, _)| Write::tagged(image.key(), tags)));
-    app.table.write(&grant, Write::once(writes)).await
+    app.table.write(&grant, writes).await
 }
 
 /// The writes that remove a manifest's row, and what stands beside it.
