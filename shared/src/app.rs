@@ -25,6 +25,14 @@ pub struct Parts {
     pub objects: Objects,
     /// The keys that sign tokens.
     pub keys: Keys,
+    /// The clock: [`system_time`], but in tests of what happens after days.
+    pub clock: fn() -> Time,
+}
+
+/// What the system's clock says.
+pub fn system_time() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 impl std::ops::Deref for App {
@@ -63,6 +71,7 @@ impl App {
                 setting("STACKROOM_BUCKET")?,
             ),
             keys: Keys::parse(&setting("STACKROOM_TOKEN_KEYS")?)?,
+            clock: system_time,
         }))
     }
 
@@ -79,8 +88,7 @@ impl App {
 
     /// The time.
     pub fn now(&self) -> Time {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Time(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+        (self.0.clock)()
     }
 
     /// A new id for the wire.

@@ -89,6 +89,7 @@ impl Server {
             table: Table::new(aws_sdk_dynamodb::Client::from_conf(table), name.clone()),
             objects: Objects::new(bucket.clone(), bucket, name),
             keys: Keys::parse(&Keys::generate().unwrap()).unwrap(),
+            clock: shared::app::system_time,
         });
         app.table.create().await.unwrap();
         let admin = SecretString::from("a password that nobody uses");

@@ -88,6 +88,9 @@ enum Command {
         /// Collect everything at once, however young. Only while nobody pushes or pulls.
         #[arg(long)]
         now: bool,
+        /// Only say what would be collected, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -242,7 +245,8 @@ impl Admin {
                     }
                 }
             }
-            Command::Sweep { now } => {
+            Command::Sweep { now, dry_run: true } => self.dry_run(*now).await,
+            Command::Sweep { now, dry_run: false } => {
                 // What one pass condemns, the next one deletes.
                 let mut all = serde_json::Map::new();
                 for _ in 0..SWEEPS {
@@ -286,6 +290,25 @@ impl Admin {
         }
     }
 
+    async fn dry_run(&self, now: bool) -> anyhow::Result<()> {
+        let swept = self.call(Method::GET, &["api", "sweep"], Some(json!({ "now": now }))).await?;
+        if self.json {
+            return print(&serde_json::to_string_pretty(&swept)?);
+        }
+        let found: Vec<&str> = swept["found"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        for what in &found {
+            print(what)?;
+        }
+        let counts =
+            ["sessions", "images", "links", "objects", "condemned", "uploads"].map(|name| swept[name].as_u64());
+        let all: u64 = counts.into_iter().flatten().sum();
+        match all {
+            0 => print("nothing is left over"),
+            all if all > found.len() as u64 => print(&format!("and {} more", all - found.len() as u64)),
+            _ => Ok(()),
+        }
+    }
+
     async fn disabled(&self, name: &str, disabled: bool) -> anyhow::Result<()> {
         let body = json!({ "disabled": disabled });
         self.call(Method::PUT, &["api", "users", name, "disabled"], Some(body)).await.map(drop)
@@ -307,8 +330,12 @@ impl Admin {
             .map_err(|()| anyhow::anyhow!("`{}` is not the URL of a library", self.url))?
             .pop_if_empty()
             .extend(path);
+        let asks = method == Method::GET;
+        for (name, value) in body.iter().filter(|_| asks).filter_map(Value::as_object).flatten() {
+            url.query_pairs_mut().append_pair(name, &value.to_string());
+        }
         let mut request = reqwest::Client::new().request(method, url).bearer_auth(self.token()?.trim());
-        if let Some(body) = body {
+        if let Some(body) = body.filter(|_| !asks) {
             request = request.json(&body);
         }
         let answer =

@@ -16,8 +16,9 @@ use aws_sdk_s3::config::{
     StalledStreamProtectionConfig,
 };
 use aws_smithy_runtime_api::client::auth::AuthSchemeId;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use secrecy::SecretString;
-use shared::app::{App, Parts};
+use shared::app::{App, Parts, system_time};
 use shared::auth::Keys;
 use shared::config::Config;
 use shared::store::{Objects, Table};
@@ -46,7 +47,16 @@ pub struct Local {
 
 impl Local {
     /// Opens the installation in `folder`, or makes it.
-    pub async fn open(folder: &Path, mut config: Config) -> anyhow::Result<Self> {
+    pub async fn open(folder: &Path, config: Config) -> anyhow::Result<Self> {
+        Self::open_through(folder, config, |client| client).await
+    }
+
+    /// The same, with something between it and its stores: for tests of what happens between two calls of them.
+    pub async fn open_through(
+        folder: &Path,
+        mut config: Config,
+        between: impl Fn(SharedHttpClient) -> SharedHttpClient,
+    ) -> anyhow::Result<Self> {
         // The store is this process: a redirect would only lead back here, without the digest's header.
         config.serve_blobs = true;
         std::fs::DirBuilder::new()
@@ -85,7 +95,7 @@ impl Local {
             .allow_no_auth()
             .auth_scheme_preference([AuthSchemeId::from("noAuth")])
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .http_client(table.connector())
+            .http_client(between(table.connector()))
             .build();
         // The endpoint is the public one, since it is signed into the URLs; the connector looks at no host.
         let s3 = aws_sdk_s3::Config::builder()
@@ -96,7 +106,7 @@ impl Local {
             .force_path_style(true)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .http_client(objects.connector())
+            .http_client(between(objects.connector()))
             .build();
         let s3 = aws_sdk_s3::Client::from_conf(s3);
         let app = App::new(Parts {
@@ -104,6 +114,7 @@ impl Local {
             table: Table::new(aws_sdk_dynamodb::Client::from_conf(dynamodb), "stackroom".to_owned()),
             objects: Objects::new(s3.clone(), s3, BUCKET.to_owned()),
             keys,
+            clock: system_time,
         });
         app.table.create().await?;
         Ok(Self { app, objects, table, folder: folder.to_owned(), _lock: lock })

@@ -5,6 +5,7 @@ use crate::routes;
 use anyhow::Context;
 use axum::Router;
 use axum::extract::Request;
+use axum::http::Method;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::serve::ListenerExt;
@@ -99,7 +100,7 @@ pub fn router(local: &Local) -> anyhow::Result<Router> {
 
 /// A sweep that somebody asked for, which here takes leftover files too.
 async fn sweep_asked(objects: embedded::objects::Objects, request: Request, next: Next) -> Response {
-    let asked = request.uri().path() == "/api/sweep";
+    let asked = request.uri().path() == "/api/sweep" && request.method() == Method::POST;
     let response = next.run(request).await;
     if asked && response.status().is_success() {
         // Of any age: what this process still writes it holds, and there is no other one on the folder.

@@ -18,8 +18,9 @@ use shared::domain::{Caller, EntityName, TokenId, TokenScope, UserName};
 use shared::http::authorization;
 use shared::http::library::{Answer, Failure, data, json, plain};
 use shared::service::admin::{self, Change, NewToken, NewUser};
+use shared::service::browse;
 use shared::service::registry::{Refused, login};
-use shared::service::{browse, sweep};
+use shared::service::sweep::{self, Ages, Mode};
 use shared::{App, Error};
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -49,7 +50,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tokens, add_token))
         .routes(routes!(revoke))
         .routes(routes!(set_quota))
-        .routes(routes!(sweep_now))
+        .routes(routes!(sweep_now, sweep_dry))
 }
 
 fn caller(app: &App, headers: &HeaderMap) -> Result<Credential, Failure> {
@@ -367,6 +368,23 @@ struct Sweep {
 async fn sweep_now(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let Sweep { now } = if body.is_empty() { Sweep::default() } else { json(&body)? };
-    let ages = if now { sweep::Ages::zero() } else { sweep::Ages::safe(&app) };
-    Ok(data(wire::swept(sweep::sweep_as(&app, &caller, ages).await?)))
+    swept(&app, &caller, now, Mode::Collect).await
+}
+
+/// Says what a sweep would collect, and changes nothing.
+#[utoipa::path(
+    get,
+    path = "/api/sweep",
+    tag = "administration",
+    params(("now" = Option<bool>, Query, description = "Whether everything is meant, however young")),
+    responses((status = 200, body = wire::Swept), (status = 403)),
+)]
+async fn sweep_dry(State(app): State<App>, headers: HeaderMap, Query(Sweep { now }): Query<Sweep>) -> Answer {
+    let caller = caller(&app, &headers)?;
+    swept(&app, &caller, now, Mode::DryRun).await
+}
+
+async fn swept(app: &App, caller: &Credential, now: bool, mode: Mode) -> Answer {
+    let ages = if now { Ages::zero() } else { Ages::safe(app) };
+    Ok(data(wire::swept(sweep::sweep_as(app, caller, ages, mode).await?)))
 }

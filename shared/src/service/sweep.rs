@@ -20,6 +20,7 @@ use crate::domain::{OciDigest, Repository, Time, UploadId};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::keys::{self, Kind};
+use crate::store::objects::OpenParts;
 use crate::store::rows::{Blob, Charge, Condemned, Flow, Image, Link, Manifest, Row, Session, State, Stream, Way};
 use crate::store::table::{Condition, Scanned, Write};
 use crate::store::{StoreError, rows::Account};
@@ -66,7 +67,16 @@ impl Ages {
     }
 }
 
-/// What a sweep did, and how the accounts stand.
+/// Whether a sweep collects, or only says what it would collect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Collects.
+    Collect,
+    /// Changes nothing.
+    DryRun,
+}
+
+/// What a sweep did, or would do, and how the accounts stand.
 #[derive(Debug, Default, Serialize)]
 pub struct Swept {
     /// Sessions given up.
@@ -85,6 +95,9 @@ pub struct Swept {
     pub uploads: u64,
     /// Accounts whose numbers are not the sum of their charges, with both. Always empty, or we have made a mistake.
     pub wrong_accounts: Vec<WrongAccount>,
+    /// What a dry run found, in words; the first [`MOST_FOUND`] of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<String>,
 }
 
 /// An account whose numbers are not the sum of its charges.
@@ -98,18 +111,49 @@ pub struct WrongAccount {
     pub charges: (u64, u64),
 }
 
+/// How many leftovers a dry run names.
+pub const MOST_FOUND: usize = 1000;
+
 /// Sweeps once, for a site admin.
-pub async fn sweep_as(app: &App, credential: &crate::auth::Credential, ages: Ages) -> Result<Swept, Error> {
+pub async fn sweep_as(app: &App, credential: &crate::auth::Credential, ages: Ages, mode: Mode) -> Result<Swept, Error> {
     let scene = super::access::Scene::load(app, credential, None, []).await?;
     let grant = scene.decide(Action::Sweep, &Resource::Registry);
-    sweep_with(app, &grant.map_err(|denial| Error::denied(denial, "it", "sweep"))?, ages).await
+    sweep_with(app, &grant.map_err(|denial| Error::denied(denial, "it", "sweep"))?, ages, mode).await
 }
 
 /// Sweeps once.
 pub async fn sweep(app: &App, ages: Ages) -> Result<Swept, Error> {
-    sweep_with(app, &system(Action::Sweep, &Resource::Registry)?, ages).await
+    sweep_with(app, &system(Action::Sweep, &Resource::Registry)?, ages, Mode::Collect).await
 }
 
+async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<Swept, Error> {
+    let now = app.now();
+    let uploads = app.objects.open_parts().await?;
+    let objects = all_objects(app).await?;
+    let mut sweeper = Sweeper { app, grant, ages, now, mode, seen: Seen::default(), swept: Swept::default() };
+    let mut start = None;
+    loop {
+        let (rows, next) = app.table.scan(start).await?;
+        for row in rows {
+            let key = row.key.clone();
+            match sweeper.row(row).await {
+                // One row that can't be read must not keep all others from being swept.
+                Err(Error::Unavailable(StoreError::Row(error))) => tracing::error!(?key, %error, "a row can't be read"),
+                read => read?,
+            }
+        }
+        start = next;
+        if start.is_none() {
+            break;
+        }
+    }
+    sweeper.streams().await?;
+    sweeper.links().await?;
+    sweeper.unnamed(uploads, objects).await?;
+    Ok(sweeper.accounts())
+}
+
+/// What a sweep has seen in the table.
 #[derive(Default)]
 struct Seen {
     objects: BTreeSet<String>,
@@ -124,115 +168,197 @@ struct Seen {
     named: BTreeMap<Repository, BTreeSet<OciDigest>>,
 }
 
-async fn sweep_with(app: &App, grant: &Grant, ages: Ages) -> Result<Swept, Error> {
-    let now = app.now();
-    let uploads = app.objects.open_parts().await?;
-    let objects = all_objects(app).await?;
-    let mut swept = Swept::default();
-    let mut seen = Seen::default();
-    let mut start = None;
-    loop {
-        let (rows, next) = app.table.scan(start).await?;
-        for row in rows {
-            let key = row.key.clone();
-            let read = read_one(app, grant, row, ages, now, &mut seen, &mut swept).await;
-            match read {
-                // One row that can't be read must not keep all others from being swept.
-                Err(Error::Unavailable(StoreError::Row(error))) => tracing::error!(?key, %error, "a row can't be read"),
-                read => read?,
-            }
-        }
-        start = next;
-        if start.is_none() {
-            break;
-        }
-    }
-    for row in &seen.streams {
-        blob::forget(app, grant, row).await?;
-        swept.sessions += u64::from(row.flow == Flow::Open);
-    }
-    for (repository, links) in &seen.links {
-        let named = seen.named.get(repository);
-        let unnamed: Vec<OciDigest> =
-            links.iter().filter(|link| named.is_none_or(|named| !named.contains(link))).copied().collect();
-        if !unnamed.is_empty() {
-            swept.links += blob::free(app, grant, repository, &unnamed, now.minus(ages.link)).await? as u64;
-        }
-    }
-    for open in uploads {
-        let old = open.since <= now.minus(ages.unnamed).0 || ages.unnamed.is_zero();
-        if old && !seen.uploads.contains(&open.upload) {
-            app.objects.abort_parts(grant, &open.object, &open.upload).await?;
-            swept.uploads += 1;
-        }
-    }
-    for (object, since) in objects {
-        let old = since <= now.minus(ages.unnamed).0 || ages.unnamed.is_zero();
-        if old && !seen.objects.contains(&object) {
-            app.table.write(grant, vec![condemn(app, &object, None)?]).await?;
-            swept.condemned += 1;
-        }
-    }
-    for (entity, account) in seen.accounts {
-        let charges = seen.charges.get(&entity).copied().unwrap_or_default();
-        // While pushes run, the two are read at different moments.
-        if account != charges {
-            swept.wrong_accounts.push(WrongAccount { entity, account, charges });
-        }
-    }
-    Ok(swept)
-}
-
-async fn read_one(
-    app: &App,
-    grant: &Grant,
-    row: Scanned,
+struct Sweeper<'a> {
+    app: &'a App,
+    grant: &'a Grant,
     ages: Ages,
     now: Time,
-    seen: &mut Seen,
-    swept: &mut Swept,
-) -> Result<(), Error> {
-    match keys::kind(&row.key) {
-        Kind::Session => session(app, grant, row.read()?, ages, now, seen, swept).await?,
-        Kind::Image => image(app, grant, row.read()?, ages, now, swept).await?,
-        Kind::Condemned => condemned(app, grant, row.read()?, ages, now, seen, swept).await?,
-        Kind::Blob => {
-            seen.objects.insert(row.read::<Blob>()?.object);
-        }
-        Kind::Stream => stream(row.read()?, ages, now, seen),
-        Kind::Link => {
-            let link: Link = row.read()?;
-            if link.seen.plus(ages.link) <= now {
-                seen.links.entry(link.repository).or_default().insert(link.name);
-            }
-        }
-        Kind::Manifest => {
-            let manifest: Manifest = row.read()?;
-            seen.objects.extend(manifest.object);
-            seen.named.entry(manifest.repository).or_default().extend(manifest.names);
-        }
-        Kind::Charge => {
-            let charge: Charge = row.read()?;
-            let sum = seen.charges.entry(charge.entity.to_string()).or_default();
-            *(if charge.links == 0 { &mut sum.1 } else { &mut sum.0 }) += charge.size;
-        }
-        Kind::Account => {
-            let Account { entity, quota } = row.read()?;
-            seen.accounts.insert(entity.to_string(), (quota.used(), quota.reserved));
-        }
-        Kind::Other => {}
-    }
-    Ok(())
+    mode: Mode,
+    seen: Seen,
+    swept: Swept,
 }
 
-/// Notes what a blob on its way through us holds. It goes after the scan, so that the accounts, which may be read before
-/// or after it, still count it.
-fn stream(row: Stream, ages: Ages, now: Time, seen: &mut Seen) {
-    seen.objects.extend([row.object.clone(), row.tail.clone()]);
-    seen.uploads.insert(row.upload.clone());
-    seen.charges.entry(row.repository.entity().to_string()).or_default().1 += row.reserved;
-    if ages.all_sessions || row.expires.plus(ages.session) <= now {
-        seen.streams.push(row);
+impl Sweeper<'_> {
+    /// Whether something that was left over is to go. A dry run notes it instead.
+    fn goes(&mut self, what: impl FnOnce() -> String) -> bool {
+        if self.mode == Mode::DryRun && self.swept.found.len() < MOST_FOUND {
+            self.swept.found.push(what());
+        }
+        self.mode == Mode::Collect
+    }
+
+    async fn row(&mut self, row: Scanned) -> Result<(), Error> {
+        match keys::kind(&row.key) {
+            Kind::Session => self.session(row.read()?).await?,
+            Kind::Image => self.image(row.read()?).await?,
+            Kind::Condemned => self.condemned(row.read()?).await?,
+            Kind::Blob => {
+                self.seen.objects.insert(row.read::<Blob>()?.object);
+            }
+            Kind::Stream => self.stream(row.read()?),
+            Kind::Link => {
+                let link: Link = row.read()?;
+                if link.seen.plus(self.ages.link) <= self.now {
+                    self.seen.links.entry(link.repository).or_default().insert(link.name);
+                }
+            }
+            Kind::Manifest => {
+                let manifest: Manifest = row.read()?;
+                self.seen.objects.extend(manifest.object);
+                self.seen.named.entry(manifest.repository).or_default().extend(manifest.names);
+            }
+            Kind::Charge => {
+                let charge: Charge = row.read()?;
+                let sum = self.seen.charges.entry(charge.entity.to_string()).or_default();
+                *(if charge.links == 0 { &mut sum.1 } else { &mut sum.0 }) += charge.size;
+            }
+            Kind::Account => {
+                let Account { entity, quota } = row.read()?;
+                self.seen.accounts.insert(entity.to_string(), (quota.used(), quota.reserved));
+            }
+            Kind::Other => {}
+        }
+        Ok(())
+    }
+
+    /// Notes what a blob on its way through us holds. It goes after the scan, so that the accounts, which may be read
+    /// before or after it, still count it.
+    fn stream(&mut self, row: Stream) {
+        self.seen.objects.extend([row.object.clone(), row.tail.clone()]);
+        self.seen.uploads.insert(row.upload.clone());
+        self.seen.charges.entry(row.repository.entity().to_string()).or_default().1 += row.reserved;
+        if self.ages.all_sessions || row.expires.plus(self.ages.session) <= self.now {
+            self.seen.streams.push(row);
+        }
+    }
+
+    async fn session(&mut self, row: Session) -> Result<(), Error> {
+        self.seen.objects.insert(row.object.clone());
+        if let Way::Parts(upload) = &row.way {
+            self.seen.uploads.insert(upload.clone());
+        }
+        let sealed = row.state != State::Open;
+        let over = row.expires.plus(self.ages.session) <= self.now;
+        if sealed && !over {
+            self.swept.sealed.push(row.id);
+        } else if self.ages.all_sessions || over {
+            if self.goes(|| format!("upload of {} to {}", row.hash, row.repository)) {
+                upload::end(self.app, self.grant, &row).await?;
+            }
+            self.swept.sessions += 1;
+        }
+        Ok(())
+    }
+
+    async fn image(&mut self, row: Image) -> Result<(), Error> {
+        if row.content.is_some() || row.sealed.is_some() || row.created.plus(self.ages.image) > self.now {
+            return Ok(());
+        }
+        // An open session would bring bytes for an image that is gone; the charge counts them all.
+        let charge_key = keys::charge(row.repository.entity(), &row.hash);
+        let charge: Option<Charge> = self.app.table.get(charge_key.clone()).await?;
+        if charge.as_ref().is_some_and(|charge| charge.sessions > 0) {
+            return Ok(());
+        }
+        if self.goes(|| format!("image without bytes {} in {}", row.hash, row.repository)) {
+            let unchanged = charge.map_or(Condition::Absent, |charge| Condition::Version(charge.version));
+            let writes = vec![
+                Write::delete(row.key(), Condition::Version(row.version)),
+                Write::delete(keys::pointer(row.id), Condition::None),
+                Write::check(charge_key, unchanged),
+            ];
+            match self.app.table.write(self.grant, writes).await {
+                Ok(()) => {}
+                Err(StoreError::Conflict(_)) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.swept.images += 1;
+        Ok(())
+    }
+
+    async fn condemned(&mut self, row: Condemned) -> Result<(), Error> {
+        self.seen.objects.insert(row.object.clone());
+        self.seen.uploads.extend(row.upload.clone());
+        if row.since.plus(self.ages.condemned) > self.now {
+            return Ok(());
+        }
+        if self.goes(|| format!("object {}, not used any more", row.object)) {
+            if let Some(upload) = &row.upload {
+                self.app.objects.abort_parts(self.grant, &row.object, upload).await?;
+            }
+            self.app.objects.delete(self.grant, &row.object).await?;
+            self.app.table.write(self.grant, vec![Write::delete(row.key(), Condition::None)]).await?;
+        }
+        self.swept.objects += 1;
+        Ok(())
+    }
+
+    async fn streams(&mut self) -> Result<(), Error> {
+        for row in std::mem::take(&mut self.seen.streams) {
+            // One that ended before holds nothing, and is only forgotten.
+            let open = row.flow == Flow::Open;
+            if !open && self.mode == Mode::DryRun {
+                continue;
+            }
+            if self.goes(|| format!("upload of {} bytes to {}", row.taken, row.repository)) {
+                blob::forget(self.app, self.grant, &row).await?;
+            }
+            self.swept.sessions += u64::from(open);
+        }
+        Ok(())
+    }
+
+    async fn links(&mut self) -> Result<(), Error> {
+        for (repository, links) in std::mem::take(&mut self.seen.links) {
+            let named = self.seen.named.get(&repository);
+            let unnamed = links.into_iter().filter(|link| named.is_none_or(|named| !named.contains(link)));
+            let mut going: Vec<OciDigest> = unnamed.collect();
+            let found = going.len() as u64;
+            going.retain(|link| self.goes(|| format!("blob {link} in {repository}, which no manifest names")));
+            if self.mode == Mode::DryRun {
+                self.swept.links += found;
+            } else if !going.is_empty() {
+                let before = self.now.minus(self.ages.link);
+                self.swept.links += blob::free(self.app, self.grant, &repository, &going, before).await? as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in the store and what no row names.
+    async fn unnamed(&mut self, uploads: Vec<OpenParts>, objects: Vec<(String, i64)>) -> Result<(), Error> {
+        let (latest, any) = (self.now.minus(self.ages.unnamed).0, self.ages.unnamed.is_zero());
+        let old = |since: i64| since <= latest || any;
+        for open in uploads {
+            if old(open.since) && !self.seen.uploads.contains(&open.upload) {
+                if self.goes(|| format!("multipart upload of object {}, which nothing names", open.object)) {
+                    self.app.objects.abort_parts(self.grant, &open.object, &open.upload).await?;
+                }
+                self.swept.uploads += 1;
+            }
+        }
+        for (object, since) in objects {
+            if old(since) && !self.seen.objects.contains(&object) {
+                if self.goes(|| format!("object {object}, which nothing names")) {
+                    self.app.table.write(self.grant, vec![condemn(self.app, &object, None)?]).await?;
+                }
+                self.swept.condemned += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn accounts(self) -> Swept {
+        let Self { seen, mut swept, .. } = self;
+        for (entity, account) in seen.accounts {
+            let charges = seen.charges.get(&entity).copied().unwrap_or_default();
+            // While pushes run, the two are read at different moments.
+            if account != charges {
+                swept.wrong_accounts.push(WrongAccount { entity, account, charges });
+            }
+        }
+        swept
     }
 }
 
@@ -245,78 +371,6 @@ async fn all_objects(app: &App) -> Result<Vec<(String, i64)>, Error> {
         }
         all.extend(page);
     }
-}
-
-async fn session(
-    app: &App,
-    grant: &Grant,
-    row: Session,
-    ages: Ages,
-    now: Time,
-    seen: &mut Seen,
-    swept: &mut Swept,
-) -> Result<(), Error> {
-    seen.objects.insert(row.object.clone());
-    if let Way::Parts(upload) = &row.way {
-        seen.uploads.insert(upload.clone());
-    }
-    let sealed = row.state != State::Open;
-    if sealed && row.expires.plus(ages.session) > now {
-        swept.sealed.push(row.id);
-    } else if ages.all_sessions || row.expires.plus(ages.session) <= now {
-        upload::end(app, grant, &row).await?;
-        swept.sessions += 1;
-    }
-    Ok(())
-}
-
-async fn image(app: &App, grant: &Grant, row: Image, ages: Ages, now: Time, swept: &mut Swept) -> Result<(), Error> {
-    if row.content.is_some() || row.sealed.is_some() || row.created.plus(ages.image) > now {
-        return Ok(());
-    }
-    // An open session would bring bytes for an image that is gone; the charge counts them all.
-    let charge_key = keys::charge(row.repository.entity(), &row.hash);
-    let charge: Option<Charge> = app.table.get(charge_key.clone()).await?;
-    if charge.as_ref().is_some_and(|charge| charge.sessions > 0) {
-        return Ok(());
-    }
-    let unchanged = charge.map_or(Condition::Absent, |charge| Condition::Version(charge.version));
-    let writes = vec![
-        Write::delete(row.key(), Condition::Version(row.version)),
-        Write::delete(keys::pointer(row.id), Condition::None),
-        Write::check(charge_key, unchanged),
-    ];
-    match app.table.write(grant, writes).await {
-        Ok(()) => swept.images += 1,
-        Err(StoreError::Conflict(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
-    Ok(())
-}
-
-async fn condemned(
-    app: &App,
-    grant: &Grant,
-    row: Condemned,
-    ages: Ages,
-    now: Time,
-    seen: &mut Seen,
-    swept: &mut Swept,
-) -> Result<(), Error> {
-    seen.objects.insert(row.object.clone());
-    if let Some(upload) = &row.upload {
-        seen.uploads.insert(upload.clone());
-    }
-    if row.since.plus(ages.condemned) > now {
-        return Ok(());
-    }
-    if let Some(upload) = &row.upload {
-        app.objects.abort_parts(grant, &row.object, upload).await?;
-    }
-    app.objects.delete(grant, &row.object).await?;
-    app.table.write(grant, vec![Write::delete(row.key(), Condition::None)]).await?;
-    swept.objects += 1;
-    Ok(())
 }
 
 /// The uploads that wait to be verified.

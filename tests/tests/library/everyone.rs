@@ -142,6 +142,7 @@ fn about_bytes_and_people() -> Vec<Question> {
         ask(delete, "/api/users/{name}/tokens/{id}", "/api/users/alice/tokens/{token}", Value::Null),
         ask(put, "/api/entities/{name}/quota", "/api/entities/alice/quota", json!({ "limit": 0 })),
         ask(post.clone(), "/api/sweep", "/api/sweep", json!({})),
+        get("/api/sweep", "/api/sweep"),
         get("/pks/lookup", "/pks/lookup?op=get&search=0x0"),
         ask(post, "/pks/add", "/pks/add", Value::Null),
     ]

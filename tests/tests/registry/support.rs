@@ -220,7 +220,7 @@ pub(crate) async fn on_functions(server: &Server, who: &Caller) -> Caller {
     let own = &*server.local.app;
     let config = Config { serve_blobs: false, ..own.config.clone() };
     let (table, objects) = (own.table.clone(), own.objects.clone());
-    let app = App::new(Parts { config, table, objects, keys: Keys::parse(&keys).unwrap() });
+    let app = App::new(Parts { config, table, objects, keys: Keys::parse(&keys).unwrap(), clock: own.clock });
     let router = stackroom::routes::router(&app).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

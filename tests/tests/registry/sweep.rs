@@ -6,6 +6,7 @@ use crate::support::{
     BB, MIB, blob, blob_at, bring, close, digest, fetch, head, image, is, junk, manifest, open, patch, push, push_sif,
     put, refused,
 };
+use serde_json::{Value, json};
 use shared::domain::{Digest, OciDigest, Repository};
 use shared::service::sweep::{Ages, sweep};
 use shared::store::keys;
@@ -58,6 +59,31 @@ async fn hazard_gc_versus_push_a_blob_that_no_manifest_names_goes_after_a_day_an
         assert_eq!(fetch(&alice, BB, &digest(bytes)).await.bytes, bytes);
     }
     assert_eq!(server.quota("alice").await, (1000 + 6 + 5 + 9, 0));
+}
+
+#[tokio::test]
+async fn a_dry_run_names_what_the_next_sweep_takes_and_takes_nothing() {
+    let (server, alice) = start().await;
+    push(&alice, BB, "v1", b"config", &[b"layer"]).await;
+    blob(&alice, BB, b"old").await;
+    aged(&server, b"old", Duration::from_hours(25)).await;
+    is(&patch(&alice, &open(&alice, BB).await, b"some").await, 202);
+    let counts = |swept: &Value| ["links", "sessions", "objects", "condemned", "uploads"].map(|name| swept[name].clone());
+    let dry = async |path: &str| server.admin.get(path).await.ok()["data"].clone();
+    let (before, quota) = (server.objects().await, server.quota("alice").await);
+    let now = dry("/api/sweep").await;
+    assert_eq!(counts(&now), [1, 0, 0, 0, 0], "{now}");
+    let name = digest(b"old");
+    assert_eq!(now["found"], json!([format!("blob {name} in {BB}, which no manifest names")]));
+    let all = dry("/api/sweep?now=true").await;
+    assert_eq!(counts(&all), [1, 1, 0, 0, 0], "{all}");
+    assert_eq!(all["found"].as_array().unwrap().len(), 2);
+    assert_eq!((server.objects().await, server.quota("alice").await), (before, quota), "nothing changed");
+    assert_eq!(counts(&server.admin.post("/api/sweep", json!({})).await.ok()["data"]), counts(&now));
+    assert_eq!(dry("/api/sweep").await["found"], json!([]));
+    for who in [&alice, &server.nobody] {
+        assert!(who.get("/api/sweep").await.status.is_client_error());
+    }
 }
 
 #[tokio::test]
