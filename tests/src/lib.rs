@@ -8,6 +8,7 @@
     reason = "a failed test panics"
 )]
 
+pub mod chance;
 pub mod sif;
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};

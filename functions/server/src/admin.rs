@@ -295,17 +295,16 @@ impl Admin {
         if self.json {
             return print(&serde_json::to_string_pretty(&swept)?);
         }
-        let found: Vec<&str> = swept["found"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        for what in &found {
+        let found = swept.get("found").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        for what in found.iter().filter_map(Value::as_str) {
             print(what)?;
         }
-        let counts =
-            ["sessions", "images", "links", "objects", "condemned", "uploads"].map(|name| swept[name].as_u64());
-        let all: u64 = counts.into_iter().flatten().sum();
-        match all {
-            0 => print("nothing is left over"),
-            all if all > found.len() as u64 => print(&format!("and {} more", all - found.len() as u64)),
-            _ => Ok(()),
+        // All numbers in the answer count things that are left over.
+        let all: u64 = swept.as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
+        match all.saturating_sub(found.len() as u64) {
+            0 if all == 0 => print("nothing is left over"),
+            0 => Ok(()),
+            more => print(&format!("and {more} more")),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::process::{self, Client, Process, Put, folder, free_port, object_files
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::domain::Digest;
+use stackroom_tests::chance::Chance;
 use stackroom_tests::sif::SifBuilder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -129,27 +130,6 @@ struct Row {
     acknowledged: u32,
     landed: u32,
     nothing: u32,
-}
-
-/// The splitmix64 generator: the same seed, the same moments.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// From 0 to 1.
-    fn fraction(&mut self) -> f64 {
-        f64::from(u32::try_from(self.below(1 << 20)).unwrap()) / f64::from(1 << 20)
-    }
 }
 
 /// A push on its way, as its client knows it.
@@ -432,7 +412,7 @@ impl World {
             nobody: Client::new(&server.url, None),
             server,
             tokens,
-            chance: Chance(seed),
+            chance: Chance::new(seed),
             later: std::env::var("STACKROOM_VERIFY_AT_ONCE").is_ok_and(|most| most == "0"),
             count: 0,
             small,

@@ -1,0 +1,246 @@
+//! What clients do, request by request, with nothing in mind but what the servers told them.
+
+use crate::world::World;
+use axum::body::{Body, Bytes};
+use futures::{StreamExt, stream};
+use shared::Error;
+use shared::domain::{LibraryRef, OciDigest, Selector};
+use shared::service::registry::blob::{self, Begun, Brought, Mount, Opened};
+use shared::service::registry::manifest::{self, Coming, Reference};
+use shared::service::registry::{Code, Refused};
+use shared::service::sweep::{Ages, sweep};
+use shared::service::upload::Announced;
+use shared::service::{create, delete, tag, upload};
+use std::time::Duration;
+
+/// How a push gets a blob to where it is needed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way {
+    /// Asks whether it is there, and brings it if not.
+    Look,
+    /// Asks for it from another repository, and brings it if it can't be had.
+    Mount(usize),
+    /// Brings it in so many requests.
+    Bring(usize),
+}
+
+/// What a client does in a repository.
+#[derive(Debug, Clone)]
+pub(crate) enum Deed {
+    /// Pushes a document, and what it needs, through the registry.
+    Push { document: usize, tag: Option<usize>, ways: Vec<Way> },
+    /// Puts a document without looking whether what it needs is there.
+    Name { document: usize, tag: usize },
+    /// Pushes a SIF image through the library.
+    Image { sif: usize, tag: usize },
+    /// Brings a blob that no manifest will name.
+    Bring { blob: usize },
+    /// Begins to bring one, and gives it up or only stops.
+    Begin { blob: usize, cancel: bool },
+    /// Pulls a manifest with all its blobs.
+    Pull { thing: usize },
+    /// Deletes a tag.
+    Untag { tag: usize },
+    /// Deletes a manifest.
+    Remove { thing: usize },
+    /// Deletes a blob.
+    Take { blob: usize },
+    /// Deletes a SIF image through the library.
+    Delete { sif: usize },
+    /// Sweeps the installation.
+    Sweep,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// As it should.
+    Done,
+    /// It was not there, and nothing was changed.
+    Nothing,
+    /// A push or a pull was told that something is missing.
+    Refused(String),
+}
+
+type Result<T> = std::result::Result<T, Refused>;
+
+/// Does it.
+pub(crate) async fn act(world: &World, place: usize, deed: Deed) -> Ended {
+    let doing = Doing { world, place };
+    let done = match deed.clone() {
+        Deed::Push { document, tag, ways } => doing.push(document, tag, &ways).await,
+        Deed::Name { document, tag } => doing.put(document, Some(tag)).await,
+        Deed::Image { sif, tag } => doing.image(sif, tag).await.map_err(Refused::Error),
+        Deed::Bring { blob } => doing.bring(blob, None, 1).await,
+        Deed::Begin { blob, cancel } => doing.begin(blob, cancel).await,
+        Deed::Pull { thing } => doing.pull(thing).await,
+        Deed::Untag { tag } => doing.remove(Reference::Tag(World::tag(tag))).await,
+        Deed::Remove { thing } => doing.remove(Reference::Digest(world.manifest(place, thing))).await,
+        Deed::Take { blob } => doing.take(blob).await,
+        Deed::Delete { sif } => doing.delete(sif).await.map_err(Refused::Error),
+        Deed::Sweep => doing.sweep().await.map_err(Refused::Error),
+    };
+    let asks = matches!(
+        deed,
+        Deed::Name { .. } | Deed::Untag { .. } | Deed::Remove { .. } | Deed::Take { .. } | Deed::Delete { .. }
+    );
+    match done {
+        Ok(()) => Ended::Done,
+        Err(Refused::Error(Error::NotFound(_)) | Refused::Code(..)) if asks => Ended::Nothing,
+        Err(Refused::Code(Code::ManifestUnknown, _)) if matches!(deed, Deed::Pull { .. }) => Ended::Nothing,
+        // An image that went meanwhile has no place any more, and who may push nowhere is told no more than that.
+        Err(Refused::Error(Error::NotFound(_) | Error::Conflict(_) | Error::Forbidden(_)) | Refused::Code(..)) => {
+            Ended::Refused(format!("{:?}", done.unwrap_err()))
+        }
+        Err(error) => panic!("{deed:?}: {error:?}"),
+    }
+}
+
+struct Doing<'a> {
+    world: &'a World,
+    place: usize,
+}
+
+impl Doing<'_> {
+    async fn push(&self, document: usize, tag: Option<usize>, ways: &[Way]) -> Result<()> {
+        let mut ways = ways.iter().cycle();
+        for child in self.world.documents[document].children.clone() {
+            for blob in self.world.documents[child].blobs.clone() {
+                self.have(blob, *ways.next().unwrap()).await?;
+            }
+            self.put(child, None).await?;
+        }
+        for blob in self.world.documents[document].blobs.clone() {
+            self.have(blob, *ways.next().unwrap()).await?;
+        }
+        self.put(document, tag).await
+    }
+
+    async fn put(&self, document: usize, tag: Option<usize>) -> Result<()> {
+        let World { app, who, documents, places, .. } = self.world;
+        let document = &documents[document];
+        let name = OciDigest::from(document.body.digest);
+        let reference = tag.map_or(Reference::Digest(name), |tag| Reference::Tag(World::tag(tag)));
+        let bytes = document.body.bytes.clone();
+        let coming = Coming { reference: &reference, tags: Vec::new(), media_type: document.kind, bytes };
+        let put = manifest::put(app, who, &places[self.place].repository, coming).await?;
+        assert_eq!(put.digest, name);
+        Ok(())
+    }
+
+    /// Sees to it that a blob is there.
+    async fn have(&self, blob: usize, way: Way) -> Result<()> {
+        let World { app, who, blobs, places, .. } = self.world;
+        let repository = &places[self.place].repository;
+        let digest = OciDigest::from(blobs[blob].digest);
+        match way {
+            Way::Look => match blob::look(app, who, repository, &digest).await {
+                Ok(_) => Ok(()),
+                Err(Refused::Code(Code::BlobUnknown, _)) => self.bring(blob, None, 1).await,
+                Err(error) => Err(error),
+            },
+            Way::Mount(from) => {
+                let mount = Mount { digest, from: Some(places[from].repository.clone()) };
+                match blob::open(app, who, repository, Some(mount)).await? {
+                    Begun::Mounted => Ok(()),
+                    Begun::Upload(opened) => self.bring(blob, Some(opened), 1).await,
+                }
+            }
+            Way::Bring(requests) => self.bring(blob, None, requests).await,
+        }
+    }
+
+    async fn open(&self) -> Result<Opened> {
+        let World { app, who, places, .. } = self.world;
+        match blob::open(app, who, &places[self.place].repository, None).await? {
+            Begun::Upload(opened) => Ok(opened),
+            Begun::Mounted => panic!("nothing was to be mounted"),
+        }
+    }
+
+    async fn bring(&self, blob: usize, opened: Option<Opened>, requests: usize) -> Result<()> {
+        let World { app, blobs, places, .. } = self.world;
+        let opened = match opened {
+            Some(opened) => opened,
+            None => self.open().await?,
+        };
+        let right = blob::right(app, &places[self.place].repository, opened.id, &opened.ticket)?;
+        let mut rest = blobs[blob].bytes.clone();
+        for _ in 1..requests {
+            let some = rest.split_to(rest.len() / 2);
+            blob::bring(app, &right, brought(some)).await?;
+        }
+        blob::close(app, &right, &blobs[blob].digest.into(), brought(rest)).await
+    }
+
+    async fn begin(&self, blob: usize, cancel: bool) -> Result<()> {
+        let World { app, blobs, places, .. } = self.world;
+        let opened = self.open().await?;
+        let right = blob::right(app, &places[self.place].repository, opened.id, &opened.ticket)?;
+        let mut bytes = blobs[blob].bytes.clone();
+        blob::bring(app, &right, brought(bytes.split_to(bytes.len() * 3 / 4))).await?;
+        if cancel { blob::cancel(app, &right).await } else { Ok(()) }
+    }
+
+    async fn pull(&self, thing: usize) -> Result<()> {
+        let World { app, who, blobs, places, .. } = self.world;
+        let repository = &places[self.place].repository;
+        let reference = Reference::Digest(self.world.manifest(self.place, thing));
+        manifest::get(app, who, repository, &reference).await?;
+        for blob in self.world.needs(thing) {
+            let blob = &blobs[blob];
+            let readable = blob::find(app, who, repository, &blob.digest.into()).await?;
+            let bytes = readable.bytes(app, None).await?.collect().await.unwrap().into_bytes();
+            assert!(bytes == blob.bytes, "other bytes");
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, reference: Reference) -> Result<()> {
+        let World { app, who, places, .. } = self.world;
+        Box::pin(manifest::remove(app, who, &places[self.place].repository, &reference)).await
+    }
+
+    async fn take(&self, blob: usize) -> Result<()> {
+        let World { app, who, blobs, places, .. } = self.world;
+        blob::remove(app, who, &places[self.place].repository, &blobs[blob].digest.into()).await
+    }
+
+    async fn image(&self, sif: usize, tag: usize) -> std::result::Result<(), Error> {
+        let World { app, who, face, blobs, sifs, places, .. } = self.world;
+        let ((blob, arch), container) = (sifs[sif], places[self.place].container.unwrap());
+        let blob = &blobs[blob];
+        let (_, image) = create::image(app, who, container, blob.digest, "").await?;
+        if image.content.is_none() {
+            let file = Announced { size: blob.bytes.len() as u64, digest: Some(blob.digest) };
+            let url = upload::open_single(app, who, image.id, file).await?;
+            let request = http::Request::put(&url).header("host", "stackroom.example");
+            let request = request.header("content-length", blob.bytes.len());
+            let request = request.header("x-amz-content-sha256", blob.digest.hex());
+            let sent = face.call(request.body(Body::from(blob.bytes.clone())).unwrap()).await;
+            assert!(sent.status().is_success(), "{sent:?}");
+            upload::complete_single(app, who, image.id).await?;
+        }
+        tag::set(app, who, container, image.id, &World::tag(tag), Some(arch)).await
+    }
+
+    async fn delete(&self, sif: usize) -> std::result::Result<(), Error> {
+        let World { app, who, blobs, sifs, places, .. } = self.world;
+        let selector = Selector::Hash(blobs[sifs[sif].0].digest);
+        let reference = LibraryRef { repository: places[self.place].repository.clone(), selector };
+        delete::image(app, who, &reference, None).await
+    }
+
+    async fn sweep(&self) -> std::result::Result<(), Error> {
+        let World { app, .. } = self.world;
+        let safe = Ages::safe(app);
+        // The object store's clock does not go ahead with ours: what it calls young is young.
+        let ages = Ages { unnamed: safe.unnamed + Duration::from_secs(World::ahead()), ..safe };
+        sweep(app, ages).await.map(drop)
+    }
+}
+
+fn brought(bytes: Bytes) -> Brought {
+    let length = Some(bytes.len() as u64);
+    Brought { body: stream::iter([Ok(bytes)]).boxed(), length, start: None }
+}

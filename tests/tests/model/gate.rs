@@ -1,0 +1,139 @@
+//! A gate before the stores. Each operation of the test waits there before its next call, and the test lets one through at
+//! a time: so it is drawn, call by call, who goes on, and who dies there.
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient as _, HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+
+tokio::task_local! {
+    /// Which operation a task belongs to. What belongs to none passes freely.
+    pub(crate) static OPERATION: u64;
+}
+
+/// The gate.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Operations that have begun and have not ended.
+    running: BTreeSet<u64>,
+    /// Calls that wait, in the order in which they came.
+    waiting: BTreeMap<u64, (u64, oneshot::Sender<()>)>,
+    calls: u64,
+    /// Calls that were let through and are not answered yet.
+    going: u64,
+    /// Operations that get no answer any more.
+    deaf: BTreeSet<u64>,
+}
+
+impl Gate {
+    /// Puts the gate before a client of a store.
+    pub(crate) fn before(&self, client: SharedHttpClient) -> SharedHttpClient {
+        let gate = self.clone();
+        http_client_fn(move |settings, components| {
+            let inner = client.http_connector(settings, components);
+            SharedHttpConnector::new(Gated { inner, gate: gate.clone() })
+        })
+    }
+
+    pub(crate) fn begin(&self, operation: u64) {
+        self.0.state.lock().unwrap().running.insert(operation);
+    }
+
+    pub(crate) fn end(&self, operation: u64) {
+        let mut state = self.0.state.lock().unwrap();
+        state.running.remove(&operation);
+        state.deaf.remove(&operation);
+        state.waiting.retain(|_, (of, _)| *of != operation);
+        drop(state);
+        self.0.changed.notify_one();
+    }
+
+    /// Waits until every running operation stands at the gate or has ended, and returns the calls that wait, each with its
+    /// operation. One that pauses before it tries again is waited for.
+    pub(crate) async fn quiet(&self) -> Vec<(u64, u64)> {
+        loop {
+            {
+                let state = self.0.state.lock().unwrap();
+                let here: BTreeSet<u64> = state.waiting.values().map(|(operation, _)| *operation).collect();
+                if state.going == 0 && state.running.iter().all(|operation| here.contains(operation)) {
+                    return state.waiting.iter().map(|(call, (operation, _))| (*call, *operation)).collect();
+                }
+            }
+            let changed = tokio::time::timeout(Duration::from_secs(30), self.0.changed.notified());
+            changed.await.expect("an operation neither calls a store nor ends");
+        }
+    }
+
+    /// Lets a call through, and waits for its answer. Where `deaf`, the operation never hears it.
+    pub(crate) async fn pass(&self, call: u64, deaf: bool) {
+        {
+            let mut state = self.0.state.lock().unwrap();
+            let (operation, pass) = state.waiting.remove(&call).unwrap();
+            if deaf {
+                state.deaf.insert(operation);
+            }
+            state.going += 1;
+            pass.send(()).unwrap();
+        }
+        loop {
+            if self.0.state.lock().unwrap().going == 0 {
+                return;
+            }
+            self.0.changed.notified().await;
+        }
+    }
+}
+
+struct Gated {
+    inner: SharedHttpConnector,
+    gate: Gate,
+}
+
+impl fmt::Debug for Gated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gated")
+    }
+}
+
+impl HttpConnector for Gated {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let Ok(operation) = OPERATION.try_with(|operation| *operation) else { return self.inner.call(request) };
+        let (inner, gate) = (self.inner.clone(), self.gate.clone());
+        HttpConnectorFuture::new(async move {
+            let (pass, passed) = oneshot::channel();
+            {
+                let mut state = gate.0.state.lock().unwrap();
+                state.calls += 1;
+                let call = state.calls;
+                state.waiting.insert(call, (operation, pass));
+            }
+            gate.0.changed.notify_one();
+            let _ = passed.await;
+            let answer = inner.call(request).await;
+            let deaf = {
+                let mut state = gate.0.state.lock().unwrap();
+                state.going -= 1;
+                state.deaf.contains(&operation)
+            };
+            gate.0.changed.notify_one();
+            if deaf {
+                std::future::pending::<()>().await;
+            }
+            answer
+        })
+    }
+}

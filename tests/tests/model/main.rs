@@ -1,0 +1,298 @@
+//! Sweeping against a model. Clients push, mount, tag, pull and delete through both doors, some die in the middle, hours
+//! go by, and sweeps run beside all that. Before each call of a store everybody waits, and it is drawn who goes on.
+//!
+//! The model knows what was acknowledged. After each round of deeds nothing is on its way, and then:
+//!
+//! 1. Every manifest that was acknowledged and not deleted is there, and those that were deleted are not. Where a push
+//!    and a deletion ran beside each other, either may have won.
+//! 2. Every blob that a manifest needs is there with its bytes; every tag leads to a manifest.
+//! 3. Links, charges, accounts and blobs agree.
+//! 4. A push or a pull was refused only where somebody deleted something in that repository meanwhile.
+//!
+//! And after days in which nobody did anything, all that nothing names is gone: rows, reservations and objects.
+//!
+//! `MODEL_STEPS` is how many calls are let through, `MODEL_SEED` what is drawn from.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed test panics, and says what it did"
+)]
+
+mod deeds;
+mod gate;
+mod state;
+mod world;
+
+use deeds::{Deed, Ended, Way, act};
+use gate::{Gate, OPERATION};
+use shared::service::sweep::{Ages, sweep};
+use stackroom_tests::chance::Chance;
+use state::{Change, Happened, Model};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use world::{LONG, SPARE, TAGS, World};
+
+/// Deeds that run beside each other.
+const WIDTH: usize = 4;
+/// Deeds of a round.
+const ROUND: usize = 24;
+/// Rounds until all that is left over must be gone.
+const ROUNDS: u64 = 12;
+const DAYS: u64 = 3 * 24 * 3600;
+
+/// A deed on its way.
+struct Running {
+    place: usize,
+    deed: Deed,
+    began: u64,
+    /// Deletions that ran in its repository when it began, and that had begun there.
+    disturbed: (u64, u64),
+    task: JoinHandle<Ended>,
+}
+
+/// Deletions in a repository, and pushes of SIF images through the library, which end each other's uploads.
+#[derive(Debug, Default, Clone, Copy)]
+struct Disturbances {
+    running: u64,
+    begun: u64,
+}
+
+struct Run {
+    world: Arc<World>,
+    gate: Gate,
+    chance: Chance,
+    model: Model,
+    step: u64,
+    next: u64,
+    running: BTreeMap<u64, Running>,
+    disturbances: Vec<Disturbances>,
+    /// How often each kind of deed ended in each way.
+    counts: BTreeMap<(String, &'static str), u64>,
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+#[tokio::test]
+async fn whatever_happens_in_whatever_order_nothing_named_is_lost_and_everything_else_goes() {
+    let (steps, seed) = (setting("MODEL_STEPS", 100_000), setting("MODEL_SEED", 1));
+    let gate = Gate::default();
+    let world = Arc::new(World::new(&gate).await);
+    let model = Model::new(&world);
+    let disturbances = vec![Disturbances::default(); world.places.len()];
+    let (chance, running, counts) = (Chance::new(seed), BTreeMap::new(), BTreeMap::new());
+    let mut run = Run { world, gate, chance, model, step: 0, next: 0, running, disturbances, counts };
+    let mut rounds = 0;
+    while run.step < steps {
+        run.round().await;
+        rounds += 1;
+        if rounds % ROUNDS == 0 {
+            run.all_quiet(rounds % (2 * ROUNDS) == 0).await;
+        }
+    }
+    run.all_quiet(true).await;
+    println!("seed {seed}: {} calls, {} deeds in {rounds} rounds", run.step, run.next);
+    for ((deed, how), count) in &run.counts {
+        println!("{count:7} {deed} {how}");
+    }
+    // A test in which nothing happens shows nothing.
+    for (deed, how) in [
+        ("Push", "done"),
+        ("Push", "killed"),
+        ("Push", "refused"),
+        ("Take", "done"),
+        ("Delete", "done"),
+        ("Sweep", "done"),
+    ] {
+        assert!(run.counts.contains_key(&(deed.to_owned(), how)), "{deed} was never {how}");
+    }
+}
+
+impl Run {
+    fn place(&mut self) -> usize {
+        usize::try_from(self.chance.below(self.world.places.len() as u64)).unwrap()
+    }
+
+    /// Something for somebody to do.
+    fn deed(&mut self, place: usize) -> Deed {
+        let chance = &mut self.chance;
+        let mut below = |end: usize| usize::try_from(chance.below(end as u64)).unwrap();
+        let (documents, sifs) = (self.world.documents.len(), self.world.sifs.len());
+        // One document has a blob that is long, and takes its time.
+        let document = match below(documents) {
+            4 if below(8) > 0 => 0,
+            any => any,
+        };
+        let (tag, sif, thing) = (below(TAGS), below(sifs), below(documents + sifs));
+        let blob = if below(3) == 0 { SPARE } else { below(LONG) };
+        let library = self.world.places[place].container.is_some();
+        match below(100) {
+            0..30 => {
+                let ways = (0..4).map(|_| match below(10) {
+                    0..5 => Way::Look,
+                    5..8 => Way::Mount(below(self.world.places.len())),
+                    some => Way::Bring(some - 7),
+                });
+                let ways = ways.collect();
+                Deed::Push { document, tag: (below(3) > 0).then_some(tag), ways }
+            }
+            30..34 => Deed::Name { document, tag },
+            34..44 if library => Deed::Image { sif, tag },
+            34..44 => Deed::Bring { blob },
+            44..48 => Deed::Bring { blob },
+            48..53 => Deed::Begin { blob: if below(10) == 0 { LONG } else { blob }, cancel: below(2) == 0 },
+            53..63 => Deed::Pull { thing },
+            63..68 => Deed::Untag { tag },
+            68..80 => Deed::Remove { thing },
+            80..86 => Deed::Take { blob: if below(4) == 0 { self.world.sifs[sif].0 } else { blob } },
+            86..91 if library => Deed::Delete { sif },
+            _ => Deed::Sweep,
+        }
+    }
+
+    fn disturbs(deed: &Deed) -> bool {
+        matches!(
+            deed,
+            Deed::Untag { .. } | Deed::Remove { .. } | Deed::Take { .. } | Deed::Delete { .. } | Deed::Image { .. }
+        )
+    }
+
+    fn begin(&mut self) {
+        let place = self.place();
+        let deed = self.deed(place);
+        self.next += 1;
+        let operation = self.next;
+        let disturbances = &mut self.disturbances[place];
+        let disturbed = (disturbances.running, disturbances.begun);
+        if Self::disturbs(&deed) {
+            disturbances.running += 1;
+            disturbances.begun += 1;
+        }
+        let (world, gate, doing) = (Arc::clone(&self.world), self.gate.clone(), deed.clone());
+        gate.begin(operation);
+        let task = tokio::spawn(OPERATION.scope(operation, async move {
+            let ended = act(&world, place, doing).await;
+            gate.end(operation);
+            ended
+        }));
+        self.running.insert(operation, Running { place, deed, began: self.step, disturbed, task });
+    }
+
+    /// Lets a number of deeds run to their ends, a call at a time.
+    async fn round(&mut self) {
+        let hours = *self.chance.one(&[0, 0, 600, 3500, 3700, 12 * 3600, 24 * 3600 - 5, 24 * 3600, 25 * 3600]);
+        World::pass(hours);
+        let mut left = ROUND;
+        loop {
+            while left > 0 && self.running.len() < WIDTH {
+                self.begin();
+                left -= 1;
+            }
+            let waiting = self.gate.quiet().await;
+            let ended: Vec<u64> = self
+                .running
+                .iter()
+                .filter(|(_, one)| one.task.is_finished())
+                .map(|(operation, _)| *operation)
+                .collect();
+            if !ended.is_empty() {
+                for operation in ended {
+                    self.ended(operation).await;
+                }
+                continue;
+            }
+            if waiting.is_empty() {
+                if self.running.is_empty() {
+                    break;
+                }
+                // The last of them has left the gate and not quite ended.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let (call, operation) = *self.chance.one(&waiting);
+            self.step += 1;
+            match self.chance.below(400) {
+                // Dead before the call, and after it.
+                0 => self.killed(operation).await,
+                1 => {
+                    self.gate.pass(call, true).await;
+                    self.killed(operation).await;
+                }
+                2 => {
+                    let seconds = self.chance.below(600);
+                    World::pass(seconds);
+                }
+                _ => self.gate.pass(call, false).await,
+            }
+        }
+        if self.chance.percent(30) {
+            self.swept().await;
+        }
+        self.model.settle(&self.world).await;
+    }
+
+    async fn ended(&mut self, operation: u64) {
+        let Running { place, deed, began, disturbed, task } = self.running.remove(&operation).unwrap();
+        let ended = task.await.unwrap();
+        let disturbances = &mut self.disturbances[place];
+        let own = u64::from(Self::disturbs(&deed));
+        disturbances.running -= own;
+        let alone = disturbed.0 == 0 && disturbances.begun == disturbed.1 + own;
+        if let Ended::Refused(why) = &ended {
+            assert!(
+                !alone,
+                "{deed:?} in {} was refused, and nobody disturbed it: {why}",
+                self.world.places[place].repository
+            );
+        }
+        let (how, change) = match ended {
+            Ended::Done => ("done", Change::Sure),
+            Ended::Nothing => ("nothing", Change::None),
+            Ended::Refused(_) => ("refused", Change::Maybe),
+        };
+        self.happened(place, &deed, began, (how, change));
+    }
+
+    async fn killed(&mut self, operation: u64) {
+        let Running { place, deed, began, task, .. } = self.running.remove(&operation).unwrap();
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        self.gate.end(operation);
+        self.disturbances[place].running -= u64::from(Self::disturbs(&deed));
+        self.happened(place, &deed, began, ("killed", Change::Maybe));
+    }
+
+    fn happened(&mut self, place: usize, deed: &Deed, from: u64, (how, change): (&'static str, Change)) {
+        let name = format!("{deed:?}").split([' ', '{']).next().unwrap().to_owned();
+        *self.counts.entry((name, how)).or_default() += 1;
+        if change != Change::None {
+            self.model.note(&self.world, Happened { place, from, to: self.step, change }, deed);
+        }
+    }
+
+    /// A sweep while nothing else runs takes all that is old enough.
+    async fn swept(&mut self) {
+        assert_eq!(act(&self.world, 0, Deed::Sweep).await, Ended::Done);
+        self.model.swept(&self.world).await;
+    }
+
+    /// Days go by, in which only sweeps run. `empty` is whether everything was deleted before.
+    async fn all_quiet(&mut self, empty: bool) {
+        if empty {
+            Box::pin(self.model.delete_all(&self.world)).await;
+        }
+        for _ in 0..3 {
+            World::pass(DAYS);
+            let ages = Ages { unnamed: Duration::ZERO, ..Ages::safe(&self.world.app) };
+            let swept = sweep(&self.world.app, ages).await.unwrap();
+            assert!(swept.wrong_accounts.is_empty(), "{:?}", swept.wrong_accounts);
+        }
+        self.model.nothing_left_over(&self.world, empty).await;
+    }
+}

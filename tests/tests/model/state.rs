@@ -1,0 +1,331 @@
+//! What must be so after what happened, and whether it is.
+
+use crate::deeds::Deed;
+use crate::world::{TAGS, World};
+use shared::domain::{Digest, OciDigest};
+use shared::service::registry::blob;
+use shared::service::registry::manifest::{self, Reference};
+use shared::store::keys::{self, Kind};
+use shared::store::rows::{Account, Blob, Charge, Condemned, Link, Manifest, Session, Stream, Tag};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A link that no manifest names stays so long after a push last asked for it.
+const LEASE: Duration = Duration::from_hours(24);
+
+/// How sure it is that a deed had its effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    None,
+    Maybe,
+    Sure,
+}
+
+/// A deed that ended, and between which calls it ran.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Happened {
+    pub(crate) place: usize,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) change: Change,
+}
+
+/// What can be there or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Thing {
+    /// A manifest, by its place in the world.
+    Manifest(usize),
+    Tag(usize),
+}
+
+/// What a deed did to a thing: put it, where a tag leads to that manifest; or took it away.
+#[derive(Debug, Clone, Copy)]
+struct Touch {
+    at: Happened,
+    sure: bool,
+    put: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    /// By place: the manifests that are there.
+    present: Vec<BTreeSet<usize>>,
+    touched: BTreeMap<(usize, Thing), Vec<Touch>>,
+}
+
+/// What the table says.
+#[derive(Default)]
+struct Table {
+    links: Vec<Link>,
+    manifests: Vec<Manifest>,
+    blobs: BTreeMap<Digest, Blob>,
+    charges: Vec<Charge>,
+    accounts: Vec<Account>,
+    sessions: Vec<Session>,
+    streams: Vec<Stream>,
+    condemned: Vec<Condemned>,
+}
+
+impl Table {
+    async fn read(world: &World) -> Self {
+        let (mut table, mut start) = (Self::default(), None);
+        loop {
+            let (rows, next) = world.app.table.scan(start).await.unwrap();
+            for row in rows {
+                match keys::kind(&row.key) {
+                    Kind::Link => table.links.push(row.read().unwrap()),
+                    Kind::Manifest => table.manifests.push(row.read().unwrap()),
+                    Kind::Blob => {
+                        let blob: Blob = row.read().unwrap();
+                        table.blobs.insert(blob.digest, blob);
+                    }
+                    Kind::Charge => table.charges.push(row.read().unwrap()),
+                    Kind::Account => table.accounts.push(row.read().unwrap()),
+                    Kind::Session => table.sessions.push(row.read().unwrap()),
+                    Kind::Stream => table.streams.push(row.read().unwrap()),
+                    Kind::Condemned => table.condemned.push(row.read().unwrap()),
+                    Kind::Image | Kind::Other => {}
+                }
+            }
+            start = next;
+            if start.is_none() {
+                return table;
+            }
+        }
+    }
+
+    fn manifests_in(&self, world: &World, place: usize) -> BTreeSet<OciDigest> {
+        let repository = &world.places[place].repository;
+        self.manifests.iter().filter(|one| one.repository == *repository).map(|one| one.digest).collect()
+    }
+
+    /// Links, charges, accounts and blobs agree.
+    fn agrees(&self) {
+        let mut links: BTreeMap<(String, Digest), u64> = BTreeMap::new();
+        for link in &self.links {
+            *links.entry((link.repository.entity().to_string(), link.digest)).or_default() += 1;
+            assert_eq!(self.blobs[&link.digest].object, link.object, "{link:?}");
+        }
+        let mut entities: BTreeMap<Digest, u64> = BTreeMap::new();
+        for (_, digest) in links.keys() {
+            *entities.entry(*digest).or_default() += 1;
+        }
+        let by_blobs = self.blobs.values().map(|blob| (blob.digest, blob.entities)).collect();
+        assert_eq!(entities, by_blobs, "entities that have each blob");
+        let mut sessions: BTreeMap<(String, Digest), u64> = BTreeMap::new();
+        for session in &self.sessions {
+            *sessions.entry((session.repository.entity().to_string(), session.hash)).or_default() += 1;
+        }
+        let mut by_charges = (BTreeMap::new(), BTreeMap::new());
+        let mut sums: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for charge in &self.charges {
+            let key = (charge.entity.to_string(), charge.digest);
+            let sum = sums.entry(key.0.clone()).or_default();
+            *(if charge.links == 0 { &mut sum.1 } else { &mut sum.0 }) += charge.size;
+            by_charges.0.insert(key.clone(), charge.links);
+            by_charges.1.insert(key, charge.sessions);
+        }
+        for counts in [&mut by_charges.0, &mut by_charges.1] {
+            counts.retain(|_, count| *count > 0);
+        }
+        assert_eq!((links, sessions), by_charges, "links and sessions of each charge");
+        for stream in &self.streams {
+            sums.entry(stream.repository.entity().to_string()).or_default().1 += stream.reserved;
+        }
+        for account in &self.accounts {
+            let sum = sums.remove(&account.entity.to_string()).unwrap_or_default();
+            assert_eq!((account.quota.used(), account.quota.reserved), sum, "{}", account.entity);
+        }
+        assert!(sums.values().all(|sum| *sum == (0, 0)), "{sums:?}");
+    }
+
+    /// Links that no manifest names.
+    fn unnamed(&self) -> impl Iterator<Item = &Link> {
+        let names = |link: &Link| {
+            let here = self.manifests.iter().filter(|manifest| manifest.repository == link.repository);
+            here.flat_map(|manifest| &manifest.names).any(|name| *name == link.name)
+        };
+        self.links.iter().filter(move |link| !names(link))
+    }
+}
+
+impl Model {
+    pub(crate) fn new(world: &World) -> Self {
+        Self { present: vec![BTreeSet::new(); world.places.len()], touched: BTreeMap::new() }
+    }
+
+    fn touch(&mut self, at: Happened, thing: Thing, put: Option<usize>, sure: bool) {
+        let sure = sure && at.change == Change::Sure;
+        self.touched.entry((at.place, thing)).or_default().push(Touch { at, sure, put });
+    }
+
+    /// Notes what a deed did, or may have done.
+    pub(crate) fn note(&mut self, world: &World, at: Happened, deed: &Deed) {
+        let own = |sif: usize| world.documents.len() + sif;
+        let library = world.places[at.place].container.is_some();
+        match *deed {
+            Deed::Push { document, tag, .. } => {
+                self.pushed(world, at, document, tag);
+                for child in &world.documents[document].children {
+                    self.pushed(world, at, *child, None);
+                }
+            }
+            Deed::Name { document, tag } => self.pushed(world, at, document, Some(tag)),
+            Deed::Image { sif, tag } => {
+                self.touch(at, Thing::Manifest(own(sif)), Some(0), true);
+                self.touch(at, Thing::Tag(tag), None, false);
+            }
+            Deed::Untag { tag } => self.touch(at, Thing::Tag(tag), None, true),
+            Deed::Remove { thing } => {
+                self.touch(at, Thing::Manifest(thing), None, true);
+                let sif =
+                    world.documents.get(thing).map_or(Some(thing.wrapping_sub(world.documents.len())), |one| one.sif);
+                // The library image may go with it, and all that are the same image.
+                for other in sif.filter(|_| library).map(|sif| world.of_sif(sif)).into_iter().flatten() {
+                    self.touch(at, Thing::Manifest(other), None, false);
+                }
+                (0..TAGS).for_each(|tag| self.touch(at, Thing::Tag(tag), None, false));
+            }
+            Deed::Delete { sif } => {
+                for thing in world.of_sif(sif) {
+                    self.touch(at, Thing::Manifest(thing), None, true);
+                }
+                (0..TAGS).for_each(|tag| self.touch(at, Thing::Tag(tag), None, false));
+            }
+            Deed::Bring { .. } | Deed::Begin { .. } | Deed::Pull { .. } | Deed::Take { .. } | Deed::Sweep => {}
+        }
+        let retags = matches!(
+            deed,
+            Deed::Push { .. } | Deed::Name { .. } | Deed::Image { .. } | Deed::Remove { .. } | Deed::Delete { .. }
+        );
+        // A tag that lost or got one of its images leads to the library's own manifests of the others.
+        for sif in (0..world.sifs.len()).filter(|_| retags && library) {
+            self.touch(at, Thing::Manifest(own(sif)), Some(0), false);
+        }
+    }
+
+    fn pushed(&mut self, world: &World, at: Happened, document: usize, tag: Option<usize>) {
+        self.touch(at, Thing::Manifest(document), Some(0), true);
+        if let Some(sif) = world.documents[document].sif.filter(|_| world.places[at.place].container.is_some()) {
+            // The library's own manifest of it may have been deleted by itself before, and then stays away.
+            self.touch(at, Thing::Manifest(world.documents.len() + sif), Some(0), false);
+        }
+        if let Some(tag) = tag {
+            self.touch(at, Thing::Tag(tag), Some(document), true);
+        }
+    }
+
+    /// What must be so of a thing: that it is there, that it is not, or neither.
+    fn must(touches: &[Touch], before: bool) -> Option<bool> {
+        let puts = || touches.iter().filter(|touch| touch.put.is_some());
+        let takes = || touches.iter().filter(|touch| touch.put.is_none());
+        if puts().any(|put| put.sure && takes().all(|take| take.at.to < put.at.from)) {
+            return Some(true);
+        }
+        if takes().any(|take| take.sure && puts().all(|put| put.at.to < take.at.from)) {
+            return Some(false);
+        }
+        match (puts().next(), takes().next()) {
+            (_, None) if before => Some(true),
+            (None, _) if !before => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Compares what is there with what must be, and goes on from there.
+    pub(crate) async fn settle(&mut self, world: &World) {
+        let table = Table::read(world).await;
+        table.agrees();
+        let all = std::mem::take(&mut self.touched);
+        let of = |place, thing| all.get(&(place, thing)).map(Vec::as_slice).unwrap_or_default();
+        for (place, here) in world.places.iter().enumerate() {
+            let there = table.manifests_in(world, place);
+            for thing in 0..world.documents.len() + world.sifs.len() {
+                let is = there.contains(&world.manifest(place, thing));
+                let touches = of(place, Thing::Manifest(thing));
+                let before = self.present[place].contains(&thing);
+                if let Some(must) = Self::must(touches, before) {
+                    assert_eq!(is, must, "manifest {thing} in {}, before {before}: {touches:?}", here.repository);
+                }
+                if is {
+                    self.present[place].insert(thing)
+                } else {
+                    self.present[place].remove(&thing)
+                };
+            }
+            let tags: Vec<Tag> = world.app.table.query_all(keys::tags(&here.repository)).await.unwrap();
+            for tag in &tags {
+                assert!(there.contains(&tag.named.digest), "{}:{} leads nowhere", here.repository, tag.name);
+            }
+            for at in 0..TAGS {
+                let touches = of(place, Thing::Tag(at));
+                let Some(last) = touches.iter().max_by_key(|touch| touch.at.from) else { continue };
+                let alone = touches.iter().all(|touch| touch.at.from == last.at.from || touch.at.to < last.at.from);
+                if let (true, true, Some(document)) = (last.sure, alone, last.put) {
+                    let leads = tags.iter().find(|tag| tag.name == World::tag(at)).map(|tag| tag.named.digest);
+                    assert_eq!(leads, Some(world.manifest(place, document)), "{}:v{at}", here.repository);
+                }
+            }
+            for thing in self.present[place].clone() {
+                for blob in world.needs(thing) {
+                    self.readable(world, place, blob, thing).await;
+                }
+            }
+        }
+    }
+
+    async fn readable(&self, world: &World, place: usize, blob: usize, thing: usize) {
+        let (repository, blob) = (&world.places[place].repository, &world.blobs[blob]);
+        let found = blob::find(&world.app, &world.who, repository, &blob.digest.into()).await;
+        let found =
+            found.unwrap_or_else(|error| panic!("LOST: {} of manifest {thing} in {repository}: {error}", blob.digest));
+        let bytes = found.bytes(&world.app, None).await.unwrap().collect().await.unwrap().into_bytes();
+        assert!(bytes == blob.bytes, "LOST: other bytes for {} in {repository}", blob.digest);
+    }
+
+    /// After a sweep beside which nothing ran, what is old enough and not named is gone.
+    pub(crate) async fn swept(&self, world: &World) {
+        let (table, now) = (Table::read(world).await, world.app.now());
+        for link in table.unnamed() {
+            assert!(link.seen.plus(LEASE) > now, "{link:?} is still there");
+        }
+        assert!(table.streams.iter().all(|stream| stream.expires > now));
+        assert!(table.sessions.iter().all(|session| session.expires > now));
+    }
+
+    /// Deletes all manifests.
+    pub(crate) async fn delete_all(&mut self, world: &World) {
+        for manifest in Table::read(world).await.manifests {
+            let reference = Reference::Digest(manifest.digest);
+            // Some go with others.
+            let _ = Box::pin(manifest::remove(&world.app, &world.who, &manifest.repository, &reference)).await;
+        }
+        assert!(Table::read(world).await.manifests.is_empty());
+        self.present.iter_mut().for_each(BTreeSet::clear);
+    }
+
+    /// After days nothing is there that nothing names.
+    pub(crate) async fn nothing_left_over(&self, world: &World, empty: bool) {
+        let table = Table::read(world).await;
+        table.agrees();
+        assert_eq!(table.unnamed().count(), 0, "links that nothing names");
+        let held = (table.sessions.len(), table.streams.len(), table.condemned.len());
+        assert_eq!(held, (0, 0, 0), "sessions, streams and condemned objects");
+        assert!(table.accounts.iter().all(|account| account.quota.reserved == 0));
+        assert!(world.app.objects.open_parts().await.unwrap().is_empty());
+        let mut objects: BTreeSet<String> = BTreeSet::new();
+        let mut last = None;
+        loop {
+            let page = world.app.objects.list(last.clone()).await.unwrap();
+            let Some((name, _)) = page.last() else { break };
+            last = Some(name.clone());
+            objects.extend(page.into_iter().map(|(name, _)| name));
+        }
+        let mut named: BTreeSet<String> = table.blobs.values().map(|blob| blob.object.clone()).collect();
+        named.extend(table.manifests.iter().filter_map(|manifest| manifest.object.clone()));
+        assert_eq!(objects, named, "objects in the store, and those that rows name");
+        if empty {
+            assert!(objects.is_empty() && table.links.is_empty() && table.charges.is_empty());
+        }
+    }
+}

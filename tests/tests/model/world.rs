@@ -1,0 +1,224 @@
+//! What there is to push: blobs, SIF images, manifests of all kinds, and the repositories for them.
+
+use crate::gate::Gate;
+use axum::body::Bytes;
+use embedded::objects::Face;
+use serde_json::{Value, json};
+use shared::App;
+use shared::app::{Parts, system_time};
+use shared::auth::{Credential, Keys};
+use shared::config::Config;
+use shared::domain::{Digest, Id, OciDigest, Repository, TagName, Time, manifest};
+use shared::service::{admin, create};
+use stackroom::local::Local;
+use stackroom_tests::sif::SifBuilder;
+use std::sync::atomic::{AtomicI64, Ordering};
+use tempfile::TempDir;
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+/// Tags of each repository.
+pub(crate) const TAGS: usize = 4;
+/// The blob that is longer than a part of the object store, and the one that no document names.
+pub(crate) const LONG: usize = 8;
+pub(crate) const SPARE: usize = 11;
+
+/// How far the clock of the installation is ahead, in seconds.
+static AHEAD: AtomicI64 = AtomicI64::new(0);
+
+fn clock() -> Time {
+    Time(system_time().0 + AHEAD.load(Ordering::Relaxed))
+}
+
+/// Some bytes, and what they are called.
+#[derive(Debug, Clone)]
+pub(crate) struct Blob {
+    pub(crate) bytes: Bytes,
+    pub(crate) digest: Digest,
+}
+
+impl Blob {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { digest: Digest::of(&bytes), bytes: bytes.into() }
+    }
+}
+
+/// A manifest: what it needs, by the places of blobs and documents in the world.
+#[derive(Debug, Clone)]
+pub(crate) struct Document {
+    pub(crate) kind: &'static str,
+    pub(crate) body: Blob,
+    pub(crate) blobs: Vec<usize>,
+    pub(crate) children: Vec<usize>,
+    /// The SIF image that it is.
+    pub(crate) sif: Option<usize>,
+}
+
+/// A repository; its container's id where the library can spell it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) repository: Repository,
+    pub(crate) container: Option<Id>,
+    /// The digests of the manifests that the library makes of the SIF images.
+    pub(crate) own: Vec<OciDigest>,
+}
+
+pub(crate) struct World {
+    pub(crate) app: App,
+    pub(crate) face: Face,
+    pub(crate) who: Credential,
+    pub(crate) blobs: Vec<Blob>,
+    /// The blobs that are SIF images, with their architectures.
+    pub(crate) sifs: Vec<(usize, &'static str)>,
+    pub(crate) documents: Vec<Document>,
+    pub(crate) places: Vec<Place>,
+    _local: Local,
+    _folder: TempDir,
+}
+
+/// Where nothing is lost by a crash of this machine, since nobody wants it afterwards: in memory, where there is such a place.
+fn folder() -> TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() { TempDir::new_in(memory).unwrap() } else { TempDir::new().unwrap() }
+}
+
+impl World {
+    pub(crate) async fn new(gate: &Gate) -> Self {
+        let folder = folder();
+        let config = Config::read("http://stackroom.example", |_| None).unwrap();
+        let local = Local::open_through(folder.path(), config, |client| gate.before(client)).await.unwrap();
+        local.first_admin().await.unwrap();
+        let keys = Keys::parse(&std::fs::read_to_string(folder.path().join("keys")).unwrap()).unwrap();
+        let own = &*local.app;
+        let (table, objects) = (own.table.clone(), own.objects.clone());
+        let app = App::new(Parts { config: own.config.clone(), table, objects, keys, clock });
+        let token = std::fs::read_to_string(local.admin_token()).unwrap();
+        let who = app.keys.credential(Some(&format!("Bearer {token}")), app.now()).unwrap();
+
+        let text = |text: &str| Blob::new(text.as_bytes().to_vec());
+        let mut blobs = vec![text(""), text("{}")];
+        blobs.extend((0_u8..6).map(|seed| Blob::new(vec![seed; 10 + 500 * usize::from(seed)])));
+        // Longer than a part of the object store.
+        blobs.push(Blob::new(vec![9; (8 << 20) + 77]));
+        let mut sifs = Vec::new();
+        for (arch, seed) in [("amd64", 1), ("arm64", 2)] {
+            sifs.push((blobs.len(), arch));
+            blobs.push(Blob::new(SifBuilder::new(arch).seed(seed).build()));
+        }
+        blobs.push(Blob::new(vec![11; 4000]));
+        let documents = documents(&blobs);
+        let mut places = Vec::new();
+        for name in ["alice", "bob"] {
+            let new = admin::NewUser { name: name.parse().unwrap(), password: None, admin: false, quota: Some(0) };
+            admin::add(&app, &who, new).await.unwrap();
+        }
+        for path in ["alice/one/aa", "alice/one/bb", "bob/one/aa", "bob/plain"] {
+            let parts: Vec<&str> = path.split('/').collect();
+            let container = match parts[..] {
+                [entity, collection, name] => {
+                    let entity = create::entity(&app, &who, entity.parse().unwrap(), "").await.unwrap();
+                    let name_of = collection.parse().unwrap();
+                    let collection = create::collection(&app, &who, entity.id, name_of, "").await.unwrap();
+                    let made = create::container(&app, &who, collection.id, &name.parse().unwrap(), "").await.unwrap();
+                    Some(made.id)
+                }
+                _ => None,
+            };
+            let own = |(at, _): &(usize, &str)| {
+                let blob: &Blob = &blobs[*at];
+                let title = parts.last().unwrap();
+                Digest::of(manifest::of_sif(title, &blob.digest, blob.bytes.len() as u64).as_bytes()).into()
+            };
+            places.push(Place { repository: path.parse().unwrap(), container, own: sifs.iter().map(own).collect() });
+        }
+        Self { app, face: local.objects.face(), who, blobs, sifs, documents, places, _local: local, _folder: folder }
+    }
+
+    /// Lets time go by.
+    pub(crate) fn pass(seconds: u64) {
+        AHEAD.fetch_add(i64::try_from(seconds).unwrap(), Ordering::Relaxed);
+    }
+
+    /// How much time went by that the stores don't know of.
+    pub(crate) fn ahead() -> u64 {
+        u64::try_from(AHEAD.load(Ordering::Relaxed)).unwrap()
+    }
+
+    pub(crate) fn tag(at: usize) -> TagName {
+        format!("v{at}").parse().unwrap()
+    }
+
+    /// The digest of a manifest in a place: of a document, or, behind those, of what the library makes of a SIF image.
+    pub(crate) fn manifest(&self, place: usize, thing: usize) -> OciDigest {
+        match self.documents.get(thing) {
+            Some(document) => document.body.digest.into(),
+            None => self.places[place].own[thing - self.documents.len()],
+        }
+    }
+
+    /// The blobs that a manifest needs.
+    pub(crate) fn needs(&self, thing: usize) -> Vec<usize> {
+        match self.documents.get(thing) {
+            Some(document) => document.blobs.clone(),
+            None => vec![1, self.sifs[thing - self.documents.len()].0],
+        }
+    }
+
+    /// All manifests that are a SIF image.
+    pub(crate) fn of_sif(&self, sif: usize) -> Vec<usize> {
+        let pushed = self.documents.iter().enumerate().filter(|(_, document)| document.sif == Some(sif));
+        pushed.map(|(at, _)| at).chain([self.documents.len() + sif]).collect()
+    }
+}
+
+fn described(kind: &str, blob: &Blob) -> Value {
+    json!({ "mediaType": kind, "digest": blob.digest.to_string(), "size": blob.bytes.len() })
+}
+
+fn documents(blobs: &[Blob]) -> Vec<Document> {
+    let mut all: Vec<Document> = Vec::new();
+    let image = |config: usize, layers: &[usize], more: Value| {
+        let named: Vec<Value> = layers.iter().map(|at| described(LAYER, &blobs[*at])).collect();
+        let config_of = described(CONFIG, &blobs[config]);
+        let mut body = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config_of, "layers": named });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let blobs = [config].iter().chain(layers).copied().collect();
+        Document { kind: MANIFEST, body: Blob::new(body.to_string().into()), blobs, children: Vec::new(), sif: None }
+    };
+    all.push(image(2, &[3, 4], json!({})));
+    all.push(image(3, &[4], json!({})));
+    all.push(image(1, &[5, 6], json!({})));
+    all.push(image(2, &[0, 6, 7], json!({})));
+    all.push(image(4, &[8], json!({})));
+    // Too long for its row: its bytes are an object.
+    all.push(image(5, &[3], json!({ "annotations": { "long": "x".repeat(300 << 10) } })));
+    for (sif, at) in [(0, 9), (1, 10)] {
+        for by in ["one tool", "another"] {
+            let body = json!({
+                "schemaVersion": 2, "mediaType": MANIFEST, "annotations": { "by": by },
+                "config": described(manifest::SIF_CONFIG, &blobs[1]),
+                "layers": [described(manifest::SIF_LAYER, &blobs[at])],
+            });
+            let (body, blobs) = (Blob::new(body.to_string().into()), vec![1, at]);
+            all.push(Document { kind: MANIFEST, body, blobs, children: Vec::new(), sif: Some(sif) });
+        }
+    }
+    let index = |all: &[Document], children: &[usize]| {
+        let named: Vec<Value> = children.iter().map(|at| described(MANIFEST, &all[*at].body)).collect();
+        let body = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": named });
+        let (body, children) = (Blob::new(body.to_string().into()), children.to_vec());
+        Document { kind: INDEX, body, blobs: Vec::new(), children, sif: None }
+    };
+    for children in [&[0, 1][..], &[6, 8], &[2, 7]] {
+        let made = index(&all, children);
+        all.push(made);
+    }
+    for subject in [0, 6] {
+        let subject = json!({ "subject": described(MANIFEST, &all[subject].body), "artifactType": "text/about" });
+        all.push(image(1, &[7], subject));
+    }
+    all
+}
