@@ -106,7 +106,7 @@ upload() {
   [ "$(ask POST "/v2/$1/blobs/uploads/" -H 'Content-Length: 0')" = 202 ] || return 1
   place=$(header location)
   case $place in *\?*) place="$place&" ;; *) place="$place?" ;; esac
-  [ "$(ask PUT "${place}digest=sha256:$(digest "$2")" -H 'Content-Type: application/octet-stream' --data-binary "@$2")" = 201 ]
+  [ "$(ask PUT "${place}digest=sha256:$(digest "$2")" -H 'Content-Type: application/octet-stream' -T "$2")" = 201 ]
 }
 # push_by_hand LAYOUT REPOSITORY TAG: the image or index of a layout that `image` or `index` made.
 push_by_hand() {
@@ -136,16 +136,19 @@ keep() {
 }
 digest_of() { grep -oE 'sha256:[0-9a-f]+' "$1/index.json" | head -n 1; }
 config_of() { grep -oE 'sha256:[0-9a-f]+' "$1/blobs/sha256/$(digest_of "$1" | cut -d: -f2)" | head -n 1; }
-# image LAYOUT ARCH TAR…: an image of those layers, which are gzipped here, under the tag `it`.
+# image LAYOUT ARCH FILE…: an image of those layers under the tag `it`: tar files, which are gzipped here, and squashfs files as they are.
 image() {
-  local layout=$1 of=$2 tar hex layers='' diffs='' history='' part=$1/part config; shift 2
+  local layout=$1 of=$2 tar hex layers='' diffs='' history='' part=$1/part config type; shift 2
   mkdir -p "$layout/blobs/sha256"
   for tar in "$@"; do
     diffs+="${diffs:+,}\"sha256:$(digest "$tar")\""
     history+="${history:+,}{\"created\":\"2024-01-01T00:00:00Z\",\"created_by\":\"$(basename "$tar")\"}"
-    gzip -1 -n <"$tar" >"$part"
+    case $tar in
+      *.squashfs) type=application/vnd.sylabs.image.layer.v1.squashfs; cp "$tar" "$part" ;;
+      *) type=application/vnd.oci.image.layer.v1.tar+gzip; gzip -1 -n <"$tar" >"$part" ;;
+    esac
     hex=$(keep "$layout" "$part")
-    layers+="${layers:+,}{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar+gzip\",\"digest\":\"sha256:$hex\",\"size\":$(stat -c %s "$layout/blobs/sha256/$hex")}"
+    layers+="${layers:+,}{\"mediaType\":\"$type\",\"digest\":\"sha256:$hex\",\"size\":$(stat -c %s "$layout/blobs/sha256/$hex")}"
   done
   printf '{"created":"2024-01-01T00:00:00Z","architecture":"%s","os":"linux","config":{"Labels":{"purpose":"test %s"}},"rootfs":{"type":"layers","diff_ids":[%s]},"history":[%s]}' \
     "$of" "$(basename "$layout")" "$diffs" "$history" >"$part"

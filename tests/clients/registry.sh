@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs real registry clients against a real server: login, push, pull, tags, copies, deletion, and whatever else each of them has. Usage: STACKROOM_BIN=… registry.sh [NEW_DIR]
-# REGISTRY=… takes another registry, see oci.sh. CLIENTS='docker crane' runs these only. LONG=1 also moves a layer of 2 GiB. BUILD_ONLY=1 gets the clients and stops.
+# REGISTRY=… takes another registry, see oci.sh. CLIENTS='docker crane' runs these only. LONG=1 also moves a layer of 2 GiB, see below. BUILD_ONLY=1 gets the clients and stops.
 source "$(dirname "$(realpath "$0")")/lib.sh"
 source "$(dirname "$(realpath "$0")")/oci.sh"
 
@@ -141,11 +141,13 @@ get_apptainer() {
 }
 # What is wrong with the registry is said before anything is installed or built for it.
 [ -n "${BUILD_ONLY:-}" ] || choose_registry
-here=()
-for client in "${chosen[@]}"; do if "get_$client"; then here+=("$client"); fi; done
+here=() missing=()
+# scripts/test looks for this line.
+close_up() { [ "${#missing[@]}" -eq 0 ] || echo "# not run: ${missing[*]}"; finish; }
+for client in "${chosen[@]}"; do if "get_$client"; then here+=("$client"); else missing+=("$client"); fi; done
 echo "# the clients are: ${here[*]}"
-[ "${#here[@]}" -gt 0 ] || finish
-if [ -n "${BUILD_ONLY:-}" ]; then pass "the clients are there"; finish; fi
+[ "${#here[@]}" -gt 0 ] || close_up
+if [ -n "${BUILD_ONLY:-}" ]; then pass "the clients are there"; close_up; fi
 cover
 
 # --- Images ----------------------------------------------------------------------------------------------------------
@@ -171,7 +173,12 @@ image "$images/empty" "$arch"
 index "$images/both" "$images/small" "$images/other"
 names=(small empty both)
 patience=120
+# Each client that can brings a layer of 2 GiB and gets it back. Those that can't:
+# helm takes no file above 5 MiB and no chart above 100, so a chart just below that goes there and back;
+# umoci leaves the transport to skopeo; apptainer pushes no layers, so a SIF file of that size goes out by oras, and the image of layers is only pulled;
+# cosign has no push of its own: it saves an image that was pushed by hand to a folder, loads it into a second repository, and signs both.
 if [ -n "${LONG:-}" ]; then
+  [ "$(df -m --output=avail "$work" | tail -n 1)" -gt 20480 ] || skip_all "LONG=1 takes 20 GiB of disk, and $work has less"
   head -c $((2 << 30)) /dev/urandom >"$files/huge"
   tarred huge.tar huge
   image "$images/huge" "$arch" "$work/base.tar" "$work/huge.tar"
@@ -188,6 +195,11 @@ for name in small empty both; do
   ok "an image is pushed by hand, for all clients: $name" push_by_hand "$images/$name" "$shared" "$name"
   registry_has "it is there as it was made: $name" "$shared" "$name" "$(digest_of "$images/$name")"
 done
+# What comes after that, a client has from no other place.
+if [ -n "$ours" ] && [ "${HOSTS:-1}" = 2 ]; then
+  ask POST "/v2/$shared/blobs/uploads/" -H 'Content-Length: 0' >"$out"
+  holds "the bytes of blobs are sent to the second host" grep -q '^http://localhost:' <<<"$(header location)"
+fi
 asking=
 [ "$failed" -eq 0 ] || finish
 
@@ -365,13 +377,21 @@ with_buildah() {
   container=$(buildah_ from first 2>"$out" || true)
   ok "buildah copies another" buildah_ copy "$container" "$files/etc" /etc
   for format in oci docker; do ok "buildah commits a second layer: $format" buildah_ commit -q --format "$format" "$container" "$format"; done
-  for name in bare oci docker; do
+  local built=(bare oci docker)
+  if [ -n "${LONG:-}" ]; then
+    container=$(buildah_ from scratch 2>"$out" || true)
+    ok "buildah copies 2 GiB" buildah_ copy "$container" "$files/huge" /huge
+    ok "buildah commits them" buildah_ commit -q --rm "$container" huge
+    built+=(huge)
+  fi
+  for name in "${built[@]}"; do
     id=$(buildah_ inspect --type image --format '{{.FromImageID}}' "$name" 2>"$out" || true)
     ok "buildah pushes: $name" buildah_ push --tls-verify=false "${with_auth[@]}" --digestfile "$home/digest" "$name" "docker://$registry/$place:$name"
     registry_has "buildah names the digest that the registry gives: $name" "$place" "$name" "$(cat "$home/digest" 2>/dev/null)"
     buildah_ rmi "$name" >"$out" 2>&1 || true
     ok "buildah pulls it back: $name" buildah_ pull -q --policy always --tls-verify=false "${with_auth[@]}" "docker://$registry/$place:$name"
     prints "it is the same image: $name" "^${id:-none}" buildah_ inspect --type image --format '{{.FromImageID}}' "$registry/$place:$name"
+    if [ "$name" = huge ]; then buildah_ rmi "$registry/$place:$name" >"$out" 2>&1 || true; fi
   done
   ok "buildah begins with what was pushed by hand" buildah_ from --tls-verify=false "${with_auth[@]}" --name based "docker://$registry/$shared:small"
   prints "its layers are applied one after the other" '^greeting$' buildah_ run --isolation chroot based -- /bin/busybox ls /etc
@@ -548,7 +568,10 @@ crane_probe() { crane_ digest "$registry/$shared:small"; }
 crane_login() { crane_ auth login "$registry" -u "$user" --password-stdin; }
 crane_push() {
   if [ "$(wc -l <"$1/manifests")" -gt 1 ]; then
-    # A layout's index names what it holds; what is pushed is what that names.
+    # crane takes a layout's own index.json for the index; what is to be pushed is what that names.
+    rm -rf "$work/as-index"
+    cp -r "$1" "$work/as-index"
+    cp "$1/blobs/sha256/$(digest_of "$1" | cut -d: -f2)" "$work/as-index/index.json"
     crane_ push --index "$work/as-index" "$registry/$2:$3"
   else crane_ push "$1" "$registry/$2:$3"; fi
 }
@@ -557,9 +580,6 @@ crane_pull() {
 }
 with_crane() {
   local place=$space/crane/image digest
-  # crane takes a layout's own index.json for the index.
-  cp -r "$images/both" "$work/as-index"
-  cp "$work/as-index/blobs/sha256/$(digest_of "$images/both" | cut -d: -f2)" "$work/as-index/index.json"
   keeps_login crane crane_probe crane_login
   round_trips crane
   prints "crane lists the tags" '^small$' crane_ ls "$registry/$place"
@@ -587,6 +607,72 @@ with_crane() {
   ok "crane deletes a manifest" crane_ delete "$registry/$place@$(crane_ digest "$registry/$place:appended" 2>/dev/null || echo sha256:none)"
   gone "what crane deleted is gone" "$place" appended
   registry_has "the rest is there" "$place" small "$digest"
+  if [ -n "$ours" ]; then oci_sif; fi
+}
+
+# What SingularityCE 4 does for an OCI-SIF below library://, which can't be had here: it asks the library for a registry, a name and a password,
+# and goes there with go-containerregistry. crane is that module's own command.
+oci_sif() {
+  local place=$space/crane/oci-sif back=$work/back registry name secret as_nobody=(at nobody) sentence status
+  ask GET "$url/assets/config/config.prod.json" >/dev/null
+  registry=$(json registryUri); registry=${registry#*://}; registry=${registry%/}
+  ask GET "$url/v1/rbac/users/current" -H "Authorization: Bearer $token" >/dev/null
+  name=$(json username) secret=$(json secret)
+  cp "$work/body" "$out"
+  holds "the library names a registry, and with what to go there" test -n "$registry" -a "$name" = "$user" -a -n "$secret"
+  make_squashfs "$work/one.squashfs" etc
+  make_squashfs "$work/two.squashfs" bin nothing
+  image "$images/squashed" "$arch" "$work/one.squashfs"
+  image "$images/layered" "$(other_arch)" "$work/one.squashfs" "$work/two.squashfs"
+  index "$images/oci-sif" "$images/squashed" "$images/layered"
+  ok "an OCI-SIF's way: login at that registry" at oci-sif typing "$secret" crane_ auth login "$registry" -u "$name" --password-stdin
+  for name in squashed oci-sif; do
+    sentence="layers of squashfs: $name"
+    ok "$sentence: crane pushes them" at oci-sif crane_push "$images/$name" "$place" "$name"
+    registry_has "$sentence: it is what crane was given" "$place" "$name" "$(digest_of "$images/$name")"
+    rm -rf "$back"
+    ok "$sentence: crane pulls them back" at oci-sif crane_pull "$place" "$name" "$back"
+    same_image "$sentence: with the same bytes" "$images/$name" "$back/blobs/sha256"
+    prints "$sentence: crane finds the image of this architecture" "^$(digest_of "$images/squashed")\$" at oci-sif crane_ digest --platform "linux/$arch" "$registry/$place:$name"
+    points_to_the_registry "$sentence" "$name" "$token"
+  done
+  closed "layers of squashfs: nobody pulls them yet" crane_pull "$place" squashed "$work/none"
+  status=$(ask GET "$url/v1/imagefile/$place:squashed?arch=$arch")
+  cp "$work/body" "$out"
+  holds "nor does the library say that they are there" test "$status" = 404
+  ok "they are made public" "$STACKROOM_BIN" admin set "$place" --visibility public
+  for name in squashed oci-sif; do
+    sentence="public layers of squashfs: $name"
+    rm -rf "$back"
+    ok "$sentence: anybody pulls them" at nobody crane_pull "$place" "$name" "$back"
+    same_image "$sentence: with the same bytes" "$images/$name" "$back/blobs/sha256"
+    points_to_the_registry "$sentence" "$name" ''
+  done
+  rm -rf "$back"
+}
+# points_to_the_registry SENTENCE TAG TOKEN: a library pull is refused, in the words by which SingularityCE knows that it has to go to the registry instead.
+points_to_the_registry() {
+  local route status
+  for route in images imagefile; do
+    status=$(ask GET "$url/v1/$route/$place:$2?arch=$arch" ${3:+-H "Authorization: Bearer $3"})
+    cp "$work/body" "$out"
+    holds "$1: the library points to the registry ($route)" test "$status" = 400 -a -n "$(json message | grep -F 'application/vnd.oci.image.config.v1+json')"
+  done
+  # What would make a client speak to a registry before it asked for the image stays away.
+  holds "$1: and not before it is asked" test "$(ask GET "$url/v1/oci-redirect?accessTypes=pull&mapped=1&namespace=${place//\//%2F}" ${3:+-H "Authorization: Bearer $3"})" = 404
+}
+# json NAME: the text of that name in the answer that came last.
+json() { grep -oE "\"$1\" *: *\"[^\"]*\"" "$work/body" | head -n 1 | sed -E 's/.*: *"(.*)"$/\1/'; }
+# make_squashfs FILE NAME…: a real file system, by this machine's mksquashfs or apptainer's; where there is neither, bytes that only begin like one.
+make_squashfs() {
+  local file=$1 options=(-quiet -no-progress -all-root -mkfs-time 1704067200 -all-time 1704067200); shift
+  if command -v mksquashfs >/dev/null; then
+    (cd "$files" && run mksquashfs "$@" "$file" "${options[@]}") && return
+  elif [ -x "$cache/apptainer-root/usr/bin/mksquashfs" ]; then
+    run env IN_ROOT_WORK="$work" "$top/scripts/in-root" "$cache/apptainer-root" /usr/bin/mksquashfs "${@/#//mnt/files/}" "/mnt/${file#"$work/"}" "${options[@]}" && return
+  fi
+  echo "# no mksquashfs here: the layer ${file##*/} is no file system"
+  { printf hsqs; head -c 1000000 /dev/urandom; } >"$file"
 }
 
 # --- regctl -----------------------------------------------------------------------------------------------------------------------------
@@ -694,6 +780,7 @@ with_helm() {
   ok "helm finds the newest version by the list of tags" helm_ pull --plain-http "oci://$registry/$place/hello" --version '>=1.0.0' --destination "$home/back"
   prints "helm shows the chart" 'greets politely' helm_ show chart --plain-http "oci://$registry/$place/hello" --version 1.2.3+four
   prints "helm renders it from there" 'greeting: hello' helm_ template --plain-http greeter "oci://$registry/$place/hello" --version 1.2.3+four
+  if [ -n "${LONG:-}" ]; then helm_of_its_longest; fi
   if [ -n "$login" ]; then
     docker_config "$work/homes/configured/.docker" "$token"
     ok "helm reads docker's file of logins" at configured helm_ show chart --plain-http "oci://$registry/$place/hello" --version 1.2.3+four
@@ -703,6 +790,23 @@ with_helm() {
     refused "helm pushes nothing without a login" "$unauthorized" at nobody helm_ push --plain-http "$home/hello-1.2.3+four.tgz" "oci://$registry/$place"
     ok "helm logs out" helm_ registry logout "$registry"
   fi
+}
+
+# 100 MiB are the most that helm unpacks: 96 go there and back, and 104 are nothing that it would send.
+helm_of_its_longest() {
+  local number
+  mkdir "$chart/files"
+  for number in $(seq 24); do head -c $((4 << 20)) "$files/huge" >"$chart/files/$number"; done
+  sed -i 's/^version.*/version: 2.0.0/' "$chart/Chart.yaml"
+  ok "helm packages a chart of 96 MiB" helm_ package "$chart" --destination "$home"
+  prints "helm pushes it" 'Digest: sha256:' helm_ push --plain-http "$home/hello-2.0.0.tgz" "oci://$registry/$place"
+  ok "helm pulls it back" helm_ pull --plain-http "oci://$registry/$place/hello" --version 2.0.0 --destination "$home/back"
+  same "96 MiB have the same bytes" "$home/hello-2.0.0.tgz" "$home/back/hello-2.0.0.tgz"
+  for number in 25 26; do cp "$chart/files/1" "$chart/files/$number"; done
+  sed -i 's/^version.*/version: 3.0.0/' "$chart/Chart.yaml"
+  ok "helm packages a chart of 104 MiB" helm_ package "$chart" --destination "$home"
+  refused "helm itself refuses to push that" 'larger than the maximum' helm_ push --plain-http "$home/hello-3.0.0.tgz" "oci://$registry/$place"
+  gone "so the registry has none" "$place/hello" 3.0.0
 }
 
 # --- cosign: with a key of our own, and no log of anybody's -----------------------------------------------------------------------------------
@@ -740,6 +844,17 @@ with_cosign() {
     docker_config "$work/homes/configured/.docker" "$token"
     prints "cosign reads docker's file of logins" "$digest" at configured cosign_ verify --key "$work/homes/cosign/cosign.pub" --insecure-ignore-tlog=true --allow-http-registry "$of"
     refused "cosign reads nothing without a login" "$unauthorized" at nobody cosign_ verify --key "$work/homes/cosign/cosign.pub" --insecure-ignore-tlog=true --allow-http-registry "$of"
+  fi
+  if [ -n "${LONG:-}" ]; then
+    digest=$(digest_of "$images/huge")
+    ok "2 GiB are pushed by hand" push_by_hand "$images/huge" "$place" huge
+    ok "cosign signs them" cosign_sign "$registry/$place@$digest"
+    ok "cosign saves them with their signature" cosign_ save --timeout 30m --allow-http-registry --dir "$home/saved" "$registry/$place:huge"
+    ok "cosign loads them into a repository that has nothing" cosign_ load --timeout 30m --allow-http-registry --dir "$home/saved" "$registry/$space/cosign/loaded:huge"
+    registry_has "they are the same" "$space/cosign/loaded" huge "$digest"
+    same_image "cosign saved the same bytes" "$images/huge" "$home/saved/blobs/sha256"
+    rm -rf "$home/saved"
+    prints "cosign verifies what it loaded" "$digest" cosign_verify "$registry/$space/cosign/loaded:huge"
   fi
   ok "cosign takes the signatures away" cosign_ clean --allow-http-registry --force "$of"
 }
@@ -787,14 +902,28 @@ with_apptainer() {
   printf 'Bootstrap: docker\nFrom: %s/%s:small\n%%labels\n  Derived yes\n' "$registry" "$shared" >"$mnt/derived.def"
   ok "apptainer builds on an image of layers" apptainer_ -- build --no-https /mnt/derived.sif /mnt/derived.def
   if [ -n "${LONG:-}" ]; then
-    cp "$files/huge" "$mnt/huge"
+    ln "$files/huge" "$mnt/huge"
     printf 'Bootstrap: scratch\n%%setup\n  cp /mnt/huge "${APPTAINER_ROOTFS}/huge"\n' >"$mnt/huge.def"
     ok "apptainer builds a SIF file of 2 GiB" apptainer_ -- build /mnt/huge.sif /mnt/huge.def
     rm -f "$mnt/huge"
     ok "apptainer pushes it" apptainer_ -- push --no-https /mnt/huge.sif "oras://$registry/$place:huge"
     ok "apptainer pulls it back" apptainer_ -- pull --no-https --disable-cache /mnt/huge-back.sif "oras://$registry/$place:huge"
     same "2 GiB have the same bytes" "$mnt/huge.sif" "$mnt/huge-back.sif"
+    rm -f "$mnt"/huge*.sif
+    ok "an image with a layer of 2 GiB is pushed by hand" push_by_hand "$images/huge" "$shared" huge
+    ok "apptainer pulls that" apptainer_ -- pull --no-https --disable-cache /mnt/huge.sif "$from:huge"
+    prints "its file of 2 GiB has its bytes" "$(digest "$files/huge")" apptainer_ -- exec /mnt/huge.sif /bin/busybox sha256sum /huge
   fi
+}
+
+# What a client brought of 2 GiB goes from the registry before the next one begins: twelve times that is more than a disk may have.
+gives_back() {
+  local place found
+  for place in "$space/$1/image" "$space/$1/hello" "$space/$1/loaded" "$shared"; do
+    if found=$(manifest_digest "$place" huge); then asking=$user:$password ask DELETE "/v2/$place/manifests/$found" >/dev/null; fi
+  done
+  timeout 300 "$STACKROOM_BIN" admin sweep --now || return
+  [ "$(du -sm "$work/data/objects" | cut -f1)" -lt 1024 ]
 }
 
 # --- One after the other ------------------------------------------------------------------------------------------------------------------------
@@ -802,14 +931,17 @@ for client in "${here[@]}"; do
   home=$work/homes/$client
   mkdir -p "$home/run"
   echo "# $client"
-  began=$SECONDS before=$passed/$failed/$skipped
+  began=$SECONDS before=$passed/$failed/$skipped skips=$skipped
   "with_$client"
+  # It was here, but its daemon was not.
+  [ "$skipped" -eq "$skips" ] || missing+=("$client")
   stop_daemons
   echo "# $client took $((SECONDS - began)) s (passed/failed/skipped before: $before, now: $passed/$failed/$skipped)"
   # What a client keeps is not needed by the next, and may be large.
   find "$work/tmp" -mindepth 1 -delete 2>/dev/null || true
   rm -rf "${home:?}/root" "$home/mnt" "$work/again" "$work/with-token"
+  if [ -n "${LONG:-}" ] && [ -n "$ours" ]; then ok "deleted and swept, the 2 GiB are off the disk" gives_back "$client"; fi
 done
 
 if [ -n "$ours" ]; then server_is_well; fi
-finish
+close_up

@@ -106,6 +106,7 @@ impl Local {
             .force_path_style(true)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .http_client(between(objects.connector()))
             .build();
         let s3 = aws_sdk_s3::Client::from_conf(s3);

@@ -18,6 +18,11 @@
     reason = "a failed test panics"
 )]
 
+mod registry;
+#[path = "../registry/support.rs"]
+#[expect(dead_code, reason = "the registry's own tests say more with it")]
+mod support;
+
 use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
 };
@@ -48,6 +53,8 @@ struct Server {
     url: String,
     /// Whether the bucket knows presigned URLs with the payload's hash.
     pins: bool,
+    /// What another process needs in its environment to serve the same installation.
+    environment: Vec<(&'static str, String)>,
     serving: JoinHandle<()>,
 }
 
@@ -58,8 +65,8 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Starts a server in a new table and a new bucket.
-    async fn start(dynamodb: &str, s3: &str, pins: bool) -> Self {
+    /// Starts a server in a new table and a new bucket. Bytes of blobs are sent to `ingest`, where there is one.
+    async fn start((dynamodb, s3): (&str, &str), pins: bool, ingest: Option<&str>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("stackroom-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let region = Region::new("us-east-1");
@@ -84,11 +91,24 @@ impl Server {
         bucket.create_bucket().bucket(&name).send().await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        let keys = Keys::generate().unwrap();
+        let said = |name: &str| ingest.filter(|_| name == "STACKROOM_INGEST_URL").map(str::to_owned);
+        let environment = vec![
+            ("STACKROOM_PUBLIC_URL", url.clone()),
+            ("STACKROOM_TABLE", name.clone()),
+            ("STACKROOM_BUCKET", name.clone()),
+            ("STACKROOM_TOKEN_KEYS", keys.clone()),
+            ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.to_owned()),
+            ("AWS_ENDPOINT_URL_S3", s3.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+        ];
         let app = App::new(Parts {
-            config: Config::read(&url, |_| None).unwrap(),
+            config: Config::read(&url, said).unwrap(),
             table: Table::new(aws_sdk_dynamodb::Client::from_conf(table), name.clone()),
             objects: Objects::new(bucket.clone(), bucket, name),
-            keys: Keys::parse(&Keys::generate().unwrap()).unwrap(),
+            keys: Keys::parse(&keys).unwrap(),
             clock: shared::app::system_time,
         });
         app.table.create().await.unwrap();
@@ -97,7 +117,7 @@ impl Server {
         let router = stackroom::routes::router(&app).unwrap();
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let admin = Caller::new(&url, Some(token.expose_secret().to_owned()));
-        Self { app, admin, nobody: Caller::new(&url, None), url, pins, serving }
+        Self { app, admin, nobody: Caller::new(&url, None), url, pins, environment, serving }
     }
 
     async fn user(&self, name: &str, quota: u64) -> Caller {
@@ -128,13 +148,18 @@ impl Server {
 
 /// Runs a test on every pair of emulators.
 async fn everywhere<F: Future<Output = ()>>(test: impl Fn(Server) -> F) {
+    everywhere_with(None, test).await;
+}
+
+/// The same, with bytes of blobs sent to another host.
+async fn everywhere_with<F: Future<Output = ()>>(ingest: Option<&str>, test: impl Fn(Server) -> F) {
     let stores = std::env::var("STACKROOM_TEST_STORES").expect("STACKROOM_TEST_STORES: run `scripts/test emulators`");
     for pair in stores.lines().filter(|line| !line.trim().is_empty()) {
         let parts: Vec<&str> = pair.split_whitespace().collect();
         let [name, dynamodb, s3, pins] = parts[..] else { panic!("{pair}") };
         println!("on {name}");
         let began = Instant::now();
-        let run = async { test(Server::start(dynamodb, s3, pins == "pinned").await).await };
+        let run = async { test(Server::start((dynamodb, s3), pins == "pinned", ingest).await).await };
         tokio::time::timeout(PATIENCE, run).await.unwrap_or_else(|_| panic!("{name} takes too long"));
         println!("on {name}: {:.1} s", began.elapsed().as_secs_f64());
     }
