@@ -352,6 +352,23 @@ async fn a_copy_shares_its_bytes_and_outlives_its_source() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_its_sender_has_hashed_is_not_hashed_again_unless_somebody_asks() {
+    let store = store();
+    let body = bytes(1000, 1);
+    let put = |key: &str| store.s3.put_object().bucket(BUCKET).key(key).body(body.clone().into());
+    let one = put("one").customize().disable_payload_signing().send().await.unwrap();
+    let two = put("two").customize().disable_payload_signing().send().await.unwrap();
+    assert_ne!(one.e_tag(), two.e_tag(), "random");
+    let sha256 = Sha256::digest(&body);
+    assert_eq!(put("three").send().await.unwrap().e_tag(), Some(format!("\"{}\"", hex(&sha256)).as_str()));
+    assert!(store.get("one").await.unwrap() == body);
+    let copy = store.s3.copy_object().bucket(BUCKET).key("copy").copy_source("objects/one");
+    let copy = copy.checksum_algorithm(ChecksumAlgorithm::Sha256).send().await.unwrap();
+    let expected = aws_smithy_types::base64::encode(sha256);
+    assert_eq!(copy.copy_object_result().unwrap().checksum_sha256(), Some(expected.as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_declared_digest_must_be_right() {
     let store = store();
     let wrong = aws_smithy_types::base64::encode(Sha256::digest("other"));

@@ -31,6 +31,8 @@ pub(super) struct Declared {
     pub(super) payload: Option<[u8; 32]>,
     /// `x-amz-checksum-sha256`, as 32 bytes.
     pub(super) sha256: Option<[u8; 32]>,
+    /// Whether it is to be hashed; if not, its `ETag` is random.
+    pub(super) hashed: bool,
 }
 
 /// Takes a body in: steps 1 to 5 of the write protocol (see [`super::files`]).
@@ -45,8 +47,8 @@ pub(super) async fn receive(
     let mut body = std::pin::pin!(body.fuse());
     // While one chunk is hashed and written, the next one gathers. No more is taken from the client
     // than that: this is the back-pressure.
-    let files = Arc::clone(files);
-    let mut store = spawn_blocking(move || Ok((Fresh::create(&files)?, Sha256::new())));
+    let (files, hashed) = (Arc::clone(files), declared.hashed);
+    let mut store = spawn_blocking(move || Ok((Fresh::create(&files)?, hashed.then(Sha256::new))));
     let mut length = 0;
     loop {
         let chunk = match gather(body.as_mut()).await {
@@ -72,32 +74,39 @@ pub(super) async fn receive(
         let (mut fresh, mut sha256) = finish(store).await?;
         store = spawn_blocking(move || {
             fresh.write(&chunk)?;
-            for piece in chunk {
-                sha256.update(piece);
+            if let Some(sha256) = &mut sha256 {
+                chunk.iter().for_each(|piece| sha256.update(piece));
             }
             Ok((fresh, sha256))
         });
     }
     let (fresh, sha256) = finish(store).await?;
-    let sha256: [u8; 32] = sha256.finalize().into();
+    let sha256: Option<[u8; 32]> = sha256.map(|sha256| sha256.finalize().into());
     if length != declared.length {
         return Err(s3_error!(
             IncompleteBody,
             "You did not provide the number of bytes specified by the Content-Length HTTP header"
         ));
     }
-    if declared.payload.is_some_and(|payload| payload != sha256) {
+    if declared.payload.is_some_and(|payload| sha256 != Some(payload)) {
         return Err(content_sha256_mismatch());
     }
-    if declared.sha256.is_some_and(|said| said != sha256) {
+    if declared.sha256.is_some_and(|said| sha256 != Some(said)) {
         return Err(s3_error!(
             BadDigest,
             "The checksum value that you specified did not match what the server received."
         ));
     }
-    let written = Written { name: Arc::clone(fresh.name()), size: length, sha256 };
+    let tag = sha256.map_or_else(random, Ok)?;
+    let written = Written { name: Arc::clone(fresh.name()), size: length, tag, sha256 };
     let fresh = finish(spawn_blocking(move || fresh.settle().map(|()| fresh))).await?;
     Ok((fresh, written))
+}
+
+fn random() -> S3Result<[u8; 32]> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(internal)?;
+    Ok(random)
 }
 
 /// The next chunk of a body; an empty one is the end. The number of pieces is bounded as well,

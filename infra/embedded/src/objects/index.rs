@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 
 const LAYOUT: i64 = 1;
 
+// `file.sha256` is what makes the `ETag`, see [`Written::tag`].
 const TABLES: &str = "
     CREATE TABLE file (
         id INTEGER PRIMARY KEY,
@@ -104,7 +105,9 @@ pub(super) struct About {
 pub(super) struct Written {
     pub(super) name: Name,
     pub(super) size: u64,
-    pub(super) sha256: [u8; 32],
+    /// What makes its `ETag`: the SHA-256 of its bytes, or random where its sender wanted no hash.
+    pub(super) tag: [u8; 32],
+    pub(super) sha256: Option<[u8; 32]>,
 }
 
 /// One object.
@@ -134,7 +137,8 @@ pub(super) struct Part {
     pub(super) number: i32,
     pub(super) file: i64,
     pub(super) size: u64,
-    pub(super) sha256: [u8; 32],
+    /// What makes its `ETag`.
+    pub(super) tag: [u8; 32],
     pub(super) modified: SystemTime,
 }
 
@@ -366,7 +370,7 @@ fn enter(index: &Connection, file: &Written) -> rusqlite::Result<i64> {
     index.prepare_cached("INSERT INTO file (name, size, sha256) VALUES (?1, ?2, ?3)")?.insert(params![
         &*file.name,
         file.size,
-        file.sha256
+        file.tag
     ])
 }
 
@@ -458,9 +462,8 @@ pub(super) fn put(
     check(index, key, condition)?;
     ask(|| {
         let pieces = [(enter(index, file)?, file.size)];
-        let etag = super::hex(&file.sha256);
-        let sha256 = Some(file.sha256);
-        place(index, &Draft { key, etag: &etag, sha256, about, pieces: &pieces })
+        let etag = super::hex(&file.tag);
+        place(index, &Draft { key, etag: &etag, sha256: file.sha256, about, pieces: &pieces })
     })
 }
 
@@ -521,7 +524,7 @@ pub(super) fn parts(index: &Connection, id: &str, after: i32, limit: usize) -> S
                 number: row.get("number")?,
                 file: row.get("file")?,
                 size: row.get("size")?,
-                sha256: row.get("sha256")?,
+                tag: row.get("sha256")?,
                 modified: time(row, "modified")?,
             })
         })?;
@@ -606,7 +609,7 @@ pub(super) fn complete(
     for (at, (number, etag)) in listed.iter().enumerate() {
         let part = have
             .get(number)
-            .filter(|part| etag.as_ref().is_none_or(|etag| *etag == super::hex(&part.sha256)))
+            .filter(|part| etag.as_ref().is_none_or(|etag| *etag == super::hex(&part.tag)))
             .ok_or_else(|| {
             s3_error!(
                 InvalidPart,
@@ -619,7 +622,7 @@ pub(super) fn complete(
             return Err(s3_error!(EntityTooSmall, "Your proposed upload is smaller than the minimum allowed size"));
         }
         pieces.push((part.file, part.size));
-        sums.extend_from_slice(&part.sha256);
+        sums.extend_from_slice(&part.tag);
     }
     let etag = format!("{}-{}", super::hex(&Sha256::digest(&sums)), listed.len());
     let orphans = ask(|| {

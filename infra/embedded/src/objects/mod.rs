@@ -7,7 +7,8 @@
 //! - [`presign`] checks the signature of a presigned URL.
 //!
 //! The `ETag` of what is stored is its SHA-256, not its MD5: clients take it for opaque, and a second
-//! hash over every byte would cost more than the first.
+//! hash over every byte would cost more than the first. Where the sender says `UNSIGNED-PAYLOAD` there is no hash
+//! at all, and the `ETag` is random: who says so has a hash of their own.
 //!
 //! There are two ways in. [`Objects::connector`] is for the SDK in this process, and trusts it.
 //! [`Objects::face`] is for everybody else, and lets nothing through but presigned requests that

@@ -97,7 +97,8 @@ fn declared<T>(request: &S3Request<T>, length: Option<i64>, sha256: Option<&str>
     if request.headers.contains_key("content-md5") {
         return Err(s3_error!(NotImplemented, "Content-MD5 is not supported here: use x-amz-checksum-sha256."));
     }
-    let payload = match request.headers.get("x-amz-content-sha256").map(http::HeaderValue::as_bytes) {
+    let said = request.headers.get("x-amz-content-sha256").map(http::HeaderValue::as_bytes);
+    let payload = match said {
         None | Some(b"UNSIGNED-PAYLOAD") => None,
         Some(value) => {
             let payload = std::str::from_utf8(value).ok().and_then(unhex);
@@ -111,7 +112,9 @@ fn declared<T>(request: &S3Request<T>, length: Option<i64>, sha256: Option<&str>
             })?)
         }
     };
-    Ok(Declared { length, payload, sha256: sha256.map(digest).transpose()? })
+    // Who says in so many words that there is no hash has one of their own.
+    let hashed = payload.is_some() || sha256.is_some() || said.is_none();
+    Ok(Declared { length, payload, sha256: sha256.map(digest).transpose()?, hashed })
 }
 
 fn digest<const N: usize>(text: &str) -> S3Result<[u8; N]> {
@@ -178,14 +181,15 @@ impl S3 for Operations {
         let input = &request.input;
         store.bucket(&input.bucket)?;
         let condition = condition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
-        let declared = declared(&request, input.content_length, input.checksum_sha256.as_deref())?;
+        let mut declared = declared(&request, input.content_length, input.checksum_sha256.as_deref())?;
         let input = &mut request.input;
         let wanted = input.checksum_sha256.is_some() || wants_sha256(input.checksum_algorithm.as_ref());
+        declared.hashed |= wanted;
         let about = about!(input, wanted);
         let (fresh, written) = store.take_in(input.body.take(), &declared).await?;
         let output = PutObjectOutput {
-            e_tag: Some(ETag::Strong(hex(&written.sha256))),
-            checksum_sha256: wanted.then(|| base64::encode(written.sha256)),
+            e_tag: Some(ETag::Strong(hex(&written.tag))),
+            checksum_sha256: written.sha256.filter(|_| wanted).map(base64::encode),
             ..PutObjectOutput::default()
         };
         let key = std::mem::take(&mut input.key);
@@ -362,7 +366,7 @@ impl S3 for Operations {
         let input = &mut request.input;
         let (fresh, written) = store.take_in(input.body.take(), &declared).await?;
         let output = UploadPartOutput {
-            e_tag: Some(ETag::Strong(hex(&written.sha256))),
+            e_tag: Some(ETag::Strong(hex(&written.tag))),
             checksum_sha256: input.checksum_sha256.take(),
             ..UploadPartOutput::default()
         };
@@ -397,7 +401,7 @@ impl S3 for Operations {
                     .map(|part| s3s::dto::Part {
                         part_number: Some(part.number),
                         size: Some(signed(part.size)),
-                        e_tag: Some(ETag::Strong(hex(&part.sha256))),
+                        e_tag: Some(ETag::Strong(hex(&part.tag))),
                         last_modified: Some(part.modified.into()),
                         ..s3s::dto::Part::default()
                     })
