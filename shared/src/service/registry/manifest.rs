@@ -161,34 +161,17 @@ pub async fn put(
     repository: &Repository,
     coming: Coming<'_>,
 ) -> Result<Put, Refused> {
-    let invalid = |why: String| Refused::Code(Code::ManifestInvalid, why);
     // Media types are the same in any case, and are kept in one.
     let media_type = coming.media_type.to_ascii_lowercase();
     let media_type = media_type.as_str();
-    let (body, document) = match read_document(media_type, &coming.bytes) {
+    let (body, document, digest, tags) = match read_coming(media_type, &coming) {
         Ok(read) => read,
-        Err(why) => {
+        Err(refused) => {
             // What is wrong with it is said to those who may push it.
             Desk::to_write(app, credential, repository, []).await?.may_push()?;
-            return Err(invalid(why));
+            return Err(refused);
         }
     };
-    let mut tags = coming.tags.clone();
-    let digest = match coming.reference {
-        Reference::Digest(digest) => *digest,
-        Reference::Tag(name) => {
-            tags.push(name.clone());
-            Digest::of(body.as_bytes()).into()
-        }
-    };
-    if digest.like(body.as_bytes()) != digest {
-        return Err(Refused::code(Code::DigestInvalid, "the manifest has another digest than its URL says"));
-    }
-    tags.sort_unstable();
-    tags.dedup();
-    if tags.len() > MAX_TAGS {
-        return Err(Refused::code(Code::TooLarge, format!("at most {MAX_TAGS} tags can be set at once")));
-    }
     let mut kept: Option<String> = None;
     for attempt in 0..TRIES {
         pause(attempt).await;
@@ -204,7 +187,7 @@ pub async fn put(
             && before.media_type != media_type
         {
             let why = format!("these bytes are here as {} already, they can't be two things", before.media_type);
-            return Err(invalid(why));
+            return Err(Refused::Code(Code::ManifestInvalid, why));
         }
         if let Some(hash) = document.sif {
             match become_image(app, &mut putting, hash).await {
@@ -223,10 +206,31 @@ pub async fn put(
     Err(Error::Unavailable(StoreError::Unavailable("too many pushes to the same repository at once".to_owned())).into())
 }
 
-fn read_document<'a>(media_type: &str, bytes: &'a Bytes) -> Result<(&'a str, Document), String> {
-    let body = std::str::from_utf8(bytes).map_err(|_| "the manifest is not UTF-8".to_owned())?;
-    let document = Document::read(media_type, body.as_bytes()).map_err(|error| error.to_string())?;
-    Ok((body, document))
+/// The bytes of a manifest as text, what they say, their digest, and all tags that it shall have.
+fn read_coming<'a>(
+    media_type: &str,
+    coming: &'a Coming<'_>,
+) -> Result<(&'a str, Document, OciDigest, Vec<TagName>), Refused> {
+    let invalid = |why: String| Refused::Code(Code::ManifestInvalid, why);
+    let body = std::str::from_utf8(&coming.bytes).map_err(|_| invalid("the manifest is not UTF-8".to_owned()))?;
+    let document = Document::read(media_type, body.as_bytes()).map_err(|error| invalid(error.to_string()))?;
+    let mut tags = coming.tags.clone();
+    let digest = match coming.reference {
+        Reference::Digest(digest) => *digest,
+        Reference::Tag(name) => {
+            tags.push(name.clone());
+            Digest::of(body.as_bytes()).into()
+        }
+    };
+    if digest.like(body.as_bytes()) != digest {
+        return Err(Refused::code(Code::DigestInvalid, "the manifest has another digest than its URL says"));
+    }
+    tags.sort_unstable();
+    tags.dedup();
+    if tags.len() > MAX_TAGS {
+        return Err(Refused::code(Code::TooLarge, format!("at most {MAX_TAGS} tags can be set at once")));
+    }
+    Ok((body, document, digest, tags))
 }
 
 /// What is known before a manifest is written.
