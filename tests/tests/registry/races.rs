@@ -106,6 +106,38 @@ async fn hazard_tag_race_pushes_of_different_kinds_of_one_tag_all_succeed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hazard_tag_race_a_tag_that_moves_is_always_there_though_what_it_named_is_deleted_at_once() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    let mut last = push(&alice, BB, "latest", b"config", &[]).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let watching = (0..4).map(|_| {
+        let (done, alice) = (Arc::clone(&done), alice.clone());
+        tokio::spawn(async move {
+            let mut seen = 0_u32;
+            while !done.load(Ordering::Relaxed) {
+                let answer = alice.get(&manifest_at(BB, "latest")).await;
+                assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.bytes));
+                assert_eq!(digest(&answer.bytes), answer.header("docker-content-digest").unwrap());
+                seen += 1;
+            }
+            seen
+        })
+    });
+    let watching: Vec<_> = watching.collect();
+    for number in 0..150 {
+        let mut body = image(b"config", &[]);
+        body["annotations"] = json!({ "number": number.to_string() });
+        assert_eq!(put(&alice, BB, "latest", MANIFEST, &body.to_string()).await.status, 201);
+        assert_eq!(alice.delete(&manifest_at(BB, &digest(last.as_bytes()))).await.status, 202);
+        last = body.to_string();
+    }
+    done.store(true, Ordering::Relaxed);
+    let seen: u32 = join_all(watching).await.into_iter().map(Result::unwrap).sum();
+    assert!(seen > 150, "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deletions_racing_with_pushes_through_both_doors_leave_a_right_account() {
     let server = Server::start().await;
     let alice = server.user("alice", 0).await;
