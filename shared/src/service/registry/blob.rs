@@ -608,8 +608,8 @@ pub(crate) async fn free(
         pause(attempt).await;
         let container: Option<Container> = app.table.get(keys::container(repository)).await?;
         let Some(mut container) = container else { return Ok(gone) };
-        let named = |row: Naming| left.retain(|name| !row.names.contains(name));
-        app.table.each(keys::manifests(repository), Naming::ATTRIBUTES, named).await?;
+        let stays = |row: Naming| left.retain(|name| !row.names.contains(name));
+        app.table.each(keys::manifests(repository), Naming::ATTRIBUTES, stays).await?;
         let mut again = Vec::new();
         for name in std::mem::take(&mut left) {
             match free_one(app, grant, &container, &name, before).await {

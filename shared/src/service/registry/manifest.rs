@@ -460,7 +460,7 @@ pub async fn remove(
         pause(attempt).await;
         let removed = match reference {
             Reference::Tag(name) => remove_tag(app, credential, repository, name).await,
-            Reference::Digest(digest) => remove_manifest(app, credential, repository, digest).await,
+            Reference::Digest(digest) => Box::pin(remove_manifest(app, credential, repository, digest)).await,
         };
         match removed {
             Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => {}
