@@ -21,6 +21,7 @@ pub struct Config {
     /// `STACKROOM_PIN_UPLOADS`; `false` for stores that refuse such URLs: uploads are then read and hashed by us.
     pub pin_uploads: bool,
     /// How long a download may take, and so how long its URLs live. `STACKROOM_DOWNLOAD_LIFE`, seconds.
+    /// The registry's own redirects live 20 minutes at most.
     pub download_life: Duration,
     /// Where registry clients bring the bytes of blobs, when that is another host than [`Self::public_url`]: one where
     /// `stackroom ingest` listens. `STACKROOM_INGEST_URL`.

@@ -382,6 +382,7 @@ async fn put_manifest(
     if *credential == Credential::Anonymous {
         return Err(Error::Unauthenticated(shared::error::NO_TOKEN).into());
     }
+    unencoded(&parts.headers)?;
     let _turn = BODIES.acquire().await.map_err(|error| Error::Internal(error.to_string()))?;
     let too_large = |_| Refused::Code(Code::TooLarge, format!("a manifest has at most {MAX} bytes"));
     let too_slow = |_| Refused::Code(Code::ManifestInvalid, "the manifest did not arrive in time".to_owned());
@@ -497,13 +498,20 @@ fn created(app: &App, repository: &Repository, digest: &OciDigest) -> Response {
     with(with(empty(StatusCode::CREATED), header::LOCATION, &place), DIGEST, &digest.to_string())
 }
 
+/// That a body is what it is: clients decode what says that it is encoded, and digests are of what was brought.
+fn unencoded(headers: &HeaderMap) -> Result<(), Refused> {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    Err(Refused::Code(Code::Unsupported, "bytes are taken as they are, without a Content-Encoding".to_owned()))
+}
+
 /// What a request brings of an upload.
 fn brought(app: &App, headers: &HeaderMap, body: Body) -> Result<Brought, Refused> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let length = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(Refused::Code(Code::Unsupported, "blobs are taken as they are, without an encoding".to_owned()));
-    }
+    unencoded(headers)?;
     let range = match text(header::CONTENT_RANGE) {
         None => None,
         Some(range) => Some(

@@ -378,6 +378,32 @@ async fn a_put_can_not_be_turned_into_a_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_signed_does_not_describe_an_object() {
+    const SAID: [(&str, &str); 5] = [
+        ("cache-control", "public"),
+        ("content-disposition", "inline"),
+        ("content-encoding", "gzip"),
+        ("content-language", "en"),
+        ("content-type", "text/html"),
+    ];
+    let store = store();
+    let face = store.objects.face();
+    for signed in [false, true] {
+        let mut put = presign("PUT", "/objects/k");
+        put.headers.extend(SAID.iter().filter(|_| signed));
+        let put = put.sign();
+        let put = SAID.iter().fold(request("PUT", &put, b"hello"), |put, (name, value)| with(put, name, value));
+        assert_eq!(face.call(put).await.status(), 200);
+        let response = face.call(request("GET", &presign("GET", "/objects/k").sign(), b"")).await;
+        for (name, value) in SAID {
+            let got = response.headers().get(name).filter(|got| *got == value);
+            assert_eq!(got.is_some(), signed, "{name}");
+        }
+        assert_eq!(text(response).await, (200, "hello".to_owned()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn missing_objects_and_bad_ranges_get_s3_errors() {
     let store = store();
     let face = store.objects.face();

@@ -4,8 +4,10 @@
 //! Source: OCI image-spec 1.1 (manifest, image index), Docker manifest v2 schema 2.
 
 use super::digest::{Digest, OciDigest};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 
 /// The largest manifest that is taken, in bytes: what the specification asks a registry to take at least.
 pub const MAX: usize = 4 << 20;
@@ -49,7 +51,7 @@ pub struct Manifest {
     pub artifact_type: String,
     /// What it says of itself.
     pub annotations: BTreeMap<String, String>,
-    /// Its only layer, when that is a SIF image.
+    /// Its only layer, when that is a SIF image and has to be there.
     pub sif: Option<Digest>,
 }
 
@@ -82,7 +84,7 @@ struct Document {
 }
 
 impl Manifest {
-    /// Reads a manifest that came with the media type `media_type`.
+    /// Reads a manifest that came with the media type `media_type`, which is in lower case.
     pub fn read(media_type: &str, bytes: &[u8]) -> Result<Self, ManifestError> {
         let wrong = |why: &str| Err(ManifestError(why.to_owned()));
         if media_type.starts_with(DOCKER_V1) {
@@ -94,9 +96,10 @@ impl Manifest {
         if depth(bytes) > MAX_DEPTH {
             return wrong("the manifest is nested too deep");
         }
-        let document: Document = serde_json::from_slice(bytes)
-            .map_err(|error| ManifestError(format!("the manifest can't be read: {error}")))?;
-        if document.media_type.as_ref().is_some_and(|own| own != media_type) {
+        let unread = |error: serde_json::Error| ManifestError(format!("the manifest can't be read: {error}"));
+        let document: Document = serde_json::from_slice(bytes).map_err(unread)?;
+        Place::Document.deserialize(&mut serde_json::Deserializer::from_slice(bytes)).map_err(unread)?;
+        if document.media_type.as_ref().is_some_and(|own| !own.eq_ignore_ascii_case(media_type)) {
             return wrong("the manifest's own mediaType is not the one in the Content-Type header");
         }
         // One document that is both would mean one thing or the other, by its Content-Type alone (CVE-2021-41190).
@@ -117,9 +120,13 @@ impl Manifest {
 
     fn of(media_type: &str, document: Document) -> Result<Self, ManifestError> {
         let Document { artifact_type, config, layers, blobs, manifests, subject, annotations, .. } = document;
+        // What a field means is known of these only. All else is taken as it is, as the specification wants it: what it
+        // names need not be there, and it is no library image.
         let known = matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST | OCI_INDEX | DOCKER_LIST);
         let sif = match layers.as_deref() {
-            Some([Descriptor { digest: OciDigest::Sha256(digest), media_type }]) if media_type == SIF_LAYER => {
+            Some([Descriptor { digest: OciDigest::Sha256(digest), media_type }])
+                if known && media_type == SIF_LAYER =>
+            {
                 Some(*digest)
             }
             _ => None,
@@ -168,11 +175,103 @@ impl Manifest {
             annotations: &'a BTreeMap<String, String>,
         }
         let none = BTreeMap::new();
-        let length: usize = self.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+        // As they are written: a sign may take six bytes.
+        let length = serde_json::to_string(&self.annotations).map_or(usize::MAX, |text| text.len());
         let annotations = if length > MAX_ANNOTATIONS { &none } else { &self.annotations };
         let row = Referrer { media_type, digest, size, artifact_type: &self.artifact_type, annotations };
         serde_json::to_string(&row).unwrap_or_default()
     }
+}
+
+/// A place in a manifest whose keys have a meaning. Clients in Go take `Layers` for `layers`, and of two the last one, so
+/// that a document with both means one thing to them and another to us (CVE-2021-41190 again): each known key must be
+/// spelt exactly, and come once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Document,
+    Descriptor,
+    Other,
+}
+
+impl Place {
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Document => &[
+                "schemaVersion",
+                "mediaType",
+                "artifactType",
+                "config",
+                "layers",
+                "blobs",
+                "manifests",
+                "subject",
+                "annotations",
+            ],
+            Self::Descriptor => {
+                &["mediaType", "digest", "size", "urls", "annotations", "data", "platform", "artifactType"]
+            }
+            Self::Other => &[],
+        }
+    }
+
+    /// What lies under a key of it; in a list, all entries are that.
+    fn below(self, key: &str) -> Self {
+        match (self, key) {
+            (Self::Document, "config" | "layers" | "blobs" | "manifests" | "subject") => Self::Descriptor,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Place {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
+        match self {
+            Self::Other => IgnoredAny::deserialize(value).map(drop),
+            // Whatever else it may be, the other reader has refused it or left it out.
+            Self::Document | Self::Descriptor => value.deserialize_any(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Place {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object, a list of such, or nothing")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while list.next_element_seed(self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(key) = object.next_key::<String>()? {
+            let name = folded(&key);
+            if let Some(known) = self.keys().iter().find(|known| known.eq_ignore_ascii_case(&name)) {
+                if *known != key {
+                    return Err(A::Error::custom(format!("`{key}` is not `{known}`, but some would take it for that")));
+                }
+                if !seen.insert(known) {
+                    return Err(A::Error::custom(format!("`{key}` is there twice")));
+                }
+            }
+            object.next_value_seed(self.below(&key))?;
+        }
+        Ok(())
+    }
+}
+
+/// A key with the two signs beyond ASCII that Go takes for letters of it, the long s and the Kelvin, as those letters.
+fn folded(key: &str) -> String {
+    key.replace('\u{17f}', "s").replace('\u{212a}', "k")
 }
 
 /// How deep the lists and objects of a JSON document are nested.
@@ -268,6 +367,38 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_nobody_knows_are_left_alone() {
+        let a = digest("a");
+        for body in [
+            r#"{"manifests":[],"Other":1,"other":2,"other":3,"annotations":{"Layers":"","layers":""}}"#.to_owned(),
+            format!(r#"{{"manifests":[{{"digest":"{a}","Layers":1,"annotations":{{"Digest":"","digest":""}}}}]}}"#),
+            r#"{"manifests":[],"x":{"Manifests":[],"digest":1,"Digest":2},"subject":null}"#.to_owned(),
+        ] {
+            assert!(Manifest::read(OCI_INDEX, body.as_bytes()).is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn annotations_are_measured_as_they_are_written() {
+        let of = |sign: char, count: usize| {
+            let value = serde_json::json!(sign.to_string().repeat(count));
+            let body = format!(r#"{{"manifests":[],"annotations":{{"a":{value}}}}}"#);
+            let index = Manifest::read(OCI_INDEX, body.as_bytes()).unwrap();
+            index.descriptor(OCI_INDEX, &digest("a"), body.len())
+        };
+        assert!(of('x', 8000).len() > 8000);
+        assert!(of('x', 8192).len() < 300, "with quotes and name it is longer");
+        assert!(of('\u{1}', 1000).len() > 6000);
+        assert!(of('\u{1}', 8000).len() < 300);
+    }
+
+    #[test]
+    fn a_sif_image_in_a_manifest_of_unknown_type_is_none() {
+        let body = of_sif("bb", &Digest::of(b"sif"), 3).replace(OCI_MANIFEST, "application/x");
+        assert_eq!(Manifest::read("application/x", body.as_bytes()).unwrap().sif, None);
+    }
+
+    #[test]
     fn what_can_mean_two_things_is_refused() {
         let a = digest("a");
         for (media_type, body) in [
@@ -282,6 +413,13 @@ mod tests {
             ("", r#"{"manifests":[]}"#.to_owned()),
             (DOCKER_V1, "{}".to_owned()),
             (OCI_MANIFEST, r#"{"config":{"digest":"sha256:x"},"layers":[]}"#.to_owned()),
+            (OCI_INDEX, r#"{"manifests":[],"Layers":[]}"#.to_owned()),
+            (OCI_INDEX, r#"{"manifests":[],"layer\u017f":[]}"#.to_owned()),
+            (OCI_INDEX, "{\"manifests\":[],\"layer\u{17f}\":[]}".to_owned()),
+            (OCI_INDEX, "{\"manifests\":[],\"MEDIATYPE\":\"\"}".to_owned()),
+            (OCI_INDEX, format!(r#"{{"manifests":[{{"digest":"{a}","Digest":"{a}"}}]}}"#)),
+            (OCI_INDEX, format!(r#"{{"manifests":[{{"digest":"{a}","size":1,"size":2}}]}}"#)),
+            (OCI_MANIFEST, format!(r#"{{"config":{{"digest":"{a}","\u212Aey":1,"URLS":[]}},"layers":[]}}"#)),
         ] {
             assert!(Manifest::read(media_type, body.as_bytes()).is_err(), "{media_type}: {body}");
         }

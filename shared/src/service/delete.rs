@@ -17,7 +17,7 @@ use crate::domain::reference::LibraryRef;
 use crate::domain::{Digest, OciDigest, Selector};
 use crate::error::Error;
 use crate::rules::{Action, Denial, Place, Resource};
-use crate::store::rows::{Account, Container, Image, Link, Manifest, Row, Tag};
+use crate::store::rows::{Account, Container, Image, Link, Naming, Row, Tag};
 use crate::store::table::{Condition, Write, pause};
 use crate::store::{StoreError, keys};
 
@@ -72,7 +72,7 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
     let (mut rows, tags, manifests) = futures::try_join!(
         app.table.batch(wanted),
         app.table.query_all::<Tag>(keys::tags(repository)),
-        app.table.query_all::<Manifest>(keys::manifests(repository)),
+        super::registry::manifest::manifests(app, repository),
     )?;
     let mut tags: Vec<Tag> = tags.into_iter().filter(|tag| tag.images.values().any(|one| one.hash == hash)).collect();
     // The tag that is asked for goes last, so that it leads here again if not all can go at once.
@@ -110,7 +110,7 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
         writes.push(Write::delete(keys::details(repository, &hash), Condition::None));
         writes.push(Write::delete(keys::manifest(repository, &own.digest), Condition::None));
         // Those that registry clients pushed of it go too: they are the same image by other words.
-        let of_it = |other: &&Manifest| other.digest == own.digest || other.image == Some(hash);
+        let of_it = |other: &&Naming| other.digest == own.digest || other.image == Some(hash);
         for pushed in manifests.iter().filter(of_it).filter(|pushed| pushed.digest != own.digest) {
             writes.extend(super::registry::manifest::gone(app, pushed)?);
             freed.extend(pushed.names.iter().filter(|name| **name != hash.into()));

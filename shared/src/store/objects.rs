@@ -100,10 +100,18 @@ impl Objects {
     }
 
     /// A URL that gives the object, whole or in ranges, under a file name where there is one.
+    ///
+    /// All that HTTP says of the bytes stands in the URL. Whoever brought them may have said other things, which the
+    /// store keeps with the object, and clients would decode what is called encoded: what one brings, all get.
     pub async fn presign_get(&self, object: &str, file: Option<&str>, life: Duration) -> Result<String, StoreError> {
         let request = self.public.get_object().bucket(&self.bucket).key(object);
-        let disposition = file.map(|file| format!("attachment; filename=\"{file}\""));
-        let request = request.set_response_content_disposition(disposition);
+        let name = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
+        let request = request
+            .response_content_disposition(format!("attachment{name}"))
+            .response_content_type("application/octet-stream")
+            // There is no way to ask for none.
+            .response_content_encoding("identity")
+            .response_cache_control("private, no-transform");
         let request = request.presigned(lasting(life)?).await.map_err(|error| failed(&error))?;
         Ok(request.uri().to_owned())
     }

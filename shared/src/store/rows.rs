@@ -354,6 +354,40 @@ pub struct Manifest {
 }
 row!(Manifest, row => keys::manifest(&row.repository, &row.digest));
 
+/// What a manifest has to do with what else is in its repository. Read without its bytes, for which a repository is too
+/// large to be held at once.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Naming {
+    /// The repository.
+    pub repository: Repository,
+    /// The manifest.
+    pub digest: OciDigest,
+    /// Name of the object in the bucket that holds it, if one does.
+    #[serde(default)]
+    pub object: Option<String>,
+    /// What it names and that is in this repository.
+    #[serde(default)]
+    pub names: Vec<OciDigest>,
+    /// What it says something of.
+    #[serde(default)]
+    pub subject: Option<OciDigest>,
+    /// The library image that is its layer, where it is one.
+    #[serde(default)]
+    pub image: Option<Digest>,
+}
+
+impl Naming {
+    /// What of a [`Manifest`] it is.
+    pub const ATTRIBUTES: &[&str] = &["repository", "digest", "object", "names", "subject", "image"];
+}
+
+impl From<Manifest> for Naming {
+    fn from(row: Manifest) -> Self {
+        let Manifest { repository, digest, object, names, subject, image, .. } = row;
+        Self { repository, digest, object, names, subject, image }
+    }
+}
+
 /// A manifest that says something of another one, its subject.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Referrer {

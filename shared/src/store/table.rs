@@ -9,11 +9,13 @@ use crate::rules::Grant;
 use crate::telemetry;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, ConditionCheck, Delete, KeySchemaElement, KeyType,
     KeysAndAttributes, Put, ScalarAttributeType, TransactWriteItem, Update,
 };
+use serde::de::DeserializeOwned;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
@@ -330,19 +332,8 @@ impl Table {
         loop {
             telemetry::read();
             let left = i32::try_from(limit - rows.len()).unwrap_or(i32::MAX);
-            let answer = self
-                .client
-                .query()
-                .table_name(&self.name)
-                .consistent_read(true)
-                .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
-                .expression_attribute_values(":pk", AttributeValue::S(pk.clone()))
-                .expression_attribute_values(":prefix", AttributeValue::S(prefix.clone()))
-                .set_exclusive_start_key(start)
-                .limit(left)
-                .send()
-                .await
-                .map_err(|error| StoreError::unavailable(&error))?;
+            let request = self.asking(&pk, &prefix, start).limit(left);
+            let answer = request.send().await.map_err(|error| StoreError::unavailable(&error))?;
             for item in answer.items.unwrap_or_default() {
                 rows.push(serde_dynamo::from_item(item).map_err(StoreError::Row)?);
             }
@@ -351,6 +342,42 @@ impl Table {
                 let next = start.and_then(keyed);
                 let next = next.and_then(|(key, _)| key.sk.strip_prefix(&prefix).map(str::to_owned));
                 return Ok(Page { rows, next });
+            }
+        }
+    }
+
+    fn asking(&self, pk: &str, prefix: &str, start: Option<Item>) -> QueryFluentBuilder {
+        let request = self.client.query().table_name(&self.name).consistent_read(true).set_exclusive_start_key(start);
+        request
+            .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+            .expression_attribute_values(":pk", AttributeValue::S(pk.to_owned()))
+            .expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned()))
+    }
+
+    /// Reads some attributes of all rows of a partition with a prefix, and hands each over as it comes. For lists that
+    /// may be long, of rows that may be large.
+    pub async fn each<R: DeserializeOwned>(
+        &self,
+        (pk, prefix): (String, impl Into<String>),
+        attributes: &[&str],
+        mut take: impl FnMut(R),
+    ) -> Result<(), StoreError> {
+        let prefix = prefix.into();
+        let names: Vec<String> = attributes.iter().map(|name| format!("#{name}")).collect();
+        let known: HashMap<_, _> =
+            names.iter().cloned().zip(attributes.iter().map(|name| (*name).to_owned())).collect();
+        let mut start = None;
+        loop {
+            telemetry::read();
+            let request = self.asking(&pk, &prefix, start).projection_expression(names.join(", "));
+            let answer = request.set_expression_attribute_names(Some(known.clone())).send().await;
+            let answer = answer.map_err(|error| StoreError::unavailable(&error))?;
+            for item in answer.items.unwrap_or_default() {
+                take(serde_dynamo::from_item(item).map_err(StoreError::Row)?);
+            }
+            start = answer.last_evaluated_key;
+            if start.is_none() {
+                return Ok(());
             }
         }
     }

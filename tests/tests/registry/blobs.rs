@@ -2,12 +2,12 @@
 
 use crate::library::sweep_up;
 use crate::support::{
-    BB, MIB, blob, blob_at, bring, close, closing, digest, fetch, head, is, junk, nothing, on_functions, open, patch,
-    patch_at, refused,
+    BB, INDEX, MANIFEST, MIB, blob, blob_at, bring, close, closing, digest, fetch, head, image, index, is, junk,
+    manifest_at, nothing, on_functions, open, patch, patch_at, put, refused,
 };
 use crate::wire::stream;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::domain::{Digest, OciDigest};
 use stackroom_tests::{Caller, Server, send};
 
@@ -139,6 +139,7 @@ async fn bytes_of_another_digest_are_refused_and_leave_nothing() {
 #[tokio::test]
 async fn hazard_digest_algorithm_confusion() {
     let (_server, alice) = start().await;
+    blob(&alice, BB, b"config").await;
     let bytes = junk(1, 1000);
     let hex = Digest::of(&bytes).hex();
     for wrong in [
@@ -157,8 +158,27 @@ async fn hazard_digest_algorithm_confusion() {
         let path = format!("/v2/{BB}/blobs/uploads/?digest={wrong}");
         let posted = send(alice.request(Method::POST, &path).body(bytes.clone())).await;
         refused(&posted, 400, "DIGEST_INVALID");
+        let mount = format!("/v2/{BB}/blobs/uploads/?mount={wrong}&from=alice/tools/other");
+        refused(&alice.post(&mount, Value::Null).await, 400, "DIGEST_INVALID");
+        let mut body = image(b"config", &[b"layer"]);
+        body["layers"][0]["digest"] = json!(wrong);
+        refused(&put(&alice, BB, "x", MANIFEST, &body.to_string()).await, 400, "MANIFEST_INVALID");
+        body["layers"] = json!([]);
+        body["subject"] = json!({ "mediaType": MANIFEST, "digest": wrong, "size": 1 });
+        refused(&put(&alice, BB, "x", MANIFEST, &body.to_string()).await, 400, "MANIFEST_INVALID");
         if !wrong.is_empty() {
             refused(&alice.get(&blob_at(BB, &wrong)).await, 400, "DIGEST_INVALID");
+            refused(&alice.get(&format!("/v2/{BB}/referrers/{wrong}")).await, 400, "DIGEST_INVALID");
+            let at = manifest_at(BB, &wrong);
+            if wrong.contains(':') {
+                refused(&alice.get(&at).await, 400, "DIGEST_INVALID");
+                refused(&alice.delete(&at).await, 400, "DIGEST_INVALID");
+                let body = image(b"config", &[]).to_string();
+                refused(&put(&alice, BB, &wrong, MANIFEST, &body).await, 400, "DIGEST_INVALID");
+            } else {
+                // Without a colon it is a tag, and names nothing by its bytes.
+                refused(&alice.get(&at).await, 404, "MANIFEST_UNKNOWN");
+            }
         }
     }
     refused(&alice.get(&blob_at(BB, &digest(&bytes))).await, 404, "BLOB_UNKNOWN");
@@ -245,15 +265,35 @@ async fn hazard_content_encoding_tricks() {
     let (server, alice) = start().await;
     let bytes = junk(1, 1000);
     let url = open(&alice, BB).await;
-    for encoding in ["gzip", "zstd", "aws-chunked"] {
-        let patched = alice.request(Method::PATCH, &url).header("content-encoding", encoding).body(bytes.clone());
-        let said = send(patched).await;
-        assert!(said.status.is_client_error(), "{}", said.status);
-        assert_eq!(said.json["errors"][0]["code"], "UNSUPPORTED");
-        let closed = alice.request(Method::PUT, &closing(&url, &digest(&bytes))).header("content-encoding", encoding);
-        assert!(send(closed.body(bytes.clone())).await.status.is_client_error());
+    let whole = format!("/v2/{BB}/blobs/uploads/?digest={}", digest(&bytes));
+    let body = index(&[]).to_string();
+    let tricks: [&[&str]; 7] = [
+        &["gzip"],
+        &["zstd"],
+        &["aws-chunked"],
+        &["identity", "gzip"],
+        &["gzip", "identity"],
+        &["identity, gzip"],
+        &["identity", "identity", "br"],
+    ];
+    for encodings in tricks {
+        for (method, path, bytes) in [
+            (Method::PATCH, url.clone(), &bytes[..]),
+            (Method::PUT, closing(&url, &digest(&bytes)), &bytes),
+            (Method::POST, whole.clone(), &bytes),
+            (Method::PUT, manifest_at(BB, "latest"), body.as_bytes()),
+        ] {
+            let request = alice.request(method, &path).header("content-type", INDEX).body(bytes.to_vec());
+            let request = encodings.iter().fold(request, |request, one| request.header("content-encoding", *one));
+            refused(&send(request).await, 405, "UNSUPPORTED");
+        }
     }
     assert_eq!((server.quota("alice").await, server.objects().await), ((0, 0), Vec::new()));
+    refused(&alice.get(&manifest_at(BB, "latest")).await, 404, "MANIFEST_UNKNOWN");
+    let plain = alice.request(Method::PUT, &manifest_at(BB, "latest")).header("content-type", INDEX);
+    is(&send(plain.header("content-encoding", "Identity").body(body.clone())).await, 201);
+    let got = alice.get(&manifest_at(BB, "latest")).await;
+    assert_eq!((got.header("content-encoding"), &*got.bytes), (None, body.as_bytes()));
     // The upload took no harm by that.
     let plain = alice.request(Method::PUT, &closing(&url, &digest(&bytes))).header("content-encoding", "identity");
     is(&send(plain.body(bytes.clone())).await, 201);

@@ -62,6 +62,23 @@ async fn hazard_cross_tenant_existence_oracle() {
         let uploads = async |name: &str| who.post(&format!("/v2/{name}/blobs/uploads/"), Value::Null).await;
         let answers = [uploads(BB).await, uploads("alice/tools/no").await];
         assert_eq!(seen(&answers[0], BB), seen(&answers[1], "alice/tools/no"));
+        // Whatever is brought: what is there already, what names what is there or missing, what is no manifest.
+        for document in [&body, &image(b"config", &[b"missing"]).to_string(), "no manifest"] {
+            for reference in ["latest", "new", &digest(document.as_bytes()), &missing] {
+                let bring = async |name: &str| put(who, name, reference, MANIFEST, document).await;
+                let answers = [bring(BB).await, bring("alice/tools/no").await];
+                is(&answers[0], 401);
+                assert_eq!(seen(&answers[0], BB), seen(&answers[1], "alice/tools/no"), "{reference}");
+            }
+        }
+    }
+    assert_eq!(crate::support::manifest(&alice, BB, "latest").await, body);
+    refused(&alice.get(&manifest_at(BB, "new")).await, 404, "MANIFEST_UNKNOWN");
+    // A blob is where it was brought, not wherever its entity looks.
+    blob(&alice, "alice/tools/other", b"config").await;
+    for repository in ["alice/tools/other", "alice/tools/never"] {
+        is(&head(&alice, &blob_at(repository, &there)).await, 404);
+        refused(&alice.get(&blob_at(repository, &there)).await, 404, "BLOB_UNKNOWN");
     }
     // Who may read there is told what is there and what is not.
     is(&carol.get(&manifest_at(BB, "latest")).await, 200);

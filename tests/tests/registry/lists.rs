@@ -209,7 +209,8 @@ async fn what_refers_to_a_manifest_is_listed_with_what_it_is() {
 
 #[tokio::test]
 async fn hazard_referrers_abuse() {
-    let (_server, alice) = start().await;
+    let (server, alice) = start().await;
+    let carol = server.user("carol", 0).await;
     push(&alice, BB, "latest", b"config", &[]).await;
     let of = named(MANIFEST, b"subject");
     let mut wanted = Vec::new();
@@ -243,6 +244,28 @@ async fn hazard_referrers_abuse() {
     let listed = referrers(&alice, &digest(b"another subject"), "").await;
     assert!(listed.bytes.len() < 20_000 && giant.len() > 100_000, "{}", listed.bytes.len());
     assert_eq!(listed.json["manifests"][0]["digest"], json!(digest(giant.as_bytes())));
+    // What one byte stands for may be six of them on the wire.
+    let (mut escaped, _) = refer(&alice, 1001, |body| {
+        body["subject"] = named(MANIFEST, b"a third subject");
+        body["annotations"]["bells"] = json!("\u{7}".repeat(8000));
+    })
+    .await;
+    escaped.as_object_mut().unwrap().remove("annotations");
+    escaped["artifactType"] = json!(crate::support::CONFIG);
+    let listed = referrers(&alice, &digest(b"a third subject"), "").await;
+    assert!(listed.bytes.len() < 1000, "{}", listed.bytes.len());
+    same(&listed, &[escaped]);
+    // Who may only read refers to nothing.
+    join(&server, "alice", "carol", Role::Reader).await;
+    let before = referrers(&carol, &digest(b"another subject"), "").await;
+    let mut body = image(b"config", &[]);
+    body["subject"] = named(MANIFEST, b"another subject");
+    for reference in ["latest", "new", &digest(body.to_string().as_bytes())] {
+        is(&put(&carol, BB, reference, MANIFEST, &body.to_string()).await, 401);
+    }
+    for who in [&alice, &carol] {
+        assert_eq!(referrers(who, &digest(b"another subject"), "").await.bytes, before.bytes);
+    }
     // Only in the repository itself.
     push(&alice, "alice/tools/other", "latest", b"config", &[]).await;
     let other = alice.get(&format!("/v2/alice/tools/other/referrers/{}", digest(b"subject"))).await;

@@ -7,6 +7,7 @@
     reason = "a failed test panics"
 )]
 
+mod abuse;
 mod auth;
 mod blobs;
 mod both;

@@ -150,6 +150,8 @@ async fn hazard_media_type_confusion_cve_2021_41190_and_manifest_shape() {
     let both = with("manifests", json!([named(MANIFEST, b"x")]));
     let silent = both.replace("mediaType", "kind");
     let again = |field: &str| plain.to_string().replacen('{', &format!("{{{field},"), 1);
+    let with_index = |name: &str| index(&[]).to_string().replacen('{', &format!("{{\"{name}\":[],"), 1);
+    let capitals = MANIFEST.to_uppercase();
     let mut refusals = vec![
         ("an image and an index", MANIFEST, both.clone()),
         ("an index and an image", INDEX, both.replace(MANIFEST, INDEX)),
@@ -171,6 +173,25 @@ async fn hazard_media_type_confusion_cve_2021_41190_and_manifest_shape() {
             plain.to_string().replace("\"digest\"", &format!("\"digest\":\"{}\",\"digest\"", nothing())),
         ),
         ("two subjects", MANIFEST, again(&format!("\"subject\":{0},\"subject\":{0}", named(MANIFEST, b"x")))),
+        ("a list of manifests in other letters", MANIFEST, with("Manifests", json!([named(MANIFEST, b"x")]))),
+        ("layers in other letters beside them", MANIFEST, again("\"Layers\":[]")),
+        ("layers with a long s", MANIFEST, again("\"layer\u{17f}\":[]")),
+        ("layers with a long s in an index", INDEX, with_index("layer\u{17f}")),
+        ("the same, escaped", INDEX, with_index("layer\\u017F")),
+        ("a configuration in an index", INDEX, with_index("CONFIG")),
+        ("a media type in other letters", MANIFEST, again(&format!("\"MediaType\":\"{INDEX}\""))),
+        ("only that", MANIFEST, plain.to_string().replacen("\"mediaType\"", "\"mediatype\"", 3)),
+        ("a subject in other letters", MANIFEST, with("\u{17f}ubject", named(MANIFEST, b"x"))),
+        ("in a manifest of unknown type too", "application/vnd.example+json", r#"{"Blobs":[]}"#.to_owned()),
+        (
+            "a digest in other letters",
+            MANIFEST,
+            plain.to_string().replacen("\"digest\"", &format!("\"Digest\":\"{}\",\"digest\"", nothing()), 1),
+        ),
+        ("only that", MANIFEST, plain.to_string().replacen("\"digest\"", "\"Digest\"", 1)),
+        ("a size in other letters", MANIFEST, plain.to_string().replacen("\"size\"", "\"\u{17f}ize\"", 1)),
+        ("two sizes", MANIFEST, plain.to_string().replacen("\"size\"", "\"size\":1,\"size\"", 1)),
+        ("an index as an image, in capitals", &capitals, index(&[]).to_string()),
         ("no configuration", MANIFEST, json!({ "schemaVersion": 2, "layers": [] }).to_string()),
         ("no layers", MANIFEST, json!({ "schemaVersion": 2, "config": named(CONFIG, b"config") }).to_string()),
         ("nothing", MANIFEST, String::new()),
@@ -206,6 +227,20 @@ async fn hazard_media_type_confusion_cve_2021_41190_and_manifest_shape() {
     refused(&send(request).await, 400, "MANIFEST_INVALID");
     refused(&alice.get(&manifest_at(BB, "x")).await, 404, "MANIFEST_UNKNOWN");
     assert_eq!(tags(&alice, BB).await, Vec::<String>::new());
+    // What is no key of ours may be spelt as it likes, and annotations are nobody's keys.
+    let mut free = plain.clone();
+    free["X-Layers"] = json!({ "Layers": [], "layers": [] });
+    free["annotations"] = json!({ "Digest": "", "digest": "", "layer\u{17f}": "" });
+    is(&put(&alice, BB, "free", MANIFEST, &free.to_string()).await, 201);
+    is_kept(&alice, "free", MANIFEST, &free.to_string()).await;
+    // A media type is the same in capitals, and is kept in small letters.
+    for (kind, body) in [(&*capitals, plain.to_string()), (MANIFEST, plain.to_string().replace(MANIFEST, &capitals))] {
+        is(&put(&alice, BB, "capitals", kind, &body).await, 201);
+        is_kept(&alice, "capitals", MANIFEST, &body).await;
+        is(&put(&alice, BB, "capitals", MANIFEST, &body).await, 201);
+    }
+    let missing = image(b"config", &[b"missing"]).to_string();
+    refused(&put(&alice, BB, "x", &capitals, &missing).await, 404, "MANIFEST_BLOB_UNKNOWN");
 }
 
 #[tokio::test]

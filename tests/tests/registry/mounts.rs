@@ -80,6 +80,11 @@ async fn hazard_mount_authorization() {
     has_to_bring(&one, "alice/tools/other", &bytes, &mount(&wrong, "alice/tools/other", &name, BB).await).await;
     let both = narrowed(&alice, "alice", &[other, &pull]).await;
     is(&mount(&both, "alice/tools/other", &name, BB).await, 201);
+    // Nor is a blob looked for where nobody says that it is, be it the caller's own.
+    for who in [&alice, &server.admin] {
+        let anywhere = format!("/v2/alice/tools/fourth/blobs/uploads/?mount={name}");
+        has_to_bring(&alice, "alice/tools/fourth", &bytes, &who.post(&anywhere, Value::Null).await).await;
+    }
     // And that it will write here.
     for reader in [narrowed(&alice, "alice", &["repository:alice/tools/third:pull", &pull]).await, bob.clone()] {
         is(&mount(&reader, "alice/tools/third", &name, BB).await, 401);

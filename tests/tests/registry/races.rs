@@ -1,12 +1,15 @@
 //! Many at once, through both doors.
 
-use crate::library::{hash, len, sif, sweep_up};
-use crate::support::{BB, MANIFEST, bring, digest, fetch, image, manifest_at, of_sif, push, push_sif, put};
+use crate::library::{hash, len, sif, sweep_up, write};
+use crate::support::{BB, MANIFEST, bring, digest, fetch, image, manifest_at, nothing, of_sif, push, push_sif, put};
 use futures::future::join_all;
 use serde_json::{Value, json};
+use shared::store::keys;
+use shared::store::rows::Tag;
 use stackroom_tests::{Caller, Server, sif::SifBuilder};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// Pushes an image through one of the doors; returns the status of the last request.
 async fn through(who: &Caller, registry: bool, bytes: &[u8]) -> u16 {
@@ -103,6 +106,63 @@ async fn hazard_tag_race_pushes_of_different_kinds_of_one_tag_all_succeed() {
         }
     }
     sweep_up(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hazard_tag_race_a_tag_that_moves_is_always_there_though_what_it_named_is_deleted_at_once() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    let mut last = push(&alice, BB, "latest", b"config", &[]).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let watching = (0..4).map(|_| {
+        let (done, alice) = (Arc::clone(&done), alice.clone());
+        tokio::spawn(async move {
+            let mut seen = 0_u32;
+            while !done.load(Ordering::Relaxed) {
+                let answer = alice.get(&manifest_at(BB, "latest")).await;
+                assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.bytes));
+                assert_eq!(digest(&answer.bytes), answer.header("docker-content-digest").unwrap());
+                seen += 1;
+            }
+            seen
+        })
+    });
+    let watching: Vec<_> = watching.collect();
+    for number in 0..60 {
+        let mut body = image(b"config", &[]);
+        body["annotations"] = json!({ "number": number.to_string() });
+        assert_eq!(put(&alice, BB, "latest", MANIFEST, &body.to_string()).await.status, 201);
+        assert_eq!(alice.delete(&manifest_at(BB, &digest(last.as_bytes()))).await.status, 202);
+        last = body.to_string();
+    }
+    done.store(true, Ordering::Relaxed);
+    let seen: u32 = join_all(watching).await.into_iter().map(Result::unwrap).sum();
+    assert!(seen > 60, "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hazard_tag_race_a_tag_that_named_what_is_gone_by_then_is_read_again() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    let body = push(&alice, BB, "latest", b"config", &[]).await;
+    let key = keys::tag(&BB.parse().unwrap(), &"latest".parse().unwrap());
+    let right: Tag = server.local.app.table.get(key).await.unwrap().unwrap();
+    // As the tag was read a moment before it moved, and what it named was deleted.
+    let mut before = right.clone();
+    before.named.digest = nothing().parse().unwrap();
+    let path = manifest_at(BB, "latest");
+    for _ in 0..20 {
+        write(&server, &before).await;
+        let (answer, ()) = futures::join!(alice.get(&path), write(&server, &right));
+        assert_eq!((answer.status.as_u16(), answer.bytes), (200, body.clone().into_bytes()));
+    }
+    // Not for ever, and never is a tag that is there said to be missing.
+    write(&server, &before).await;
+    let begun = Instant::now();
+    assert_eq!(alice.get(&path).await.status, 503);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    write(&server, &right).await;
+    assert_eq!(alice.get(&path).await.bytes, body.into_bytes());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

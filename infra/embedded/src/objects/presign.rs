@@ -2,14 +2,18 @@
 //!
 //! The signature is computed again from the request as it arrived, with the one key there is. What
 //! then goes on is what was signed and nothing more: the parameters of the signature are taken out,
-//! and whatever could turn the request into another one (an unsigned `x-amz-copy-source` would make
-//! a `PUT` a copy of somebody else's object) is refused.
+//! whatever could turn the request into another one (an unsigned `x-amz-copy-source` would make a
+//! `PUT` a copy of somebody else's object) is refused, and unsigned headers that would be given back
+//! with the object to everybody who reads it are dropped.
 
 use super::{Config, hex, unhex};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use hmac::{Hmac, KeyInit, Mac};
-use http::header::{AUTHORIZATION, HOST};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, EXPIRES, HOST,
+    HeaderName,
+};
 use http::request::Parts;
 use http::{Method, Uri};
 use s3s::{S3Result, s3_error};
@@ -22,6 +26,9 @@ const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 const CONTENT_SHA256: &str = "x-amz-content-sha256";
 /// The longest life of a presigned URL, in seconds: seven days.
 const LONGEST: i64 = 7 * 24 * 60 * 60;
+/// What describes an object to whoever reads it. Whoever may write it may not say these, unless they were signed.
+const DESCRIPTIONS: [HeaderName; 6] =
+    [CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, EXPIRES];
 /// How far the clocks of two machines may be apart, in seconds.
 const SKEW: i64 = 15 * 60;
 
@@ -34,6 +41,10 @@ pub(super) fn admit(config: &Config, mut parts: Parts, now: SystemTime) -> S3Res
         return Err(denied("Only presigned requests are answered here."));
     }
     verify(config, &parts, &query, now)?;
+    let signed = query.one("X-Amz-SignedHeaders").unwrap_or_default();
+    for name in DESCRIPTIONS.iter().filter(|name| signed.split(';').all(|signed| signed != name.as_str())) {
+        parts.headers.remove(name);
+    }
 
     // What the signer signed, he may have meant for another door: here one object is read, or one
     // object or part is written.

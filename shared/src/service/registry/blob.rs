@@ -20,13 +20,15 @@ use crate::error::Error;
 use crate::rules::{Action, Grant, Place, Resource};
 use crate::service::commit::{Bytes, Found, Settling, TRIES, bind, condemn, renamed, unasked, unbind, unchanged};
 use crate::store::objects::ByteStream;
-use crate::store::rows::{Account, Blob, Charge, Container, Flow, Link, Manifest, Marker, Row, Stream};
+use crate::store::rows::{Account, Blob, Charge, Container, Flow, Link, Marker, Naming, Row, Stream};
 use crate::store::table::{Condition, Write, pause};
 use crate::store::{StoreError, keys};
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
+/// The longest life of a URL that a registry client is sent to. It is used at once, and who resumes asks anew.
+const URL_LIFE: Duration = Duration::from_mins(20);
 /// How long it is remembered what became of an upload.
 const REMEMBERED: Duration = Duration::from_hours(1);
 
@@ -51,18 +53,13 @@ pub async fn look(
     repository: &Repository,
     digest: &OciDigest,
 ) -> Result<Readable, Refused> {
-    let link_key = keys::link(repository, digest);
-    let mut desk = Desk::to_read(app, credential, repository, [link_key.clone()]).await?;
-    desk.may_pull(Code::BlobUnknown, "blob")?;
-    let Some(link) = desk.scene.take::<Link>(&link_key)? else {
-        return find(app, credential, repository, digest).await;
-    };
-    let (now, readable) = (app.now(), Readable { size: link.size, object: Some(link.object.clone()) });
-    if link.seen.plus(NOTED) < now
+    let (desk, found) = seen(app, credential, repository, digest).await?;
+    let now = app.now();
+    if let Seen::Link(link) = &found
+        && link.seen.plus(NOTED) < now
         && let Ok(grant) = desk.scene.decide(Action::Push, &desk.resource())
     {
-        let unasked = unasked(&link);
-        let noted = Write::put(&Link { seen: now, ..link }, unasked)?;
+        let noted = Write::put(&Link { seen: now, ..link.clone() }, unasked(link))?;
         match app.table.write(&grant, vec![noted]).await {
             Ok(()) => {}
             // Somebody else noted it, or it went just now.
@@ -70,7 +67,7 @@ pub async fn look(
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(readable)
+    Ok(found.into())
 }
 
 /// Finds a blob in a repository. One round.
@@ -80,18 +77,45 @@ pub async fn find(
     repository: &Repository,
     digest: &OciDigest,
 ) -> Result<Readable, Refused> {
-    let unknown = || Refused::code(Code::BlobUnknown, "blob unknown");
+    Ok(seen(app, credential, repository, digest).await?.1.into())
+}
+
+/// What makes a blob visible in a repository.
+enum Seen {
+    /// Its link.
+    Link(Link),
+    /// It is the configuration of library images, which has no bytes.
+    Marker,
+}
+
+impl From<Seen> for Readable {
+    fn from(seen: Seen) -> Self {
+        match seen {
+            Seen::Link(link) => Self { size: link.size, object: Some(link.object) },
+            Seen::Marker => Self { size: crate::domain::manifest::EMPTY.len() as u64, object: None },
+        }
+    }
+}
+
+/// Looks for a blob in a repository that the caller may pull from.
+async fn seen(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    digest: &OciDigest,
+) -> Result<(Desk, Seen), Refused> {
     let link_key = keys::link(repository, digest);
     let marker = (*digest == empty()).then(|| keys::marker(repository));
-    let mut desk =
-        Desk::to_read(app, credential, repository, [link_key.clone()].into_iter().chain(marker.clone())).await?;
+    let wanted = [link_key.clone()].into_iter().chain(marker.clone());
+    let mut desk = Desk::to_read(app, credential, repository, wanted).await?;
     desk.may_pull(Code::BlobUnknown, "blob")?;
     let link: Option<Link> = desk.scene.take(&link_key)?;
-    match (link, marker) {
-        (Some(link), _) => Ok(Readable { size: link.size, object: Some(link.object) }),
-        (None, Some(key)) if desk.scene.take::<Marker>(&key)?.is_some() => Ok(Readable { size: 2, object: None }),
-        _ => Err(unknown()),
-    }
+    let seen = match (link, marker) {
+        (Some(link), _) => Seen::Link(link),
+        (None, Some(key)) if desk.scene.take::<Marker>(&key)?.is_some() => Seen::Marker,
+        _ => return Err(Refused::code(Code::BlobUnknown, "blob unknown")),
+    };
+    Ok((desk, seen))
 }
 
 /// The digest of `{}`, the configuration of every SIF image. Where library images are, it is there without bytes.
@@ -111,10 +135,10 @@ impl Readable {
         Ok(ByteStream::from_static(whole.get(start..end).unwrap_or_default()))
     }
 
-    /// A URL for the bytes; `None` for those that are in no store.
+    /// A URL for the bytes, for a short while; `None` for those that are in no store.
     pub async fn url(&self, app: &App) -> Result<Option<String>, Refused> {
         let Some(object) = &self.object else { return Ok(None) };
-        Ok(Some(app.objects.presign_get(object, None, app.config.download_life).await?))
+        Ok(Some(app.objects.presign_get(object, None, URL_LIFE.min(app.config.download_life)).await?))
     }
 }
 
@@ -434,7 +458,7 @@ async fn close_with(app: &App, right: &BringRight, digest: &OciDigest, brought: 
     let account: Account = desk.scene.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
     let row = desk.scene.take::<Stream>(&key)?;
     if row.as_ref().is_some_and(|row| row.flow == Flow::Done(*digest)) {
-        return Ok(());
+        return still_there(app, repository, digest).await;
     }
     let mut intake = intake(app, right, &grant, row, (brought.start, brought.length), &account).await?;
     if let End::Broken(why) = intake.take(&mut brought.body, brought.length, &account).await {
@@ -472,6 +496,12 @@ async fn close_with(app: &App, right: &BringRight, digest: &OciDigest, brought: 
     committed
 }
 
+/// Whether the blob that an upload came to is still there. Read after the upload's row: a batch is no snapshot.
+async fn still_there(app: &App, repository: &Repository, name: &OciDigest) -> Result<(), Refused> {
+    let link: Option<Link> = app.table.get(keys::link(repository, name)).await?;
+    link.map(drop).ok_or_else(unknown_upload)
+}
+
 async fn commit(
     app: &App,
     grant: &Grant,
@@ -493,8 +523,10 @@ async fn commit(
             && other.version != row.version
         {
             // Another request has closed or changed it meanwhile.
-            let done = other.flow == Flow::Done(*name);
-            return if done { Ok(()) } else { Err(unknown_upload()) };
+            return match other.flow {
+                Flow::Done(done) if done == *name => still_there(app, repository, name).await,
+                _ => Err(unknown_upload()),
+            };
         }
         if kept && stored.is_none() {
             return Err(unknown_upload());
@@ -571,13 +603,13 @@ pub(crate) async fn free(
     before: Time,
 ) -> Result<usize, Refused> {
     let mut gone = 0;
-    let mut left: Vec<OciDigest> = names.to_vec();
+    let mut left = names.to_vec();
     for attempt in 0..TRIES {
         pause(attempt).await;
         let container: Option<Container> = app.table.get(keys::container(repository)).await?;
         let Some(mut container) = container else { return Ok(gone) };
-        let manifests: Vec<Manifest> = app.table.query_all(keys::manifests(repository)).await?;
-        left.retain(|name| !manifests.iter().any(|manifest| manifest.names.contains(name)));
+        let stays = |row: Naming| left.retain(|name| !row.names.contains(name));
+        app.table.each(keys::manifests(repository), Naming::ATTRIBUTES, stays).await?;
         let mut again = Vec::new();
         for name in std::mem::take(&mut left) {
             match free_one(app, grant, &container, &name, before).await {

@@ -5,6 +5,7 @@
 //! 1. Read it. Read the repository, its epoch and the tags that it shall have; then what the manifest names.
 //! 2. What it needs must be there. A single layer that is a SIF image becomes a library image first, as if it had been
 //!    pushed through the library: its header is read in a few ranges, and the image [commits](crate::service::commit).
+//!    Of a manifest of an unknown media type nothing is needed, and it becomes nothing: it is kept as it is.
 //! 3. In one transaction: the manifest, its place among what refers to its subject, the tags, and the repository's
 //!    epoch, which must be the one that was read: nothing that the manifest needs was removed meanwhile.
 //!
@@ -25,7 +26,7 @@ use crate::rules::{Action, Grant, Place, Resource};
 use crate::service::commit::{self, Known, TRIES, named_sif, renamed, unchanged};
 use crate::service::upload::facts;
 use crate::service::{create, tag};
-use crate::store::rows::{Blob, Container, Image, Link, Manifest, Named, Referrer, Row, Tag, Tagged};
+use crate::store::rows::{Blob, Container, Image, Link, Manifest, Named, Naming, Referrer, Row, Tag, Tagged};
 use crate::store::table::{Condition, Rows, Write, pause};
 use crate::store::{StoreError, keys};
 use bytes::Bytes;
@@ -50,6 +51,9 @@ const NAME: usize = 80;
 const TAGS: usize = 20;
 /// Tags that one request can set.
 const MAX_TAGS: usize = 20;
+/// How often a tag is read whose manifest is gone by then.
+const LOOKS: u32 = 8;
+
 fn again() -> Refused {
     Error::Unavailable(StoreError::Conflict(Vec::new())).into()
 }
@@ -79,7 +83,7 @@ pub async fn find(
     }
 }
 
-/// A manifest with its bytes. One round by digest, two by tag.
+/// A manifest with its bytes. One round by digest, two by tag; more while the tag moves and what it named is deleted.
 pub async fn get(
     app: &App,
     credential: &Credential,
@@ -88,16 +92,30 @@ pub async fn get(
 ) -> Result<(Named, Bytes), Refused> {
     let row = match reference {
         Reference::Digest(digest) => read(app, credential, repository, digest).await?,
-        Reference::Tag(_) => {
-            let named = find(app, credential, repository, reference).await?;
-            app.table.get::<Manifest>(keys::manifest(repository, &named.digest)).await?.ok_or_else(unknown)?
-        }
+        Reference::Tag(_) => named_by(app, credential, repository, reference).await?,
     };
     let bytes = match &row.object {
         Some(object) => app.objects.read(object, 0..row.size).await?,
         None => row.body.into_bytes().into(),
     };
     Ok((Named { digest: row.digest, media_type: row.media_type, size: row.size }, bytes))
+}
+
+/// The manifest that a tag names. Where it is gone, the tag has moved or gone since it was read, and is read again.
+async fn named_by(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    tag: &Reference,
+) -> Result<Manifest, Refused> {
+    for attempt in 0..LOOKS {
+        pause(attempt).await;
+        let named = find(app, credential, repository, tag).await?;
+        if let Some(row) = app.table.get(keys::manifest(repository, &named.digest)).await? {
+            return Ok(row);
+        }
+    }
+    Err(Error::Unavailable(StoreError::Unavailable("the tag moves faster than it can be read".to_owned())).into())
 }
 
 async fn read(
@@ -143,31 +161,17 @@ pub async fn put(
     repository: &Repository,
     coming: Coming<'_>,
 ) -> Result<Put, Refused> {
-    let invalid = |why: String| Refused::Code(Code::ManifestInvalid, why);
-    let (body, document) = match read_document(&coming) {
+    // Media types are the same in any case, and are kept in one.
+    let media_type = coming.media_type.to_ascii_lowercase();
+    let media_type = media_type.as_str();
+    let (body, document, digest, tags) = match read_coming(media_type, &coming) {
         Ok(read) => read,
-        Err(why) => {
+        Err(refused) => {
             // What is wrong with it is said to those who may push it.
             Desk::to_write(app, credential, repository, []).await?.may_push()?;
-            return Err(invalid(why));
+            return Err(refused);
         }
     };
-    let mut tags = coming.tags.clone();
-    let digest = match coming.reference {
-        Reference::Digest(digest) => *digest,
-        Reference::Tag(name) => {
-            tags.push(name.clone());
-            Digest::of(body.as_bytes()).into()
-        }
-    };
-    if digest.like(body.as_bytes()) != digest {
-        return Err(Refused::code(Code::DigestInvalid, "the manifest has another digest than its URL says"));
-    }
-    tags.sort_unstable();
-    tags.dedup();
-    if tags.len() > MAX_TAGS {
-        return Err(Refused::code(Code::TooLarge, format!("at most {MAX_TAGS} tags can be set at once")));
-    }
     let mut kept: Option<String> = None;
     for attempt in 0..TRIES {
         pause(attempt).await;
@@ -179,12 +183,11 @@ pub async fn put(
             app.objects.put(&putting.grant, &object, coming.bytes.clone()).await?;
             kept = Some(object);
         }
-        let media_type = coming.media_type;
         if let Some(before) = &putting.before
             && before.media_type != media_type
         {
             let why = format!("these bytes are here as {} already, they can't be two things", before.media_type);
-            return Err(invalid(why));
+            return Err(Refused::Code(Code::ManifestInvalid, why));
         }
         if let Some(hash) = document.sif {
             match become_image(app, &mut putting, hash).await {
@@ -203,10 +206,31 @@ pub async fn put(
     Err(Error::Unavailable(StoreError::Unavailable("too many pushes to the same repository at once".to_owned())).into())
 }
 
-fn read_document<'a>(coming: &'a Coming<'_>) -> Result<(&'a str, Document), String> {
-    let body = std::str::from_utf8(&coming.bytes).map_err(|_| "the manifest is not UTF-8".to_owned())?;
-    let document = Document::read(coming.media_type, body.as_bytes()).map_err(|error| error.to_string())?;
-    Ok((body, document))
+/// The bytes of a manifest as text, what they say, their digest, and all tags that it shall have.
+fn read_coming<'a>(
+    media_type: &str,
+    coming: &'a Coming<'_>,
+) -> Result<(&'a str, Document, OciDigest, Vec<TagName>), Refused> {
+    let invalid = |why: String| Refused::Code(Code::ManifestInvalid, why);
+    let body = std::str::from_utf8(&coming.bytes).map_err(|_| invalid("the manifest is not UTF-8".to_owned()))?;
+    let document = Document::read(media_type, body.as_bytes()).map_err(|error| invalid(error.to_string()))?;
+    let mut tags = coming.tags.clone();
+    let digest = match coming.reference {
+        Reference::Digest(digest) => *digest,
+        Reference::Tag(name) => {
+            tags.push(name.clone());
+            Digest::of(body.as_bytes()).into()
+        }
+    };
+    if digest.like(body.as_bytes()) != digest {
+        return Err(Refused::code(Code::DigestInvalid, "the manifest has another digest than its URL says"));
+    }
+    tags.sort_unstable();
+    tags.dedup();
+    if tags.len() > MAX_TAGS {
+        return Err(Refused::code(Code::TooLarge, format!("at most {MAX_TAGS} tags can be set at once")));
+    }
+    Ok((body, document, digest, tags))
 }
 
 /// What is known before a manifest is written.
@@ -406,9 +430,16 @@ async fn write(
     app.table.write(&grant, writes).await
 }
 
+/// All manifests of a repository, without their bytes.
+pub(crate) async fn manifests(app: &App, repository: &Repository) -> Result<Vec<Naming>, StoreError> {
+    let mut all = Vec::new();
+    app.table.each(keys::manifests(repository), Naming::ATTRIBUTES, |row| all.push(row)).await?;
+    Ok(all)
+}
+
 /// The writes that remove a manifest's row, and what stands beside it.
-pub(crate) fn gone(app: &App, row: &Manifest) -> Result<Vec<Write>, Error> {
-    let mut writes = vec![Write::delete(row.key(), Condition::Present)];
+pub(crate) fn gone(app: &App, row: &Naming) -> Result<Vec<Write>, Error> {
+    let mut writes = vec![Write::delete(keys::manifest(&row.repository, &row.digest), Condition::Present)];
     if let Some(subject) = &row.subject {
         writes.push(Write::delete(keys::referrer(&row.repository, subject, &row.digest), Condition::None));
     }
@@ -429,7 +460,7 @@ pub async fn remove(
         pause(attempt).await;
         let removed = match reference {
             Reference::Tag(name) => remove_tag(app, credential, repository, name).await,
-            Reference::Digest(digest) => remove_manifest(app, credential, repository, digest).await,
+            Reference::Digest(digest) => Box::pin(remove_manifest(app, credential, repository, digest)).await,
         };
         match removed {
             Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => {}
@@ -489,14 +520,14 @@ async fn remove_manifest(
     let row: Option<Manifest> = desk.scene.take(&key)?;
     let row = could_remove(&desk, row)?;
     let container = desk.container.clone().ok_or_else(unknown)?;
-    let (tags, manifests) = futures::try_join!(
-        app.table.query_all::<Tag>(keys::tags(repository)),
-        app.table.query_all::<Manifest>(keys::manifests(repository)),
-    )?;
+    let (tags, manifests) =
+        futures::try_join!(app.table.query_all::<Tag>(keys::tags(repository)), manifests(app, repository),)?;
+    let own = row.created_by.is_some() && row.created_by.as_ref() == desk.scene.caller.user();
+    let row = Naming::from(row);
     let resource = Resource::Image {
         repository: repository.clone(),
         read_only: container.read_only,
-        own: row.created_by.is_some() && row.created_by.as_ref() == desk.scene.caller.user(),
+        own,
         frozen: tags.iter().any(|tag| tag.frozen && (names(tag, &row) || reaches(tag, &manifests, digest))),
     };
     let grant = desk.decide(Action::Delete, &resource, Code::ManifestUnknown, "manifest")?;
@@ -515,7 +546,7 @@ async fn remove_manifest(
     let has = |tag: &Tag, hash: Digest| tag.images.values().any(|one| one.hash == hash);
     let image = image.filter(|image| {
         let other =
-            |other: &Manifest| other.digest != *digest && Some(other.digest) != own && other.image == Some(image.hash);
+            |other: &Naming| other.digest != *digest && Some(other.digest) != own && other.image == Some(image.hash);
         let tagged = |tag: &Tag| tag.named.digest != *digest && has(tag, image.hash);
         !manifests.iter().any(other) && (own == Some(*digest) || !tags.iter().any(tagged))
     });
@@ -578,7 +609,7 @@ fn off(
 }
 
 /// Whether an index that a tag names leads to a manifest.
-fn reaches(tag: &Tag, manifests: &[Manifest], digest: &OciDigest) -> bool {
+fn reaches(tag: &Tag, manifests: &[Naming], digest: &OciDigest) -> bool {
     let mut seen = BTreeSet::new();
     let mut next = vec![tag.named.digest];
     while let Some(one) = next.pop() {
@@ -594,6 +625,6 @@ fn reaches(tag: &Tag, manifests: &[Manifest], digest: &OciDigest) -> bool {
 }
 
 /// Whether a tag names a manifest, or the library image that it is.
-fn names(tag: &Tag, row: &Manifest) -> bool {
+fn names(tag: &Tag, row: &Naming) -> bool {
     tag.named.digest == row.digest || row.image.is_some_and(|hash| tag.images.values().any(|one| one.hash == hash))
 }
