@@ -68,7 +68,8 @@ async fn a_dry_run_names_what_the_next_sweep_takes_and_takes_nothing() {
     blob(&alice, BB, b"old").await;
     aged(&server, b"old", Duration::from_hours(25)).await;
     is(&patch(&alice, &open(&alice, BB).await, b"some").await, 202);
-    let counts = |swept: &Value| ["links", "sessions", "objects", "condemned", "uploads"].map(|name| swept[name].clone());
+    let counts =
+        |swept: &Value| ["links", "sessions", "objects", "condemned", "uploads"].map(|name| swept[name].clone());
     let dry = async |path: &str| server.admin.get(path).await.ok()["data"].clone();
     let (before, quota) = (server.objects().await, server.quota("alice").await);
     let now = dry("/api/sweep").await;
