@@ -35,13 +35,13 @@ async fn hazard_slow_loris_half_uploads() {
     let (alice, bob) = (server.user("alice", 0).await, server.user("bob", 0).await);
     blob(&alice, BB, b"config").await;
     let body = image(b"config", &[]).to_string();
-    let head = format!("Content-Type: {MANIFEST}\r\nContent-Length: 1000");
+    let silence = format!("Content-Type: {MANIFEST}\r\nContent-Length: 1000");
     // Useless tokens, and more of them than manifests are read at a time: nobody has to wait for them.
     let pull_only = narrowed(&alice, "alice", &[&format!("repository:{BB}:pull")]).await;
     let mut silent = Vec::new();
     for number in 0..20 {
         let who = if number % 2 == 0 { &bob } else { &pull_only };
-        silent.push(Wire::begin(&server, who, "PUT", &manifest_at(BB, "latest"), &head).await);
+        silent.push(Wire::begin(&server, who, "PUT", &manifest_at(BB, "latest"), &silence).await);
     }
     let pushed = tokio::time::timeout(LONG, put(&alice, BB, "latest", MANIFEST, &body)).await;
     is(&pushed.expect("no turn is free"), 201);
@@ -51,7 +51,7 @@ async fn hazard_slow_loris_half_uploads() {
     // Who may push and sends nothing is given up on, and who waits for a turn meanwhile is told when to come back.
     let mut silent = Vec::new();
     for _ in 0..20 {
-        silent.push(Wire::begin(&server, &alice, "PUT", &manifest_at(BB, "latest"), &head).await);
+        silent.push(Wire::begin(&server, &alice, "PUT", &manifest_at(BB, "latest"), &silence).await);
     }
     let pushed = tokio::time::timeout(LONG, put(&alice, BB, "other", MANIFEST, &body)).await.unwrap();
     if pushed.status != 201 {
@@ -76,8 +76,8 @@ async fn hazard_slow_loris_half_uploads() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let heard = tokio::time::timeout(LONG, drip.heard()).await.expect("it drips for ever");
-    assert!(heard.status == 400 && heard.says("BLOB_UPLOAD_INVALID"), "{heard:?}");
+    let told = tokio::time::timeout(LONG, drip.heard()).await.expect("it drips for ever");
+    assert!(told.status == 400 && told.says("BLOB_UPLOAD_INVALID"), "{told:?}");
     assert_eq!(alice.get(&url).await.header("range"), Some(&*format!("0-{}", 8 * MIB - 1)));
     is(&patch(&alice, &url, &bytes[8 * MIB..]).await, 202);
     is(&close(&alice, &url, &digest(&bytes), b"").await, 201);
@@ -85,7 +85,7 @@ async fn hazard_slow_loris_half_uploads() {
     // Who is fast enough may hold all room; who waits for it is told so, loses nothing, and comes back.
     let (first, second) = (open(&alice, BB).await, open(&alice, BB).await);
     let mut slow = Wire::begin(&server, &alice, "PATCH", &first, "Transfer-Encoding: chunked").await;
-    assert!(slow.chunk(&bytes[..MIB + 1]).await && slow.chunk(b"more").await);
+    assert!(slow.chunk(&bytes[..=MIB]).await && slow.chunk(b"more").await);
     let slow = tokio::spawn(async move {
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -102,7 +102,7 @@ async fn hazard_http_parsing_differences() {
     push(&alice, "alice/tools/other", "latest", b"config", &[]).await;
     let all = |path: &str| format!("repository:{path}:pull,push,delete");
     let narrow = narrowed(&alice, "alice", &[&all("alice/tools/other")]).await;
-    let wide = narrowed(&alice, "alice", &[&all(BB)]).await;
+    let same = narrowed(&alice, "alice", &[&all(BB)]).await;
     let digest = digest(image(b"config", &[]).to_string().as_bytes());
     let by_digest = format!("/v2/alice/tools/bb/manifests/{}", digest.replace(':', "%3A"));
     // Old clients write two slashes, and escape a colon. Whatever else a proxy might take for the same is another path.
@@ -149,7 +149,7 @@ async fn hazard_http_parsing_differences() {
             let heard = Wire::begin(&server, who, "GET", path, "X-Original-URL: /v2/bob/tools/bb/tags/list").await;
             heard.heard().await.status
         };
-        for who in [&alice, &wide] {
+        for who in [&alice, &same] {
             let status = ask(who).await;
             assert!(if folds { status == 200 } else { [400, 401, 404].contains(&status) }, "{path}: {status}");
             // Where it is said not to be, a token is of no use: alice reads all that is hers.
