@@ -1,6 +1,7 @@
 //! What can be set, each once, with its default.
 
 use crate::domain::reference::Defaults;
+use crate::domain::time::SKEW;
 use std::time::Duration;
 
 /// The settings of an installation.
@@ -30,6 +31,9 @@ pub struct Config {
     pub buffers: u32,
     /// The most bytes of a blob that one request can bring. `STACKROOM_LONGEST_CHUNK`; functions take no more than 4 MiB.
     pub longest_chunk: u64,
+    /// How long a client may take for a manifest or for a MiB of a blob, and how long it waits for its turn where many
+    /// bring some at once. `STACKROOM_PATIENCE`, seconds.
+    pub patience: Duration,
     /// Whether registry clients get the bytes of blobs from us, and not from the store by a redirect.
     /// `STACKROOM_SERVE_BLOBS`.
     pub serve_blobs: bool,
@@ -37,6 +41,8 @@ pub struct Config {
 
 /// The longest that any URL may live: S3's own limit.
 pub const LONGEST_URL: Duration = Duration::from_hours(7 * 24);
+// The bucket's own rule in template.yaml aborts multipart uploads after eight days, by its own clock.
+const _: () = assert!(LONGEST_URL.as_secs() + SKEW.as_secs() < 8 * 24 * 3600);
 
 /// Something in the environment can't be used. Names all that is wrong, not only the first.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +67,8 @@ impl Config {
         let upload_life = Duration::from_secs(number("STACKROOM_UPLOAD_LIFE", 24 * 3600));
         let download_life = Duration::from_secs(number("STACKROOM_DOWNLOAD_LIFE", 24 * 3600));
         let buffers = u32::try_from(number("STACKROOM_BUFFERS", 128)).unwrap_or(u32::MAX).clamp(8, 1 << 20);
+        // Proxies wait as long for a client's next bytes, and clients for ours.
+        let patience = Duration::from_secs(number("STACKROOM_PATIENCE", 60).max(1));
         let longest_chunk = number("STACKROOM_LONGEST_CHUNK", u64::MAX);
         for (name, life) in [("STACKROOM_UPLOAD_LIFE", upload_life), ("STACKROOM_DOWNLOAD_LIFE", download_life)] {
             if life.is_zero() || life > LONGEST_URL {
@@ -76,6 +84,13 @@ impl Config {
         if !public_url.starts_with("http://") && !public_url.starts_with("https://") {
             wrong.push("`STACKROOM_PUBLIC_URL` must begin with http:// or https://".to_owned());
         }
+        if ingest_url.as_deref().is_some_and(|url| lies_below(host(url), host(public_url))) {
+            wrong.push(
+                "the host of `STACKROOM_INGEST_URL` must not lie below that of `STACKROOM_PUBLIC_URL`: clients written \
+                 in Go send their token on to every name below the one that they asked; take a name beside it"
+                    .to_owned(),
+            );
+        }
         match (entity, collection) {
             (Ok(entity), Ok(collection)) if wrong.is_empty() => Ok(Self {
                 public_url: public_url.trim_end_matches('/').to_owned(),
@@ -88,6 +103,7 @@ impl Config {
                 ingest_url,
                 buffers,
                 longest_chunk,
+                patience,
                 serve_blobs,
             }),
             (entity, collection) => {
@@ -97,6 +113,23 @@ impl Config {
             }
         }
     }
+}
+
+/// The host of a URL, without its port.
+fn host(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    match host.strip_prefix('[') {
+        Some(address) => address.split(']').next().unwrap_or(address),
+        None => host.split(':').next().unwrap_or(host).trim_end_matches('.'),
+    }
+}
+
+/// Whether a name is below another one.
+fn lies_below(name: &str, other: &str) -> bool {
+    let (name, other) = (name.to_ascii_lowercase(), other.to_ascii_lowercase());
+    name.strip_suffix(&other).is_some_and(|rest| rest.ends_with('.'))
 }
 
 #[cfg(test)]
@@ -112,6 +145,27 @@ mod tests {
             _ => None,
         });
         assert_eq!(error.unwrap_err().0.len(), 4);
+    }
+
+    #[test]
+    fn hazard_redirect_auth_leak_no_ingest_host_lies_below_the_public_one() {
+        for (public, ingest, good) in [
+            ("https://library.example.org", "https://ingest.library.example.org", false),
+            ("https://library.example.org:8443", "https://a.b.Library.example.org./x", false),
+            ("https://LIBRARY.example.org/", "http://user@ingest.library.example.org:9", false),
+            ("https://library.example.org", "https://ingest.example.org", true),
+            ("https://library.example.org", "https://ingestlibrary.example.org", true),
+            ("https://ingest.library.example.org", "https://library.example.org", true),
+            ("http://127.0.0.1:1", "http://localhost:2", true),
+            ("http://localhost:1", "http://localhost:2", true),
+            ("http://[::1]:1", "http://[::1]:2", true),
+            ("https://library.example.org", "", true),
+        ] {
+            let read = Config::read(public, |name| (name == "STACKROOM_INGEST_URL").then(|| ingest.to_owned()));
+            assert_eq!(read.is_ok(), good, "{public} {ingest}");
+            let said = read.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(good || (said.contains("STACKROOM_INGEST_URL") && said.contains("token")), "{said}");
+        }
     }
 
     #[test]

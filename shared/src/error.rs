@@ -8,6 +8,7 @@ use crate::domain::reference::ReferenceError;
 use crate::domain::sif::SifError;
 use crate::rules::Denial;
 use crate::store::StoreError;
+use std::time::Duration;
 
 /// A use case failed. `Display` is the sentence for the user; what happened inside is in the sources, for the log.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,14 @@ pub enum Error {
         charged: u64,
         /// The most that may be charged.
         limit: u64,
+    },
+    /// Too much at once: the client may come back after so long.
+    #[error("{why}")]
+    Busy {
+        /// What there is too much of.
+        why: &'static str,
+        /// How long to stay away.
+        after: Duration,
     },
     /// The body is longer than the route takes.
     #[error("the request is too large: {0}")]

@@ -102,10 +102,14 @@ pub fn inside(text: String) {
     word(|words| words.inside = Some(text));
 }
 
+/// What is logged unless `STACKROOM_LOG` says otherwise. The S3 face logs every refusal as an error; what is ours of them is
+/// logged elsewhere.
+pub const FILTER: &str = "info,s3s=off";
+
 /// Starts logging to standard error: JSON lines, or readable ones at a terminal or with `STACKROOM_LOG_FORMAT=pretty`.
-/// `STACKROOM_LOG` sets the level. The S3 face logs every refusal as an error; what is ours of them is logged elsewhere.
+/// `STACKROOM_LOG` sets the level.
 pub fn init() {
-    let filter = EnvFilter::try_from_env("STACKROOM_LOG").unwrap_or_else(|_| EnvFilter::new("info,s3s=off"));
+    let filter = EnvFilter::try_from_env("STACKROOM_LOG").unwrap_or_else(|_| EnvFilter::new(FILTER));
     let format = std::env::var("STACKROOM_LOG_FORMAT").unwrap_or_default();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let terminal = std::io::stderr().is_terminal();

@@ -59,7 +59,8 @@ impl Server {
         local.first_admin().await.unwrap().expect("a new folder has nobody in it");
         let token = std::fs::read_to_string(local.admin_token()).unwrap();
         let router = stackroom::serve::router(&local).unwrap().layer(axum::middleware::map_response(counted));
-        let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let patience = local.app.config.patience;
+        let serving = tokio::spawn(stackroom::serve::answer(listener, router, patience, std::future::pending()));
         let nobody = Caller::new(&url, None);
         let admin = Caller::new(&url, Some(token));
         Self { url, local: Arc::new(local), nobody, admin, serving, _folder: folder }

@@ -4,7 +4,7 @@ mod range;
 mod route;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Query, Request, State};
 use axum::response::Response;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -24,8 +24,9 @@ use shared::service::registry::{Code, Refused, login};
 use shared::store::rows::Named;
 use shared::{App, Error, telemetry};
 use std::fmt::Write;
+use std::pin::pin;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -67,9 +68,10 @@ fn routes() -> OpenApiRouter<App> {
     ))
 }
 
-/// Manifests that are read at a time, and how long one may take.
+/// Manifests that are read at a time.
 static BODIES: Semaphore = Semaphore::const_new(16);
-const PATIENCE: Duration = Duration::from_mins(1);
+/// A manifest that is here within this time came with its request.
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const UPLOAD: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -378,16 +380,8 @@ async fn put_manifest(
     let tags: Result<Vec<TagName>, _> =
         query(&parts.uri).into_iter().filter(|(name, _)| name == "tag").map(|(_, tag)| tag.parse()).collect();
     let tags = tags.map_err(|error| Refused::Code(Code::ManifestInvalid, error.to_string()))?;
-    // Bodies are held whole, so nobody's are read, and of the others only so many at a time and not for ever.
-    if *credential == Credential::Anonymous {
-        return Err(Error::Unauthenticated(shared::error::NO_TOKEN).into());
-    }
+    let (_turn, bytes) = manifest_body(app, credential, repository, body).await?;
     unencoded(&parts.headers)?;
-    let _turn = BODIES.acquire().await.map_err(|error| Error::Internal(error.to_string()))?;
-    let too_large = |_| Refused::Code(Code::TooLarge, format!("a manifest has at most {MAX} bytes"));
-    let too_slow = |_| Refused::Code(Code::ManifestInvalid, "the manifest did not arrive in time".to_owned());
-    let arriving = tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, MAX));
-    let bytes = arriving.await.map_err(too_slow)?.map_err(too_large)?;
     let asked = !tags.is_empty();
     let put = manifest::put(app, credential, repository, Coming { reference, tags, media_type, bytes }).await?;
     let location = format!("/v2/{repository}/manifests/{}", put.digest);
@@ -401,6 +395,40 @@ async fn put_manifest(
         response = with(response, HeaderName::from_static("oci-tag"), &tags.join(", "));
     }
     Ok(response)
+}
+
+/// Reads a manifest whole, with a turn at that, which has to be kept while it is held.
+///
+/// Nobody's are read, and of the others only so many at a time and not for ever. Who keeps us waiting has to show first
+/// that they may push at all, or useless tokens could take all turns; who does not is spared that, since it costs a read
+/// of the table which taking the manifest does anyway.
+async fn manifest_body(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    body: Body,
+) -> Result<(SemaphorePermit<'static>, Bytes), Refused> {
+    if *credential == Credential::Anonymous {
+        return Err(Error::Unauthenticated(shared::error::NO_TOKEN).into());
+    }
+    let patience = app.config.patience;
+    let too_large = |_| Refused::Code(Code::TooLarge, format!("a manifest has at most {MAX} bytes"));
+    let too_slow = |_| Refused::Code(Code::ManifestInvalid, "the manifest did not arrive in time".to_owned());
+    let mut arriving = pin!(axum::body::to_bytes(body, MAX));
+    let turn = if let Ok(turn) = BODIES.try_acquire() {
+        if let Ok(bytes) = tokio::time::timeout(AT_ONCE, &mut arriving).await {
+            return Ok((turn, bytes.map_err(too_large)?));
+        }
+        manifest::may_put(app, credential, repository).await?;
+        turn
+    } else {
+        manifest::may_put(app, credential, repository).await?;
+        let busy = |_| Error::Busy { why: "too many manifests at once, try again later", after: AT_ONCE };
+        let turn = tokio::time::timeout(patience, BODIES.acquire()).await.map_err(busy)?;
+        turn.map_err(|error| Error::Internal(error.to_string()))?
+    };
+    let bytes = tokio::time::timeout(patience, arriving).await.map_err(too_slow)?;
+    Ok((turn, bytes.map_err(too_large)?))
 }
 
 // ---- blobs

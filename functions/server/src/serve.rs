@@ -8,15 +8,21 @@ use axum::extract::Request;
 use axum::http::Method;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::serve::ListenerExt;
+use axum::serve::Listener;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
 use shared::config::Config;
 use shared::service::sweep::{self, Ages};
 use shared::service::upload;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tower::ServiceExt;
 
 /// What `serve` is told.
 #[derive(Debug, Clone)]
@@ -31,6 +37,8 @@ pub struct Settings {
     pub public_url: Option<String>,
 }
 
+/// How long the head of a request may take at most, and how long a connection may lie idle between two.
+const HEAD: Duration = Duration::from_secs(30);
 /// How often a server sweeps.
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// Object files that nothing names are deleted when they are older than this.
@@ -48,20 +56,21 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let sweeping = tokio::spawn(sweep_always(local.app.clone(), local.objects.clone()));
     let verifying = tokio::spawn(verify_always(local.app.clone()));
     let router = router(&local)?;
+    let patience = local.app.config.patience;
     let taking = match settings.ingest_listen {
         Some(address) => {
             let (listener, router) = (listen(address).await?, oci::ingest(local.app.clone()));
-            Some(tokio::spawn(async move { answer(listener, router).await }))
+            Some(tokio::spawn(answer(listener, router, patience, stopped())))
         }
         None => None,
     };
-    let served = answer(listener, router).await;
+    answer(listener, router, patience, stopped()).await;
     if let Some(taking) = taking {
-        taking.await??;
+        taking.await?;
     }
     sweeping.abort();
     verifying.abort();
-    Ok(served?)
+    Ok(())
 }
 
 /// Takes the bytes of blobs for a deployment on functions, until the process is told to stop.
@@ -69,7 +78,9 @@ pub async fn ingest(address: SocketAddr) -> anyhow::Result<()> {
     let listener = listen(address).await?;
     let app = shared::App::from_env().await?;
     tracing::info!(address = %listener.local_addr()?, "takes the bytes of blobs");
-    Ok(answer(listener, oci::ingest(app)).await?)
+    let patience = app.config.patience;
+    answer(listener, oci::ingest(app), patience, stopped()).await;
+    Ok(())
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -77,12 +88,57 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     bound.with_context(|| format!("can't listen on {address}, is something else listening there?"))
 }
 
-async fn answer(listener: TcpListener, router: Router) -> std::io::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // Small answers must not wait for the client's acknowledgement of the last one.
-        let _ = stream.set_nodelay(true);
+/// Answers requests until `stop` comes, and then those that were begun. The head of a request must be here within
+/// `patience` and within [`HEAD`]: `axum::serve` would wait for it for ever.
+pub async fn answer(mut listener: TcpListener, router: Router, patience: Duration, stop: impl Future<Output = ()>) {
+    let patience = patience.min(HEAD);
+    // Each connection holds a receiver: it hears of the end, and while one is left the end has not come.
+    let (stopping, watching) = watch::channel(false);
+    let mut stop = pin!(stop);
+    loop {
+        tokio::select! {
+            (stream, _) = Listener::accept(&mut listener) => {
+                // Small answers must not wait for the client's acknowledgement of the last one.
+                let _ = stream.set_nodelay(true);
+                tokio::spawn(connection(stream, router.clone(), patience, watching.clone()));
+            }
+            () = &mut stop => break,
+        }
+    }
+    drop((listener, watching));
+    stopping.send_replace(true);
+    stopping.closed().await;
+}
+
+/// Answers the requests of one connection.
+async fn connection(stream: TcpStream, router: Router, patience: Duration, mut stopping: watch::Receiver<bool>) {
+    let begun = Arc::new(Notify::new());
+    let heard = begun.clone();
+    let service = hyper::service::service_fn(move |request| {
+        heard.notify_one();
+        router.clone().oneshot(request)
     });
-    axum::serve(listener, router).with_graceful_shutdown(stopped()).await
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(patience).keep_alive_timeout(patience);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    // Which version of HTTP it is, only the first bytes say: until the first request hyper keeps no time by itself.
+    let mut first = pin!(tokio::time::timeout(patience, begun.notified()));
+    let (mut waits, mut ends) = (true, false);
+    loop {
+        tokio::select! {
+            // What goes wrong with a connection is the client's to notice.
+            _ = &mut connection => return,
+            first = &mut first, if waits => match first {
+                Ok(()) => waits = false,
+                Err(_) => return,
+            },
+            _ = stopping.changed(), if !ends => {
+                ends = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
 }
 
 /// All routes of an installation in a folder: those of the template, and the objects.

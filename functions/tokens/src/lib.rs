@@ -113,6 +113,7 @@ async fn current_user(State(app): State<App>, headers: HeaderMap) -> Answer {
     responses(
         (status = 200, body = wire::RegistryToken, extensions(("x-bare" = json!(true)))),
         (status = 401),
+        (status = 429, description = "Too many wrong passwords for that name, or too many logins at once"),
     ),
 )]
 async fn registry_token(
@@ -138,6 +139,7 @@ async fn registry_token(
     responses(
         (status = 200, body = wire::RegistryToken, extensions(("x-bare" = json!(true)))),
         (status = 401),
+        (status = 429, description = "Too many wrong passwords for that name, or too many logins at once"),
     ),
 )]
 async fn registry_token_form(State(app): State<App>, Form(form): Form<Vec<(String, String)>>) -> Response {

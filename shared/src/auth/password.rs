@@ -11,6 +11,11 @@ pub const SHORTEST: usize = 8;
 /// The longest, in bytes.
 pub const LONGEST: usize = 1024;
 
+/// What a password is compared with where there is none, so that it takes as long: made like a hash of [`hash`], and
+/// the hash of no password.
+pub const NOBODY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgb3duIHNhbA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
 /// Hashes a password with a new salt. Takes tens of milliseconds: call it off the async threads.
 pub fn hash(password: &SecretString) -> Result<String, Error> {
     let password = password.expose_secret();
@@ -40,5 +45,16 @@ mod tests {
         assert!(!verify(&SecretString::from("correct horsf"), &hashed));
         assert!(!verify(&right, "not a hash"));
         assert!(hash(&SecretString::from("short")).is_err());
+    }
+
+    #[test]
+    fn nobodys_hash_costs_what_every_other_does() {
+        let right = SecretString::from("correct horse");
+        let hashed = hash(&right).unwrap();
+        let shape = |hash: &str| hash.split('$').map(str::to_owned).collect::<Vec<_>>();
+        let (one, other) = (shape(&hashed), shape(NOBODY));
+        assert_eq!(one[..4], other[..4], "algorithm, version, parameters");
+        assert_eq!((one[4].len(), one[5].len(), one.len()), (other[4].len(), other[5].len(), other.len()));
+        assert!(PasswordHash::new(NOBODY).is_ok() && !verify(&right, NOBODY));
     }
 }

@@ -249,6 +249,8 @@ impl Keys {
         let Claims { sub, jti, exp: expires, acc, .. } = self.decode(token)?;
         let credential = match (sub, jti, acc) {
             (Some(user), Some(id), None) => Credential::Token { user, id },
+            // What was given for a while says how long that is.
+            (.., Some(_)) if expires.is_none() => return None,
             (Some(user), id, Some(access)) => Credential::Registry { user, id, access },
             (None, None, Some(_)) => Credential::Anonymous,
             _ => return None,
@@ -308,6 +310,19 @@ mod tests {
         let header = format!("Bearer {}", token(&keys, Some(Time(NOW.0 + 1))));
         assert!(keys.credential(Some(&header), NOW).is_ok());
         assert!(keys.credential(Some(&header), Time(NOW.0 + 1)).is_err());
+    }
+
+    #[test]
+    fn a_short_lived_token_without_an_end_is_none() {
+        let keys = keys();
+        let user: UserName = "a".parse().unwrap();
+        for (exp, good) in [(Some(NOW.0 + 1), true), (Some(NOW.0), false), (None, false)] {
+            for sub in [Some(user.clone()), None] {
+                let acc = Some(vec![TokenScope::full()]);
+                let claims = Claims { sub, jti: None, iat: NOW.0, exp, acc, pad: String::new() };
+                assert_eq!(keys.token(&keys.encode(&claims).unwrap(), NOW).is_some(), good, "{exp:?}");
+            }
+        }
     }
 
     #[test]

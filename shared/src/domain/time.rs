@@ -23,6 +23,9 @@ impl Time {
     }
 }
 
+/// How far the clocks of two hosts may be apart. Whatever one of them writes and another one compares has to bear it.
+pub const SKEW: Duration = Duration::from_mins(5);
+
 impl fmt::Display for Time {
     /// RFC 3339 with zone, the only form that all clients decode.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

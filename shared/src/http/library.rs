@@ -30,6 +30,7 @@ impl Failure {
             Error::Invalid(_) => StatusCode::BAD_REQUEST,
             Error::Conflict(_) => StatusCode::CONFLICT,
             Error::QuotaExceeded { .. } => StatusCode::INSUFFICIENT_STORAGE,
+            Error::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -45,6 +46,9 @@ impl IntoResponse for Failure {
         let mut response = plain(self.status(), &self.0.to_string());
         if matches!(self.0, Error::Unauthenticated(_)) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Error::Busy { after, .. } = self.0 {
+            super::retry_after(&mut response, after);
         }
         response
     }

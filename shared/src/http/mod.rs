@@ -13,7 +13,7 @@ use axum::response::Response;
 use futures::FutureExt;
 use http::{HeaderMap, StatusCode, Uri, header};
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tower::ServiceExt;
 
 /// The largest body of a request that any route reads, in bytes. The longest honest one names 10 000 parts.
@@ -109,6 +109,11 @@ pub fn normal(uri: &Uri) -> Uri {
 /// The `Authorization` header. One that is not text is given as a scheme that nobody knows.
 pub fn authorization(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("unreadable"))
+}
+
+/// Says when to come back, in whole seconds.
+fn retry_after(response: &mut Response, after: Duration) {
+    response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
 }
 
 /// A redirect without a body.

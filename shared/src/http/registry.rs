@@ -6,8 +6,9 @@ use crate::service::registry::{Code, Refused};
 use crate::telemetry;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
 use serde_json::json;
+use std::time::Duration;
 
 /// An error with a status and a sentence, its code by the status.
 pub fn plain(status: StatusCode, message: &str) -> Response {
@@ -41,7 +42,6 @@ fn of_code(code: Code) -> (StatusCode, &'static str) {
         Code::Denied => (StatusCode::FORBIDDEN, "DENIED"),
         Code::Unsupported => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
         Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
-        Code::TooMany => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
         Code::Range => (StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID"),
     }
 }
@@ -75,9 +75,14 @@ pub fn refusal(app: &App, refused: &Refused, scope: Option<&str>) -> Response {
             errors(StatusCode::FORBIDDEN, "DENIED", &sentence)
         }
         Error::TooLarge(_) => errors(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", &sentence),
+        Error::Busy { after, .. } => {
+            let mut response = errors(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", &sentence);
+            super::retry_after(&mut response, *after);
+            response
+        }
         Error::Unavailable(_) => {
             let mut response = errors(StatusCode::SERVICE_UNAVAILABLE, "TOOMANYREQUESTS", &sentence);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            super::retry_after(&mut response, Duration::from_secs(1));
             response
         }
         Error::Internal(_) => errors(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", &sentence),

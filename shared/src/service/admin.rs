@@ -3,8 +3,9 @@
 use super::access::{Scene, system};
 use super::commit::TRIES;
 use super::create::entity_rows;
+use super::passwords;
 use crate::app::App;
-use crate::auth::{Credential, password};
+use crate::auth::Credential;
 use crate::domain::quota::Quota;
 use crate::domain::{Caller, EntityName, Right, Time, TokenScope, UserName};
 use crate::error::Error;
@@ -50,7 +51,10 @@ async fn site_admin(app: &App, credential: &Credential, doing: &str) -> Result<G
 
 async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
     let name = new.name;
-    let password = hashed(new.password).await?;
+    let password = match new.password {
+        Some(password) => Some(passwords::hashed(password).await?),
+        None => None,
+    };
     let user = User { name: name.clone(), password, admin: new.admin, disabled: false, created: app.now(), version: 0 };
     let limit = new.quota.unwrap_or(app.config.default_quota);
     let (_, mut writes) = entity_rows(app, &EntityName::from(&name), &name, String::new(), limit)?;
@@ -60,12 +64,6 @@ async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
         Err(StoreError::Conflict(_)) => Err(Error::Conflict(format!("the name `{name}` is taken"))),
         result => Ok(result?),
     }
-}
-
-async fn hashed(password: Option<SecretString>) -> Result<Option<String>, Error> {
-    let Some(password) = password else { return Ok(None) };
-    let hash = tokio::task::spawn_blocking(move || password::hash(&password)).await;
-    hash.map_err(|error| Error::Internal(error.to_string()))?.map(Some)
 }
 
 /// Makes the first site admin of an empty installation and a token for the operator.
@@ -109,26 +107,36 @@ pub enum Change {
 
 /// Changes an account. Conditional on the row's version: two changes at once are both made.
 pub async fn change(app: &App, credential: &Credential, name: &UserName, change: Change) -> Result<(), Error> {
-    let (password, disabled) = match change {
-        Change::Password(password) => (hashed(Some(password)).await?, None),
-        Change::Disabled(disabled) => (None, Some(disabled)),
-    };
+    let mut hash: Option<String> = None;
     for attempt in 0..TRIES {
         pause(attempt).await;
         let (mut grant, rights, user) = account_of(app, credential, name, "change this account").await?;
         let mut user = user.ok_or(Error::NotFound("user"))?;
         let version = user.version;
         user.version += 1;
-        if let Some(disabled) = disabled {
-            user.disabled = disabled;
-            grant = site_admin(app, credential, "disable accounts").await?;
-        } else if rights.len() < Right::ALL.len() {
+        let mut writes = Vec::new();
+        match &change {
+            Change::Disabled(disabled) => {
+                user.disabled = *disabled;
+                grant = site_admin(app, credential, "disable accounts").await?;
+            }
             // A password may all that its user may, so only a token that may that too can set one.
-            return Err(Error::Forbidden("this token may not be used to set a password".to_owned()));
-        } else {
-            user.password.clone_from(&password);
+            Change::Password(_) if rights.len() < Right::ALL.len() => {
+                return Err(Error::Forbidden("this token may not be used to set a password".to_owned()));
+            }
+            Change::Password(password) => {
+                // Not before it is known that they may: hashing costs.
+                let hashed = match hash.take() {
+                    Some(hashed) => hashed,
+                    None => passwords::hashed(password.clone()).await?,
+                };
+                user.password = Some(hashed.clone());
+                hash = Some(hashed);
+                writes.push(Write::delete(keys::wrong_passwords(name), Condition::None));
+            }
         }
-        match app.table.write(&grant, vec![Write::put(&user, Condition::Version(version))?]).await {
+        writes.push(Write::put(&user, Condition::Version(version))?);
+        match app.table.write(&grant, writes).await {
             Ok(()) => return Ok(()),
             Err(StoreError::Conflict(_)) => {}
             Err(error) => return Err(error.into()),

@@ -8,6 +8,7 @@ pub mod browse;
 pub mod commit;
 pub mod create;
 pub mod delete;
+mod passwords;
 pub mod pull;
 pub mod registry;
 pub mod search;

@@ -6,6 +6,7 @@
 //!    condemned. An image without bytes whose push began long ago goes, unless a session is open.
 //!    A condemned object that was condemned long enough ago is deleted, then its row. A blob on its way through us whose
 //!    time is over gives back what it holds.
+//!    Wrong passwords that count no more are forgotten.
 //!    A link that no manifest names and that no push asked for lately [goes](super::registry::blob::free), unless
 //!    something came to name it since.
 //! 3. An open multipart upload that no session names is aborted, an object that no row names is condemned, if they are
@@ -13,15 +14,19 @@
 
 use super::access::system;
 use super::commit::condemn;
+use super::passwords;
 use super::registry::blob;
 use super::upload;
 use crate::app::App;
+use crate::domain::time::SKEW;
 use crate::domain::{OciDigest, Repository, Time, UploadId};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::keys::{self, Kind};
 use crate::store::objects::OpenParts;
-use crate::store::rows::{Blob, Charge, Condemned, Flow, Image, Link, Manifest, Row, Session, State, Stream, Way};
+use crate::store::rows::{
+    Blob, Charge, Condemned, Flow, Image, Link, Manifest, Row, Session, State, Stream, Way, WrongPasswords,
+};
 use crate::store::table::{Condition, Scanned, Write};
 use crate::store::{StoreError, rows::Account};
 use serde::Serialize;
@@ -45,16 +50,20 @@ pub struct Ages {
     pub all_sessions: bool,
 }
 
+/// How long beyond the longest life of a URL things are kept that a URL may lead to.
+const MARGIN: Duration = Duration::from_hours(1);
+// One host signs, another one condemns, a third one sweeps; and who begins to read at the last moment reads for a while.
+const _: () = assert!(MARGIN.as_secs() >= 2 * SKEW.as_secs() + 30 * 60);
+
 impl Ages {
     /// The ages that are safe while everything runs.
     pub fn safe(app: &App) -> Self {
-        let hour = Duration::from_hours(1);
         let longest = app.config.download_life.max(app.config.upload_life);
         Self {
             session: Duration::ZERO,
-            image: app.config.upload_life + hour,
-            condemned: longest + hour,
-            unnamed: longest + 24 * hour,
+            image: app.config.upload_life + MARGIN,
+            condemned: longest + MARGIN,
+            unnamed: longest + 24 * MARGIN,
             link: blob::LEASE,
             all_sessions: false,
         }
@@ -149,6 +158,7 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<
     }
     sweeper.streams().await?;
     sweeper.links().await?;
+    sweeper.wrong_passwords().await?;
     sweeper.unnamed(uploads, objects).await?;
     Ok(sweeper.accounts())
 }
@@ -164,6 +174,8 @@ struct Seen {
     streams: Vec<Stream>,
     /// Links that are old enough to go, by repository.
     links: BTreeMap<Repository, BTreeSet<OciDigest>>,
+    /// Wrong passwords that count no more.
+    wrong: Vec<WrongPasswords>,
     /// What manifests name.
     named: BTreeMap<Repository, BTreeSet<OciDigest>>,
 }
@@ -216,7 +228,27 @@ impl Sweeper<'_> {
                 let Account { entity, quota } = row.read()?;
                 self.seen.accounts.insert(entity.to_string(), (quota.used(), quota.reserved));
             }
+            Kind::WrongPasswords => {
+                let wrong: WrongPasswords = row.read()?;
+                if wrong.since.plus(passwords::WINDOW) <= self.now {
+                    self.seen.wrong.push(wrong);
+                }
+            }
             Kind::Other => {}
+        }
+        Ok(())
+    }
+
+    /// Forgets wrong passwords that count no more. Many at a time: whoever guesses at names leaves many.
+    async fn wrong_passwords(&mut self) -> Result<(), Error> {
+        let wrong = std::mem::take(&mut self.seen.wrong);
+        for some in wrong.chunks(100).filter(|_| self.mode == Mode::Collect) {
+            let gone = some.iter().map(|row| Write::delete(row.key(), Condition::Version(row.version)));
+            match self.app.table.write(self.grant, gone.collect()).await {
+                // One of them counts again: the next sweep takes the others.
+                Ok(()) | Err(StoreError::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! | pk | sk | row |
 //! |---|---|---|
 //! | `U#⟨user⟩` | `-` | [`User`](super::rows::User) |
+//! | `U#⟨user⟩` | `W` | [`WrongPasswords`](super::rows::WrongPasswords), also for names that are no user's |
 //! | `U#⟨user⟩` | `T#⟨token⟩` | [`Token`](super::rows::Token) |
 //! | `U#⟨user⟩` | `E#⟨entity⟩` | [`Membership`](super::rows::Membership): the inverse of a member |
 //! | `E#⟨entity⟩` | `-` | [`Entity`](super::rows::Entity) |
@@ -63,6 +64,11 @@ pub fn user_listed(name: &UserName) -> Key {
 /// The partition and prefix of the list of users.
 pub fn users() -> (String, &'static str) {
     ("L".to_owned(), "U#")
+}
+
+/// The wrong passwords that were shown for a name.
+pub fn wrong_passwords(user: &UserName) -> Key {
+    key(format!("U#{user}"), "W")
 }
 
 /// One of a user's tokens.
@@ -253,6 +259,8 @@ pub enum Kind {
     Account,
     /// A blob of the installation.
     Blob,
+    /// Wrong passwords that were shown for a name.
+    WrongPasswords,
     /// A kind that is never swept by itself.
     Other,
 }
@@ -270,6 +278,7 @@ pub fn kind(key: &Key) -> Kind {
         ("E#", "B#") => Kind::Charge,
         ("E#", "I#") => Kind::Image,
         ("E#", _) if key.sk == "Q" => Kind::Account,
+        ("U#", _) if key.sk == "W" => Kind::WrongPasswords,
         _ => Kind::Other,
     }
 }
@@ -296,6 +305,7 @@ mod tests {
         let keys = [
             user(&user_name),
             user_listed(&user_name),
+            wrong_passwords(&user_name),
             token(&user_name, TokenId::from_random([0; 12])),
             membership(&user_name, &entity_name),
             entity(&entity_name),
@@ -333,6 +343,8 @@ mod tests {
             (image(&repository, &digest), Kind::Image),
             (account(repository.entity()), Kind::Account),
             (container(&repository), Kind::Other),
+            (wrong_passwords(&"a".parse().unwrap()), Kind::WrongPasswords),
+            (user(&"a".parse().unwrap()), Kind::Other),
             (link(&repository, &digest.into()), Kind::Link),
             (manifest(&repository, &digest.into()), Kind::Manifest),
             (stream(UploadId::from_random([0; 16])), Kind::Stream),

@@ -54,6 +54,20 @@ pub struct UserListed {
 }
 row!(UserListed, row => keys::user_listed(&row.name));
 
+/// Wrong passwords that were shown for a name lately, whether or not there is a user of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WrongPasswords {
+    /// The name.
+    pub user: UserName,
+    /// How many.
+    pub count: u32,
+    /// When the first of them was.
+    pub since: Time,
+    /// Counts the changes of this row, which are conditional on it.
+    pub version: u64,
+}
+row!(WrongPasswords, row => keys::wrong_passwords(&row.user));
+
 /// One of a user's tokens. Deleting the row revokes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Token {

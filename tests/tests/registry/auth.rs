@@ -1,11 +1,15 @@
 //! Logging in: the challenge, and the ways to a short-lived token.
 
 use crate::library::text;
-use crate::support::{BB, basic, blob_at, is, manifest_at, narrowed, nothing, open, patch, push, refused};
+use crate::support::{
+    BB, basic, blob_at, form, is, keys_of, manifest_at, narrowed, nothing, open, patch, push, refused,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::Method;
 use serde_json::{Value, json};
+use sha2::{Sha256, Sha384, Sha512};
 use stackroom_tests::{Answer, Caller, Server, send};
 
 const PASSWORD: &str = "correct horse: battery staple";
@@ -35,12 +39,6 @@ fn challenge(answer: &Answer) -> Vec<(String, String)> {
 
 fn parameter(parameters: &[(String, String)], name: &str) -> Option<String> {
     parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
-}
-
-/// Asks for a token with a form.
-async fn form(server: &Server, body: &str) -> Answer {
-    let request = server.nobody.request(Method::POST, "/token");
-    send(request.header("content-type", "application/x-www-form-urlencoded").body(body.to_owned())).await
 }
 
 /// Text as a form has it.
@@ -190,30 +188,122 @@ async fn what_is_no_password_and_no_token_is_401_everywhere() {
     }
 }
 
+/// Signs a text with a secret, by one of the algorithms that a token may name.
+fn signed(alg: &str, secret: &[u8], text: &str) -> String {
+    macro_rules! mac {
+        ($hash:ty) => {{
+            let mut mac = Hmac::<$hash>::new_from_slice(secret).unwrap();
+            mac.update(text.as_bytes());
+            URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+        }};
+    }
+    match alg {
+        "HS384" => mac!(Sha384),
+        "HS512" => mac!(Sha512),
+        "none" => String::new(),
+        _ => mac!(Sha256),
+    }
+}
+
+/// A token with this header and these claims, rightly signed with a secret.
+fn jwt(header: &Value, claims: &Value, secret: &[u8]) -> String {
+    let text = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+    let signature = signed(header["alg"].as_str().unwrap(), secret, &text);
+    format!("{text}.{signature}")
+}
+
 #[tokio::test]
 async fn hazard_jwt_algorithm_confusion() {
-    let (_server, alice) = start().await;
+    let (server, alice) = start().await;
     let token = alice.token.clone().unwrap();
-    let [head, claims, signature] = token.split('.').collect::<Vec<_>>()[..] else { panic!("{token}") };
-    let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).unwrap()).unwrap();
-    let kid = text(&header, "/kid");
-    let admin = URL_SAFE_NO_PAD.encode(json!({ "sub": "admin", "iat": 0, "acc": ["pull"] }).to_string());
-    for (header, claims, signature) in [
-        (json!({ "alg": "none", "kid": kid }), claims, ""),
-        (json!({ "alg": "none", "kid": kid }), &*admin, ""),
-        (json!({ "alg": "HS512", "kid": kid }), claims, signature),
-        (json!({ "alg": "RS256", "kid": kid }), claims, signature),
-        (json!({ "alg": "HS256", "kid": "../../dev/null" }), claims, signature),
-        (json!({ "alg": "HS256", "kid": "" }), claims, signature),
-        (json!({ "alg": "HS256" }), claims, signature),
-        (json!({ "alg": "HS256", "kid": kid, "jwk": { "kty": "oct", "k": "AAAA" } }), &*admin, signature),
-        (header, &*admin, signature),
-    ] {
-        let forged = format!("{}.{claims}.{signature}", URL_SAFE_NO_PAD.encode(header.to_string()));
-        refused(&alice.with(&forged).get("/v2/").await, 401, "UNAUTHORIZED");
-        refused(&send(basic(&alice, Method::GET, "/token", "admin", &forged)).await, 401, "UNAUTHORIZED");
+    let keys = keys_of(&server);
+    let (kid, digits) = keys.trim().split_once(':').unwrap();
+    let pairs = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+    let secret: Vec<u8> = pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+    let [_, claims, signature] = token.split('.').collect::<Vec<_>>()[..] else { panic!("{token}") };
+    let claims_of = |part: &str| serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
+    let honest = claims_of(claims);
+    let short = narrowed(&alice, "alice", &["repository:alice/tools/bb:pull"]).await.token.unwrap();
+    let given = claims_of(short.split('.').nth(1).unwrap());
+    let but = |claims: &Value, name: &str, value: Value| {
+        let mut claims = claims.clone();
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(name).unwrap();
+        } else {
+            claims[name] = value;
+        }
+        claims
+    };
+    let header = |alg: &str| json!({ "typ": "JWT", "alg": alg, "kid": kid });
+    let good = header("HS256");
+    let works = async |token: &str| alice.with(token).get("/v2/").await.status == 200;
+    // The signer of this test is right: honest claims are taken, whatever else their header or they say.
+    let now = server.local.app.now().0;
+    for honest in [&honest, &given, &but(&honest, "exp", json!(now + 60)), &but(&honest, "more", json!(1))] {
+        assert!(works(&jwt(&good, honest, &secret)).await, "{honest}");
     }
-    assert_eq!(STANDARD.encode(":"), "Og==");
+    let with = |name: &str, value: Value| but(&good, name, value);
+    let own = b"the key that I brought along";
+    let jwk = json!({ "kty": "oct", "alg": "HS256", "kid": kid, "k": URL_SAFE_NO_PAD.encode(own) });
+    let mut forged: Vec<(String, String)> = Vec::new();
+    for claims in [&honest, &given, &but(&honest, "sub", json!("admin"))] {
+        let mut add = |why: &str, header: &Value, secret: &[u8]| {
+            forged.push((format!("{why}: {header} {claims}"), jwt(header, claims, secret)));
+        };
+        for alg in ["HS384", "HS512", "none", "None", "nOnE", "hs256", "RS256", "ES256", "PS256", "EdDSA", ""] {
+            add("the right secret under another algorithm", &header(alg), &secret);
+        }
+        add("a key that is brought along", &with("jwk", jwk.clone()), own);
+        add("a key that is to be fetched", &with("jku", json!(format!("{}/keys", server.url))), own);
+        add("a certificate that is to be fetched", &with("x5u", json!(format!("{}/keys", server.url))), own);
+        add("a certificate that is brought along", &with("x5c", json!([STANDARD.encode(own)])), own);
+        add("an empty key", &good, b"");
+        add("a key of zeros", &good, &[0; 32]);
+        add("the key's name as key", &good, kid.as_bytes());
+        add("the key's digits as key", &good, digits.as_bytes());
+        add("the whole line as key", &good, keys.trim().as_bytes());
+        for other in ["", "../keys", "../../../../dev/null", "/dev/null", "0", "' OR 1=1", &format!("{kid}\0")] {
+            for key in [&b""[..], own] {
+                add("another key's name", &with("kid", json!(other)), key);
+            }
+            add("the right secret under another name", &with("kid", json!(other)), &secret);
+        }
+        add("no key's name", &but(&good, "kid", Value::Null), &secret);
+    }
+    let unsigned = |header: &Value, claims: &Value, rest: &str| {
+        let text = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+        format!("{text}{rest}")
+    };
+    let admin = but(&honest, "sub", json!("admin"));
+    for rest in [".", "", &format!(".{signature}"), ".AAAA", &format!(".{signature}.{signature}")] {
+        forged.push((format!("an unsigned admin {rest}"), unsigned(&good, &admin, rest)));
+        forged.push((format!("none {rest}"), unsigned(&header("none"), &honest, rest)));
+    }
+    // Rightly signed, and still nobody's: claims that have ended, or don't hang together.
+    for (why, claims) in [
+        ("ended", but(&honest, "exp", json!(now))),
+        ("ended long ago", but(&honest, "exp", json!(0))),
+        ("a short-lived one that ended", but(&given, "exp", json!(now - 1))),
+        ("a short-lived one without an end", but(&given, "exp", Value::Null)),
+        ("nobody's without an end", json!({ "iat": now, "acc": [] })),
+        ("an end that is no time", but(&given, "exp", json!("never"))),
+        ("no time of its making", but(&honest, "iat", Value::Null)),
+        ("no row", but(&honest, "jti", Value::Null)),
+        ("no user", but(&honest, "sub", Value::Null)),
+        ("somebody else's row", admin.clone()),
+        ("a row that never was", but(&honest, "jti", json!("0".repeat(24)))),
+    ] {
+        forged.push((format!("{why}: {claims}"), jwt(&good, &claims, &secret)));
+    }
+    for (why, forged) in &forged {
+        assert!(!works(forged).await, "{why}");
+    }
+    for (_, forged) in forged.iter().step_by(7) {
+        refused(&alice.with(forged).get("/v2/").await, 401, "UNAUTHORIZED");
+        alice.with(forged).get("/v1/rbac/users/current").await.error(401);
+        challenge(&alice.with(forged).get("/token").await);
+    }
+    assert!(works(&token).await && works(&short).await);
 }
 
 #[tokio::test]

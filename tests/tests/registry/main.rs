@@ -15,6 +15,7 @@ mod chunks;
 mod cost;
 mod delete;
 mod doors;
+mod hazards;
 mod hidden;
 #[path = "../library/support.rs"]
 #[expect(dead_code, reason = "the library's tests say more with it")]

@@ -2,7 +2,7 @@
 
 use crate::library::private_collection;
 use crate::support::{
-    BB, MANIFEST, bring, digest, fetch, head, image, is, manifest, manifest_at, push, put, refused, tags,
+    BB, MANIFEST, bring, digest, fetch, head, image, is, manifest, manifest_at, narrowed, push, put, refused, tags,
 };
 use crate::wire::Wire;
 use serde_json::Value;
@@ -99,25 +99,67 @@ async fn hazard_http_parsing_differences() {
     private_collection(&alice, "alice", "tools").await;
     push(&alice, BB, "latest", b"config", &[]).await;
     push(&bob, "bob/tools/bb", "latest", b"config", &[]).await;
-    for path in [
-        "/v2/bob/tools/../../alice/tools/bb/manifests/latest",
-        "/v2/bob/tools/%2e%2e/%2e%2e/alice/tools/bb/manifests/latest",
-        "/v2/bob/tools/..%2f..%2falice/tools/bb/manifests/latest",
-        "/v2/bob%2f..%2falice/tools/bb/manifests/latest",
-        "/v2/alice%2Ftools%2Fbb/manifests/latest",
-        "/v2/alice/tools/bb%00/manifests/latest",
-        "/v2/alice/tools/bb/manifests/latest%2f",
-        "/v2/alice/tools/bb/./manifests/latest",
-        "/v2/alice/tools/bb;x=y/manifests/latest",
-        "/v2//alice//tools//bb//manifests//latest",
-        "//v2/alice/tools/bb/manifests/latest",
-        "/v2/../v2/alice/tools/bb/manifests/latest",
-        "/v1/../v2/alice/tools/bb/manifests/latest",
-        "/V2/alice/tools/bb/manifests/latest",
+    push(&alice, "alice/tools/other", "latest", b"config", &[]).await;
+    let all = |path: &str| format!("repository:{path}:pull,push,delete");
+    let narrow = narrowed(&alice, "alice", &[&all("alice/tools/other")]).await;
+    let same = narrowed(&alice, "alice", &[&all(BB)]).await;
+    let digest = digest(image(b"config", &[]).to_string().as_bytes());
+    let by_digest = format!("/v2/alice/tools/bb/manifests/{}", digest.replace(':', "%3A"));
+    // Old clients write two slashes, and escape a colon. Whatever else a proxy might take for the same is another path.
+    for (path, folds) in [
+        ("/v2/alice/tools/bb/manifests/latest", true),
+        ("/v2//alice//tools//bb//manifests//latest", true),
+        ("//v2/alice/tools/bb/manifests/latest", true),
+        (&by_digest, true),
+        (&by_digest.replace("%3A", "%3a"), true),
+        ("/v2/alice/tools/bb/manifests/latest?x=/../other", true),
+        ("/v2/bob/tools/../../alice/tools/bb/manifests/latest", false),
+        ("/v2/bob/tools/%2e%2e/%2e%2e/alice/tools/bb/manifests/latest", false),
+        ("/v2/alice/tools/other/../bb/manifests/latest", false),
+        ("/v2/alice/tools/other/..%2fbb/manifests/latest", false),
+        ("/v2/alice/tools/other/%2e%2e/bb/manifests/latest", false),
+        ("/v2/alice/tools/other/.%2e/bb/manifests/latest", false),
+        ("/v2/alice/tools/other\\..\\bb/manifests/latest", false),
+        ("/v2/alice/tools/other%5c..%5cbb/manifests/latest", false),
+        ("/v2/bob/tools/..%2f..%2falice/tools/bb/manifests/latest", false),
+        ("/v2/bob%2f..%2falice/tools/bb/manifests/latest", false),
+        ("/v2/alice%2Ftools%2Fbb/manifests/latest", false),
+        ("/v2/alice%252Ftools%252Fbb/manifests/latest", false),
+        ("/v2/%61lice/tools/bb/manifests/latest", false),
+        ("/v2/alice/tools/bb/%6danifests/latest", false),
+        ("/v2/alice/tools/bb/manifests/%6catest", false),
+        ("/v2/Alice/tools/bb/manifests/latest", false),
+        ("/v2/alice/tools/bb/manifests/LATEST", false),
+        ("/v2/alice/tools/bb%00/manifests/latest", false),
+        ("/v2/alice/tools/bb%20/manifests/latest", false),
+        ("/v2/alice/tools/bb/manifests/latest%2f", false),
+        ("/v2/alice/tools/bb/manifests/latest/", false),
+        ("/v2/alice/tools/bb/manifests/latest;x=y", false),
+        ("/v2/alice/tools/bb/./manifests/latest", false),
+        ("/v2/alice/tools/bb/%2e/manifests/latest", false),
+        ("/v2/alice/tools/bb;x=y/manifests/latest", false),
+        ("/v2/../v2/alice/tools/bb/manifests/latest", false),
+        ("/v2/./alice/tools/bb/manifests/latest", false),
+        ("/v1/../v2/alice/tools/bb/manifests/latest", false),
+        ("/V2/alice/tools/bb/manifests/latest", false),
+        ("/%762/alice/tools/bb/manifests/latest", false),
+        ("/x/../v2/alice/tools/bb/manifests/latest", false),
     ] {
-        let heard = Wire::begin(&server, &bob, "GET", path, "X-Original-URL: /v2/bob/tools/bb/tags/list").await;
-        let heard = heard.heard().await;
-        assert!([400, 401, 404].contains(&heard.status), "{path}: {heard:?}");
+        let ask = async |who| {
+            let heard = Wire::begin(&server, who, "GET", path, "X-Original-URL: /v2/bob/tools/bb/tags/list").await;
+            heard.heard().await.status
+        };
+        for who in [&alice, &same] {
+            let status = ask(who).await;
+            assert!(if folds { status == 200 } else { [400, 401, 404].contains(&status) }, "{path}: {status}");
+            // Where it is said not to be, a token is of no use: alice reads all that is hers.
+            assert!(who.token != alice.token || status != 401 || path.contains("bob"), "{path}: {status}");
+        }
+        for who in [&narrow, &bob] {
+            let status = ask(who).await;
+            assert!([400, 401, 404].contains(&status), "{path}: {status}");
+            assert!(!folds || status == 401, "{path}: {status}");
+        }
     }
     // Two lengths, or a length and chunks, are no request at all.
     let url = crate::support::open(&alice, BB).await;

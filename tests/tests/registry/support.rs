@@ -8,7 +8,7 @@ use shared::App;
 use shared::app::Parts;
 use shared::auth::Keys;
 use shared::config::Config;
-use shared::domain::Digest;
+use shared::domain::{Digest, Time};
 use stackroom_tests::{Answer, Caller, Server, send};
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -214,18 +214,50 @@ pub(crate) async fn tags(who: &Caller, repository: &str) -> Vec<String> {
     serde_json::from_value(listed.json["tags"].clone()).unwrap()
 }
 
-/// The same caller before the same installation on functions: the bytes of blobs are fetched from the store.
-pub(crate) async fn on_functions(server: &Server, who: &Caller) -> Caller {
-    let keys = std::fs::read_to_string(server.local.admin_token().with_file_name("keys")).unwrap();
+/// Asks for a token with a form.
+pub(crate) async fn form(server: &Server, body: &str) -> Answer {
+    let request = server.nobody.request(Method::POST, "/token");
+    send(request.header("content-type", "application/x-www-form-urlencoded").body(body.to_owned())).await
+}
+
+/// The text of the keys that sign a server's tokens.
+pub(crate) fn keys_of(server: &Server) -> String {
+    std::fs::read_to_string(server.local.admin_token().with_file_name("keys")).unwrap()
+}
+
+/// The same installation as another process has it: with keys, a clock and settings of its own.
+pub(crate) fn installation(
+    server: &Server,
+    keys: Option<&str>,
+    clock: fn() -> Time,
+    change: impl FnOnce(&mut Config),
+) -> App {
     let own = &*server.local.app;
-    let config = Config { serve_blobs: false, ..own.config.clone() };
+    let mut config = own.config.clone();
+    change(&mut config);
+    let keys = Keys::parse(&keys.map_or_else(|| keys_of(server), str::to_owned)).unwrap();
     let (table, objects) = (own.table.clone(), own.objects.clone());
-    let app = App::new(Parts { config, table, objects, keys: Keys::parse(&keys).unwrap(), clock: own.clock });
+    App::new(Parts { config, table, objects, keys, clock })
+}
+
+/// The same caller before another process of the same installation, with keys and settings of its own.
+pub(crate) async fn beside(
+    server: &Server,
+    who: &Caller,
+    keys: Option<&str>,
+    change: impl FnOnce(&mut Config),
+) -> Caller {
+    let app = installation(server, keys, server.local.app.clock, change);
     let router = stackroom::routes::router(&app).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    tokio::spawn(stackroom::serve::answer(listener, router, app.config.patience, std::future::pending()));
     Caller::new(&url, who.token.clone())
+}
+
+/// The same caller before the same installation on functions: the bytes of blobs are fetched from the store.
+pub(crate) async fn on_functions(server: &Server, who: &Caller) -> Caller {
+    beside(server, who, None, |config| config.serve_blobs = false).await
 }
 
 /// Asks for a short-lived token for some scopes with one's API token, and returns whoever has it.

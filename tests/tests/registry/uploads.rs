@@ -1,10 +1,13 @@
 //! Whose an upload is, and many requests to one.
 
 use crate::library::{private_collection, sweep_up};
-use crate::support::{BB, MIB, blob_at, close, closing, digest, fetch, is, junk, open, patch, refused};
+use crate::support::{
+    BB, MIB, beside, blob_at, close, closing, digest, fetch, is, junk, keys_of, narrowed, open, patch, refused,
+};
 use crate::wire::Wire;
 use futures::future::join_all;
 use reqwest::Method;
+use shared::auth::Keys;
 use shared::auth::token::UploadTicket;
 use shared::domain::UploadId;
 use stackroom_tests::{Caller, Server, send};
@@ -38,6 +41,8 @@ async fn hazard_upload_session_hijack_and_capability_url() {
     let (repository, user) = (BB.parse().unwrap(), "alice".parse().unwrap());
     let expired = UploadTicket { upload, repository, user, token: None, until };
     let expired = server.local.app.keys.sign_upload(&expired).unwrap();
+    let short = narrowed(&alice, "alice", &[&format!("repository:{BB}:pull,push")]).await;
+    let hop = server.local.app.keys.seal(&format!("{}{url}", server.url)).unwrap();
     let altered = |at: usize| {
         let mut text = ticket.clone().into_bytes();
         text[at] = if text[at] == b'A' { b'B' } else { b'A' };
@@ -58,6 +63,8 @@ async fn hazard_upload_session_hijack_and_capability_url() {
         ("no signature", place(BB, &id, &ticket[..dot])),
         ("an expired right", place(BB, &id, &expired)),
         ("an API token", place(BB, &id, alice.token.as_deref().unwrap())),
+        ("a short-lived token", place(BB, &id, short.token.as_deref().unwrap())),
+        ("a ticket of the hop", place(BB, &id, &hop)),
         ("nothing", place(BB, &id, "")),
     ] {
         for who in [&alice, &bob, &server.nobody, &server.admin] {
@@ -68,6 +75,21 @@ async fn hazard_upload_session_hijack_and_capability_url() {
             assert_eq!(ended.status, 404, "{why}");
         }
     }
+    // It goes on under a key that signs no more and is still listed, and ends with that key.
+    let (old, new) = (keys_of(&server), Keys::generate().unwrap());
+    let both = beside(&server, &alice, Some(&format!("{new}{old}")), |_| {}).await;
+    is(&both.get(&url).await, 204);
+    is(&patch(&both, &url, b"").await, 202);
+    let only = beside(&server, &alice, Some(&new), |_| {}).await;
+    for answer in [
+        only.get(&url).await,
+        patch(&only, &url, b"more").await,
+        close(&only, &url, &digest(&bytes), b"").await,
+        only.delete(&url).await,
+    ] {
+        is(&answer, 404);
+    }
+    refused(&only.get("/v2/").await, 401, "UNAUTHORIZED");
     // A ticket is no token, and no request took harm by any of these.
     let thief = alice.with(&ticket);
     refused(&thief.get("/v2/").await, 401, "UNAUTHORIZED");

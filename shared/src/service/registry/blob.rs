@@ -15,6 +15,7 @@ use super::{Code, Desk, Refused};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::auth::token::UploadTicket;
+use crate::domain::time::SKEW;
 use crate::domain::{Digest, OciDigest, Repository, Right, Time, TokenPlace, TokenScope, UploadId};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Place, Resource};
@@ -44,6 +45,10 @@ pub struct Readable {
 pub(crate) const LEASE: Duration = Duration::from_hours(24);
 /// How old it may be before it is noted again that a push asks for it.
 const NOTED: Duration = Duration::from_hours(1);
+// A push that is told that a blob is there has half a day for the rest, whichever hosts noted it and sweep it.
+const _: () = assert!(LEASE.as_secs() >= NOTED.as_secs() + 2 * SKEW.as_secs() + 12 * 3600);
+// What became of an upload is remembered for a while wherever it is asked.
+const _: () = assert!(REMEMBERED.as_secs() >= 4 * SKEW.as_secs());
 
 /// Finds a blob in a repository, to know whether it is there. A push that is told so will not bring it: where the caller
 /// may push, it is noted that it was asked for, once an hour at most, and stays for a day.

@@ -28,15 +28,16 @@ use crate::store::table::{Condition, Write, pause};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 const MIB: u64 = 1 << 20;
 /// Bytes reserved at a time for a stream of unknown length.
 const SLAB: u64 = 64 * MIB;
-/// A client that sends nothing for this long has gone.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// The slowest that a client may be: so many bytes within the [patience](crate::config::Config::patience) that we wait for
+/// them. Each holds room for a part, of which there is only so much. A line of 140 kbit/s does it.
+const PACE: u64 = MIB;
 
 /// The most parts of a blob. Their `ETag`s stand in the upload's row, which has at most 400 KB.
 const MAX_PARTS: usize = 4000;
@@ -147,7 +148,8 @@ impl<'a> Intake<'a> {
         }
         // Given back before more is asked for: if all held on to what they have, nobody might get what they need.
         drop(self.room.take());
-        let room = self.app.buffers().acquire_many_owned(wanted).await;
+        let room = tokio::time::timeout(self.app.config.patience, self.app.buffers().acquire_many_owned(wanted)).await;
+        let room = room.map_err(|_| Error::Busy { why: "too many uploads at once, go on later", after: LINGER })?;
         self.room = Some(room.map_err(|error| Error::Internal(error.to_string()))?);
         if wanted > 1 {
             // At once, since a buffer that doubles would outgrow the room that was made for it.
@@ -161,16 +163,22 @@ impl<'a> Intake<'a> {
     pub(super) async fn take(&mut self, body: &mut Incoming, length: Option<u64>, account: &Account) -> End {
         self.expected = length.map(|length| self.row.taken.saturating_add(length));
         let longest = self.app.config.longest_chunk;
+        let broken = |why: &str| End::Broken(Refused::code(Code::BlobUploadInvalid, why));
         let mut came = 0;
+        // Only while we wait for the client, not while it waits for us.
+        let (mut left, mut paced) = (self.app.config.patience, 0);
         loop {
-            let chunk = match tokio::time::timeout(PATIENCE, body.next()).await {
+            let began = Instant::now();
+            let chunk = match tokio::time::timeout(left, body.next()).await {
                 Ok(Some(Ok(chunk))) => chunk,
                 Ok(None) => return End::Whole,
-                Ok(Some(Err(_))) | Err(_) => {
-                    let why = "the connection broke before all bytes were here";
-                    return End::Broken(Refused::code(Code::BlobUploadInvalid, why));
-                }
+                Ok(Some(Err(_))) => return broken("the connection broke before all bytes were here"),
+                Err(_) => return broken("the bytes came too slowly, go on where the upload ends now"),
             };
+            (left, paced) = (left.saturating_sub(began.elapsed()), paced + chunk.len() as u64);
+            if paced >= PACE {
+                (left, paced) = (self.app.config.patience, 0);
+            }
             came += chunk.len() as u64;
             if came > longest {
                 let why = format!("more than {longest} bytes at once are not taken here, send smaller chunks");

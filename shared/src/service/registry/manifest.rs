@@ -154,6 +154,12 @@ pub struct Coming<'a> {
     pub bytes: Bytes,
 }
 
+/// That the caller may bring manifests to a repository. For whoever wants to know before there are any bytes; taking
+/// them decides anew.
+pub async fn may_put(app: &App, credential: &Credential, repository: &Repository) -> Result<(), Refused> {
+    Desk::to_write(app, credential, repository, []).await?.may_push().map(drop)
+}
+
 /// Takes a manifest.
 pub async fn put(
     app: &App,

@@ -49,8 +49,6 @@ pub enum Code {
     Unsupported,
     /// The body is too long.
     TooLarge,
-    /// Too much at once.
-    TooMany,
     /// The bytes asked for, or brought, are not where the others end.
     Range,
 }

@@ -1,0 +1,110 @@
+//! Passwords: hashing them, a few at a time, and counting the wrong ones (docs/decisions/0012-wrong-passwords.md).
+//!
+//! # Comparing one
+//!
+//! 1. Wait for a turn: hashing takes 19 MiB and a core.
+//! 2. In one batch, read the user and how many wrong passwords were shown for the name lately. After too many, nothing is
+//!    compared any more, not even the right one.
+//! 3. Compare. Where there is no user, no password, or nobody who may log in, with the hash of nobody, which takes as
+//!    long.
+//! 4. Count a wrong one, and only then give the turn back: of many guesses at once, a process makes no more than it has
+//!    turns before the first of them counts.
+
+use super::access::system;
+use super::commit::TRIES;
+use crate::app::App;
+use crate::auth::password;
+use crate::domain::UserName;
+use crate::error::Error;
+use crate::rules::{Action, Resource};
+use crate::store::rows::{User, WrongPasswords};
+use crate::store::table::{Condition, Write, pause};
+use crate::store::{StoreError, keys};
+use secrecy::SecretString;
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Wrong passwords that may be shown for a name within [`WINDOW`]: more than anybody mistypes.
+const MOST_WRONG: u32 = 10;
+/// How long wrong passwords are counted from the first one on.
+pub(crate) const WINDOW: Duration = Duration::from_mins(15);
+/// Passwords that are hashed at a time: each takes 19 MiB and a core.
+static HASHING: Semaphore = Semaphore::const_new(2);
+/// Those that wait for their turn.
+static WAITING: Semaphore = Semaphore::const_new(64);
+
+/// A turn at hashing, and a place in the queue until then.
+async fn turn() -> Result<SemaphorePermit<'static>, Error> {
+    let busy = |_| Error::Busy { why: "too many logins at once, try again later", after: Duration::from_secs(1) };
+    let _waiting = WAITING.try_acquire().map_err(busy)?;
+    HASHING.acquire().await.map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// Hashes a password. Only for who may set it.
+pub(crate) async fn hashed(password: SecretString) -> Result<String, Error> {
+    let turn = turn().await?;
+    let hash = tokio::task::spawn_blocking(move || {
+        // Until it is done, whether or not anybody still waits for it.
+        let _turn = turn;
+        password::hash(&password)
+    });
+    hash.await.map_err(|error| Error::Internal(error.to_string()))?
+}
+
+/// The user of that name, if this is their password and they may log in. A name that can't be a user's is `None`.
+pub(crate) async fn user(app: &App, name: Option<&UserName>, secret: &SecretString) -> Result<Option<User>, Error> {
+    let turn = turn().await?;
+    let (user, wrong) = match name {
+        Some(name) => {
+            let (user, wrong) = (keys::user(name), keys::wrong_passwords(name));
+            let mut rows = app.table.batch([user.clone(), wrong.clone()]).await?;
+            (rows.take::<User>(&user)?, rows.take::<WrongPasswords>(&wrong)?)
+        }
+        None => (None, None),
+    };
+    if let Some(wrong) = wrong.as_ref().filter(|wrong| wrong.count >= MOST_WRONG) {
+        let left = wrong.since.plus(WINDOW).0.saturating_sub(app.now().0);
+        if let Ok(left @ 1..) = u64::try_from(left) {
+            let why = "too many wrong passwords were shown for this name, try again later or use a token";
+            return Err(Error::Busy { why, after: Duration::from_secs(left) });
+        }
+    }
+    let user = user.filter(|user| !user.disabled);
+    let hash = user.as_ref().and_then(|user| user.password.clone());
+    let secret = secret.clone();
+    let compared = tokio::task::spawn_blocking(move || {
+        let right = password::verify(&secret, hash.as_deref().unwrap_or(password::NOBODY)) && hash.is_some();
+        // The turn goes with it: it is not over while it is hashed, whether or not anybody still waits.
+        (right, turn)
+    });
+    let (right, turn) = compared.await.map_err(|error| Error::Internal(error.to_string()))?;
+    if right {
+        return Ok(user);
+    }
+    if let Some(name) = name {
+        count(app, name, wrong).await?;
+    }
+    drop(turn);
+    Ok(None)
+}
+
+/// Counts one more wrong password for a name, whether or not there is a user of it.
+async fn count(app: &App, name: &UserName, mut before: Option<WrongPasswords>) -> Result<(), Error> {
+    let grant = system(Action::Manage, &Resource::User(name.clone()))?;
+    let key = keys::wrong_passwords(name);
+    for attempt in 0..TRIES {
+        pause(attempt).await;
+        let now = app.now();
+        let condition = before.as_ref().map_or(Condition::Absent, |before| Condition::Version(before.version));
+        let version = before.as_ref().map_or(0, |before| before.version + 1);
+        let running = before.filter(|before| before.since.plus(WINDOW) > now);
+        let (count, since) = running.map_or((1, now), |before| (before.count.saturating_add(1), before.since));
+        let row = WrongPasswords { user: name.clone(), count, since, version };
+        match app.table.write(&grant, vec![Write::put(&row, condition)?]).await {
+            Ok(()) => return Ok(()),
+            Err(StoreError::Conflict(_)) => before = app.table.get(key.clone()).await?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Error::Unavailable(StoreError::Unavailable("too many wrong passwords at once".to_owned())))
+}

@@ -1,0 +1,463 @@
+//! Hazards of a registry that strangers can reach, one test each: slow clients, guessed passwords, forged headers,
+//! redirects, clocks.
+
+use crate::library::{sif, sweep_up, write};
+use crate::support::{
+    BB, MANIFEST, MIB, basic, beside, blob, blob_at, close, digest, fetch, form, image, is, junk, manifest_at,
+    narrowed, on_functions, open, patch, push, put, refused,
+};
+use crate::wire::Wire;
+use futures::future::join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+use shared::domain::{Digest, OciDigest, Repository, Time, UserName};
+use shared::service::sweep::{Ages, sweep};
+use shared::store::keys;
+use shared::store::rows::{Condemned, Link, WrongPasswords};
+use stackroom_tests::{Answer, Caller, Server, send};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+const PASSWORD: &str = "correct horse: battery staple";
+
+/// Longer than a server waits for anybody in these tests.
+const LONG: Duration = Duration::from_secs(30);
+
+/// A server that waits for two seconds where another one waits for a minute.
+async fn impatient() -> Server {
+    Server::start_with(&[("STACKROOM_PATIENCE", "2"), ("STACKROOM_BUFFERS", "8")]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hazard_slow_loris_half_uploads() {
+    let server = impatient().await;
+    let (alice, bob) = (server.user("alice", 0).await, server.user("bob", 0).await);
+    blob(&alice, BB, b"config").await;
+    let body = image(b"config", &[]).to_string();
+    let silence = format!("Content-Type: {MANIFEST}\r\nContent-Length: 1000");
+    // Useless tokens, and more of them than manifests are read at a time: nobody has to wait for them.
+    let pull_only = narrowed(&alice, "alice", &[&format!("repository:{BB}:pull")]).await;
+    let mut silent = Vec::new();
+    for number in 0..20 {
+        let who = if number % 2 == 0 { &bob } else { &pull_only };
+        silent.push(Wire::begin(&server, who, "PUT", &manifest_at(BB, "latest"), &silence).await);
+    }
+    let pushed = tokio::time::timeout(LONG, put(&alice, BB, "latest", MANIFEST, &body)).await;
+    is(&pushed.expect("no turn is free"), 201);
+    for wire in silent {
+        assert_eq!(wire.heard().await.status, 401);
+    }
+    // Who may push and sends nothing is given up on, and who waits for a turn meanwhile is told when to come back.
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(Wire::begin(&server, &alice, "PUT", &manifest_at(BB, "latest"), &silence).await);
+    }
+    let pushed = tokio::time::timeout(LONG, put(&alice, BB, "other", MANIFEST, &body)).await.unwrap();
+    if pushed.status != 201 {
+        refused(&pushed, 429, "TOOMANYREQUESTS");
+        assert!(pushed.header("retry-after").is_some());
+    }
+    for wire in silent {
+        assert!([400, 429].contains(&wire.heard().await.status));
+    }
+    is(&put(&alice, BB, "latest", MANIFEST, &body).await, 201);
+    // What drips ends too, and goes on later where the last whole part ended.
+    let bytes = junk(1, 10 * MIB);
+    let url = open(&alice, BB).await;
+    let mut drip = Wire::begin(&server, &alice, "PATCH", &url, "Transfer-Encoding: chunked").await;
+    for piece in bytes[..9 * MIB].chunks(MIB) {
+        assert!(drip.chunk(piece).await);
+    }
+    for byte in bytes[9 * MIB..].chunks(1).take(100) {
+        // Far from silent: three bytes within its patience would do for a server that only asks for some.
+        if !drip.chunk(byte).await {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let told = tokio::time::timeout(LONG, drip.heard()).await.expect("it drips for ever");
+    assert!(told.status == 400 && told.says("BLOB_UPLOAD_INVALID"), "{told:?}");
+    assert_eq!(alice.get(&url).await.header("range"), Some(&*format!("0-{}", 8 * MIB - 1)));
+    is(&patch(&alice, &url, &bytes[8 * MIB..]).await, 202);
+    is(&close(&alice, &url, &digest(&bytes), b"").await, 201);
+    assert!(fetch(&alice, BB, &digest(&bytes)).await.bytes == bytes);
+    // Who is fast enough may hold all room; who waits for it is told so, loses nothing, and comes back.
+    let (first, second) = (open(&alice, BB).await, open(&alice, BB).await);
+    let mut slow = Wire::begin(&server, &alice, "PATCH", &first, "Transfer-Encoding: chunked").await;
+    assert!(slow.chunk(&bytes[..=MIB]).await && slow.chunk(b"more").await);
+    let slow = tokio::spawn(async move {
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            slow.chunk(&vec![7; MIB]).await;
+        }
+        slow.chunk(b"").await;
+        slow.heard().await.status
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let waited = patch(&alice, &second, &bytes).await;
+    refused(&waited, 429, "TOOMANYREQUESTS");
+    assert!(waited.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
+    assert_eq!(slow.await.unwrap(), 202);
+    is(&patch(&alice, &second, &bytes).await, 202);
+    // Nothing of all that is left.
+    for tag in ["latest", "other"] {
+        alice.delete(&manifest_at(BB, tag)).await;
+    }
+    alice.delete(&manifest_at(BB, &digest(body.as_bytes()))).await;
+    sweep_up(&server).await;
+    assert_eq!((server.quota("alice").await, server.objects().await), ((0, 0), Vec::new()));
+}
+
+#[tokio::test]
+async fn hazard_slow_loris_heads() {
+    let server = impatient().await;
+    let host = server.url.strip_prefix("http://").unwrap();
+    let whole = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    // Nothing, half a line, half a head, half of what HTTP/2 begins with, and nothing more after a whole request.
+    let begun = ["", "P", "GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Slow: b", "PRI * HT", whole, &format!("{whole}GET /li")];
+    let ended = join_all(begun.map(|text| async move {
+        let mut stream = TcpStream::connect(host).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut heard = Vec::new();
+        // Reset or closed, it is over.
+        let _ = stream.read_to_end(&mut heard).await;
+        assert_eq!(heard.starts_with(b"HTTP/1.1 200"), text.starts_with(whole), "{text}");
+    }));
+    tokio::time::timeout(LONG, ended).await.expect("a connection stays");
+    // Who drips a head is not waited for longer.
+    let mut stream = TcpStream::connect(host).await.unwrap();
+    let dripped = async {
+        for byte in b"GET /livez HTTP/1.1\r\nX-Slow: ".iter().chain(std::iter::repeat(&b'x')) {
+            if stream.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(LONG, dripped).await.expect("it drips for ever");
+}
+
+/// All that a stranger could compare of an answer.
+fn seen(answer: &Answer, name: &str) -> (u16, Vec<String>, String) {
+    let mut headers: Vec<String> = answer.headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+    headers.retain(|line| !line.starts_with("date:"));
+    headers.sort_unstable();
+    (answer.status.as_u16(), headers, String::from_utf8_lossy(&answer.bytes).replace(name, "…"))
+}
+
+/// The three ways to log in by a password.
+async fn log_in(server: &Server, name: &str, password: &str) -> [Answer; 3] {
+    let body = format!("grant_type=password&service=x&username={name}&password={}", password.replace(' ', "+"));
+    [
+        send(basic(&server.nobody, Method::GET, "/token?service=x", name, password)).await,
+        form(server, &body).await,
+        send(basic(&server.nobody, Method::GET, "/v2/", name, password)).await,
+    ]
+}
+
+#[tokio::test]
+async fn hazard_account_enumeration_and_brute_force() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    for name in ["bob", "carol", "dave"] {
+        server.user(name, 0).await;
+    }
+    // Alice and Bob have a password, Carol none; Dave has one and is disabled. Of Erin nobody has heard.
+    for name in ["alice", "bob", "dave"] {
+        server.admin.put(&format!("/api/users/{name}/password"), json!({ "password": PASSWORD })).await.ok();
+    }
+    server.admin.put("/api/users/dave/disabled", json!({ "disabled": true })).await.ok();
+    push(&alice, BB, "latest", b"config", &[]).await;
+    let names = ["alice", "carol", "dave", "erin"];
+    for round in 0..3 {
+        let mut told = Vec::new();
+        for name in names {
+            // Who is disabled is not told that the password was right.
+            let password = if name == "dave" { PASSWORD } else { "wrong guess" };
+            let answers = log_in(&server, name, password).await;
+            for answer in &answers {
+                refused(answer, 401, "UNAUTHORIZED");
+                assert_eq!(answer.cost(), (1, 1), "{name}");
+            }
+            told.push(answers.map(|answer| seen(&answer, name)));
+        }
+        assert!(told.iter().all(|one| *one == told[0]), "{round}: {told:?}");
+    }
+    // One more is the tenth. After it the right password is not even compared, and all names are told the same.
+    let mut told = Vec::new();
+    for name in names {
+        refused(
+            &send(basic(&server.nobody, Method::GET, "/token?service=x", name, "wrong guess")).await,
+            401,
+            "UNAUTHORIZED",
+        );
+        let answers = log_in(&server, name, PASSWORD).await;
+        for answer in &answers {
+            refused(answer, 429, "TOOMANYREQUESTS");
+            let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+            assert!((800..=900).contains(&after), "{after}");
+            assert_eq!(answer.cost(), (1, 0), "{name}");
+        }
+        // They were begun at other seconds.
+        let apart = |answer: &Answer| {
+            let (status, mut headers, body) = seen(answer, name);
+            headers.retain(|line| !line.starts_with("retry-after"));
+            (status, headers, body)
+        };
+        told.push(answers.map(|answer| apart(&answer)));
+    }
+    assert!(told.iter().all(|one| *one == told[0]), "{told:?}");
+    // Neither other people nor tokens are affected, and who knows the password pays with no write.
+    for answer in log_in(&server, "bob", PASSWORD).await {
+        is(&answer, 200);
+        assert_eq!(answer.cost(), (2, 0));
+    }
+    let token = alice.token.clone().unwrap();
+    for answer in log_in(&server, "alice", &token).await {
+        is(&answer, 200);
+    }
+    is(&alice.get(&manifest_at(BB, "latest")).await, 200);
+    is(
+        &narrowed(&alice, "alice", &[&format!("repository:{BB}:pull")]).await.get(&manifest_at(BB, "latest")).await,
+        200,
+    );
+    // An expired or short-lived token where a password belongs is no guess.
+    let app = &server.local.app;
+    let bob: UserName = "bob".parse().unwrap();
+    let past = app.keys.sign(&bob, app.new_token().unwrap(), Time(0), Some(Time(1))).unwrap();
+    for _ in 0..5 {
+        for answer in log_in(&server, "bob", secrecy::ExposeSecret::expose_secret(&past)).await {
+            refused(&answer, 401, "UNAUTHORIZED");
+        }
+    }
+    assert!(app.table.get::<WrongPasswords>(keys::wrong_passwords(&bob)).await.unwrap().is_none());
+    // The sweeper leaves what counts. Once it counts no more, the password works again, and then the sweeper takes it.
+    let row = async |name: &str| {
+        let key = keys::wrong_passwords(&name.parse().unwrap());
+        app.table.get::<WrongPasswords>(key).await.unwrap()
+    };
+    sweep_up(&server).await;
+    for name in names {
+        let found = row(name).await.unwrap();
+        assert_eq!(found.count, 10, "{name}");
+        write(&server, &WrongPasswords { since: app.now().minus(Duration::from_mins(15)), ..found }).await;
+    }
+    is(&log_in(&server, "alice", PASSWORD).await[0], 200);
+    refused(&log_in(&server, "erin", PASSWORD).await[0], 401, "UNAUTHORIZED");
+    sweep_up(&server).await;
+    for (name, count) in [("alice", None), ("carol", None), ("dave", None), ("erin", Some(3))] {
+        assert_eq!(row(name).await.map(|row| row.count), count, "{name}: what counts again begins anew");
+    }
+    // Guesses at once are all counted.
+    let guesses = (0..12).map(|_| send(basic(&server.nobody, Method::GET, "/token", "alice", "wrong guess")));
+    let mut statuses: Vec<u16> = join_all(guesses).await.iter().map(|answer| answer.status.as_u16()).collect();
+    statuses.sort_unstable();
+    let refused = statuses.iter().filter(|status| **status == 401).count();
+    // As many more than ten as are compared at a time.
+    assert!((10..=11).contains(&refused) && statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
+    // A new password begins anew.
+    server.admin.put("/api/users/alice/password", json!({ "password": "another one" })).await.ok();
+    is(&log_in(&server, "alice", "another one").await[0], 200);
+}
+
+/// Headers in which a proxy may have said another name, and anybody else too.
+const FORGED: [(&str, &str); 9] = [
+    ("x-forwarded-host", "evil.example"),
+    ("x-forwarded-proto", "evil"),
+    ("x-forwarded-prefix", "/evil"),
+    ("x-forwarded-server", "evil.example"),
+    ("x-forwarded-port", "6666"),
+    ("forwarded", "for=6.6.6.6;host=evil.example;proto=evil"),
+    ("x-original-url", "/evil"),
+    ("x-rewrite-url", "/evil"),
+    ("host", "evil.example"),
+];
+
+#[tokio::test]
+async fn hazard_proxy_trust() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    alice.push("alice/tools/sif", "v1", "amd64", &sif(1)).await.ok();
+    for tag in ["v1", "v2"] {
+        push(&alice, BB, tag, b"config", &[b"layer"]).await;
+    }
+    let body = image(b"config", &[b"layer"]).to_string();
+    let blobs = digest(b"config");
+    let functions = on_functions(&server, &alice).await;
+    for one in FORGED.map(Some).into_iter().chain([None]) {
+        // Each alone, and all at once.
+        let forge = |who: &Caller, method: Method, path: &str| {
+            let forged = FORGED.iter().filter(|header| one.is_none_or(|one| one == **header));
+            forged.fold(who.request(method, path), |request, (name, value)| request.header(*name, *value))
+        };
+        let uploads = format!("/v2/{BB}/blobs/uploads/");
+        let answers = [
+            ("www-authenticate", send(forge(&server.nobody, Method::GET, "/v2/")).await),
+            ("location", send(forge(&alice, Method::POST, &uploads)).await),
+            (
+                "location",
+                send(
+                    forge(&alice, Method::PUT, &manifest_at(BB, "v1"))
+                        .header("content-type", MANIFEST)
+                        .body(body.clone()),
+                )
+                .await,
+            ),
+            ("link", send(forge(&alice, Method::GET, &format!("/v2/{BB}/tags/list?n=1"))).await),
+            ("link", send(forge(&alice, Method::GET, "/v2/_catalog?n=1")).await),
+            ("", send(forge(&server.nobody, Method::GET, "/assets/config/config.prod.json")).await),
+            ("location", send(forge(&alice, Method::GET, "/v1/imagefile/alice/tools/sif:v1")).await),
+            (
+                "location",
+                send(
+                    forge(&server.nobody, Method::GET, "/v1/imagefile/alice/tools/sif:v1")
+                        .header("authorization", format!("BEARER {}", alice.token.as_deref().unwrap())),
+                )
+                .await,
+            ),
+            ("location", send(forge(&functions, Method::GET, &blob_at(BB, &blobs))).await),
+        ];
+        for (wanted, answer) in answers {
+            let said = format!("{:?}{}", answer.headers, String::from_utf8_lossy(&answer.bytes)).to_lowercase();
+            assert!(!said.contains("evil") && !said.contains(":6666") && !said.contains("6.6.6.6"), "{one:?}: {said}");
+            let value = if wanted.is_empty() { None } else { Some(answer.header(wanted).unwrap()) };
+            let own = |value: &str| {
+                value.starts_with("/v2/") || value.starts_with("</v2/") || value.contains(&format!("{}/", server.url))
+            };
+            assert!(value.is_none_or(own), "{one:?}: {value:?}");
+        }
+    }
+    // A target with a whole URL in it, as proxies are asked.
+    let host = server.url.strip_prefix("http://").unwrap();
+    for (method, path) in
+        [("GET", "/v2/"), ("POST", "/v2/alice/tools/bb/blobs/uploads/"), ("GET", "/v1/imagefile/alice/tools/sif:v1")]
+    {
+        let mut stream = TcpStream::connect(host).await.unwrap();
+        let token = alice.token.as_deref().unwrap();
+        let authorization = if path == "/v2/" { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+        let text = format!(
+            "{method} http://evil.example{path} HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\nConnection: close\r\n{authorization}\r\n"
+        );
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).await.unwrap();
+        assert!(
+            ["HTTP/1.1 401", "HTTP/1.1 202", "HTTP/1.1 303"].iter().any(|status| heard.starts_with(status)),
+            "{heard}"
+        );
+        assert!(!heard.contains("evil"), "{heard}");
+    }
+}
+
+#[tokio::test]
+async fn hazard_redirect_auth_leak() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    push(&alice, BB, "v1", b"config", &[b"layer"]).await;
+    let ingest = "https://ingest.example.org";
+    let two_hosts = beside(&server, &alice, None, |config| {
+        config.ingest_url = Some(ingest.to_owned());
+        config.serve_blobs = false;
+    })
+    .await;
+    let functions = on_functions(&server, &alice).await;
+    for (number, who) in [&alice, &functions, &two_hosts].into_iter().enumerate() {
+        let own = |answer: &Answer| {
+            assert!(!answer.status.is_redirection(), "{}", answer.status);
+            let location = answer.header("location").unwrap().to_owned();
+            let hosts = [&*format!("{}/v2/", server.url), &*format!("{ingest}/v2/")];
+            let relative = location.starts_with("/v2/");
+            let of_two = number == 2 && hosts.iter().any(|host| location.starts_with(host));
+            assert!(relative || of_two, "{location}");
+            // What a client would ask next, of the host that it stands for here.
+            location.strip_prefix(ingest).unwrap_or(&location).to_owned()
+        };
+        let bytes = junk(number as u64, 1000);
+        let opened = who.post(&format!("/v2/{BB}/blobs/uploads/"), Value::Null).await;
+        let url = own(&opened);
+        let url = own(&patch(who, &url, &bytes).await);
+        own(&close(who, &url, &digest(&bytes), b"").await);
+        let whole = format!("/v2/{BB}/blobs/uploads/?digest={}", digest(b"whole"));
+        own(&send(who.request(Method::POST, &whole).body("whole")).await);
+        let mount = format!("/v2/alice/tools/other/blobs/uploads/?mount={}&from={BB}", digest(b"layer"));
+        own(&who.post(&mount, Value::Null).await);
+        own(&put(who, BB, "v2", MANIFEST, &image(b"config", &[&bytes]).to_string()).await);
+        // Bytes alone are elsewhere, and only for who reads.
+        let there = blob_at(BB, &digest(b"layer"));
+        let read = who.get(&there).await;
+        is(&read, if number == 0 { 200 } else { 307 });
+        is(&send(who.request(Method::HEAD, &there)).await, 200);
+        for (method, path) in [
+            (Method::GET, manifest_at(BB, "v1")),
+            (Method::HEAD, manifest_at(BB, "v1")),
+            (Method::GET, format!("/v2/{BB}/tags/list")),
+            (Method::GET, format!("/v2/{BB}/referrers/{}", digest(b"layer"))),
+            (Method::GET, "/v2/_catalog".to_owned()),
+            (Method::GET, "/v2/".to_owned()),
+            (Method::POST, there.clone()),
+            (Method::PUT, there.clone()),
+            (Method::PATCH, there.clone()),
+            (Method::DELETE, there.clone()),
+            (Method::DELETE, manifest_at(BB, "v2")),
+            (Method::DELETE, url.clone()),
+        ] {
+            let answer = send(who.request(method.clone(), &path)).await;
+            assert!(
+                !answer.status.is_redirection() && answer.header("location").is_none(),
+                "{method} {path}: {answer:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn hazard_clock() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    let app = &server.local.app;
+    let skew = Duration::from_mins(5);
+    push(&alice, BB, "v1", b"config", &[b"layer"]).await;
+    for bytes in [&b"one"[..], b"two"] {
+        blob(&alice, BB, bytes).await;
+    }
+    let url = open(&alice, BB).await;
+    is(&patch(&alice, &url, &junk(1, 9 * MIB)).await, 202);
+    // As a host would have written them whose clock is ahead, and one whose clock is behind.
+    let (repository, now) = (BB.parse::<Repository>().unwrap(), app.now());
+    for (bytes, seen) in [(&b"one"[..], now.plus(skew)), (b"two", now.minus(skew))] {
+        let name: OciDigest = Digest::of(bytes).into();
+        let link: Link = app.table.get(keys::link(&repository, &name)).await.unwrap().unwrap();
+        write(&server, &Link { seen, ..link }).await;
+    }
+    let condemned = Condemned { object: "00/condemned".to_owned(), since: now.plus(skew), upload: None };
+    write(&server, &condemned).await;
+    let (before, quota) = (server.objects().await, server.quota("alice").await);
+    // Swept by one that is right, one ahead, one behind.
+    for clock in [app.clock, || Time(shared::app::system_time().0 + 300), || Time(shared::app::system_time().0 - 300)] {
+        let app = crate::support::installation(&server, None, clock, |_| {});
+        let swept = sweep(&app, Ages::safe(&app)).await.unwrap();
+        assert_eq!((swept.links, swept.sessions, swept.objects, swept.condemned, swept.uploads), (0, 0, 0, 0, 0));
+        assert_eq!((server.objects().await, server.quota("alice").await), (before.clone(), quota));
+    }
+    for bytes in [&b"one"[..], b"two", b"layer", b"config"] {
+        assert_eq!(fetch(&alice, BB, &digest(bytes)).await.bytes, bytes);
+    }
+    // A day later they go, whoever wrote them.
+    let app = crate::support::installation(&server, None, || Time(shared::app::system_time().0 + 26 * 3600), |_| {});
+    let swept = sweep(&app, Ages::safe(&app)).await.unwrap();
+    assert_eq!((swept.links, swept.sessions, swept.objects), (2, 1, 1));
+    for bytes in [&b"one"[..], b"two"] {
+        refused(&alice.get(&blob_at(BB, &digest(bytes))).await, 404, "BLOB_UNKNOWN");
+    }
+    assert_eq!(fetch(&alice, BB, &digest(b"layer")).await.bytes, b"layer");
+    // What was signed by a host ahead is good here, and what a host behind signed for a while ends no later than it says.
+    let tokens = app.keys.sign_access(
+        &shared::auth::Credential::Anonymous,
+        Vec::new(),
+        now.plus(skew),
+        now.plus(skew + Duration::from_mins(5)),
+    );
+    let nobody = server.nobody.with(secrecy::ExposeSecret::expose_secret(&tokens.unwrap()));
+    is(&nobody.get("/v2/").await, 200);
+}
