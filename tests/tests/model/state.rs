@@ -6,7 +6,7 @@ use shared::domain::{Digest, OciDigest};
 use shared::service::registry::blob;
 use shared::service::registry::manifest::{self, Reference};
 use shared::store::keys::{self, Kind};
-use shared::store::rows::{Account, Blob, Charge, Condemned, Link, Manifest, Session, Stream, Tag};
+use shared::store::rows::{Account, Blob, Charge, Condemned, Image, Link, Manifest, Session, Stream, Tag};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -64,6 +64,7 @@ struct Table {
     sessions: Vec<Session>,
     streams: Vec<Stream>,
     condemned: Vec<Condemned>,
+    images: Vec<Image>,
 }
 
 impl Table {
@@ -84,7 +85,8 @@ impl Table {
                     Kind::Session => table.sessions.push(row.read().unwrap()),
                     Kind::Stream => table.streams.push(row.read().unwrap()),
                     Kind::Condemned => table.condemned.push(row.read().unwrap()),
-                    Kind::Image | Kind::Other => {}
+                    Kind::Image => table.images.push(row.read().unwrap()),
+                    Kind::WrongPasswords | Kind::Other => {}
                 }
             }
             start = next;
@@ -105,6 +107,10 @@ impl Table {
         for link in &self.links {
             *links.entry((link.repository.entity().to_string(), link.digest)).or_default() += 1;
             assert_eq!(self.blobs[&link.digest].object, link.object, "{link:?}");
+        }
+        for image in self.images.iter().filter(|image| image.content.is_some()) {
+            let here = |link: &Link| link.repository == image.repository && link.name == image.hash.into();
+            assert!(self.links.iter().any(here), "the image {} in {} has no bytes", image.hash, image.repository);
         }
         let mut entities: BTreeMap<Digest, u64> = BTreeMap::new();
         for (_, digest) in links.keys() {

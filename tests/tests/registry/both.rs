@@ -8,6 +8,7 @@ use crate::support::{MANIFEST, put};
 use crate::wire::stream;
 use futures::future::join_all;
 use serde_json::json;
+use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Caller, Server};
 
 async fn start() -> (Server, Caller) {
@@ -182,4 +183,25 @@ async fn many_uploads_with_little_memory_wait_for_each_other_and_all_succeed() {
         pushed.unwrap();
     }
     assert_eq!(server.quota("alice").await, (120 << 20, 0));
+}
+
+#[tokio::test]
+async fn an_image_goes_with_the_last_manifest_that_names_it_whichever_that_is() {
+    let (server, alice) = start().await;
+    let (bytes, other) = (sif(1), SifBuilder::new("arm64").seed(2).build());
+    alice.push(BB, "both", "amd64", &bytes).await.ok();
+    let own = digest(manifest(&alice, BB, "both").await.as_bytes());
+    alice.push(BB, "both", "arm64", &other).await.ok();
+    let pushed = digest(push_sif(&alice, BB, "oras", &bytes).await.as_bytes());
+    // The image stays, since another manifest names it.
+    is(&alice.delete(&manifest_at(BB, &own)).await, 202);
+    assert_eq!(alice.pull(&format!("{BB}:both?arch=amd64")).await.bytes, bytes);
+    // Then none does, and a tag alone would lead to bytes that nothing keeps.
+    is(&alice.delete(&manifest_at(BB, &pushed)).await, 202);
+    for _ in 0..2 {
+        assert_eq!(alice.pull(&format!("{BB}:both?arch=amd64")).await.status, 404);
+        assert_eq!(alice.pull(&format!("{BB}:both?arch=arm64")).await.bytes, other);
+        sweep_up(&server).await;
+    }
+    assert_eq!(server.quota("alice").await, (len(&other), 0));
 }

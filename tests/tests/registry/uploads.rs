@@ -2,7 +2,8 @@
 
 use crate::library::{private_collection, sweep_up};
 use crate::support::{
-    BB, MIB, beside, blob_at, close, closing, digest, fetch, is, junk, keys_of, narrowed, open, patch, refused,
+    BB, MIB, beside, blob, blob_at, close, closing, digest, fetch, is, junk, keys_of, narrowed, nothing, open, patch,
+    refused,
 };
 use crate::wire::Wire;
 use futures::future::join_all;
@@ -246,4 +247,38 @@ async fn uploads_of_the_same_bytes_at_once_all_succeed_and_are_kept_once() {
     }
     sweep_up(&server).await;
     assert_eq!((server.quota("alice").await, server.objects().await), ((0, 0), Vec::new()));
+}
+
+#[tokio::test]
+async fn bytes_that_come_to_nothing_take_no_room_in_the_store() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    let (small, large) = (junk(1, 1000), junk(2, 9 * MIB));
+    for bytes in [&small, &large] {
+        blob(&alice, BB, bytes).await;
+    }
+    let objects = server.objects().await;
+    for bytes in [&small, &large] {
+        // The same again, and elsewhere; in one request and in two.
+        blob(&alice, BB, bytes).await;
+        blob(&alice, "alice/tools/other", bytes).await;
+        let url = open(&alice, BB).await;
+        is(&patch(&alice, &url, bytes).await, 202);
+        is(&close(&alice, &url, &digest(bytes), b"").await, 201);
+        // Wrong ones, and those that are given up.
+        for first in [&b""[..], bytes] {
+            let url = open(&alice, BB).await;
+            is(&patch(&alice, &url, first).await, 202);
+            refused(&close(&alice, &url, &nothing(), b"more").await, 400, "DIGEST_INVALID");
+        }
+        let url = open(&alice, BB).await;
+        is(&patch(&alice, &url, bytes).await, 202);
+        is(&alice.delete(&url).await, 204);
+    }
+    assert_eq!(server.objects().await, objects, "at once");
+    assert!(server.local.app.objects.open_parts().await.unwrap().is_empty());
+    assert_eq!(server.quota("alice").await, (1000 + (9 << 20), 0));
+    for bytes in [&small, &large] {
+        assert!(fetch(&alice, BB, &digest(bytes)).await.bytes == *bytes);
+    }
 }

@@ -611,13 +611,13 @@ pub(super) fn complete(
             .get(number)
             .filter(|part| etag.as_ref().is_none_or(|etag| *etag == super::hex(&part.tag)))
             .ok_or_else(|| {
-            s3_error!(
-                InvalidPart,
-                "One or more of the specified parts could not be found. The part may not \
+                s3_error!(
+                    InvalidPart,
+                    "One or more of the specified parts could not be found. The part may not \
                      have been uploaded, or the specified entity tag may not match the part's \
                      entity tag."
-            )
-        })?;
+                )
+            })?;
         if part.size < super::MIN_PART && at + 1 < listed.len() {
             return Err(s3_error!(EntityTooSmall, "Your proposed upload is smaller than the minimum allowed size"));
         }

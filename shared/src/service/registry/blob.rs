@@ -393,8 +393,12 @@ pub async fn cancel(app: &App, right: &BringRight) -> Result<(), Refused> {
             return Err(unknown_upload());
         }
         match end(app, &grant, &row, fresh).await {
+            Ok(()) => {
+                discard(app, &grant, &row).await;
+                return Ok(());
+            }
             Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => {}
-            result => return result,
+            Err(error) => return Err(error),
         }
     }
     Err(contended())
@@ -407,6 +411,17 @@ pub(crate) async fn end(app: &App, grant: &Grant, row: &Stream, fresh: bool) -> 
     let mut writes = vec![Write::put(&over, condition)?];
     writes.extend(given_back(app, row)?);
     Ok(app.table.write(grant, writes).await?)
+}
+
+/// Deletes what an upload held that is over. It is condemned, so what fails here the sweeper does; but nobody was ever
+/// given a URL of it, and until then nobody would pay for it.
+async fn discard(app: &App, grant: &Grant, row: &Stream) {
+    if !row.upload.is_empty() {
+        let _ = app.objects.abort_parts(grant, &row.object, &row.upload).await;
+    }
+    for object in [&row.object, &row.tail].into_iter().filter(|object| !object.is_empty()) {
+        let _ = app.objects.delete(grant, object).await;
+    }
 }
 
 /// The writes that give back what an upload holds: its reservation and its objects.
@@ -482,10 +497,9 @@ async fn close_with(app: &App, right: &BringRight, digest: &OciDigest, brought: 
         let row = Stream { object: object.clone(), upload: String::new(), ..intake.row.clone() };
         if intake.kept() {
             end(app, &grant, &row, false).await?;
-        } else {
-            // No client was ever given a URL of it. If this fails, the sweeper does it.
-            let _ = app.objects.delete(&grant, &object).await;
         }
+        discard(app, &grant, &row).await;
+        intake.whole(&object).await;
         return Err(Refused::code(Code::DigestInvalid, format!("{size} bytes with the digest {own} arrived")));
     }
     desk.container(app, &grant).await?;
@@ -555,7 +569,13 @@ async fn commit(
         let condition = if kept { Condition::Version(row.version) } else { Condition::Absent };
         writes.push(Write::put(&done, condition)?);
         match app.table.write(grant, writes).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                // The same bytes were here before.
+                if object != bytes.object {
+                    discard(app, grant, &Stream { object: bytes.object, upload: String::new(), ..row.clone() }).await;
+                }
+                return Ok(());
+            }
             Err(StoreError::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }

@@ -335,7 +335,7 @@ impl<'a> Intake<'a> {
         written
     }
 
-    /// Forgets the object of the remainder that was read back, once the blob is whole without it.
+    /// Forgets the object of the remainder that was read back, once the bytes are whole without it.
     pub(super) async fn whole(&self, object: &str) {
         if self.old_tail != object && self.row.tail.is_empty() {
             self.forget(&self.old_tail).await;
@@ -396,7 +396,11 @@ impl<'a> Intake<'a> {
             // more, so what it really is can be read.
             Err(StoreError::NoObject) => {
                 let size = self.app.objects.size(&self.row.object).await?.ok_or_else(over)?;
-                let hasher = self.app.objects.hash(&self.row.object, Hasher::default(), size).await?;
+                let hasher = self.app.objects.hash(&self.row.object, Hasher::default(), size).await;
+                let hasher = hasher.map_err(|error| match error {
+                    StoreError::NoObject => over(),
+                    error => error.into(),
+                })?;
                 return Ok((self.row.object.clone(), hasher, None));
             }
             Err(StoreError::Refused(_)) => {

@@ -544,8 +544,9 @@ async fn remove_manifest(
         Some(hash) => app.table.get(keys::image(repository, &hash)).await?,
         None => None,
     };
-    // A library image has a manifest of its own beside those that were pushed. It goes with that one, or with the last
-    // of the others that names it, unless a tag leads to it.
+    // A library image has a manifest of its own beside those that were pushed. It goes with that one, if no other names
+    // it; or with the last of the others, unless its own is there and a tag leads to it. Without any it can't stay, since
+    // nothing would name its bytes.
     let own = image.as_ref().and_then(|image| {
         image.content.as_ref().map(|content| named_sif(repository, &image.hash, content.size).1.digest)
     });
@@ -554,7 +555,8 @@ async fn remove_manifest(
         let other =
             |other: &Naming| other.digest != *digest && Some(other.digest) != own && other.image == Some(image.hash);
         let tagged = |tag: &Tag| tag.named.digest != *digest && has(tag, image.hash);
-        !manifests.iter().any(other) && (own == Some(*digest) || !tags.iter().any(tagged))
+        let has_own = own != Some(*digest) && manifests.iter().any(|other| Some(other.digest) == own);
+        !manifests.iter().any(other) && !(has_own && tags.iter().any(tagged))
     });
     let without = image.as_ref().map(|image| image.hash);
     let concerned = |tag: &&Tag| tag.named.digest == *digest || without.is_some_and(|hash| has(tag, hash));
