@@ -75,7 +75,9 @@ pub(super) async fn receive(
         store = spawn_blocking(move || {
             fresh.write(&chunk)?;
             if let Some(sha256) = &mut sha256 {
-                chunk.iter().for_each(|piece| sha256.update(piece));
+                for piece in chunk {
+                    sha256.update(piece);
+                }
             }
             Ok((fresh, sha256))
         });

@@ -556,7 +556,8 @@ async fn remove_manifest(
             |other: &Naming| other.digest != *digest && Some(other.digest) != own && other.image == Some(image.hash);
         let tagged = |tag: &Tag| tag.named.digest != *digest && has(tag, image.hash);
         let has_own = own != Some(*digest) && manifests.iter().any(|other| Some(other.digest) == own);
-        !manifests.iter().any(other) && !(has_own && tags.iter().any(tagged))
+        let stays = manifests.iter().any(other) || has_own && tags.iter().any(tagged);
+        !stays
     });
     let without = image.as_ref().map(|image| image.hash);
     let concerned = |tag: &&Tag| tag.named.digest == *digest || without.is_some_and(|hash| has(tag, hash));
