@@ -396,6 +396,30 @@ fn every_decision_is_linked_from_the_architecture_page() {
 }
 
 #[test]
+fn every_hazard_that_the_security_page_lists_has_its_test_and_the_other_way_round() {
+    let files = files();
+    let listed: BTreeSet<&str> = files["SECURITY.md"]
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| name.starts_with("hazard_") && name.len() > 7)
+        .collect();
+    let rust = files.iter().filter(|(path, _)| Path::new(path).extension().is_some_and(|end| end == "rs"));
+    let tests: BTreeSet<&str> = rust
+        .flat_map(|(_, text)| after(text, "fn"))
+        .filter_map(|rest| rest.trim_start().split(|c| !in_word(c)).next())
+        .filter(|name| name.starts_with("hazard_"))
+        .collect();
+    assert!(listed.len() > 20, "{listed:?}");
+    for name in &listed {
+        assert!(tests.iter().any(|test| test.starts_with(name)), "no test begins with {name}");
+    }
+    for test in &tests {
+        assert!(listed.iter().any(|name| test.starts_with(name)), "SECURITY.md does not list {test}");
+    }
+}
+
+#[test]
 fn every_crate_takes_the_lints_of_the_workspace_which_forbid_unsafe_code() {
     let files = files();
     assert!(files["Cargo.toml"].contains("[workspace.lints.rust]\nunsafe_code = \"forbid\"\n"));

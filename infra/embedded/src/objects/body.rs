@@ -9,17 +9,18 @@ use s3s::{S3Error, S3ErrorCode, S3Result, StdError, s3_error};
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// How much of a body is gathered before it is hashed and written. An upload holds about two of
 /// these. Quarter ones took twice as long for 1 GiB: each costs a few changes of threads.
 const TAKE: usize = 1024 * 1024;
-/// How much is read from a file in one go. A download holds about two of these.
+/// How much is read from a file in one go. A download holds about one of these.
 const GIVE: usize = 256 * 1024;
 
 /// What a body must turn out to be.
@@ -150,18 +151,26 @@ pub(super) async fn finish<T>(work: JoinHandle<io::Result<T>>) -> S3Result<T> {
     })
 }
 
-/// The bytes of a range of an object, read ahead by one chunk.
+/// The bytes of a range of an object. What lies in memory already is read at once, since a change of threads costs more
+/// than that; for the rest a thread waits for the disk.
 pub(super) struct Outgoing {
     remaining: u64,
     first: Option<Bytes>,
-    next: Option<JoinHandle<io::Result<(Cursor, Bytes)>>>,
+    next: Next,
+}
+
+/// Where the chunk after this one comes from.
+enum Next {
+    Reader(Cursor),
+    Reading(JoinHandle<io::Result<(Cursor, Bytes)>>),
+    Nothing,
 }
 
 /// Where a reader stands. It holds its files, so none of them can go before it does.
 struct Cursor {
     held: Held,
     ahead: VecDeque<(Segment, Range<u64>)>,
-    open: Option<(File, u64)>,
+    open: Option<(File, Range<u64>)>,
 }
 
 impl Outgoing {
@@ -176,46 +185,71 @@ impl Outgoing {
         let cursor = Cursor { held, ahead, open: None };
         let (cursor, first) = finish(spawn_blocking(move || cursor.read())).await?;
         let remaining = range.end.saturating_sub(range.start);
-        let mut outgoing = Self { remaining, first: None, next: None };
+        let mut outgoing = Self { remaining, first: None, next: Next::Nothing };
         outgoing.took(&first, cursor);
         outgoing.first = (!first.is_empty()).then_some(first);
         Ok(outgoing)
     }
 
-    /// Begins to read the chunk after this one.
+    /// Notes where the chunk after this one comes from.
     fn took(&mut self, chunk: &Bytes, cursor: Cursor) {
         self.remaining = self.remaining.saturating_sub(chunk.len() as u64);
-        if self.remaining > 0 {
-            self.next = Some(spawn_blocking(move || cursor.read()));
-        }
+        self.next = if self.remaining > 0 { Next::Reader(cursor) } else { Next::Nothing };
     }
 }
 
 impl Cursor {
+    /// Reads on where it stands, and waits for the disk if it must.
     fn read(mut self) -> io::Result<(Self, Bytes)> {
-        let (mut file, left) = if let Some(open) = self.open.take() {
+        let (file, range) = if let Some(open) = self.open.take() {
             open
         } else if let Some((segment, range)) = self.ahead.pop_front() {
-            let mut file = self.held.files().read(&segment.name)?;
-            if range.start > 0 {
-                file.seek(SeekFrom::Start(range.start))?;
-            }
-            (file, range.end - range.start)
+            (self.held.files().read(&segment.name)?, range)
         } else {
             // Only an empty range has no segment; for any other the caller asks no more once it
             // has all of it.
             return Ok((self, Bytes::new()));
         };
-        let size = usize::try_from(left).map_or(GIVE, |left| left.min(GIVE));
-        let mut chunk = Vec::with_capacity(size);
-        let read = file.by_ref().take(size as u64).read_to_end(&mut chunk)?;
-        if read < size {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "an object file is shorter than its row says"));
-        }
-        let left = left - size as u64;
-        self.open = (left > 0).then_some((file, left));
+        let mut chunk = room(&range);
+        file.read_exact_at(&mut chunk, range.start).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "an object file is shorter than its row says"),
+            _ => error,
+        })?;
+        self.stands(file, range.start + chunk.len() as u64..range.end);
         Ok((self, Bytes::from(chunk)))
     }
+
+    /// Reads on where it stands as far as that lies in memory; nothing where it does not.
+    fn read_now(&mut self) -> Option<Bytes> {
+        let (file, range) = self.open.take()?;
+        let mut chunk = room(&range);
+        // Whatever goes wrong, the other way finds out.
+        let read = read_without_waiting(&file, &mut chunk, range.start).unwrap_or(0);
+        chunk.truncate(read);
+        self.stands(file, range.start + chunk.len() as u64..range.end);
+        (!chunk.is_empty()).then(|| Bytes::from(chunk))
+    }
+
+    fn stands(&mut self, file: File, range: Range<u64>) {
+        self.open = (!range.is_empty()).then_some((file, range));
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn read_without_waiting(file: &File, chunk: &mut [u8], from: u64) -> io::Result<usize> {
+    let mut chunk = [io::IoSliceMut::new(chunk)];
+    Ok(rustix::io::preadv2(file, &mut chunk, from, rustix::io::ReadWriteFlags::NOWAIT)?)
+}
+
+/// Other systems can't say what lies in memory.
+#[cfg(not(target_os = "linux"))]
+fn read_without_waiting(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
+    Ok(0)
+}
+
+/// Room for the next chunk of a range.
+fn room(range: &Range<u64>) -> Vec<u8> {
+    vec![0; usize::try_from(range.end - range.start).map_or(GIVE, |left| left.min(GIVE))]
 }
 
 impl Stream for Outgoing {
@@ -225,20 +259,32 @@ impl Stream for Outgoing {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(first)));
         }
-        let Some(next) = self.next.as_mut() else {
-            return Poll::Ready(None);
+        let mut reading = match std::mem::replace(&mut self.next, Next::Nothing) {
+            Next::Nothing => return Poll::Ready(None),
+            Next::Reading(reading) => reading,
+            Next::Reader(mut cursor) => {
+                if let Some(chunk) = cursor.read_now() {
+                    self.took(&chunk, cursor);
+                    return Poll::Ready(Some(Ok(chunk)));
+                }
+                spawn_blocking(move || cursor.read())
+            }
         };
-        let read = ready!(Pin::new(next).poll(cx));
-        self.next = None;
-        match read.map_err(io::Error::other).flatten() {
-            Ok((cursor, chunk)) => {
-                self.took(&chunk, cursor);
-                Poll::Ready(Some(Ok(chunk)))
+        match Pin::new(&mut reading).poll(cx) {
+            Poll::Pending => {
+                self.next = Next::Reading(reading);
+                Poll::Pending
             }
-            Err(error) => {
-                tracing::error!(%error, "an object can't be read");
-                Poll::Ready(Some(Err(error.into())))
-            }
+            Poll::Ready(read) => match read.map_err(io::Error::other).flatten() {
+                Ok((cursor, chunk)) => {
+                    self.took(&chunk, cursor);
+                    Poll::Ready(Some(Ok(chunk)))
+                }
+                Err(error) => {
+                    tracing::error!(%error, "an object can't be read");
+                    Poll::Ready(Some(Err(error.into())))
+                }
+            },
         }
     }
 }
