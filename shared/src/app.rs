@@ -61,6 +61,9 @@ impl App {
             // Stores that are not AWS's know their buckets by path.
             .force_path_style(aws.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some());
         let public = std::env::var("STACKROOM_S3_PUBLIC_URL").ok();
+        if let Some(url) = &public {
+            crate::config::beside(&config.public_url, url).map_err(|error| Error::Internal(error.to_string()))?;
+        }
         let public = public.map_or_else(|| s3.clone(), |url| s3.clone().endpoint_url(url));
         Ok(Self::new(Parts {
             config,

@@ -115,6 +115,16 @@ impl Config {
     }
 }
 
+/// That no token comes to the bucket: its host as clients reach it must not lie below our own.
+pub(crate) fn beside(public_url: &str, bucket: &str) -> Result<(), ConfigError> {
+    if !lies_below(host(bucket), host(public_url)) {
+        return Ok(());
+    }
+    let why = "the host of `STACKROOM_S3_PUBLIC_URL` must not lie below that of `STACKROOM_PUBLIC_URL`: clients written in \
+               Go send their token on to every name below the one that they asked; take a name beside it";
+    Err(ConfigError(vec![why.to_owned()]))
+}
+
 /// The host of a URL, without its port.
 fn host(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);

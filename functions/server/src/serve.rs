@@ -38,7 +38,7 @@ pub struct Settings {
 }
 
 /// How long the head of a request may take at most, and how long a connection may lie idle between two.
-const HEAD: Duration = Duration::from_secs(30);
+const HEAD: Duration = Duration::from_secs(75);
 /// How often a server sweeps.
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// Object files that nothing names are deleted when they are older than this.
@@ -91,7 +91,8 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// Answers requests until `stop` comes, and then those that were begun. The head of a request must be here within
 /// `patience` and within [`HEAD`]: `axum::serve` would wait for it for ever.
 pub async fn answer(mut listener: TcpListener, router: Router, patience: Duration, stop: impl Future<Output = ()>) {
-    let patience = patience.min(HEAD);
+    // Longer than the minute after which proxies close what lies idle: they must be the ones who do.
+    let patience = (patience * 5 / 4).min(HEAD);
     // Each connection holds a receiver: it hears of the end, and while one is left the end has not come.
     let (stopping, watching) = watch::channel(false);
     let mut stop = pin!(stop);

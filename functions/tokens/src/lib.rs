@@ -7,7 +7,7 @@ use axum::Form;
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::response::{Html, IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
@@ -42,7 +42,11 @@ fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(token_status))
         .routes(routes!(current_user))
-        .routes(routes!(registry_token, registry_token_form))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(registry_token, registry_token_form))
+                .layer(DefaultBodyLimit::max(LONGEST_LOGIN)),
+        )
         .routes(routes!(tokens_page))
         .routes(routes!(users, add_user))
         .routes(routes!(set_password))
@@ -52,6 +56,9 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(set_quota))
         .routes(routes!(sweep_now, sweep_dry))
 }
+
+/// The longest form with a name, a password and scopes that is read, in bytes. Anybody may send one.
+const LONGEST_LOGIN: usize = 16 << 10;
 
 fn caller(app: &App, headers: &HeaderMap) -> Result<Credential, Failure> {
     Ok(app.keys.credential(authorization(headers), app.now())?)

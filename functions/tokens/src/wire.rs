@@ -141,6 +141,8 @@ pub(crate) struct Swept {
     uploads: u64,
     /// Accounts whose numbers are not the sum of their charges. Always empty, or we have made a mistake.
     wrong_accounts: Vec<WrongAccount>,
+    /// What could not be collected, or not be read. The log says why, and the next sweep tries again.
+    failed: u64,
     /// What a dry run found, in words; the first 1000 of it.
     found: Vec<String>,
 }
@@ -157,7 +159,8 @@ struct WrongAccount {
 
 /// What a sweep did.
 pub(crate) fn swept(swept: sweep::Swept) -> Swept {
-    let sweep::Swept { sessions, sealed, images, links, objects, condemned, uploads, wrong_accounts, found } = swept;
+    let sweep::Swept { sessions, sealed, images, links, objects, condemned, uploads, wrong_accounts, failed, found } =
+        swept;
     let wrong = |sweep::WrongAccount { entity, account, charges }| WrongAccount { entity, account, charges };
     Swept {
         sessions,
@@ -168,6 +171,7 @@ pub(crate) fn swept(swept: sweep::Swept) -> Swept {
         condemned,
         uploads,
         wrong_accounts: wrong_accounts.into_iter().map(wrong).collect(),
+        failed,
         found,
     }
 }

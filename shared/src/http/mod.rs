@@ -6,11 +6,11 @@ pub mod registry;
 
 use crate::telemetry::{self, Summary};
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt, stream};
 use http::{HeaderMap, StatusCode, Uri, header};
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -22,9 +22,29 @@ pub const MAX_BODY: usize = 2 << 20;
 /// An error in a protocol's own form.
 pub type Form = fn(StatusCode, &str) -> Response;
 
-/// Puts around a function's routes what all of them share, with errors in the library's form.
+/// How long a body may take that a route reads whole.
+const BODY: Duration = Duration::from_mins(1);
+
+/// Puts around a function's routes what all of them share, with errors in the library's form. Its bodies are short, are
+/// read whole, and have to be here in time.
 pub fn finish(router: Router) -> Router {
-    finish_as(library::plain, router)
+    finish_as(library::plain, router.layer(middleware::map_request(in_time)))
+}
+
+/// Breaks a body off that is not here in time: who sends slowly must not hold us for ever.
+async fn in_time(request: Request) -> Request {
+    if request.body().is_end_stream() {
+        return request;
+    }
+    let until = tokio::time::Instant::now() + BODY;
+    request.map(|body| {
+        let chunks = stream::unfold(body.into_data_stream(), move |mut body| async move {
+            let late = |_| Some(Err(axum::Error::new("the body did not arrive in time")));
+            let chunk = tokio::time::timeout_at(until, body.next()).await.unwrap_or_else(late);
+            chunk.map(|chunk| (chunk, body))
+        });
+        Body::from_stream(chunks)
+    })
 }
 
 /// Puts around a function's routes what all of them share.

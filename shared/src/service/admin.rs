@@ -58,6 +58,7 @@ async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
     let user = User { name: name.clone(), password, admin: new.admin, disabled: false, created: app.now(), version: 0 };
     let limit = new.quota.unwrap_or(app.config.default_quota);
     let (_, mut writes) = entity_rows(app, &EntityName::from(&name), &name, String::new(), limit)?;
+    writes.push(Write::delete(keys::wrong_passwords(&name), Condition::None));
     writes.push(Write::put(&user, Condition::Absent)?);
     writes.push(Write::put(&UserListed { name: name.clone() }, Condition::None)?);
     match app.table.write(grant, writes).await {

@@ -33,16 +33,20 @@ static HASHING: Semaphore = Semaphore::const_new(2);
 /// Those that wait for their turn.
 static WAITING: Semaphore = Semaphore::const_new(64);
 
+/// The same for those that are set: who guesses must not keep others from that.
+static SETTING: Semaphore = Semaphore::const_new(1);
+static WAITING_TO_SET: Semaphore = Semaphore::const_new(64);
+
 /// A turn at hashing, and a place in the queue until then.
-async fn turn() -> Result<SemaphorePermit<'static>, Error> {
-    let busy = |_| Error::Busy { why: "too many logins at once, try again later", after: Duration::from_secs(1) };
-    let _waiting = WAITING.try_acquire().map_err(busy)?;
-    HASHING.acquire().await.map_err(|error| Error::Internal(error.to_string()))
+async fn turn(queue: &Semaphore, turns: &'static Semaphore) -> Result<SemaphorePermit<'static>, Error> {
+    let busy = |_| Error::Busy { why: "too many passwords at once, try again later", after: Duration::from_secs(1) };
+    let _waiting = queue.try_acquire().map_err(busy)?;
+    turns.acquire().await.map_err(|error| Error::Internal(error.to_string()))
 }
 
 /// Hashes a password. Only for who may set it.
 pub(crate) async fn hashed(password: SecretString) -> Result<String, Error> {
-    let turn = turn().await?;
+    let turn = turn(&WAITING_TO_SET, &SETTING).await?;
     let hash = tokio::task::spawn_blocking(move || {
         // Until it is done, whether or not anybody still waits for it.
         let _turn = turn;
@@ -53,7 +57,7 @@ pub(crate) async fn hashed(password: SecretString) -> Result<String, Error> {
 
 /// The user of that name, if this is their password and they may log in. A name that can't be a user's is `None`.
 pub(crate) async fn user(app: &App, name: Option<&UserName>, secret: &SecretString) -> Result<Option<User>, Error> {
-    let turn = turn().await?;
+    let turn = turn(&WAITING, &HASHING).await?;
     let (user, wrong) = match name {
         Some(name) => {
             let (user, wrong) = (keys::user(name), keys::wrong_passwords(name));

@@ -31,6 +31,7 @@ use crate::store::table::{Condition, Scanned, Write};
 use crate::store::{StoreError, rows::Account};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::time::Duration;
 
 /// From when on things are left over.
@@ -63,7 +64,8 @@ impl Ages {
             session: Duration::ZERO,
             image: app.config.upload_life + MARGIN,
             condemned: longest + MARGIN,
-            unnamed: longest + 24 * MARGIN,
+            // A stream may live for nearly two lives of an upload, and S3 dates what it becomes by its beginning.
+            unnamed: 2 * longest + 24 * MARGIN,
             link: blob::LEASE,
             all_sessions: false,
         }
@@ -104,6 +106,8 @@ pub struct Swept {
     pub uploads: u64,
     /// Accounts whose numbers are not the sum of their charges, with both. Always empty, or we have made a mistake.
     pub wrong_accounts: Vec<WrongAccount>,
+    /// What could not be collected, or not be read. The log says why, and the next sweep tries again.
+    pub failed: u64,
     /// What a dry run found, in words; the first [`MOST_FOUND`] of it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub found: Vec<String>,
@@ -140,26 +144,27 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<
     let uploads = app.objects.open_parts().await?;
     let objects = all_objects(app).await?;
     let mut sweeper = Sweeper { app, grant, ages, now, mode, seen: Seen::default(), swept: Swept::default() };
-    let mut start = None;
+    let (mut start, mut unread) = (None, false);
     loop {
         let (rows, next) = app.table.scan(start).await?;
         for row in rows {
             let key = row.key.clone();
-            match sweeper.row(row).await {
-                // One row that can't be read must not keep all others from being swept.
-                Err(Error::Unavailable(StoreError::Row(error))) => tracing::error!(?key, %error, "a row can't be read"),
-                read => read?,
-            }
+            let done = sweeper.row(row).await;
+            unread |= matches!(done, Err(Error::Unavailable(StoreError::Row(_))));
+            sweeper.tried(&key, done);
         }
         start = next;
         if start.is_none() {
             break;
         }
     }
-    sweeper.streams().await?;
-    sweeper.links().await?;
-    sweeper.wrong_passwords().await?;
-    sweeper.unnamed(uploads, objects).await?;
+    sweeper.streams().await;
+    sweeper.links().await;
+    sweeper.wrong_passwords().await;
+    // What can't be read may name something.
+    if !unread {
+        sweeper.unnamed(uploads, objects).await;
+    }
     Ok(sweeper.accounts())
 }
 
@@ -197,6 +202,14 @@ impl Sweeper<'_> {
             self.swept.found.push(what());
         }
         self.mode == Mode::Collect
+    }
+
+    /// Whether something was done. What fails must not keep all else from being swept; the next sweep tries it again.
+    fn tried(&mut self, what: &impl Debug, done: Result<(), Error>) -> bool {
+        let Err(error) = done else { return true };
+        tracing::error!(?what, %error, inside = error.inside(), "sweep");
+        self.swept.failed += 1;
+        false
     }
 
     async fn row(&mut self, row: Scanned) -> Result<(), Error> {
@@ -240,17 +253,19 @@ impl Sweeper<'_> {
     }
 
     /// Forgets wrong passwords that count no more. Many at a time: whoever guesses at names leaves many.
-    async fn wrong_passwords(&mut self) -> Result<(), Error> {
-        let wrong = std::mem::take(&mut self.seen.wrong);
-        for some in wrong.chunks(100).filter(|_| self.mode == Mode::Collect) {
+    async fn wrong_passwords(&mut self) {
+        let mut wrong = std::mem::take(&mut self.seen.wrong);
+        if self.mode == Mode::DryRun {
+            wrong.clear();
+        }
+        for some in wrong.chunks(100) {
             let gone = some.iter().map(|row| Write::delete(row.key(), Condition::Version(row.version)));
             match self.app.table.write(self.grant, gone.collect()).await {
                 // One of them counts again: the next sweep takes the others.
                 Ok(()) | Err(StoreError::Conflict(_)) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => drop(self.tried(&"wrong passwords", Err(error.into()))),
             }
         }
-        Ok(())
     }
 
     /// Notes what a blob on its way through us holds. It goes after the scan, so that the accounts, which may be read
@@ -326,7 +341,7 @@ impl Sweeper<'_> {
         Ok(())
     }
 
-    async fn streams(&mut self) -> Result<(), Error> {
+    async fn streams(&mut self) {
         for row in std::mem::take(&mut self.seen.streams) {
             // One that ended before holds nothing, and is only forgotten.
             let open = row.flow == Flow::Open;
@@ -334,14 +349,16 @@ impl Sweeper<'_> {
                 continue;
             }
             if self.goes(|| format!("upload of {} bytes to {}", row.taken, row.repository)) {
-                blob::forget(self.app, self.grant, &row).await?;
+                let done = blob::forget(self.app, self.grant, &row).await.map_err(Error::from);
+                if !self.tried(&row.id, done) {
+                    continue;
+                }
             }
             self.swept.sessions += u64::from(open);
         }
-        Ok(())
     }
 
-    async fn links(&mut self) -> Result<(), Error> {
+    async fn links(&mut self) {
         for (repository, links) in std::mem::take(&mut self.seen.links) {
             let named = self.seen.named.get(&repository);
             let unnamed = links.into_iter().filter(|link| named.is_none_or(|named| !named.contains(link)));
@@ -352,20 +369,24 @@ impl Sweeper<'_> {
                 self.swept.links += found;
             } else if !going.is_empty() {
                 let before = self.now.minus(self.ages.link);
-                self.swept.links += blob::free(self.app, self.grant, &repository, &going, before).await? as u64;
+                let freed = blob::free(self.app, self.grant, &repository, &going, before).await.map_err(Error::from);
+                let freed = freed.map(|freed| self.swept.links += freed as u64);
+                self.tried(&repository, freed);
             }
         }
-        Ok(())
     }
 
     /// What is in the store and what no row names.
-    async fn unnamed(&mut self, uploads: Vec<OpenParts>, objects: Vec<(String, i64)>) -> Result<(), Error> {
+    async fn unnamed(&mut self, uploads: Vec<OpenParts>, objects: Vec<(String, i64)>) {
         let (latest, any) = (self.now.minus(self.ages.unnamed).0, self.ages.unnamed.is_zero());
         let old = |since: i64| since <= latest || any;
         for open in uploads {
             if old(open.since) && !self.seen.uploads.contains(&open.upload) {
                 if self.goes(|| format!("multipart upload of object {}, which nothing names", open.object)) {
-                    self.app.objects.abort_parts(self.grant, &open.object, &open.upload).await?;
+                    let done = self.app.objects.abort_parts(self.grant, &open.object, &open.upload).await;
+                    if !self.tried(&open.object, done.map_err(Error::from)) {
+                        continue;
+                    }
                 }
                 self.swept.uploads += 1;
             }
@@ -373,12 +394,18 @@ impl Sweeper<'_> {
         for (object, since) in objects {
             if old(since) && !self.seen.objects.contains(&object) {
                 if self.goes(|| format!("object {object}, which nothing names")) {
-                    self.app.table.write(self.grant, vec![condemn(self.app, &object, None)?]).await?;
+                    let done = self.condemns(&object).await;
+                    if !self.tried(&object, done) {
+                        continue;
+                    }
                 }
                 self.swept.condemned += 1;
             }
         }
-        Ok(())
+    }
+
+    async fn condemns(&self, object: &str) -> Result<(), Error> {
+        Ok(self.app.table.write(self.grant, vec![condemn(self.app, object, None)?]).await?)
     }
 
     fn accounts(self) -> Swept {

@@ -82,7 +82,7 @@ async fn hazard_slow_loris_half_uploads() {
     is(&patch(&alice, &url, &bytes[8 * MIB..]).await, 202);
     is(&close(&alice, &url, &digest(&bytes), b"").await, 201);
     assert!(fetch(&alice, BB, &digest(&bytes)).await.bytes == bytes);
-    // Who is fast enough may hold all room; who waits for it is told so, loses nothing, and comes back.
+    // Who is fast enough may hold all room, and is waited for as long as that may take.
     let (first, second) = (open(&alice, BB).await, open(&alice, BB).await);
     let mut slow = Wire::begin(&server, &alice, "PATCH", &first, "Transfer-Encoding: chunked").await;
     assert!(slow.chunk(&bytes[..=MIB]).await && slow.chunk(b"more").await);
@@ -95,11 +95,8 @@ async fn hazard_slow_loris_half_uploads() {
         slow.heard().await.status
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let waited = patch(&alice, &second, &bytes).await;
-    refused(&waited, 429, "TOOMANYREQUESTS");
-    assert!(waited.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
-    assert_eq!(slow.await.unwrap(), 202);
     is(&patch(&alice, &second, &bytes).await, 202);
+    assert_eq!(slow.await.unwrap(), 202);
     // Nothing of all that is left.
     for tag in ["latest", "other"] {
         alice.delete(&manifest_at(BB, tag)).await;

@@ -15,11 +15,14 @@ use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// How much of a body is gathered before it is hashed and written. An upload holds about two of
 /// these. Quarter ones took twice as long for 1 GiB: each costs a few changes of threads.
 const TAKE: usize = 1024 * 1024;
+/// A client that sends nothing for this long has gone.
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How much is read from a file in one go. A download holds about one of these.
 const GIVE: usize = 256 * 1024;
 
@@ -118,7 +121,7 @@ async fn gather(mut body: Pin<&mut impl Stream<Item = Result<Bytes, StdError>>>)
     let mut chunk = Vec::new();
     let mut size = 0;
     while size < TAKE && chunk.len() < 4096 {
-        let Some(piece) = body.next().await.transpose()? else {
+        let Some(piece) = tokio::time::timeout(PATIENCE, body.next()).await?.transpose()? else {
             break;
         };
         size += piece.len();

@@ -24,6 +24,7 @@ use crate::store::objects::ByteStream;
 use crate::store::rows::{Account, Blob, Charge, Container, Flow, Link, Marker, Naming, Row, Stream};
 use crate::store::table::{Condition, Write, pause};
 use crate::store::{StoreError, keys};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -628,21 +629,27 @@ pub(crate) async fn free(
     before: Time,
 ) -> Result<usize, Refused> {
     let mut gone = 0;
-    let mut left = names.to_vec();
+    let mut left: BTreeSet<OciDigest> = names.iter().copied().collect();
     for attempt in 0..TRIES {
         pause(attempt).await;
         let container: Option<Container> = app.table.get(keys::container(repository)).await?;
         let Some(mut container) = container else { return Ok(gone) };
-        let stays = |row: Naming| left.retain(|name| !row.names.contains(name));
+        let stays = |row: Naming| {
+            for name in &row.names {
+                left.remove(name);
+            }
+        };
         app.table.each(keys::manifests(repository), Naming::ATTRIBUTES, stays).await?;
-        let mut again = Vec::new();
+        let mut again = BTreeSet::new();
         for name in std::mem::take(&mut left) {
             match free_one(app, grant, &container, &name, before).await {
                 Ok(went) => {
                     gone += usize::from(went);
                     container.epoch += u64::from(went);
                 }
-                Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => again.push(name),
+                Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => {
+                    again.insert(name);
+                }
                 Err(error) => return Err(error),
             }
         }

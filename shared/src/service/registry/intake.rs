@@ -36,8 +36,11 @@ const MIB: u64 = 1 << 20;
 /// Bytes reserved at a time for a stream of unknown length.
 const SLAB: u64 = 64 * MIB;
 /// The slowest that a client may be: so many bytes within the [patience](crate::config::Config::patience) that we wait for
-/// them. Each holds room for a part, of which there is only so much. A line of 140 kbit/s does it.
+/// them. Each holds room for a part, of which there is only so much. A line of 140 kbit/s does it for each layer that is
+/// pushed at a time.
 const PACE: u64 = MIB;
+/// Whoever has room for a part may take the patience for each of its MiB, so who waits for any waits as long at least.
+const LEAST_WAIT: u32 = 8;
 
 /// The most parts of a blob. Their `ETag`s stand in the upload's row, which has at most 400 KB.
 const MAX_PARTS: usize = 4000;
@@ -124,7 +127,7 @@ impl<'a> Intake<'a> {
             expected: None,
         };
         if intake.row.tail_size > 0 {
-            intake.make_room(Some(intake.row.tail_size)).await?;
+            intake.hold_room(intake.row.tail_size.div_ceil(MIB)).await?;
             let tail = app.objects.read(&intake.row.tail, 0..intake.row.tail_size).await?;
             intake.held.extend_from_slice(&tail);
         }
@@ -138,24 +141,31 @@ impl<'a> Intake<'a> {
     /// Waits for room for a part, or for `length` bytes where those are fewer. Who has sent little holds little: the first
     /// MiB of a part takes room for one, and only more takes room for all of it.
     async fn make_room(&mut self, length: Option<u64>) -> Result<(), Refused> {
-        let part = part_length(self.parts());
-        let most = length.unwrap_or(part).min(part).div_ceil(MIB).max(1);
-        let wanted = if (self.held.len() as u64) < MIB { 1 } else { most };
+        let (part, held) = (part_length(self.parts()), self.held.len() as u64);
+        let most = length.map_or(part, |length| held.saturating_add(length).min(part));
+        if held < MIB {
+            return self.hold_room(1).await;
+        }
+        self.hold_room(most.div_ceil(MIB)).await?;
+        // At once, since a buffer that doubles would outgrow the room that was made for it.
+        self.held.reserve(usize::try_from(most.saturating_sub(held)).unwrap_or(0));
+        Ok(())
+    }
+
+    /// Waits until room for so many MiB is ours: for as long as those may take that have it, which is the longer the more
+    /// it is.
+    async fn hold_room(&mut self, mib: u64) -> Result<(), Refused> {
         let has = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let wanted = u32::try_from(wanted).unwrap_or(1).min(self.app.config.buffers);
+        let wanted = u32::try_from(mib).unwrap_or(u32::MAX).clamp(1, self.app.config.buffers);
         if has as u64 >= u64::from(wanted) {
             return Ok(());
         }
         // Given back before more is asked for: if all held on to what they have, nobody might get what they need.
         drop(self.room.take());
-        let room = tokio::time::timeout(self.app.config.patience, self.app.buffers().acquire_many_owned(wanted)).await;
+        let patience = self.app.config.patience.saturating_mul(wanted.max(LEAST_WAIT));
+        let room = tokio::time::timeout(patience, self.app.buffers().acquire_many_owned(wanted)).await;
         let room = room.map_err(|_| Error::Busy { why: "too many uploads at once, go on later", after: LINGER })?;
         self.room = Some(room.map_err(|error| Error::Internal(error.to_string()))?);
-        if wanted > 1 {
-            // At once, since a buffer that doubles would outgrow the room that was made for it.
-            let all = usize::try_from(length.unwrap_or(part).min(part)).unwrap_or(0);
-            self.held.reserve(all.saturating_sub(self.held.len()));
-        }
         Ok(())
     }
 

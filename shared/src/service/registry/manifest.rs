@@ -182,18 +182,18 @@ pub async fn put(
     for attempt in 0..TRIES {
         pause(attempt).await;
         let mut putting = prepare(app, credential, repository, digest, &document, &tags).await?;
+        if let Some(before) = &putting.before
+            && before.media_type != media_type
+        {
+            let why = format!("these bytes are here as {} already, they can't be two things", before.media_type);
+            return Err(Refused::Code(Code::ManifestInvalid, why));
+        }
         // The digests that it names stand in its row in any case.
         let long = body.len() > MAX_BODY || body.len() + putting.names.len() * NAME > MAX_ROW;
         if long && kept.is_none() {
             let object = app.new_object()?;
             app.objects.put(&putting.grant, &object, coming.bytes.clone()).await?;
             kept = Some(object);
-        }
-        if let Some(before) = &putting.before
-            && before.media_type != media_type
-        {
-            let why = format!("these bytes are here as {} already, they can't be two things", before.media_type);
-            return Err(Refused::Code(Code::ManifestInvalid, why));
         }
         if let Some(hash) = document.sif {
             match become_image(app, &mut putting, hash).await {
@@ -528,15 +528,16 @@ async fn remove_manifest(
     let container = desk.container.clone().ok_or_else(unknown)?;
     let (tags, manifests) =
         futures::try_join!(app.table.query_all::<Tag>(keys::tags(repository)), manifests(app, repository),)?;
-    let own = row.created_by.is_some() && row.created_by.as_ref() == desk.scene.caller.user();
+    let made = |maker: &Option<UserName>| maker.is_some() && maker.as_ref() == desk.scene.caller.user();
+    let mine = made(&row.created_by);
     let row = Naming::from(row);
-    let resource = Resource::Image {
-        repository: repository.clone(),
-        read_only: container.read_only,
-        own,
-        frozen: tags.iter().any(|tag| tag.frozen && (names(tag, &row) || reaches(tag, &manifests, digest))),
+    let frozen = tags.iter().any(|tag| tag.frozen && (names(tag, &row) || reaches(tag, &manifests, digest)));
+    let decide = |own: bool| {
+        let (repository, read_only) = (repository.clone(), container.read_only);
+        let resource = Resource::Image { repository, read_only, own, frozen };
+        desk.decide(Action::Delete, &resource, Code::ManifestUnknown, "manifest")
     };
-    let grant = desk.decide(Action::Delete, &resource, Code::ManifestUnknown, "manifest")?;
+    let grant = decide(mine)?;
     let mut writes = gone(app, &row)?;
     writes.push(renamed(repository, unchanged(&container)));
     let mut freed = row.names.clone();
@@ -559,6 +560,10 @@ async fn remove_manifest(
         let stays = manifests.iter().any(other) || has_own && tags.iter().any(tagged);
         !stays
     });
+    // Who may delete their own manifest may not with it delete what somebody else pushed.
+    if let Some(image) = &image {
+        decide(mine && made(&image.created_by))?;
+    }
     let without = image.as_ref().map(|image| image.hash);
     let concerned = |tag: &&Tag| tag.named.digest == *digest || without.is_some_and(|hash| has(tag, hash));
     let concerned: Vec<&Tag> = tags.iter().filter(concerned).collect();
