@@ -1,7 +1,7 @@
 //! Hazards of a registry that strangers can reach, one test each: slow clients, guessed passwords, forged headers,
 //! redirects, clocks.
 
-use crate::library::{sif, sweep_up, write};
+use crate::library::{opened_old, sif, sweep_up, write};
 use crate::support::{
     BB, MANIFEST, MIB, basic, beside, blob, blob_at, close, digest, fetch, form, image, is, junk, manifest_at,
     narrowed, on_functions, open, patch, push, put, refused,
@@ -104,6 +104,38 @@ async fn hazard_slow_loris_half_uploads() {
     alice.delete(&manifest_at(BB, &digest(body.as_bytes()))).await;
     sweep_up(&server).await;
     assert_eq!((server.quota("alice").await, server.objects().await), ((0, 0), Vec::new()));
+}
+
+#[tokio::test]
+async fn hazard_slow_loris_bodies_that_are_read_whole() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    let bytes = sif(1);
+    let (_, url) = opened_old(&alice, BB, &bytes).await;
+    let place = url.strip_prefix(&server.url).unwrap();
+    let form = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100";
+    let (short, long) = ("Content-Length: 100", format!("Content-Length: {}", bytes.len()));
+    let asked = [
+        ("POST", "/v1/entities", short),
+        ("POST", "/token", form),
+        ("POST", "/api/users", short),
+        ("PUT", place, &long),
+    ];
+    let ended = join_all(asked.map(|(method, path, headers)| {
+        let (server, alice) = (&server, &alice);
+        async move {
+            let mut wire = Wire::begin(server, alice, method, path, headers).await;
+            assert!(wire.send(b"{").await);
+            wire.heard().await.status
+        }
+    }));
+    let statuses =
+        tokio::time::timeout(Duration::from_secs(90), ended).await.expect("a body is waited for without end");
+    assert!(statuses.iter().all(|status| (400..500).contains(status)), "{statuses:?}");
+    // Anybody may send a form; a long one is not read.
+    let long = format!("grant_type=password&{}", "a&".repeat(20_000));
+    let told = server.nobody.bare(Method::POST, "/token").header("content-type", "application/x-www-form-urlencoded");
+    is(&send(told.body(long)).await, 413);
 }
 
 #[tokio::test]
