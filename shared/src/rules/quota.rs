@@ -1,4 +1,4 @@
-//! Whether an account has room.
+//! What costs an entity how much, and whether its account has room.
 
 use crate::domain::quota::Quota;
 
@@ -25,9 +25,22 @@ pub fn admit(quota: Quota, bytes: u64) -> Admission {
     }
 }
 
+/// Manifests up to this many bytes cost nothing: they are metadata, as tags are. Those that we write are shorter.
+pub const FREE_MANIFEST: u64 = 16 << 10;
+
+/// Bytes that a manifest of `size` bytes costs its entity, in each repository that has it.
+pub fn manifest_cost(size: u64) -> u64 {
+    if size > FREE_MANIFEST { size } else { 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_manifest_costs_all_its_bytes_or_none() {
+        assert_eq!([0, FREE_MANIFEST, FREE_MANIFEST + 1].map(manifest_cost), [0, 0, FREE_MANIFEST + 1]);
+    }
 
     #[test]
     fn an_account_can_be_filled_exactly_and_not_beyond() {

@@ -22,10 +22,10 @@ use crate::domain::sif::SifFacts;
 use crate::domain::{Digest, OciDigest, Repository, manifest};
 use crate::error::Error;
 use crate::rules::Grant;
-use crate::rules::quota::{Admission, admit};
+use crate::rules::quota::{Admission, admit, manifest_cost};
 use crate::store::rows::{
-    Account, Blob, Charge, Condemned, Container, Content, Details, Image, Link, Manifest, Marker, Named, Row, Session,
-    Tagged,
+    Account, Blob, Charge, Condemned, Container, Content, Details, Image, Link, Manifest, Marker, Named, Naming, Row,
+    Session, Tagged,
 };
 use crate::store::table::{Condition, Write, pause};
 use crate::store::{StoreError, keys};
@@ -329,6 +329,19 @@ pub(crate) fn settle(
         reserved: sum(account.quota.reserved, more_reserved),
         limit: account.quota.limit,
     })
+}
+
+/// The write that charges an account for a new manifest of `size` bytes.
+pub(crate) fn paid(account: &Account, size: u64) -> Result<Write, Error> {
+    let cost = i128::from(manifest_cost(size));
+    Ok(Write::add(account.key(), vec![("charged", cost)], room(account.quota, cost)?))
+}
+
+/// The write that gives back what a manifest cost, which is deleted in the same transaction.
+pub(crate) fn refunded(row: &Naming) -> Option<Write> {
+    let cost = i128::from(manifest_cost(row.size));
+    let account = || keys::account(row.repository.entity());
+    (cost > 0).then(|| Write::add(account(), vec![("charged", -cost)], Condition::Present))
 }
 
 /// The condition under which `more` bytes may be charged. Conditions can't add, so the sum is turned around.

@@ -103,13 +103,7 @@ pub async fn collection(
     }
     let grant = scene.decide(Action::Create, &resource).map_err(denied)?;
     let parent: Entity = scene.take(&keys::entity(&entity))?.ok_or(Error::NotFound("entity"))?;
-    let id = app.new_id()?;
-    let row = new_collection(app, &grant, &parent, id, name.clone(), text);
-    let writes = vec![
-        Write::put(&row, Condition::Absent)?,
-        Write::put(&Pointer { id, target: Target::Collection(entity, name) }, Condition::Absent)?,
-    ];
-    made(app, &grant, writes, row, || app.table.get(key)).await
+    make_collection(app, &grant, &parent, name, text).await
 }
 
 /// Makes a container in the collection with the id `parent`: public, unless collection or entity say otherwise.
@@ -145,26 +139,7 @@ pub async fn container(
     let above: Option<Entity> = scene.take(&keys::entity(&entity))?;
     let parent: Option<Collection> = scene.take(&keys::collection(&entity, &collection))?;
     let (Some(above), Some(parent)) = (above, parent) else { return Err(Error::NotFound("collection")) };
-    let id = app.new_id()?;
-    let private = above.default_private || parent.private;
-    let row = Container {
-        id,
-        repository: repository.clone(),
-        collection_id: Some(parent.id),
-        entity_id: above.id,
-        description: text,
-        visibility: if private { Visibility::Private } else { Visibility::Public },
-        read_only: false,
-        created_by: grant.by().cloned(),
-        created: app.now(),
-        epoch: 0,
-        version: 0,
-    };
-    let writes = vec![
-        Write::put(&row, Condition::Absent)?,
-        Write::put(&Pointer { id, target: Target::Container(repository) }, Condition::Absent)?,
-    ];
-    made(app, &grant, writes, row, || app.table.get(key)).await
+    make_container(app, &grant, &repository, (&above, Some(&parent)), Visibility::Public, text).await
 }
 
 /// Makes a repository that is pushed to through the registry, and the collection that it lies in when it is a library
@@ -177,18 +152,30 @@ pub(crate) async fn repository(
     collection: Option<Collection>,
 ) -> Result<Container, Error> {
     let collection = match (repository.as_container(), collection) {
-        (Some((name, _)), None) => Some(collection_for(app, grant, above, name).await?),
+        (Some((name, _)), None) => Some(make_collection(app, grant, above, name, String::new()).await?),
         (_, collection) => collection,
     };
-    let private = above.default_private || collection.as_ref().is_some_and(|collection| collection.private);
+    make_container(app, grant, repository, (above, collection.as_ref()), Visibility::Internal, String::new()).await
+}
+
+/// Makes a container, `open` unless what it lies in says that what is made there is private.
+async fn make_container(
+    app: &App,
+    grant: &Grant,
+    repository: &Repository,
+    (entity, collection): (&Entity, Option<&Collection>),
+    open: Visibility,
+    description: String,
+) -> Result<Container, Error> {
+    let private = entity.default_private || collection.is_some_and(|collection| collection.private);
     let id = app.new_id()?;
     let row = Container {
         id,
         repository: repository.clone(),
         collection_id: collection.map(|collection| collection.id),
-        entity_id: above.id,
-        description: String::new(),
-        visibility: if private { Visibility::Private } else { Visibility::Internal },
+        entity_id: entity.id,
+        description,
+        visibility: if private { Visibility::Private } else { open },
         read_only: false,
         created_by: grant.by().cloned(),
         created: app.now(),
@@ -202,23 +189,15 @@ pub(crate) async fn repository(
     made(app, grant, writes, row, || app.table.get(keys::container(repository))).await
 }
 
-async fn collection_for(app: &App, grant: &Grant, parent: &Entity, name: CollectionName) -> Result<Collection, Error> {
-    let (id, key) = (app.new_id()?, keys::collection(&parent.name, &name));
-    let row = new_collection(app, grant, parent, id, name.clone(), String::new());
-    let target = Target::Collection(parent.name.clone(), name);
-    let writes = vec![Write::put(&row, Condition::Absent)?, Write::put(&Pointer { id, target }, Condition::Absent)?];
-    made(app, grant, writes, row, || app.table.get(key)).await
-}
-
-fn new_collection(
+async fn make_collection(
     app: &App,
     grant: &Grant,
     parent: &Entity,
-    id: Id,
     name: CollectionName,
     description: String,
-) -> Collection {
-    Collection {
+) -> Result<Collection, Error> {
+    let (id, key) = (app.new_id()?, keys::collection(&parent.name, &name));
+    let row = Collection {
         id,
         entity: parent.name.clone(),
         entity_id: parent.id,
@@ -228,7 +207,10 @@ fn new_collection(
         created_by: grant.by().cloned(),
         created: app.now(),
         version: 0,
-    }
+    };
+    let target = Target::Collection(row.entity.clone(), row.name.clone());
+    let writes = vec![Write::put(&row, Condition::Absent)?, Write::put(&Pointer { id, target }, Condition::Absent)?];
+    made(app, grant, writes, row, || app.table.get(key)).await
 }
 
 /// Makes an image in the container with the id `parent`, its bytes still to come.

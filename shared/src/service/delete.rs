@@ -5,6 +5,7 @@
 //! 3. In one transaction, each row conditional on what was read: the tags, the image, its id, details and manifest go.
 //!    Unless another manifest names the bytes, the link goes too: the charge counts a link less, and refunds with the
 //!    last one; the blob counts an entity less, and with the last one goes and leaves its object condemned.
+//!    The manifests that registry clients pushed of the image go with it, and what long ones cost.
 //!    The repository's epoch must be the one that was read, or something may have come to name the bytes since.
 //! 4. If a condition failed, begin again.
 
@@ -120,7 +121,7 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
             unbind(app, &mut writes, &link, (&account, rows.take(&charge_key)?, rows.take(&blob_key)?))?;
         }
     }
-    app.table.write(&grant, writes).await?;
+    app.table.write(&grant, Write::once(writes)).await?;
     if !freed.is_empty() {
         super::registry::blob::free(app, &grant, repository, &freed, app.now()).await?;
     }

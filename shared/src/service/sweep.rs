@@ -21,6 +21,7 @@ use crate::app::App;
 use crate::domain::time::SKEW;
 use crate::domain::{OciDigest, Repository, Time, UploadId};
 use crate::error::Error;
+use crate::rules::quota::manifest_cost;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::keys::{self, Kind};
 use crate::store::objects::OpenParts;
@@ -229,6 +230,8 @@ impl Sweeper<'_> {
             }
             Kind::Manifest => {
                 let manifest: Manifest = row.read()?;
+                let sum = self.seen.charges.entry(manifest.repository.entity().to_string()).or_default();
+                sum.0 += manifest_cost(manifest.size);
                 self.seen.objects.extend(manifest.object);
                 self.seen.named.entry(manifest.repository).or_default().extend(manifest.names);
             }

@@ -44,6 +44,7 @@ pub async fn set(
     name: &TagName,
     arch: Option<&str>,
 ) -> Result<(), Error> {
+    arch.map(check).transpose()?;
     for attempt in 0..TRIES {
         pause(attempt).await;
         let ids = [keys::pointer(container), keys::pointer(image)];
@@ -76,6 +77,9 @@ pub async fn set(
         let written = match (&found.content, found.sealed) {
             (Some(content), _) => {
                 let arch = arch_of(content, arch)?;
+                if full(tag.as_ref(), &arch) {
+                    return Err(Error::Conflict(format!("a tag has images for at most {MAX_ARCHS} architectures")));
+                }
                 point(app, &grant, tag, (name, &arch), &found, content).await
             }
             (None, Some(_)) => intend(app, &grant, &found, name, arch).await,
@@ -90,6 +94,25 @@ pub async fn set(
         }
     }
     Err(Error::Unavailable(StoreError::Unavailable("too many pushes to the same tag at once".to_owned())))
+}
+
+/// Bytes that the name of an architecture has at most.
+const MAX_ARCH: usize = 32;
+/// Architectures that a tag leads to at most, each with an image.
+const MAX_ARCHS: usize = 32;
+
+/// Whether a tag has no room for another architecture.
+fn full(tag: Option<&Tag>, arch: &str) -> bool {
+    tag.is_some_and(|tag| tag.images.len() >= MAX_ARCHS && !tag.images.contains_key(arch))
+}
+
+/// Checks what a client says of an architecture; an image's own is one of a few.
+fn check(arch: &str) -> Result<(), Error> {
+    let good = |c: u8| c.is_ascii_alphanumeric() || b"_.-".contains(&c);
+    if arch.len() <= MAX_ARCH && arch.bytes().all(good) {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!("an architecture has a name like `amd64`, of at most {MAX_ARCH} letters and digits")))
 }
 
 /// The architecture that an image is tagged for: its own, or, where it says nothing, what the client believes.
@@ -227,7 +250,7 @@ async fn intend(app: &App, grant: &Grant, image: &Image, name: &TagName, arch: O
 }
 
 /// The writes that set the tags which were asked for while the bytes of `image` were being verified, for its commit.
-/// Tags that were frozen meanwhile stay. The tags that are set are noted in the image.
+/// Tags that were frozen or filled meanwhile stay. The tags that are set are noted in the image.
 pub(crate) async fn intended(app: &App, image: &mut Image, content: &Content) -> Result<Vec<Write>, Error> {
     let intents = std::mem::take(&mut image.intents);
     if intents.is_empty() {
@@ -240,7 +263,7 @@ pub(crate) async fn intended(app: &App, image: &mut Image, content: &Content) ->
     for intent in intents {
         let tag: Option<Tag> = rows.take(&keys::tag(&image.repository, &intent.tag))?;
         let Ok(arch) = arch_of(content, intent.arch.as_deref()) else { continue };
-        if tag.as_ref().is_some_and(|tag| tag.frozen) {
+        if tag.as_ref().is_some_and(|tag| tag.frozen) || full(tag.as_ref(), &arch) {
             continue;
         }
         let (puts, old) = place(app, tag, (&intent.tag, &arch), image, content)?;

@@ -376,6 +376,8 @@ pub struct Naming {
     pub repository: Repository,
     /// The manifest.
     pub digest: OciDigest,
+    /// Bytes.
+    pub size: u64,
     /// Name of the object in the bucket that holds it, if one does.
     #[serde(default)]
     pub object: Option<String>,
@@ -392,13 +394,13 @@ pub struct Naming {
 
 impl Naming {
     /// What of a [`Manifest`] it is.
-    pub const ATTRIBUTES: &[&str] = &["repository", "digest", "object", "names", "subject", "image"];
+    pub const ATTRIBUTES: &[&str] = &["repository", "digest", "size", "object", "names", "subject", "image"];
 }
 
 impl From<Manifest> for Naming {
     fn from(row: Manifest) -> Self {
-        let Manifest { repository, digest, object, names, subject, image, .. } = row;
-        Self { repository, digest, object, names, subject, image }
+        let Manifest { repository, digest, size, object, names, subject, image, .. } = row;
+        Self { repository, digest, size, object, names, subject, image }
     }
 }
 

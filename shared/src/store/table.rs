@@ -77,6 +77,26 @@ enum Kind {
     Label(Key, &'static str, Vec<String>, &'static str),
 }
 
+impl Kind {
+    /// Takes another addition to the same row in, if one of the two only wants the row to be present.
+    fn takes(&mut self, other: &Key, more: &[(&'static str, i128)], condition: &Condition) -> bool {
+        let Self::Add(key, numbers, before) = self else { return false };
+        if key != other || !matches!((&*before, condition), (Condition::Present, _) | (_, Condition::Present)) {
+            return false;
+        }
+        if matches!(before, Condition::Present) {
+            *before = condition.clone();
+        }
+        for (name, number) in more {
+            match numbers.iter_mut().find(|(same, _)| same == name) {
+                Some((_, sum)) => *sum += number,
+                None => numbers.push((name, *number)),
+            }
+        }
+        true
+    }
+}
+
 impl Write {
     /// Writes the row.
     pub fn put<R: Row>(row: &R, condition: Condition) -> Result<Self, StoreError> {
@@ -115,15 +135,23 @@ impl Write {
         Self(Kind::Label(image, "SET #named = :true ADD #version :one DELETE #tags :tags", tags, there))
     }
 
-    /// The writes with one put for each row: several use cases may want the same immutable row to be there. Other writes
-    /// of one row are none of the same thing, and stay, so that the table refuses them loudly.
+    /// The writes with one put for each row, since several use cases may want the same immutable row to be there, and
+    /// with one addition for each row that only has to be present. Other writes of one row are none of the same thing,
+    /// and stay, so that the table refuses them loudly.
     pub fn once(writes: Vec<Self>) -> Vec<Self> {
         let mut seen = HashSet::new();
-        let first = |write: &Self| match &write.0 {
-            Kind::Put(key, ..) => seen.insert(key.clone()),
-            _ => true,
-        };
-        writes.into_iter().filter(first).collect()
+        let mut kept: Vec<Self> = Vec::new();
+        for write in writes {
+            let again = match &write.0 {
+                Kind::Put(key, ..) => !seen.insert(key.clone()),
+                Kind::Add(key, more, condition) => kept.iter_mut().any(|kept| kept.0.takes(key, more, condition)),
+                _ => false,
+            };
+            if !again {
+                kept.push(write);
+            }
+        }
+        kept
     }
 
     /// The row that is written; `None` when it is only looked at.

@@ -336,6 +336,30 @@ async fn b23_old_and_new_clients_see_the_same_tags() {
 }
 
 #[tokio::test]
+async fn a_tag_leads_to_a_few_architectures_with_names() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    let path = "alice/tools/bb";
+    let silent = SifBuilder::new("unknown").build();
+    alice.push(path, "latest", "a0", &silent).await.ok();
+    let container = alice.container(path).await;
+    let id = text(&alice.get(&format!("/v1/images/{path}:{}", hash(&silent))).await.ok(), "/data/id");
+    let tagged = async |arch: &str| {
+        let body = json!({ "Tag": "latest", "ImageID": id, "Arch": arch });
+        alice.post(&format!("/v2/tags/{container}"), body).await
+    };
+    for odd in ["amd64 ", "a/b", "\u{e4}md64", &"a".repeat(33), &"a".repeat(500_000)] {
+        assert!(tagged(odd).await.error(400).contains("an architecture has a name"));
+    }
+    for number in 0..32 {
+        tagged(&format!("a{number}")).await.ok();
+    }
+    assert_eq!(tagged("one-more").await.error(409), "a tag has images for at most 32 architectures");
+    let found = tagged("a31").await.ok();
+    assert_eq!(found["data"].as_object().unwrap().len(), 32);
+}
+
+#[tokio::test]
 async fn b24_options_of_a_multipart_upload_are_strings() {
     let server = Server::start().await;
     let alice = server.user("alice", 0).await;

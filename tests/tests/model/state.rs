@@ -3,6 +3,7 @@
 use crate::deeds::Deed;
 use crate::world::{TAGS, World};
 use shared::domain::{Digest, OciDigest};
+use shared::rules::quota::manifest_cost;
 use shared::service::registry::blob;
 use shared::service::registry::manifest::{self, Reference};
 use shared::store::keys::{self, Kind};
@@ -137,6 +138,9 @@ impl Table {
         assert_eq!((links, sessions), by_charges, "links and sessions of each charge");
         for stream in &self.streams {
             sums.entry(stream.repository.entity().to_string()).or_default().1 += stream.reserved;
+        }
+        for manifest in &self.manifests {
+            sums.entry(manifest.repository.entity().to_string()).or_default().0 += manifest_cost(manifest.size);
         }
         for account in &self.accounts {
             let sum = sums.remove(&account.entity.to_string()).unwrap_or_default();

@@ -196,7 +196,8 @@ fn documents(blobs: &[Blob]) -> Vec<Document> {
     // Too long for its row: its bytes are an object.
     all.push(image(5, &[3], json!({ "annotations": { "long": "x".repeat(300 << 10) } })));
     for (sif, at) in [(0, 9), (1, 10)] {
-        for by in ["one tool", "another"] {
+        // What the second tool says of itself costs something.
+        for by in ["one tool", &"another".repeat(3000)] {
             let body = json!({
                 "schemaVersion": 2, "mediaType": MANIFEST, "annotations": { "by": by },
                 "config": described(manifest::SIF_CONFIG, &blobs[1]),

@@ -1,8 +1,9 @@
 //! The quota: what it admits, when it refuses, and when it gives back.
 
-use crate::library::sweep_up;
+use crate::library::{sif, sweep_up};
 use crate::support::{
-    BB, MIB, blob, blob_at, bring, close, closing, digest, fetch, is, junk, open, patch, patch_at, push, refused,
+    BB, INDEX, MANIFEST, MIB, blob, blob_at, bring, close, closing, digest, fetch, is, junk, manifest, manifest_at,
+    of_sif, open, patch, patch_at, push, push_sif, put, refused,
 };
 use crate::wire::{Wire, stream};
 use futures::future::join_all;
@@ -200,4 +201,109 @@ async fn hazard_quota_race_of_32_blobs_for_room_for_10_exactly_10_land() {
         assert_eq!(server.quota("alice").await, (room * len as u64, 0));
         assert_eq!(server.objects().await.len() as u64, room + 1, "with the empty configuration");
     }
+}
+
+/// A manifest of so many bytes.
+fn long(mark: &str, len: usize) -> String {
+    let body = |filling: usize| {
+        let annotations = json!({ "mark": mark, "filling": "x".repeat(filling) });
+        json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [], "annotations": annotations }).to_string()
+    };
+    body(len - body(0).len())
+}
+
+#[tokio::test]
+async fn a_long_manifest_costs_its_bytes_in_each_repository_that_has_it() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 400_000).await;
+    let free = long("free", 16 << 10);
+    for tag in ["v1", "v2"] {
+        is(&put(&alice, BB, tag, INDEX, &free).await, 201);
+    }
+    assert_eq!(server.quota("alice").await, (0, 0));
+    // One whose bytes are in its row, and one whose bytes are in the bucket.
+    for (mark, len) in [("row", (16 << 10) + 1), ("object", 300 << 10)] {
+        let (body, size) = (long(mark, len), u64::try_from(len).unwrap());
+        for (repository, charged) in [(BB, size), ("alice/tools/other", 2 * size), ("alice/tools/third", 3 * size)] {
+            if charged > 400_000 {
+                let said = refused(&put(&alice, repository, mark, INDEX, &body).await, 403, "DENIED");
+                assert!(said.contains("of 400000 bytes"), "{said}");
+                is(&alice.get(&manifest_at(repository, mark)).await, 404);
+                assert_eq!(server.quota("alice").await, (size, 0));
+                assert_eq!(server.objects().await.len(), 1);
+                continue;
+            }
+            // Again, by its digest, and under another name, it is the same one.
+            for reference in [mark, &digest(body.as_bytes()), mark, "another"] {
+                is(&put(&alice, repository, reference, INDEX, &body).await, 201);
+                assert_eq!(server.quota("alice").await, (charged, 0));
+            }
+        }
+        // Without its tags it is still there.
+        for tag in [mark, "another"] {
+            is(&alice.delete(&manifest_at(BB, tag)).await, 202);
+        }
+        let before = server.quota("alice").await.0;
+        assert!(manifest(&alice, BB, &digest(body.as_bytes())).await == body);
+        is(&alice.delete(&manifest_at(BB, &digest(body.as_bytes()))).await, 202);
+        assert_eq!(server.quota("alice").await, (before - size, 0));
+        is(&alice.delete(&manifest_at(BB, &digest(body.as_bytes()))).await, 404);
+        for repository in ["alice/tools/other", "alice/tools/third"] {
+            alice.delete(&manifest_at(repository, &digest(body.as_bytes()))).await;
+        }
+        assert_eq!(server.quota("alice").await, (0, 0));
+        sweep_up(&server).await;
+        assert_eq!(server.objects().await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_manifest_that_is_pushed_and_deleted_at_once_is_charged_and_given_back_once() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    alice.container(BB).await;
+    for (round, len) in [20_000, 300_000, 20_000, 300_000].into_iter().enumerate() {
+        let body = long(&round.to_string(), len);
+        let at = manifest_at(BB, &digest(body.as_bytes()));
+        let puts = (0..4).map(|number| {
+            let (alice, body) = (alice.clone(), body.clone());
+            tokio::spawn(async move { put(&alice, BB, &format!("v{number}"), INDEX, &body).await.status.as_u16() })
+        });
+        for status in join_all(puts).await {
+            assert_eq!(status.unwrap(), 201);
+        }
+        assert_eq!(server.quota("alice").await, (u64::try_from(len).unwrap(), 0));
+        // What the slower ones brought is not kept. What was deleted is, for a while.
+        assert_eq!(server.objects().await.len(), round.div_ceil(2), "{round}");
+        let deletes = (0..4).map(|_| {
+            let (alice, at) = (alice.clone(), at.clone());
+            tokio::spawn(async move { alice.delete(&at).await.status.as_u16() })
+        });
+        let mut statuses: Vec<u16> = join_all(deletes).await.into_iter().map(Result::unwrap).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [202, 404, 404, 404]);
+        assert_eq!(server.quota("alice").await, (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_the_library_deletes_gives_back_what_its_long_manifests_cost() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    let bytes = sif(1);
+    push_sif(&alice, BB, "v1", &bytes).await;
+    let before = server.quota("alice").await.0;
+    let mut sum = 0;
+    for number in 1..4 {
+        let mut body = of_sif(&bytes);
+        body["annotations"] = json!({ "filling": "x".repeat(number * 20_000) });
+        let body = body.to_string();
+        is(&put(&alice, BB, &format!("long{number}"), MANIFEST, &body).await, 201);
+        sum += body.len() as u64;
+    }
+    assert_eq!(server.quota("alice").await, (before + sum, 0));
+    is(&alice.delete(&format!("/v1/images/{BB}:v1?arch=amd64")).await, 200);
+    assert_eq!(server.quota("alice").await, (0, 0));
+    sweep_up(&server).await;
+    assert_eq!(server.objects().await, Vec::<String>::new());
 }

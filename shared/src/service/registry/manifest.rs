@@ -2,16 +2,19 @@
 //!
 //! # Bringing one
 //!
-//! 1. Read it. Read the repository, its epoch and the tags that it shall have; then what the manifest names.
+//! 1. Read it. Read the repository, its epoch and the tags that it shall have; then what the manifest names, and whether
+//!    it is here already.
 //! 2. What it needs must be there. A single layer that is a SIF image becomes a library image first, as if it had been
 //!    pushed through the library: its header is read in a few ranges, and the image [commits](crate::service::commit).
 //!    Of a manifest of an unknown media type nothing is needed, and it becomes nothing: it is kept as it is.
-//! 3. In one transaction: the manifest, its place among what refers to its subject, the tags, and the repository's
-//!    epoch, which must be the one that was read: nothing that the manifest needs was removed meanwhile.
+//! 3. In one transaction: the manifest, what a long one costs, its place among what refers to its subject, the tags, and
+//!    the repository's epoch, which must be the one that was read: nothing that the manifest needs was removed meanwhile,
+//!    and nobody else brought it and paid.
 //!
 //! # Removing one
 //!
-//! 1. In one transaction: the manifest, its tags, its place among the referrers, and the library image that it is.
+//! 1. In one transaction: the manifest, what it cost, its tags, its place among the referrers, and the library image
+//!    that it is.
 //! 2. Then what nothing names any more [goes](super::blob::free). Dying between leaves links that nothing names, which
 //!    the sweeper takes.
 
@@ -22,11 +25,12 @@ use crate::auth::Credential;
 use crate::domain::manifest::Manifest as Document;
 use crate::domain::{Digest, OciDigest, Repository, TagName, UserName};
 use crate::error::Error;
+use crate::rules::quota::manifest_cost;
 use crate::rules::{Action, Grant, Place, Resource};
 use crate::service::commit::{self, Known, TRIES, named_sif, renamed, unchanged};
 use crate::service::upload::facts;
 use crate::service::{create, tag};
-use crate::store::rows::{Blob, Container, Image, Link, Manifest, Named, Naming, Referrer, Row, Tag, Tagged};
+use crate::store::rows::{Account, Blob, Container, Image, Link, Manifest, Named, Naming, Referrer, Row, Tag, Tagged};
 use crate::store::table::{Condition, Rows, Write, pause};
 use crate::store::{StoreError, keys};
 use bytes::Bytes;
@@ -178,10 +182,10 @@ pub async fn put(
             return Err(refused);
         }
     };
-    let mut kept: Option<String> = None;
+    let mut ours: Option<String> = None;
     for attempt in 0..TRIES {
         pause(attempt).await;
-        let mut putting = prepare(app, credential, repository, digest, &document, &tags).await?;
+        let mut putting = prepare(app, credential, repository, (digest, body), &document, &tags).await?;
         if let Some(before) = &putting.before
             && before.media_type != media_type
         {
@@ -190,11 +194,24 @@ pub async fn put(
         }
         // The digests that it names stand in its row in any case.
         let long = body.len() > MAX_BODY || body.len() + putting.names.len() * NAME > MAX_ROW;
-        if long && kept.is_none() {
-            let object = app.new_object()?;
-            app.objects.put(&putting.grant, &object, coming.bytes.clone()).await?;
-            kept = Some(object);
-        }
+        let object = match putting.before.as_ref().and_then(|before| before.object.clone()) {
+            Some(theirs) => {
+                // Somebody was faster: their object is as good, and ours would be nobody's.
+                if let Some(ours) = ours.take().filter(|ours| *ours != theirs) {
+                    let _ = app.objects.delete(&putting.grant, &ours).await;
+                }
+                Some(theirs)
+            }
+            None if long => {
+                if ours.is_none() {
+                    let object = app.new_object()?;
+                    app.objects.put(&putting.grant, &object, coming.bytes.clone()).await?;
+                    ours = Some(object);
+                }
+                ours.clone()
+            }
+            None => None,
+        };
         if let Some(hash) = document.sif {
             match become_image(app, &mut putting, hash).await {
                 Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => continue,
@@ -203,7 +220,7 @@ pub async fn put(
         } else if !putting.children.is_empty() {
             list_images(app, &mut putting).await?;
         }
-        match write(app, putting, (digest, media_type, body), &document, kept.clone(), &tags).await {
+        match write(app, putting, (digest, media_type, body), &document, object, &tags).await {
             Ok(()) => return Ok(Put { digest, subject: document.subject, tags }),
             Err(StoreError::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
@@ -244,6 +261,8 @@ struct Putting {
     grant: Grant,
     container: Container,
     before: Option<Manifest>,
+    /// What it costs, where it is new.
+    paid: Option<Write>,
     old: BTreeMap<TagName, Tag>,
     /// What it names and that is there.
     names: Vec<OciDigest>,
@@ -257,7 +276,7 @@ async fn prepare(
     app: &App,
     credential: &Credential,
     repository: &Repository,
-    digest: OciDigest,
+    (digest, body): (OciDigest, &str),
     document: &Document,
     tags: &[TagName],
 ) -> Result<Putting, Refused> {
@@ -267,8 +286,10 @@ async fn prepare(
     let all: Vec<OciDigest> = document.needs.iter().chain(&document.mentions).copied().collect();
     let mut places: Vec<_> =
         all.iter().flat_map(|name| [keys::link(repository, name), keys::manifest(repository, name)]).collect();
-    places.push(keys::marker(repository));
-    let first = [manifest_key.clone()].into_iter().chain(tag_keys.iter().cloned());
+    places.extend([keys::marker(repository), manifest_key.clone()]);
+    let size = body.len() as u64;
+    let account_key = (manifest_cost(size) > 0).then(|| keys::account(repository.entity()));
+    let first = account_key.clone().into_iter().chain(tag_keys.iter().cloned());
     let mut desk = Desk::to_write(app, credential, repository, first).await?;
     let grant = desk.may_push()?;
     let mut old = BTreeMap::new();
@@ -301,9 +322,16 @@ async fn prepare(
         let child: Option<Manifest> = rows.take(&keys::manifest(repository, name))?;
         children.extend(child.and_then(|child| child.image));
     }
-    let before = desk.scene.take(&manifest_key)?;
+    let before: Option<Manifest> = rows.take(&manifest_key)?;
+    let paid = match account_key.filter(|_| before.is_none()) {
+        Some(key) => {
+            let account: Account = desk.scene.take(&key)?.ok_or(Error::NotFound("entity"))?;
+            Some(commit::paid(&account, size)?)
+        }
+        None => None,
+    };
     let container = desk.container(app, &grant).await?;
-    Ok(Putting { grant, container, before, old, names, children, images: Vec::new() })
+    Ok(Putting { grant, container, before, paid, old, names, children, images: Vec::new() })
 }
 
 /// Makes the library image of a manifest whose layer is one, in a repository that the library can spell.
@@ -373,7 +401,7 @@ async fn write(
     object: Option<String>,
     tags: &[TagName],
 ) -> Result<(), StoreError> {
-    let Putting { grant, container, before, old, mut names, images: listed, .. } = putting;
+    let Putting { grant, container, before, paid, old, mut names, images: listed, .. } = putting;
     let repository = container.repository.clone();
     let size = body.len() as u64;
     // A manifest keeps what it says something of.
@@ -392,9 +420,7 @@ async fn write(
         created: before.as_ref().map_or_else(|| app.now(), |before| before.created),
     };
     let mut writes = vec![renamed(&repository, unchanged(&container)), Write::put(&row, Condition::None)?];
-    if let Some(old) = before.and_then(|before| before.object).filter(|old| row.object.as_ref() != Some(old)) {
-        writes.push(commit::condemn(app, &old, None).map_err(|error| StoreError::Unavailable(error.to_string()))?);
-    }
+    writes.extend(paid);
     if let Some(subject) = document.subject {
         let referrer = Referrer {
             repository: repository.clone(),
@@ -443,9 +469,10 @@ pub(crate) async fn manifests(app: &App, repository: &Repository) -> Result<Vec<
     Ok(all)
 }
 
-/// The writes that remove a manifest's row, and what stands beside it.
+/// The writes that remove a manifest's row, what it cost, and what stands beside it.
 pub(crate) fn gone(app: &App, row: &Naming) -> Result<Vec<Write>, Error> {
     let mut writes = vec![Write::delete(keys::manifest(&row.repository, &row.digest), Condition::Present)];
+    writes.extend(commit::refunded(row));
     if let Some(subject) = &row.subject {
         writes.push(Write::delete(keys::referrer(&row.repository, subject, &row.digest), Condition::None));
     }
