@@ -649,6 +649,16 @@ oci_sif() {
     points_to_the_registry "$sentence" "$name" ''
   done
   rm -rf "$back"
+  # The library knows no name of two parts, but who pushed there can still say who may read it.
+  place=$space/flat-$RANDOM
+  ok "a repository of two names: crane pushes to it" at oci-sif crane_push "$images/squashed" "$place" one
+  closed "a repository of two names: nobody pulls it yet" crane_pull "$place" one "$work/none"
+  ok "it is made public, too" "$STACKROOM_BIN" admin set "$place" --visibility public
+  ok "a repository of two names: anybody pulls it" at nobody crane_pull "$place" one "$back"
+  ok "its tag is frozen" "$STACKROOM_BIN" admin set "$place:one" --frozen true
+  refused "a repository of two names: a frozen tag stays" frozen at oci-sif crane_ delete "$registry/$place:one"
+  ok "its tag is frozen no more" "$STACKROOM_BIN" admin set "$place:one" --frozen false
+  rm -rf "$back"
 }
 # points_to_the_registry SENTENCE TAG TOKEN: a library pull is refused, in the words by which SingularityCE knows that it has to go to the registry instead.
 points_to_the_registry() {

@@ -43,6 +43,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(collection, change_collection))
         .routes(routes!(list_containers, create_container))
         .routes(routes!(container, change_container))
+        .routes(routes!(change_repository))
         .routes(routes!(list_images, create_image))
         .routes(routes!(image, delete_image, change_tag))
         .routes(routes!(tags_v1, set_tag_v1))
@@ -463,6 +464,30 @@ async fn change_tag(State(app): State<App>, headers: HeaderMap, Path(reference):
         return Err(Failure(Error::Invalid("name a tag: only tags can be frozen".to_owned())));
     };
     settings::tag(&app, &caller, &reference.repository, name, &changes).await?;
+    Ok(data(serde_json::json!({})))
+}
+
+/// Changes a repository by the name that registry clients give it, of any number of parts, or one of its tags.
+#[utoipa::path(
+    patch,
+    path = "/api/repositories/{*name}",
+    tag = "containers",
+    params(("name" = String, Path, description = "`ENTITY/NAME[/NAME…][:TAG]`")),
+    request_body = Changed,
+    responses((status = 200), (status = 403), (status = 404)),
+)]
+async fn change_repository(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answer {
+    let caller = caller(&app, &headers)?;
+    let changes = json::<Changed>(&body)?.into();
+    match name.split_once(':') {
+        Some((name, tag)) => settings::tag(&app, &caller, &name.parse()?, &tag.parse()?, &changes).await?,
+        None => settings::container(&app, &caller, &name.parse()?, &changes).await?,
+    }
     Ok(data(serde_json::json!({})))
 }
 

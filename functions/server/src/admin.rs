@@ -54,9 +54,10 @@ enum Command {
         /// The token's id, as `tokens` prints it.
         id: String,
     },
-    /// Change an entity, a collection, a container or a tag.
+    /// Change an entity, a collection, a container or another repository, or a tag.
     Set {
-        /// `entity`, `entity/collection`, `entity/collection/container`, or that with `:tag`.
+        /// `entity`, `entity/collection`, `entity/collection/container`, the name of a repository, or that with `:tag`.
+        /// Of two parts it is a repository where `--visibility` or `--read-only` is given, since no collection has them.
         path: String,
         /// What is said of it.
         #[arg(long)]
@@ -64,10 +65,10 @@ enum Command {
         /// Entity or collection: whether containers created in it later are private.
         #[arg(long)]
         private: Option<bool>,
-        /// Container: who may read it: public, internal or private.
+        /// Container or repository: who may read it: public, internal or private.
         #[arg(long)]
         visibility: Option<String>,
-        /// Container: whether it takes no writes.
+        /// Container or repository: whether it takes no writes.
         #[arg(long)]
         read_only: Option<bool>,
         /// Tag: whether it can't be moved or deleted.
@@ -218,12 +219,14 @@ impl Admin {
                 self.call(Method::DELETE, &["api", "users", user, "tokens", id], None).await.map(drop)
             }
             Command::Set { path, description, private, visibility, read_only, frozen } => {
-                let kind = match (path.split('/').count(), path.contains(':')) {
-                    (1, false) => "entities",
-                    (2, false) => "collections",
-                    (3, false) => "containers",
-                    (3, true) => "images",
-                    _ => bail!("`{path}` is no entity, collection, container or tag"),
+                let of_repository = path.contains(':') || visibility.is_some() || read_only.is_some();
+                let (api, kind) = match path.split('/').count() {
+                    1 if !path.contains(':') => ("v1", "entities"),
+                    2 if !of_repository => ("v1", "collections"),
+                    3 if !path.contains(':') => ("v1", "containers"),
+                    3 => ("v1", "images"),
+                    1 => bail!("`{path}` is no entity, collection, container, repository or tag"),
+                    _ => ("api", "repositories"),
                 };
                 let mut body = json!({
                     "description": description, "private": private, "visibility": visibility, "readOnly": read_only,
@@ -232,7 +235,7 @@ impl Admin {
                 if let Some(body) = body.as_object_mut() {
                     body.retain(|_, value| !value.is_null());
                 }
-                let path: Vec<&str> = ["v1", kind].into_iter().chain(path.split('/')).collect();
+                let path: Vec<&str> = [api, kind].into_iter().chain(path.split('/')).collect();
                 self.call(Method::PATCH, &path, Some(body)).await.map(drop)
             }
             Command::Bootstrap { .. } => {

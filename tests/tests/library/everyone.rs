@@ -63,6 +63,12 @@ fn about_metadata() -> Vec<Question> {
             json!({ "name": "{fresh}", "collection": "{collection}" }),
         ),
         ask(patch.clone(), "/v1/containers/{*path}", "/v1/containers/alice/tools/bb", json!({ "description": "x" })),
+        ask(
+            patch.clone(),
+            "/api/repositories/{*name}",
+            "/api/repositories/alice/tools/bb",
+            json!({ "description": "x" }),
+        ),
         get("/v1/images", "/v1/images?container=alice/tools/bb"),
         get("/v1/images", "/v1/images?container=alice/secret/bb"),
         get("/v1/images/{*reference}", "/v1/images/alice/tools/bb:v1"),
@@ -436,6 +442,9 @@ async fn what_is_hidden_answers_as_if_it_were_missing() {
             (Method::PATCH, "/v1/entities/NAME", "alice", "nobody-there"),
             (Method::PATCH, "/v1/collections/NAME", "alice/secret", "alice/nothing"),
             (Method::PATCH, "/v1/containers/NAME", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::PATCH, "/api/repositories/NAME", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::PATCH, "/api/repositories/NAME:v1", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::PATCH, "/api/repositories/alice/secret/bb:NAME", "v1", "v9"),
             (Method::PATCH, "/v1/images/NAME:v1", "alice/secret/bb", "alice/secret/nothing"),
             (Method::PATCH, "/v1/images/alice/secret/bb:NAME", "v1", "v9"),
         ] {

@@ -1,11 +1,12 @@
 //! Paths: names that look like routes, names that are none, and what proxies might read otherwise.
 
-use crate::library::private_collection;
+use crate::library::{private_collection, set};
 use crate::support::{
     BB, MANIFEST, bring, digest, fetch, head, image, is, manifest, manifest_at, narrowed, push, put, refused, tags,
 };
 use crate::wire::Wire;
-use serde_json::Value;
+use futures::future::join_all;
+use serde_json::{Value, json};
 use stackroom_tests::Server;
 
 #[tokio::test]
@@ -170,4 +171,46 @@ async fn hazard_http_parsing_differences() {
         assert!((400..500).contains(&status), "{headers}: {status}");
     }
     assert_eq!(alice.get(&url).await.header("range"), Some("0-0"));
+}
+
+#[tokio::test]
+async fn a_repository_of_any_number_of_names_is_made_public_private_and_read_only() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice", 0).await, server.user("bob", 0).await);
+    for repository in ["alice/flat", BB, "alice/deep/down/here"] {
+        push(&alice, repository, "v1", b"{}", &[b"layer"]).await;
+        let (at, settings) = (manifest_at(repository, "v1"), format!("/api/repositories/{repository}"));
+        let statuses = async || {
+            let asked = join_all([&alice, &bob, &server.nobody].map(|who| who.get(&at))).await;
+            asked.iter().map(|answer| answer.status.as_u16()).collect::<Vec<_>>()
+        };
+        assert_eq!(statuses().await, [200, 200, 401], "{repository}");
+        for (visibility, expected) in
+            [("public", [200, 200, 200]), ("private", [200, 401, 401]), ("internal", [200, 200, 401])]
+        {
+            set(&alice, &settings, json!({ "visibility": visibility })).await.ok();
+            assert_eq!(statuses().await, expected, "{repository} {visibility}");
+        }
+        set(&alice, &settings, json!({ "readOnly": true })).await.ok();
+        let body = manifest(&alice, repository, "v1").await;
+        refused(&put(&alice, repository, "v2", MANIFEST, &body).await, 403, "DENIED");
+        set(&alice, &settings, json!({ "readOnly": false })).await.ok();
+        set(&alice, &format!("{settings}:v1"), json!({ "frozen": true })).await.ok();
+        refused(&alice.delete(&at).await, 403, "DENIED");
+        set(&alice, &format!("{settings}:v1"), json!({ "frozen": false })).await.ok();
+        // What a collection has, or a tag, a repository has not; and nobody else may.
+        for (who, path, change, status) in [
+            (&alice, settings.clone(), json!({ "private": true }), 400),
+            (&alice, settings.clone(), json!({ "frozen": true }), 400),
+            (&alice, format!("{settings}:v1"), json!({ "visibility": "public" }), 400),
+            (&alice, format!("{settings}:v1:v2"), json!({}), 400),
+            (&alice, format!("{settings}/"), json!({}), 400),
+            (&alice, format!("{settings}-not-there"), json!({}), 404),
+            (&bob, settings.clone(), json!({ "visibility": "public" }), 403),
+            (&server.nobody, settings.clone(), json!({ "visibility": "public" }), 401),
+        ] {
+            assert_eq!(set(who, &path, change.clone()).await.status, status, "{path} {change}");
+        }
+        is(&alice.delete(&at).await, 202);
+    }
 }
