@@ -1,21 +1,51 @@
 //! The numbers of a quota account.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What an entity has and may have, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Quota {
     /// Used and reserved together: the number that the limit binds.
+    #[serde(deserialize_with = "or_zero")]
     pub charged: u64,
     /// The part of `charged` that belongs to uploads not yet committed.
+    #[serde(deserialize_with = "or_zero")]
     pub reserved: u64,
     /// The most that may be charged; 0 means unlimited.
     pub limit: u64,
+}
+
+/// A number that is below zero by some mistake is read as 0: it is counted wrong, and that must not make all else that is
+/// the entity's unreadable. The sweeper tells.
+fn or_zero<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Number {
+        Plus(u64),
+        Minus(i64),
+    }
+    Ok(match Number::deserialize(number)? {
+        Number::Plus(number) => number,
+        Number::Minus(number) => u64::try_from(number).unwrap_or(0),
+    })
 }
 
 impl Quota {
     /// Bytes of committed blobs.
     pub fn used(&self) -> u64 {
         self.charged.saturating_sub(self.reserved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_number_below_zero_is_read_as_zero() {
+        let read = |charged: i64| serde_json::from_value(json!({ "charged": charged, "reserved": -1, "limit": 9 }));
+        assert_eq!(read(-307_200).ok(), Some(Quota { charged: 0, reserved: 0, limit: 9 }));
+        assert_eq!(read(7).ok(), Some(Quota { charged: 7, reserved: 0, limit: 9 }));
     }
 }

@@ -22,7 +22,7 @@ use crate::domain::sif::SifFacts;
 use crate::domain::{Digest, OciDigest, Repository, manifest};
 use crate::error::Error;
 use crate::rules::Grant;
-use crate::rules::quota::{Admission, admit, manifest_cost};
+use crate::rules::quota::{Admission, admit};
 use crate::store::rows::{
     Account, Blob, Charge, Condemned, Container, Content, Details, Image, Link, Manifest, Marker, Named, Naming, Row,
     Session, Tagged,
@@ -331,17 +331,16 @@ pub(crate) fn settle(
     })
 }
 
-/// The write that charges an account for a new manifest of `size` bytes.
-pub(crate) fn paid(account: &Account, size: u64) -> Result<Write, Error> {
-    let cost = i128::from(manifest_cost(size));
+/// The write that charges an account for a new manifest.
+pub(crate) fn paid(account: &Account, cost: u64) -> Result<Write, Error> {
+    let cost = i128::from(cost);
     Ok(Write::add(account.key(), vec![("charged", cost)], room(account.quota, cost)?))
 }
 
 /// The write that gives back what a manifest cost, which is deleted in the same transaction.
 pub(crate) fn refunded(row: &Naming) -> Option<Write> {
-    let cost = i128::from(manifest_cost(row.size));
-    let account = || keys::account(row.repository.entity());
-    (cost > 0).then(|| Write::add(account(), vec![("charged", -cost)], Condition::Present))
+    let less = || vec![("charged", -i128::from(row.cost))];
+    (row.cost > 0).then(|| Write::add(keys::account(row.repository.entity()), less(), Condition::Present))
 }
 
 /// The condition under which `more` bytes may be charged. Conditions can't add, so the sum is turned around.
@@ -408,6 +407,7 @@ pub(crate) fn sif_manifest(app: &App, repository: &Repository, image: &Tagged) -
         digest,
         media_type,
         size,
+        cost: 0,
         body,
         object: None,
         names: vec![image.hash.into(), Digest::of(manifest::EMPTY).into()],

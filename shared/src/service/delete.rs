@@ -1,7 +1,7 @@
 //! Deleting an image: it, its tags, its link, and what its entity paid for it, at once.
 //!
 //! 1. Read the tag or image row; then the image, all tags and manifests of the container, charge, account and blob.
-//! 2. If more tags name the image than fit into one transaction, take them off first, a batch at a time.
+//! 2. If more tags or manifests name the image than fit into one transaction, take them off first, a batch at a time.
 //! 3. In one transaction, each row conditional on what was read: the tags, the image, its id, details and manifest go.
 //!    Unless another manifest names the bytes, the link goes too: the charge counts a link less, and refunds with the
 //!    last one; the blob counts an entity less, and with the last one goes and leaves its object condemned.
@@ -11,7 +11,7 @@
 
 use super::access::Scene;
 use super::commit::{TRIES, named_sif, renamed, unbind, unchanged};
-use super::tag::without;
+use super::tag::{groups, without};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::reference::LibraryRef;
@@ -23,8 +23,8 @@ use crate::store::table::{Condition, Write, pause};
 use crate::store::{StoreError, keys};
 
 const DOING: &str = "delete this image";
-/// Tags that go in one transaction with the rest, which has at most 100 writes: a tag may leave an index behind.
-const TAGS: usize = 40;
+/// Manifests that go in one transaction with the rest.
+const MANIFESTS: usize = 12;
 
 /// Deletes the image that a reference names, with all its tags of its architecture in that container.
 pub async fn image(
@@ -90,15 +90,15 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
     );
     let grant = scene.decide(Action::Delete, &resource).map_err(|denial| Error::denied(denial, "image", DOING))?;
     let image = image.ok_or(Error::NotFound("image"))?;
-    let last = tags.len().saturating_sub(TAGS);
-    let (first, tags) = tags.split_at_checked(last).unwrap_or((&[], &tags));
-    for some in first.chunks(TAGS) {
+    let mut groups = groups(&tags);
+    let tags = groups.pop().unwrap_or_default();
+    for some in &groups {
         let mut writes = all_without(app, some, &hash)?;
         writes.push(Write::untagged(image.key(), some.iter().map(|tag| &tag.name)));
         app.table.write(&grant, writes).await?;
     }
-    if !first.is_empty() {
-        return Err(Error::Unavailable(StoreError::Conflict(Vec::new())));
+    if !groups.is_empty() {
+        return Err(again());
     }
     let account: Account = rows.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
     let mut writes = all_without(app, tags, &hash)?;
@@ -112,7 +112,25 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
         writes.push(Write::delete(keys::manifest(repository, &own.digest), Condition::None));
         // Those that registry clients pushed of it go too: they are the same image by other words.
         let of_it = |other: &&Naming| other.digest == own.digest || other.image == Some(hash);
-        for pushed in manifests.iter().filter(of_it).filter(|pushed| pushed.digest != own.digest) {
+        let pushed = manifests.iter().filter(of_it).filter(|pushed| pushed.digest != own.digest);
+        let mut pushed: Vec<&Naming> = pushed.collect();
+        pushed.sort_by_key(|pushed| tags.iter().any(|tag| tag.named.digest == pushed.digest));
+        if let Some((first, _)) = pushed.split_last_chunk::<MANIFESTS>().filter(|(first, _)| !first.is_empty()) {
+            // More than one transaction can hold, and what a tag names goes with that.
+            let mut container = container;
+            for some in first.chunks(MANIFESTS) {
+                let mut writes = vec![renamed(repository, unchanged(&container))];
+                container.epoch += 1;
+                for pushed in some {
+                    writes.extend(super::registry::manifest::gone(app, pushed)?);
+                }
+                app.table.write(&grant, Write::once(writes)).await?;
+            }
+            let names: Vec<OciDigest> = first.iter().flat_map(|pushed| &pushed.names).copied().collect();
+            super::registry::blob::free(app, &grant, repository, &names, app.now()).await?;
+            return Err(again());
+        }
+        for pushed in pushed {
             writes.extend(super::registry::manifest::gone(app, pushed)?);
             freed.extend(pushed.names.iter().filter(|name| **name != hash.into()));
         }
@@ -126,6 +144,10 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
         super::registry::blob::free(app, &grant, repository, &freed, app.now()).await?;
     }
     Ok(())
+}
+
+fn again() -> Error {
+    Error::Unavailable(StoreError::Conflict(Vec::new()))
 }
 
 /// The writes that take an image off some tags. Two of them may leave the same index behind.

@@ -21,7 +21,6 @@ use crate::app::App;
 use crate::domain::time::SKEW;
 use crate::domain::{OciDigest, Repository, Time, UploadId};
 use crate::error::Error;
-use crate::rules::quota::manifest_cost;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::keys::{self, Kind};
 use crate::store::objects::OpenParts;
@@ -105,7 +104,7 @@ pub struct Swept {
     pub condemned: u64,
     /// Multipart uploads aborted that nothing named.
     pub uploads: u64,
-    /// Accounts whose numbers are not the sum of their charges, with both. Always empty, or we have made a mistake.
+    /// Accounts whose numbers are not the sum of what they are charged for, with both. Always empty, or we have made a mistake.
     pub wrong_accounts: Vec<WrongAccount>,
     /// What could not be collected, or not be read. The log says why, and the next sweep tries again.
     pub failed: u64,
@@ -114,14 +113,14 @@ pub struct Swept {
     pub found: Vec<String>,
 }
 
-/// An account whose numbers are not the sum of its charges.
+/// An account whose numbers are not the sum of what it is charged for.
 #[derive(Debug, Serialize)]
 pub struct WrongAccount {
     /// The entity.
     pub entity: String,
     /// Used and reserved bytes by the account's row.
     pub account: (u64, u64),
-    /// Used and reserved bytes by the charges.
+    /// Used and reserved bytes by the charges, the manifests and the streams.
     pub charges: (u64, u64),
 }
 
@@ -231,7 +230,7 @@ impl Sweeper<'_> {
             Kind::Manifest => {
                 let manifest: Manifest = row.read()?;
                 let sum = self.seen.charges.entry(manifest.repository.entity().to_string()).or_default();
-                sum.0 += manifest_cost(manifest.size);
+                sum.0 += manifest.cost;
                 self.seen.objects.extend(manifest.object);
                 self.seen.named.entry(manifest.repository).or_default().extend(manifest.names);
             }

@@ -11,6 +11,7 @@ use crate::rules::{Action, Grant, Place, Resource};
 use crate::store::rows::{Container, Content, Image, Intent, Manifest, Named, Row, Tag, Tagged, Target};
 use crate::store::table::{Condition, Write, pause};
 use crate::store::{StoreError, keys};
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 const DOING: &str = "set this tag";
@@ -77,12 +78,17 @@ pub async fn set(
         let written = match (&found.content, found.sealed) {
             (Some(content), _) => {
                 let arch = arch_of(content, arch)?;
-                if full(tag.as_ref(), &arch) {
-                    return Err(Error::Conflict(format!("a tag has images for at most {MAX_ARCHS} architectures")));
-                }
+                has_room(tag.as_ref(), &arch)?;
                 point(app, &grant, tag, (name, &arch), &found, content).await
             }
-            (None, Some(_)) => intend(app, &grant, &found, name, arch).await,
+            (None, Some(_)) => {
+                has_room(tag.as_ref(), arch.unwrap_or_default())?;
+                if found.intents.len() >= MAX_INTENTS && !found.intents.iter().any(|other| other.tag == *name) {
+                    let why = format!("at most {MAX_INTENTS} tags while the image is being verified");
+                    return Err(Error::Conflict(why));
+                }
+                intend(app, &grant, &found, name, arch).await
+            }
             (None, None) => {
                 return Err(Error::Conflict("the image's bytes have not arrived, it can't be tagged".to_owned()));
             }
@@ -101,9 +107,12 @@ const MAX_ARCH: usize = 32;
 /// Architectures that a tag leads to at most, each with an image.
 const MAX_ARCHS: usize = 32;
 
-/// Whether a tag has no room for another architecture.
-fn full(tag: Option<&Tag>, arch: &str) -> bool {
-    tag.is_some_and(|tag| tag.images.len() >= MAX_ARCHS && !tag.images.contains_key(arch))
+/// That a tag has room for an image of an architecture.
+fn has_room(tag: Option<&Tag>, arch: &str) -> Result<(), Error> {
+    if tag.is_none_or(|tag| tag.images.len() < MAX_ARCHS || tag.images.contains_key(arch)) {
+        return Ok(());
+    }
+    Err(Error::Conflict(format!("a tag has images for at most {MAX_ARCHS} architectures")))
 }
 
 /// Checks what a client says of an architecture; an image's own is one of a few.
@@ -112,7 +121,8 @@ fn check(arch: &str) -> Result<(), Error> {
     if arch.len() <= MAX_ARCH && arch.bytes().all(good) {
         return Ok(());
     }
-    Err(Error::Invalid(format!("an architecture has a name like `amd64`, of at most {MAX_ARCH} letters and digits")))
+    let why = format!("an architecture has a name like `amd64`: at most {MAX_ARCH} letters, digits, `_`, `.` and `-`");
+    Err(Error::Invalid(why))
 }
 
 /// The architecture that an image is tagged for: its own, or, where it says nothing, what the client believes.
@@ -205,6 +215,7 @@ fn named(
         digest: Digest::of(body.as_bytes()).into(),
         media_type: manifest::OCI_INDEX.to_owned(),
         size: body.len() as u64,
+        cost: 0,
         body,
         object: None,
         names: children,
@@ -219,6 +230,21 @@ fn named(
     let writes = rows.iter().map(|row| Write::put(row, Condition::None)).collect::<Result<Vec<_>, _>>()?;
     // The same image under two architectures has one manifest.
     Ok((named, Write::once(writes)))
+}
+
+/// Tags in groups, of which each can be changed in one transaction with some forty other writes: with a tag the manifests
+/// are written of all images that it leads to.
+pub(crate) fn groups<T: Borrow<Tag>>(tags: &[T]) -> Vec<&[T]> {
+    const MOST: usize = 50;
+    let weight = |tag: &T| tag.borrow().images.len() + 3;
+    let mut sum = tags.first().map_or(0, weight);
+    let together = |_: &T, next: &T| {
+        sum += weight(next);
+        let fits = sum <= MOST;
+        sum = if fits { sum } else { weight(next) };
+        fits
+    };
+    tags.chunk_by(together).collect()
 }
 
 /// The writes that take an image off a tag, which goes when that was its last one.
@@ -236,6 +262,8 @@ pub(crate) fn without(app: &App, tag: &Tag, hash: &Digest) -> Result<Vec<Write>,
 
 /// The most tags that are remembered for an image whose bytes are being verified.
 const MAX_INTENTS: usize = 20;
+/// Beyond so many writes no further tag is set by a commit: a tag of [`MAX_ARCHS`] is 34 of the 100 that go together.
+const MAX_INTENDED: usize = 30;
 
 /// Remembers a tag for an image whose bytes are being verified: the commit sets it, a rejection drops it.
 async fn intend(app: &App, grant: &Grant, image: &Image, name: &TagName, arch: Option<&str>) -> Result<(), StoreError> {
@@ -243,14 +271,11 @@ async fn intend(app: &App, grant: &Grant, image: &Image, name: &TagName, arch: O
     let mut sealed = Image { version: image.version + 1, ..image.clone() };
     sealed.intents.retain(|other| other.tag != *name);
     sealed.intents.push(intent);
-    if sealed.intents.len() > MAX_INTENTS {
-        return Err(StoreError::Refused(format!("at most {MAX_INTENTS} tags while the image is being verified")));
-    }
     app.table.write(grant, vec![Write::put(&sealed, Condition::Version(image.version))?]).await
 }
 
 /// The writes that set the tags which were asked for while the bytes of `image` were being verified, for its commit.
-/// Tags that were frozen or filled meanwhile stay. The tags that are set are noted in the image.
+/// Tags that were frozen or filled meanwhile stay, and those that the transaction has no room for. The tags that are set are noted in the image.
 pub(crate) async fn intended(app: &App, image: &mut Image, content: &Content) -> Result<Vec<Write>, Error> {
     let intents = std::mem::take(&mut image.intents);
     if intents.is_empty() {
@@ -263,11 +288,12 @@ pub(crate) async fn intended(app: &App, image: &mut Image, content: &Content) ->
     for intent in intents {
         let tag: Option<Tag> = rows.take(&keys::tag(&image.repository, &intent.tag))?;
         let Ok(arch) = arch_of(content, intent.arch.as_deref()) else { continue };
-        if tag.as_ref().is_some_and(|tag| tag.frozen) || full(tag.as_ref(), &arch) {
+        let writable = !tag.as_ref().is_some_and(|tag| tag.frozen) && writes.len() <= MAX_INTENDED;
+        if !writable || has_room(tag.as_ref(), &arch).is_err() {
             continue;
         }
         let (puts, old) = place(app, tag, (&intent.tag, &arch), image, content)?;
-        writes.extend(puts);
+        writes = Write::once(writes.into_iter().chain(puts).collect());
         if let Some(old) = old {
             gone.entry(old).or_default().push(intent.tag.clone());
         }

@@ -334,6 +334,11 @@ pub struct Tagged {
     pub content: Content,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// A manifest in a repository, with its exact bytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Manifest {
@@ -345,6 +350,9 @@ pub struct Manifest {
     pub media_type: String,
     /// Bytes.
     pub size: u64,
+    /// Bytes that its entity's account is charged for it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cost: u64,
     /// The bytes, exactly; empty when they are too long for a row.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub body: String,
@@ -376,8 +384,9 @@ pub struct Naming {
     pub repository: Repository,
     /// The manifest.
     pub digest: OciDigest,
-    /// Bytes.
-    pub size: u64,
+    /// Bytes that its entity's account is charged for it.
+    #[serde(default)]
+    pub cost: u64,
     /// Name of the object in the bucket that holds it, if one does.
     #[serde(default)]
     pub object: Option<String>,
@@ -390,18 +399,15 @@ pub struct Naming {
     /// The library image that is its layer, where it is one.
     #[serde(default)]
     pub image: Option<Digest>,
+    /// Who brought it.
+    #[serde(default)]
+    pub created_by: Option<UserName>,
 }
 
 impl Naming {
     /// What of a [`Manifest`] it is.
-    pub const ATTRIBUTES: &[&str] = &["repository", "digest", "size", "object", "names", "subject", "image"];
-}
-
-impl From<Manifest> for Naming {
-    fn from(row: Manifest) -> Self {
-        let Manifest { repository, digest, size, object, names, subject, image, .. } = row;
-        Self { repository, digest, size, object, names, subject, image }
-    }
+    pub const ATTRIBUTES: &[&str] =
+        &["repository", "digest", "cost", "object", "names", "subject", "image", "created_by"];
 }
 
 /// A manifest that says something of another one, its subject.

@@ -550,3 +550,36 @@ fn keyed(mut item: Item) -> Option<(Key, Item)> {
     let key = Key { pk: text("pk")?, sk: text("sk")? };
     Some((key, item))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::keys;
+
+    #[test]
+    fn additions_to_a_row_that_only_has_to_be_there_become_one() {
+        let add = |entity: &str, name, number, condition| {
+            Write::add(keys::account(&entity.parse().unwrap()), vec![(name, number)], condition)
+        };
+        let present = |number| add("alice", "charged", number, Condition::Present);
+        let limited = |number| {
+            let limit = Condition::Numbers("#limit = :limit", vec![(":limit", 9)]);
+            add("alice", "charged", number, limit)
+        };
+        let once = |writes: Vec<Write>| {
+            let shown = |write: Write| match write.0 {
+                Kind::Add(_, numbers, condition) => Some((numbers, matches!(condition, Condition::Present))),
+                _ => None,
+            };
+            Write::once(writes).into_iter().filter_map(shown).collect::<Vec<_>>()
+        };
+        assert_eq!(once(vec![present(1), present(-3)]), [(vec![("charged", -2)], true)]);
+        // The stronger condition stays.
+        assert_eq!(once(vec![present(1), limited(2)]), [(vec![("charged", 3)], false)]);
+        assert_eq!(once(vec![limited(2), present(1)]), [(vec![("charged", 3)], false)]);
+        assert_eq!(once(vec![limited(1), limited(2)]).len(), 2);
+        assert_eq!(once(vec![present(1), add("bob", "charged", 1, Condition::Present)]).len(), 2);
+        let reserved = add("alice", "reserved", 5, Condition::Present);
+        assert_eq!(once(vec![present(1), reserved]), [(vec![("charged", 1), ("reserved", 5)], true)]);
+    }
+}

@@ -204,3 +204,29 @@ async fn an_image_that_never_had_a_tag_is_found_as_latest_but_no_older_one_takes
     assert_eq!(found["data"]["hash"], json!(hash(&untagged)));
     server.nobody.get(&format!("/v1/images/{BB}:latest?arch=arm64")).await.error(404);
 }
+
+#[tokio::test]
+async fn an_image_goes_from_tags_that_lead_to_many_others() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    let path = "alice/tools/bb";
+    let silent = |seed: u64| SifBuilder::new("unknown").seed(seed).build();
+    let one = silent(0);
+    for number in 1..32 {
+        alice.push(path, "t0", &format!("a{number}"), &silent(number)).await.ok();
+    }
+    for tag in 0..5 {
+        alice.push(path, &format!("t{tag}"), "a0", &one).await.ok();
+        for number in 1..32 {
+            alice.push(path, &format!("t{tag}"), &format!("a{number}"), &silent(number)).await.ok();
+        }
+    }
+    let all = server.quota("alice").await.0;
+    assert_eq!(alice.delete(&format!("/v1/images/{path}:t3?arch=a0")).await.status, 200);
+    assert_eq!(server.quota("alice").await.0, all - one.len() as u64);
+    let container = alice.container(path).await;
+    let tags = alice.get(&format!("/v2/tags/{container}")).await.ok()["data"].clone();
+    assert_eq!(tags.as_object().unwrap().len(), 31);
+    assert!(tags.as_object().unwrap().values().all(|tags| tags.as_object().unwrap().len() == 5));
+    server.sweep_all().await;
+}

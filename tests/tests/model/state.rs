@@ -3,7 +3,6 @@
 use crate::deeds::Deed;
 use crate::world::{TAGS, World};
 use shared::domain::{Digest, OciDigest};
-use shared::rules::quota::manifest_cost;
 use shared::service::registry::blob;
 use shared::service::registry::manifest::{self, Reference};
 use shared::store::keys::{self, Kind};
@@ -140,7 +139,7 @@ impl Table {
             sums.entry(stream.repository.entity().to_string()).or_default().1 += stream.reserved;
         }
         for manifest in &self.manifests {
-            sums.entry(manifest.repository.entity().to_string()).or_default().0 += manifest_cost(manifest.size);
+            sums.entry(manifest.repository.entity().to_string()).or_default().0 += manifest.cost;
         }
         for account in &self.accounts {
             let sum = sums.remove(&account.entity.to_string()).unwrap_or_default();

@@ -1,14 +1,18 @@
 //! The quota: what it admits, when it refuses, and when it gives back.
 
-use crate::library::{sif, sweep_up};
+use crate::library::{sif, sweep_up, write};
 use crate::support::{
     BB, INDEX, MANIFEST, MIB, blob, blob_at, bring, close, closing, digest, fetch, is, junk, manifest, manifest_at,
-    of_sif, open, patch, patch_at, push, push_sif, put, refused,
+    of_sif, open, patch, patch_at, push, push_sif, put, refused, tags,
 };
 use crate::wire::{Wire, stream};
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
+use shared::rules::{Action, Resource};
+use shared::service::access::system;
+use shared::store::keys;
+use shared::store::rows::Manifest;
 use stackroom_tests::{Server, send};
 
 const NINE: u64 = 9 << 20;
@@ -251,9 +255,9 @@ async fn a_long_manifest_costs_its_bytes_in_each_repository_that_has_it() {
         for repository in ["alice/tools/other", "alice/tools/third"] {
             alice.delete(&manifest_at(repository, &digest(body.as_bytes()))).await;
         }
-        assert_eq!(server.quota("alice").await, (0, 0));
-        sweep_up(&server).await;
         assert_eq!(server.objects().await, Vec::<String>::new());
+        assert_eq!(server.quota("alice").await, (0, 0));
+        server.sweep_all().await;
     }
 }
 
@@ -261,29 +265,91 @@ async fn a_long_manifest_costs_its_bytes_in_each_repository_that_has_it() {
 async fn a_long_manifest_that_is_pushed_and_deleted_at_once_is_charged_and_given_back_once() {
     let server = Server::start().await;
     let alice = server.user("alice", 0).await;
-    alice.container(BB).await;
-    for (round, len) in [20_000, 300_000, 20_000, 300_000].into_iter().enumerate() {
+    // Each in a repository that the first push of it makes.
+    for (round, len) in [20_000, 300_000].into_iter().cycle().take(12).enumerate() {
+        let repository = if round % 3 == 0 { format!("alice/r{round}") } else { format!("alice/r{round}/bb") };
         let body = long(&round.to_string(), len);
-        let at = manifest_at(BB, &digest(body.as_bytes()));
-        let puts = (0..4).map(|number| {
-            let (alice, body) = (alice.clone(), body.clone());
-            tokio::spawn(async move { put(&alice, BB, &format!("v{number}"), INDEX, &body).await.status.as_u16() })
+        let at = manifest_at(&repository, &digest(body.as_bytes()));
+        let puts = (0..6).map(|number| {
+            let (alice, repository, body) = (alice.clone(), repository.clone(), body.clone());
+            let tag = format!("v{number}");
+            tokio::spawn(async move { put(&alice, &repository, &tag, INDEX, &body).await.status.as_u16() })
         });
         for status in join_all(puts).await {
             assert_eq!(status.unwrap(), 201);
         }
         assert_eq!(server.quota("alice").await, (u64::try_from(len).unwrap(), 0));
-        // What the slower ones brought is not kept. What was deleted is, for a while.
-        assert_eq!(server.objects().await.len(), round.div_ceil(2), "{round}");
-        let deletes = (0..4).map(|_| {
-            let (alice, at) = (alice.clone(), at.clone());
-            tokio::spawn(async move { alice.delete(&at).await.status.as_u16() })
+        // What the slower ones brought is not kept.
+        assert_eq!(server.objects().await.len(), usize::from(len == 300_000), "{round}");
+        let asks = (0..8).map(|number| {
+            let method = if number % 2 == 0 { Method::DELETE } else { Method::GET };
+            let asked = alice.request(method, &at);
+            tokio::spawn(async move { send(asked).await.status.as_u16() })
         });
-        let mut statuses: Vec<u16> = join_all(deletes).await.into_iter().map(Result::unwrap).collect();
-        statuses.sort_unstable();
-        assert_eq!(statuses, [202, 404, 404, 404]);
-        assert_eq!(server.quota("alice").await, (0, 0));
+        let mut deleted = 0;
+        for (number, status) in join_all(asks).await.into_iter().enumerate() {
+            let status = status.unwrap();
+            deleted += usize::from(status == 202);
+            assert!(status == 404 || status == if number % 2 == 0 { 202 } else { 200 }, "{number}: {status}");
+        }
+        assert_eq!((deleted, server.quota("alice").await), (1, (0, 0)));
+        assert_eq!(server.objects().await, Vec::<String>::new());
     }
+    server.sweep_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_long_manifests_that_race_for_room_only_those_are_kept_that_land() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 700_000).await;
+    let puts = (0..8).map(|number| {
+        let alice = alice.clone();
+        tokio::spawn(async move {
+            let body = long(&number.to_string(), 300_000);
+            put(&alice, BB, &format!("v{number}"), INDEX, &body).await.status.as_u16()
+        })
+    });
+    let mut statuses: Vec<u16> = join_all(puts).await.into_iter().map(Result::unwrap).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 201, 403, 403, 403, 403, 403, 403]);
+    assert_eq!((server.quota("alice").await, server.objects().await.len()), ((600_000, 0), 2));
+}
+
+#[tokio::test]
+async fn a_long_manifest_that_nobody_was_charged_for_gives_nothing_back() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    let body = long("old", 50_000);
+    let at = manifest_at(BB, &digest(body.as_bytes()));
+    is(&put(&alice, BB, "v1", INDEX, &body).await, 201);
+    let key = keys::manifest(&BB.parse().unwrap(), &digest(body.as_bytes()).parse().unwrap());
+    let row: Manifest = server.local.app.table.get(key).await.unwrap().unwrap();
+    assert_eq!((row.cost, server.quota("alice").await), (50_000, (50_000, 0)));
+    is(&alice.delete(&at).await, 202);
+    // As it was written before manifests cost anything.
+    write(&server, &Manifest { cost: 0, ..row }).await;
+    is(&put(&alice, BB, "v1", INDEX, &body).await, 201);
+    assert_eq!(server.quota("alice").await, (0, 0));
+    server.sweep_all().await;
+    is(&alice.delete(&at).await, 202);
+    assert_eq!(server.quota("alice").await, (0, 0));
+    server.sweep_all().await;
+}
+
+#[tokio::test]
+async fn a_long_manifest_whose_object_is_lost_is_mended_by_a_push() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    let body = long("lost", 300_000);
+    is(&put(&alice, BB, "v1", INDEX, &body).await, 201);
+    let grant = system(Action::Manage, &Resource::Registry).unwrap();
+    for object in server.objects().await {
+        server.local.app.objects.delete(&grant, &object).await.unwrap();
+    }
+    is(&alice.get(&manifest_at(BB, "v1")).await, 503);
+    is(&put(&alice, BB, "v2", INDEX, &body).await, 201);
+    assert!(manifest(&alice, BB, "v1").await == body);
+    assert_eq!(server.quota("alice").await, (300_000, 0));
 }
 
 #[tokio::test]
@@ -294,16 +360,17 @@ async fn an_image_that_the_library_deletes_gives_back_what_its_long_manifests_co
     push_sif(&alice, BB, "v1", &bytes).await;
     let before = server.quota("alice").await.0;
     let mut sum = 0;
-    for number in 1..4 {
+    // Half of them lose their tag again.
+    for number in 0..40 {
         let mut body = of_sif(&bytes);
-        body["annotations"] = json!({ "filling": "x".repeat(number * 20_000) });
-        let body = body.to_string();
-        is(&put(&alice, BB, &format!("long{number}"), MANIFEST, &body).await, 201);
+        body["annotations"] = json!({ "number": number.to_string(), "filling": "x".repeat(20_000) });
+        let (body, tag) = (body.to_string(), format!("long{}", number % 20));
+        is(&put(&alice, BB, &tag, MANIFEST, &body).await, 201);
         sum += body.len() as u64;
     }
     assert_eq!(server.quota("alice").await, (before + sum, 0));
     is(&alice.delete(&format!("/v1/images/{BB}:v1?arch=amd64")).await, 200);
-    assert_eq!(server.quota("alice").await, (0, 0));
+    assert_eq!((server.quota("alice").await, tags(&alice, BB).await), ((0, 0), Vec::new()));
     sweep_up(&server).await;
     assert_eq!(server.objects().await, Vec::<String>::new());
 }

@@ -51,8 +51,8 @@ const MAX_BODY: usize = 256 << 10;
 const MAX_ROW: usize = 350_000;
 /// Bytes that a digest takes in a row, about.
 const NAME: usize = 80;
-/// Tags that go in one transaction, which has at most 100 writes: each may leave an index behind, and name an image.
-const TAGS: usize = 20;
+/// Writes that go in one transaction.
+const MAX_WRITES: usize = 100;
 /// Tags that one request can set.
 const MAX_TAGS: usize = 20;
 /// How often a tag is read whose manifest is gone by then.
@@ -87,22 +87,31 @@ pub async fn find(
     }
 }
 
-/// A manifest with its bytes. One round by digest, two by tag; more while the tag moves and what it named is deleted.
+/// A manifest with its bytes. One round by digest, two by tag; more while it is deleted, or the tag moves and what it
+/// named is deleted.
 pub async fn get(
     app: &App,
     credential: &Credential,
     repository: &Repository,
     reference: &Reference,
 ) -> Result<(Named, Bytes), Refused> {
-    let row = match reference {
-        Reference::Digest(digest) => read(app, credential, repository, digest).await?,
-        Reference::Tag(_) => named_by(app, credential, repository, reference).await?,
-    };
-    let bytes = match &row.object {
-        Some(object) => app.objects.read(object, 0..row.size).await?,
-        None => row.body.into_bytes().into(),
-    };
-    Ok((Named { digest: row.digest, media_type: row.media_type, size: row.size }, bytes))
+    for attempt in 0..LOOKS {
+        pause(attempt).await;
+        let row = match reference {
+            Reference::Digest(digest) => read(app, credential, repository, digest).await?,
+            Reference::Tag(_) => named_by(app, credential, repository, reference).await?,
+        };
+        let bytes = match &row.object {
+            Some(object) => match app.objects.read(object, 0..row.size).await {
+                // It was deleted since its row was read.
+                Err(StoreError::NoObject) => continue,
+                read => read?,
+            },
+            None => row.body.into_bytes().into(),
+        };
+        return Ok((Named { digest: row.digest, media_type: row.media_type, size: row.size }, bytes));
+    }
+    Err(Error::Unavailable(StoreError::NoObject).into())
 }
 
 /// The manifest that a tag names. Where it is gone, the tag has moved or gone since it was read, and is read again.
@@ -182,36 +191,50 @@ pub async fn put(
             return Err(refused);
         }
     };
-    let mut ours: Option<String> = None;
+    let mut ours = None;
+    let read = Read { digest, media_type, body, bytes: &coming.bytes };
+    let done = Box::pin(put_read(app, credential, repository, read, &document, &tags, &mut ours)).await;
+    if done.is_err()
+        && let Some((grant, object)) = ours
+    {
+        // Nobody pays for it. If it is in use, an answer was lost on its way.
+        let row: Result<Option<Manifest>, _> = app.table.get(keys::manifest(repository, &digest)).await;
+        if row.is_ok_and(|row| row.and_then(|row| row.object).as_ref() != Some(&object)) {
+            let _ = app.objects.delete(&grant, &object).await;
+        }
+    }
+    done.map(|()| Put { digest, subject: document.subject, tags })
+}
+
+/// A manifest that was read.
+#[derive(Clone, Copy)]
+struct Read<'a> {
+    digest: OciDigest,
+    media_type: &'a str,
+    body: &'a str,
+    /// The same as `body`.
+    bytes: &'a Bytes,
+}
+
+/// Takes a manifest that was read. Leaves in `ours` an object that it brought, if that may be nobody's.
+async fn put_read(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    read: Read<'_>,
+    document: &Document,
+    tags: &[TagName],
+    ours: &mut Option<(Grant, String)>,
+) -> Result<(), Refused> {
     for attempt in 0..TRIES {
         pause(attempt).await;
-        let mut putting = prepare(app, credential, repository, (digest, body), &document, &tags).await?;
+        let mut putting = prepare(app, credential, repository, read, document, tags).await?;
         if let Some(before) = &putting.before
-            && before.media_type != media_type
+            && before.media_type != read.media_type
         {
             let why = format!("these bytes are here as {} already, they can't be two things", before.media_type);
             return Err(Refused::Code(Code::ManifestInvalid, why));
         }
-        // The digests that it names stand in its row in any case.
-        let long = body.len() > MAX_BODY || body.len() + putting.names.len() * NAME > MAX_ROW;
-        let object = match putting.before.as_ref().and_then(|before| before.object.clone()) {
-            Some(theirs) => {
-                // Somebody was faster: their object is as good, and ours would be nobody's.
-                if let Some(ours) = ours.take().filter(|ours| *ours != theirs) {
-                    let _ = app.objects.delete(&putting.grant, &ours).await;
-                }
-                Some(theirs)
-            }
-            None if long => {
-                if ours.is_none() {
-                    let object = app.new_object()?;
-                    app.objects.put(&putting.grant, &object, coming.bytes.clone()).await?;
-                    ours = Some(object);
-                }
-                ours.clone()
-            }
-            None => None,
-        };
         if let Some(hash) = document.sif {
             match become_image(app, &mut putting, hash).await {
                 Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => continue,
@@ -220,13 +243,53 @@ pub async fn put(
         } else if !putting.children.is_empty() {
             list_images(app, &mut putting).await?;
         }
-        match write(app, putting, (digest, media_type, body), &document, object, &tags).await {
-            Ok(()) => return Ok(Put { digest, subject: document.subject, tags }),
+        let object = object_for(app, &putting, read, ours).await?;
+        let grant = putting.grant.clone();
+        let writes = writes(app, putting, read, document, object, tags)?;
+        if writes.len() > MAX_WRITES {
+            return Err(Refused::code(Code::TooLarge, "this changes too much at once: set its tags one by one"));
+        }
+        match app.table.write(&grant, writes).await {
+            Ok(()) => return Ok(()),
             Err(StoreError::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                // It may have been done.
+                *ours = None;
+                return Err(error.into());
+            }
         }
     }
     Err(Error::Unavailable(StoreError::Unavailable("too many pushes to the same repository at once".to_owned())).into())
+}
+
+/// The object that holds the bytes, where they are too long for a row: that of the row there is, as long as it is there
+/// itself, or else a new one.
+async fn object_for(
+    app: &App,
+    putting: &Putting,
+    Read { body, bytes, .. }: Read<'_>,
+    ours: &mut Option<(Grant, String)>,
+) -> Result<Option<String>, Refused> {
+    let theirs = putting.before.as_ref().and_then(|before| before.object.clone());
+    if let Some(theirs) = theirs
+        && app.objects.size(&theirs).await?.is_some()
+    {
+        // Somebody was faster: ours would be nobody's.
+        if let Some((grant, ours)) = ours.take().filter(|(_, ours)| *ours != theirs) {
+            let _ = app.objects.delete(&grant, &ours).await;
+        }
+        return Ok(Some(theirs));
+    }
+    // The digests that it names stand in its row in any case.
+    if body.len() <= MAX_BODY && body.len() + putting.names.len() * NAME <= MAX_ROW {
+        return Ok(None);
+    }
+    if ours.is_none() {
+        let (grant, object) = (putting.grant.clone(), app.new_object()?);
+        *ours = Some((grant, object.clone()));
+        app.objects.put(&putting.grant, &object, bytes.clone()).await?;
+    }
+    Ok(ours.as_ref().map(|(_, object)| object.clone()))
 }
 
 /// The bytes of a manifest as text, what they say, their digest, and all tags that it shall have.
@@ -261,8 +324,10 @@ struct Putting {
     grant: Grant,
     container: Container,
     before: Option<Manifest>,
-    /// What it costs, where it is new.
+    /// The write that charges for it, where it is new.
     paid: Option<Write>,
+    /// What was charged for it.
+    cost: u64,
     old: BTreeMap<TagName, Tag>,
     /// What it names and that is there.
     names: Vec<OciDigest>,
@@ -276,7 +341,7 @@ async fn prepare(
     app: &App,
     credential: &Credential,
     repository: &Repository,
-    (digest, body): (OciDigest, &str),
+    Read { digest, body, .. }: Read<'_>,
     document: &Document,
     tags: &[TagName],
 ) -> Result<Putting, Refused> {
@@ -287,8 +352,8 @@ async fn prepare(
     let mut places: Vec<_> =
         all.iter().flat_map(|name| [keys::link(repository, name), keys::manifest(repository, name)]).collect();
     places.extend([keys::marker(repository), manifest_key.clone()]);
-    let size = body.len() as u64;
-    let account_key = (manifest_cost(size) > 0).then(|| keys::account(repository.entity()));
+    let cost = manifest_cost(body.len() as u64);
+    let account_key = (cost > 0).then(|| keys::account(repository.entity()));
     let first = account_key.clone().into_iter().chain(tag_keys.iter().cloned());
     let mut desk = Desk::to_write(app, credential, repository, first).await?;
     let grant = desk.may_push()?;
@@ -323,15 +388,21 @@ async fn prepare(
         children.extend(child.and_then(|child| child.image));
     }
     let before: Option<Manifest> = rows.take(&manifest_key)?;
+    let cost = before.as_ref().map_or(cost, |before| before.cost);
     let paid = match account_key.filter(|_| before.is_none()) {
         Some(key) => {
             let account: Account = desk.scene.take(&key)?.ok_or(Error::NotFound("entity"))?;
-            Some(commit::paid(&account, size)?)
+            Some(commit::paid(&account, cost)?)
         }
         None => None,
     };
-    let container = desk.container(app, &grant).await?;
-    Ok(Putting { grant, container, before, paid, old, names, children, images: Vec::new() })
+    let unmade = desk.container.is_none();
+    let mut container = desk.container(app, &grant).await?;
+    if unmade {
+        // If somebody else has made it since we looked, what was read may be from before their first push.
+        container.epoch = 0;
+    }
+    Ok(Putting { grant, container, before, paid, cost, old, names, children, images: Vec::new() })
 }
 
 /// Makes the library image of a manifest whose layer is one, in a repository that the library can spell.
@@ -393,15 +464,16 @@ async fn list_images(app: &App, putting: &mut Putting) -> Result<(), Refused> {
     Ok(())
 }
 
-async fn write(
+/// The writes that put a manifest, and its tags.
+fn writes(
     app: &App,
     putting: Putting,
-    (digest, media_type, body): (OciDigest, &str, &str),
+    Read { digest, media_type, body, .. }: Read<'_>,
     document: &Document,
     object: Option<String>,
     tags: &[TagName],
-) -> Result<(), StoreError> {
-    let Putting { grant, container, before, paid, old, mut names, images: listed, .. } = putting;
+) -> Result<Vec<Write>, Error> {
+    let Putting { grant, container, before, paid, cost, old, mut names, images: listed, .. } = putting;
     let repository = container.repository.clone();
     let size = body.len() as u64;
     // A manifest keeps what it says something of.
@@ -411,6 +483,7 @@ async fn write(
         digest,
         media_type: media_type.to_owned(),
         size,
+        cost,
         body: if object.is_some() { String::new() } else { body.to_owned() },
         object,
         names,
@@ -420,6 +493,10 @@ async fn write(
         created: before.as_ref().map_or_else(|| app.now(), |before| before.created),
     };
     let mut writes = vec![renamed(&repository, unchanged(&container)), Write::put(&row, Condition::None)?];
+    if let Some(object) = &row.object {
+        // One that was ours and was deleted with the row, if an answer was lost on its way, is none to name again.
+        writes.push(Write::check(keys::condemned(object), Condition::Absent));
+    }
     writes.extend(paid);
     if let Some(subject) = document.subject {
         let referrer = Referrer {
@@ -431,12 +508,12 @@ async fn write(
         };
         writes.push(Write::put(&referrer, Condition::None)?);
     }
+    let images: BTreeMap<String, Tagged> =
+        listed.iter().map(|(_, tagged)| (tagged.content.arch.clone(), tagged.clone())).collect();
     let mut labels: BTreeMap<Digest, Vec<TagName>> = BTreeMap::new();
     for name in tags {
         let old = old.get(name);
         let condition = old.map_or(Condition::Absent, |old| Condition::Version(old.version));
-        let images: BTreeMap<String, Tagged> =
-            listed.iter().map(|(_, tagged)| (tagged.content.arch.clone(), tagged.clone())).collect();
         let gone = old.into_iter().flat_map(|old| old.images.values()).map(|one| one.hash);
         for hash in gone.filter(|hash| !images.values().any(|one| one.hash == *hash)) {
             let tags = labels.entry(hash).or_default();
@@ -448,7 +525,7 @@ async fn write(
             repository: repository.clone(),
             name: name.clone(),
             last: images.keys().next().cloned().unwrap_or_default(),
-            images,
+            images: images.clone(),
             named: Named { digest, media_type: media_type.to_owned(), size },
             frozen: old.is_some_and(|old| old.frozen),
             updated: app.now(),
@@ -457,9 +534,11 @@ async fn write(
         writes.push(Write::put(&tag, condition)?);
     }
     writes.extend(labels.iter().map(|(hash, tags)| Write::untagged(keys::image(&repository, hash), tags)));
-    let tagged = listed.iter().filter(|_| !tags.is_empty());
-    writes.extend(tagged.map(|(image, _)| Write::tagged(image.key(), tags)));
-    app.table.write(&grant, writes).await
+    if !tags.is_empty() {
+        let hashes: BTreeSet<Digest> = images.values().map(|one| one.hash).collect();
+        writes.extend(hashes.iter().map(|hash| Write::tagged(keys::image(&repository, hash), tags)));
+    }
+    Ok(writes)
 }
 
 /// All manifests of a repository, without their bytes.
@@ -551,21 +630,22 @@ async fn remove_manifest(
     let key = keys::manifest(repository, digest);
     let mut desk = Desk::to_write(app, credential, repository, [key.clone()]).await?;
     let row: Option<Manifest> = desk.scene.take(&key)?;
-    let row = could_remove(&desk, row)?;
+    could_remove(&desk, row)?;
     let container = desk.container.clone().ok_or_else(unknown)?;
     let (tags, manifests) =
-        futures::try_join!(app.table.query_all::<Tag>(keys::tags(repository)), manifests(app, repository),)?;
+        futures::try_join!(app.table.query_all::<Tag>(keys::tags(repository)), manifests(app, repository))?;
+    // As it is after the epoch was read.
+    let row = manifests.iter().find(|row| row.digest == *digest).ok_or_else(unknown)?;
     let made = |maker: &Option<UserName>| maker.is_some() && maker.as_ref() == desk.scene.caller.user();
     let mine = made(&row.created_by);
-    let row = Naming::from(row);
-    let frozen = tags.iter().any(|tag| tag.frozen && (names(tag, &row) || reaches(tag, &manifests, digest)));
+    let frozen = tags.iter().any(|tag| tag.frozen && (names(tag, row) || reaches(tag, &manifests, digest)));
     let decide = |own: bool| {
         let (repository, read_only) = (repository.clone(), container.read_only);
         let resource = Resource::Image { repository, read_only, own, frozen };
         desk.decide(Action::Delete, &resource, Code::ManifestUnknown, "manifest")
     };
     let grant = decide(mine)?;
-    let mut writes = gone(app, &row)?;
+    let mut writes = gone(app, row)?;
     writes.push(renamed(repository, unchanged(&container)));
     let mut freed = row.names.clone();
     let image: Option<Image> = match row.image {
@@ -594,16 +674,16 @@ async fn remove_manifest(
     let without = image.as_ref().map(|image| image.hash);
     let concerned = |tag: &&Tag| tag.named.digest == *digest || without.is_some_and(|hash| has(tag, hash));
     let concerned: Vec<&Tag> = tags.iter().filter(concerned).collect();
-    let last = concerned.len().saturating_sub(TAGS);
-    let (first, rest) = concerned.split_at_checked(last).unwrap_or((&[], &concerned));
-    if !first.is_empty() {
+    let mut groups = tag::groups(&concerned);
+    let last = groups.pop().unwrap_or_default();
+    if !groups.is_empty() {
         // More than one transaction can hold: take some off, and begin again.
-        for some in first.chunks(TAGS) {
+        for some in groups {
             app.table.write(&grant, off(app, repository, some, digest, without, true)?).await?;
         }
         return Err(again());
     }
-    writes.extend(off(app, repository, rest, digest, without, false)?);
+    writes.extend(off(app, repository, last, digest, without, false)?);
     if let Some(image) = image {
         writes.push(Write::delete(image.key(), Condition::Version(image.version)));
         writes.push(Write::delete(keys::pointer(image.id), Condition::None));
@@ -614,6 +694,11 @@ async fn remove_manifest(
         freed.push(image.hash.into());
     }
     app.table.write(&grant, Write::once(writes)).await?;
+    if let Some(object) = &row.object {
+        // It is condemned, so what fails here the sweeper does; but nobody was ever given a URL of it, and until then
+        // nobody would pay for it.
+        let _ = app.objects.delete(&grant, object).await;
+    }
     free(app, &grant, repository, &freed, app.now()).await?;
     Ok(())
 }
