@@ -82,7 +82,9 @@ pub async fn set(
                 point(app, &grant, tag, (name, &arch), &found, content).await
             }
             (None, Some(_)) => {
-                has_room(tag.as_ref(), arch.unwrap_or_default())?;
+                if let Some(arch) = arch {
+                    has_room(tag.as_ref(), arch)?;
+                }
                 if found.intents.len() >= MAX_INTENTS && !found.intents.iter().any(|other| other.tag == *name) {
                     let why = format!("at most {MAX_INTENTS} tags while the image is being verified");
                     return Err(Error::Conflict(why));
@@ -262,8 +264,9 @@ pub(crate) fn without(app: &App, tag: &Tag, hash: &Digest) -> Result<Vec<Write>,
 
 /// The most tags that are remembered for an image whose bytes are being verified.
 const MAX_INTENTS: usize = 20;
-/// Beyond so many writes no further tag is set by a commit: a tag of [`MAX_ARCHS`] is 34 of the 100 that go together.
-const MAX_INTENDED: usize = 30;
+/// Writes that the tags of a commit may be, of the 100 that go together: the manifests of all that a tag leads to are
+/// written with it.
+const MAX_INTENDED: usize = 85;
 
 /// Remembers a tag for an image whose bytes are being verified: the commit sets it, a rejection drops it.
 async fn intend(app: &App, grant: &Grant, image: &Image, name: &TagName, arch: Option<&str>) -> Result<(), StoreError> {
@@ -288,12 +291,16 @@ pub(crate) async fn intended(app: &App, image: &mut Image, content: &Content) ->
     for intent in intents {
         let tag: Option<Tag> = rows.take(&keys::tag(&image.repository, &intent.tag))?;
         let Ok(arch) = arch_of(content, intent.arch.as_deref()) else { continue };
-        let writable = !tag.as_ref().is_some_and(|tag| tag.frozen) && writes.len() <= MAX_INTENDED;
-        if !writable || has_room(tag.as_ref(), &arch).is_err() {
+        if tag.as_ref().is_some_and(|tag| tag.frozen) || has_room(tag.as_ref(), &arch).is_err() {
             continue;
         }
         let (puts, old) = place(app, tag, (&intent.tag, &arch), image, content)?;
-        writes = Write::once(writes.into_iter().chain(puts).collect());
+        let with = Write::once(writes.iter().cloned().chain(puts).collect());
+        if with.len() + gone.len() + usize::from(old.is_some()) > MAX_INTENDED {
+            tracing::warn!(tag = %intent.tag, repository = %image.repository, "a commit has no room for this tag");
+            continue;
+        }
+        writes = with;
         if let Some(old) = old {
             gone.entry(old).or_default().push(intent.tag.clone());
         }

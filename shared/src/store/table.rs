@@ -63,10 +63,10 @@ pub enum Condition {
 }
 
 /// One write of a transaction.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Write(Kind);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Kind {
     Put(Key, Item, Condition),
     Delete(Key, Condition),

@@ -270,19 +270,20 @@ async fn object_for(
     Read { body, bytes, .. }: Read<'_>,
     ours: &mut Option<(Grant, String)>,
 ) -> Result<Option<String>, Refused> {
-    let theirs = putting.before.as_ref().and_then(|before| before.object.clone());
-    if let Some(theirs) = theirs
-        && app.objects.size(&theirs).await?.is_some()
+    let mut theirs = putting.before.as_ref().and_then(|before| before.object.clone());
+    if let Some(object) = &theirs
+        && app.objects.size(object).await?.is_none()
     {
-        // Somebody was faster: ours would be nobody's.
-        if let Some((grant, ours)) = ours.take().filter(|(_, ours)| *ours != theirs) {
-            let _ = app.objects.delete(&grant, &ours).await;
-        }
-        return Ok(Some(theirs));
+        theirs = None;
     }
     // The digests that it names stand in its row in any case.
-    if body.len() <= MAX_BODY && body.len() + putting.names.len() * NAME <= MAX_ROW {
-        return Ok(None);
+    let short = body.len() <= MAX_BODY && body.len() + putting.names.len() * NAME <= MAX_ROW;
+    if short || theirs.is_some() {
+        // Somebody was faster, or what it names went: ours would be nobody's.
+        if let Some((grant, ours)) = ours.take().filter(|(_, ours)| theirs.as_ref() != Some(ours)) {
+            let _ = app.objects.delete(&grant, &ours).await;
+        }
+        return Ok(theirs);
     }
     if ours.is_none() {
         let (grant, object) = (putting.grant.clone(), app.new_object()?);
