@@ -12,7 +12,7 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// A home for library:// images.
+/// A home for container images: a library for Apptainer and Singularity, and an OCI registry.
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {

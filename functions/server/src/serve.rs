@@ -2,7 +2,7 @@
 
 use crate::local::{BUCKET, Local};
 use crate::routes;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::Method;
@@ -16,7 +16,7 @@ use shared::service::sweep::{self, Ages};
 use shared::service::upload;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,13 @@ const LEFTOVERS_AFTER: Duration = Duration::from_hours(1);
 pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let listener = listen(settings.listen).await?;
     let address = listener.local_addr()?;
-    let public_url = settings.public_url.unwrap_or_else(|| format!("http://{address}"));
+    let public_url = match settings.public_url {
+        Some(url) => url,
+        None if address.ip().is_unspecified() => {
+            bail!("{address} is no address that clients can reach: say which is, with --public-url")
+        }
+        None => format!("http://{address}"),
+    };
     let config = Config::read(&public_url, |name| std::env::var(name).ok())?;
     let local = Local::open(&settings.data, config).await?;
     let password = local.first_admin().await?;
@@ -240,15 +246,19 @@ fn greet(local: &Local, password: Option<&str>) {
         )
     });
     let behind = if url.starts_with("http://") {
-        "\nOther machines need a name and TLS on port 443: put a reverse proxy with a certificate in front,\n\
+        "\nOther machines want a name and TLS: put a reverse proxy with a certificate in front,\n\
          and start this with --public-url https://its.name\n"
     } else {
         ""
     };
+    // What `stackroom admin` would not guess.
+    let folder = token.parent().unwrap_or(&token);
+    let guessed = url.as_str() == "http://127.0.0.1:8080" && folder == Path::new("data");
+    let at = if guessed { String::new() } else { format!(" --url {url} --data {}", folder.display()) };
     let text = format!(
         "Stackroom serves {url}\n{first}\n\
          To use it with apptainer or singularity on this machine:\n\n\
-         \x20   stackroom admin user add NAME && stackroom admin token NAME --name laptop   # prints a token\n\
+         \x20   stackroom admin{at} user add NAME && stackroom admin{at} token NAME --name laptop   # prints a token\n\
          \x20   stackroom connect {url}    # once: adds the remote `stackroom`, and makes it active\n\
          \x20   apptainer remote login stackroom          # paste the token\n\
          \x20   apptainer push -U image.sif library://NAME/tools/hello:1.0\n\
