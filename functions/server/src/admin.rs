@@ -221,11 +221,8 @@ impl Admin {
             Command::Set { path, description, private, visibility, read_only, frozen } => {
                 let of_repository = path.contains(':') || visibility.is_some() || read_only.is_some();
                 let (api, kind) = match path.split('/').count() {
-                    1 if !path.contains(':') => ("v1", "entities"),
+                    1 => ("v1", "entities"),
                     2 if !of_repository => ("v1", "collections"),
-                    3 if !path.contains(':') => ("v1", "containers"),
-                    3 => ("v1", "images"),
-                    1 => bail!("`{path}` is no entity, collection, container, repository or tag"),
                     _ => ("api", "repositories"),
                 };
                 let mut body = json!({

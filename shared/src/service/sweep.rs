@@ -104,7 +104,8 @@ pub struct Swept {
     pub condemned: u64,
     /// Multipart uploads aborted that nothing named.
     pub uploads: u64,
-    /// Accounts whose numbers are not the sum of what they are charged for, with both. Always empty, or we have made a mistake.
+    /// Accounts whose numbers are not the sum of what they are charged for, with both. Always empty, or we have made a
+    /// mistake.
     pub wrong_accounts: Vec<WrongAccount>,
     /// What could not be collected, or not be read. The log says why, and the next sweep tries again.
     pub failed: u64,

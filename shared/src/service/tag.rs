@@ -278,7 +278,8 @@ async fn intend(app: &App, grant: &Grant, image: &Image, name: &TagName, arch: O
 }
 
 /// The writes that set the tags which were asked for while the bytes of `image` were being verified, for its commit.
-/// Tags that were frozen or filled meanwhile stay, and those that the transaction has no room for. The tags that are set are noted in the image.
+/// Tags that were frozen or filled meanwhile stay, and those that the transaction has no room for. The tags that are set
+/// are noted in the image.
 pub(crate) async fn intended(app: &App, image: &mut Image, content: &Content) -> Result<Vec<Write>, Error> {
     let intents = std::mem::take(&mut image.intents);
     if intents.is_empty() {

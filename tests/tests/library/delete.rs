@@ -212,13 +212,11 @@ async fn an_image_goes_from_tags_that_lead_to_many_others() {
     let path = "alice/tools/bb";
     let silent = |seed: u64| SifBuilder::new("unknown").seed(seed).build();
     let one = silent(0);
-    for number in 1..32 {
-        alice.push(path, "t0", &format!("a{number}"), &silent(number)).await.ok();
-    }
-    for tag in 0..5 {
+    // Others under each tag: with a tag the manifests of all that it leads to are written.
+    for tag in 0..4 {
         alice.push(path, &format!("t{tag}"), "a0", &one).await.ok();
         for number in 1..32 {
-            alice.push(path, &format!("t{tag}"), &format!("a{number}"), &silent(number)).await.ok();
+            alice.push(path, &format!("t{tag}"), &format!("a{number}"), &silent(100 * tag + number)).await.ok();
         }
     }
     let all = server.quota("alice").await.0;
@@ -227,6 +225,6 @@ async fn an_image_goes_from_tags_that_lead_to_many_others() {
     let container = alice.container(path).await;
     let tags = alice.get(&format!("/v2/tags/{container}")).await.ok()["data"].clone();
     assert_eq!(tags.as_object().unwrap().len(), 31);
-    assert!(tags.as_object().unwrap().values().all(|tags| tags.as_object().unwrap().len() == 5));
+    assert!(tags.as_object().unwrap().values().all(|tags| tags.as_object().unwrap().len() == 4));
     server.sweep_all().await;
 }
