@@ -4,6 +4,7 @@ use crate::auth::Keys;
 use crate::config::Config;
 use crate::domain::{Id, Time, TokenId, UploadId};
 use crate::error::Error;
+use crate::random;
 use crate::store::{Objects, Table, keys};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use std::sync::Arc;
@@ -96,28 +97,21 @@ impl App {
 
     /// A new id for the wire.
     pub fn new_id(&self) -> Result<Id, Error> {
-        random().map(Id::from_random)
+        random::bytes().map(Id::from_random)
     }
 
     /// A new id of an upload session.
     pub fn new_upload(&self) -> Result<UploadId, Error> {
-        random().map(UploadId::from_random)
+        random::bytes().map(UploadId::from_random)
     }
 
     /// A new id of a token.
     pub fn new_token(&self) -> Result<TokenId, Error> {
-        random().map(TokenId::from_random)
+        random::bytes().map(TokenId::from_random)
     }
 
     /// A name for an object, never used before.
     pub fn new_object(&self) -> Result<String, Error> {
-        random().map(keys::object)
+        random::bytes().map(keys::object)
     }
-}
-
-/// Random bytes of the operating system.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("no randomness: {error}")))?;
-    Ok(bytes)
 }

@@ -12,6 +12,7 @@ pub mod config;
 pub mod domain;
 pub mod error;
 pub mod http;
+mod random;
 pub mod rules;
 pub mod service;
 pub mod store;

@@ -5,6 +5,7 @@
 
 use crate::domain::{Repository, Time, TokenId, TokenScope, UploadId, UserName};
 use crate::error::{BAD_TOKEN, Error};
+use crate::random;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
@@ -149,8 +150,8 @@ impl Keys {
 
     /// A line for [`Keys::parse`] with a new random key.
     pub fn generate() -> Result<String, Error> {
-        let id = crate::domain::digest::hex(&crate::app::random::<4>()?);
-        Ok(format!("{id}:{}\n", crate::domain::digest::hex(&crate::app::random::<32>()?)))
+        let id = crate::domain::digest::hex(&random::bytes::<4>()?);
+        Ok(format!("{id}:{}\n", crate::domain::digest::hex(&random::bytes::<32>()?)))
     }
 
     /// Signs a token.

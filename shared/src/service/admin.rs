@@ -1,18 +1,18 @@
 //! People, their tokens and quotas.
 
 use super::access::{Scene, system};
-use super::commit::TRIES;
 use super::create::entity_rows;
 use super::passwords;
+use super::retry::Retry;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::quota::Quota;
 use crate::domain::{Caller, EntityName, Right, Time, TokenScope, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
+use crate::store::keys;
 use crate::store::rows::{Account, Row, Token, User, UserListed};
-use crate::store::table::{Condition, Write, pause};
-use crate::store::{StoreError, keys};
+use crate::store::table::{Condition, Write, Written};
 use secrecy::SecretString;
 use std::collections::BTreeSet;
 
@@ -61,9 +61,9 @@ async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
     writes.push(Write::delete(keys::wrong_passwords(&name), Condition::None));
     writes.push(Write::put(&user, Condition::Absent)?);
     writes.push(Write::put(&UserListed { name: name.clone() }, Condition::None)?);
-    match app.table.write(grant, writes).await {
-        Err(StoreError::Conflict(_)) => Err(Error::Conflict(format!("the name `{name}` is taken"))),
-        result => Ok(result?),
+    match app.table.write(grant, writes).await? {
+        Written::Done => Ok(()),
+        Written::Lost(_) => Err(Error::Conflict(format!("the name `{name}` is taken"))),
     }
 }
 
@@ -109,8 +109,9 @@ pub enum Change {
 /// Changes an account. Conditional on the row's version: two changes at once are both made.
 pub async fn change(app: &App, credential: &Credential, name: &UserName, change: Change) -> Result<(), Error> {
     let mut hash: Option<String> = None;
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of("changes of the same account");
+    loop {
+        retry.pause().await?;
         let (mut grant, rights, user) = account_of(app, credential, name, "change this account").await?;
         let mut user = user.ok_or(Error::NotFound("user"))?;
         let version = user.version;
@@ -137,13 +138,10 @@ pub async fn change(app: &App, credential: &Credential, name: &UserName, change:
             }
         }
         writes.push(Write::put(&user, Condition::Version(version))?);
-        match app.table.write(&grant, writes).await {
-            Ok(()) => return Ok(()),
-            Err(StoreError::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
+        if app.table.write(&grant, writes).await? == Written::Done {
+            return Ok(());
         }
     }
-    Err(Error::Unavailable(StoreError::Unavailable("too many changes of the same account at once".to_owned())))
 }
 
 async fn account_of(
@@ -166,20 +164,18 @@ async fn account_of(
 /// Sets the quota of an entity, in bytes; 0 for unlimited. Site admins only.
 pub async fn set_quota(app: &App, credential: &Credential, entity: &EntityName, limit: u64) -> Result<Quota, Error> {
     let grant = site_admin(app, credential, "set quotas").await?;
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of("changes of the same quota");
+    loop {
+        retry.pause().await?;
         let account: Option<Account> = app.table.get(keys::account(entity)).await?;
         let account = account.ok_or(Error::NotFound("entity"))?;
         let (before, after) = (i128::from(account.quota.limit), i128::from(limit));
         let condition = Condition::Numbers("#limit = :limit", vec![(":limit", account.quota.limit)]);
         let write = Write::add(account.key(), vec![("limit", after - before)], condition);
-        match app.table.write(&grant, vec![write]).await {
-            Ok(()) => return Ok(Quota { limit, ..account.quota }),
-            Err(StoreError::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
+        if app.table.write(&grant, vec![write]).await? == Written::Done {
+            return Ok(Quota { limit, ..account.quota });
         }
     }
-    Err(Error::Unavailable(StoreError::Unavailable("too many changes of the same quota at once".to_owned())))
 }
 
 /// A new token.
@@ -217,8 +213,10 @@ async fn write_token(app: &App, grant: &Grant, user: &UserName, token: NewToken)
     let (id, now) = (app.new_token()?, app.now());
     let NewToken { name, scope, expires } = token;
     let row = Token { id, user: user.clone(), name, scope, created: now, expires };
-    app.table.write(grant, vec![Write::put(&row, Condition::Absent)?]).await?;
-    app.keys.sign(user, id, now, expires)
+    match app.table.write(grant, vec![Write::put(&row, Condition::Absent)?]).await? {
+        Written::Done => app.keys.sign(user, id, now, expires),
+        Written::Lost(_) => Err(Error::Internal(format!("two tokens have the id {id}"))),
+    }
 }
 
 /// The tokens of `user`, without their secrets.
@@ -235,8 +233,8 @@ pub async fn revoke(
     id: crate::domain::TokenId,
 ) -> Result<(), Error> {
     let (grant, ..) = account_of(app, credential, user, "revoke tokens of this account").await?;
-    match app.table.write(&grant, vec![Write::delete(keys::token(user, id), Condition::Present)]).await {
-        Err(StoreError::Conflict(_)) => Err(Error::NotFound("token")),
-        result => Ok(result?),
+    match app.table.write(&grant, vec![Write::delete(keys::token(user, id), Condition::Present)]).await? {
+        Written::Done => Ok(()),
+        Written::Lost(_) => Err(Error::NotFound("token")),
     }
 }

@@ -16,6 +16,7 @@
 //!
 //! Dying before 3 leaves an open session, which the sweeper gives back. Dying after 3 leaves nothing to do.
 
+use super::retry::Retry;
 use crate::app::App;
 use crate::domain::quota::Quota;
 use crate::domain::sif::SifFacts;
@@ -23,16 +24,13 @@ use crate::domain::{Digest, OciDigest, Repository, manifest};
 use crate::error::Error;
 use crate::rules::Grant;
 use crate::rules::quota::{Admission, admit};
+use crate::store::keys;
 use crate::store::rows::{
     Account, Blob, Charge, Condemned, Container, Content, Details, Image, Link, Manifest, Marker, Named, Naming, Row,
     Session, Tagged,
 };
-use crate::store::table::{Condition, Write, pause};
-use crate::store::{StoreError, keys};
+use crate::store::table::{Condition, Write, Written};
 use std::collections::BTreeMap;
-
-/// How often a transaction that lost a race is tried again.
-pub(crate) const TRIES: u32 = 60;
 
 /// Verified bytes: an object that nobody can change any more, with the digest that it was asked to have.
 /// Only what has checked that makes one: [`Known::of`] a blob row, and the uploads.
@@ -91,8 +89,9 @@ async fn commit(
     let image_key = keys::image(repository, &digest);
     let (blob_key, charge_key) = (keys::blob(&digest), keys::charge(entity, &digest));
     let (account_key, link_key) = (keys::account(entity), keys::link(repository, &digest.into()));
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of("pushes of the same image");
+    loop {
+        retry.pause().await?;
         let wanted = [&image_key, &blob_key, &charge_key, &account_key, &link_key].map(Clone::clone);
         let mut rows = app.table.batch(wanted.into_iter().chain(session.map(Row::key))).await?;
         let image: Image = rows.take(&image_key)?.ok_or(Error::NotFound("image"))?;
@@ -149,13 +148,11 @@ async fn commit(
             }
         }
         // A tag that was asked for writes the image's manifest too.
-        match app.table.write(grant, Write::once(writes)).await {
-            Ok(()) => return Ok((committed, quota)),
-            Err(StoreError::Conflict(failed)) => tracing::debug!(?failed, "commit lost a race"),
-            Err(error) => return Err(error.into()),
+        match app.table.write(grant, Write::once(writes)).await? {
+            Written::Done => return Ok((committed, quota)),
+            Written::Lost(failed) => tracing::debug!(?failed, "commit lost a race"),
         }
     }
-    Err(Error::Unavailable(StoreError::Unavailable("too many pushes of the same image at once".to_owned())))
 }
 
 /// What the table says of a blob and whoever pays for it, read in one batch.
@@ -186,7 +183,7 @@ pub(crate) fn bind(
     let object = blob.as_ref().map_or(&bytes.object, |blob| &blob.object).clone();
     match blob {
         None => {
-            let version = u64::from(u32::from_le_bytes(crate::app::random()?));
+            let version = u64::from(u32::from_le_bytes(crate::random::bytes()?));
             let facts = facts.cloned();
             let Bytes { digest, size, .. } = *bytes;
             let row = Blob { digest, object: object.clone(), size, entities: 1, facts, version };

@@ -13,7 +13,7 @@ use crate::store::keys;
 use crate::store::rows::{
     Account, Blob, Charge, Collection, Container, Entity, Image, Member, Membership, Parents, Pointer, Target,
 };
-use crate::store::table::{Condition, Write};
+use crate::store::table::{Condition, Write, Written};
 
 /// Longest description, in bytes.
 pub const MAX_DESCRIPTION: usize = 4096;
@@ -341,10 +341,9 @@ async fn made<R, F>(
 where
     F: Future<Output = Result<Option<R>, StoreError>>,
 {
-    match app.table.write(grant, writes).await {
-        Ok(()) => Ok(row),
-        Err(StoreError::Conflict(_)) => theirs().await?.ok_or_else(gone),
-        Err(error) => Err(error.into()),
+    match app.table.write(grant, writes).await? {
+        Written::Done => Ok(row),
+        Written::Lost(_) => theirs().await?.ok_or_else(gone),
     }
 }
 

@@ -10,7 +10,8 @@
 //! 4. If a condition failed, begin again.
 
 use super::access::Scene;
-use super::commit::{TRIES, named_sif, renamed, unbind, unchanged};
+use super::commit::{named_sif, renamed, unbind, unchanged};
+use super::retry::{Retry, Try};
 use super::tag::{groups, without};
 use crate::app::App;
 use crate::auth::Credential;
@@ -19,7 +20,7 @@ use crate::domain::{Digest, OciDigest, Selector};
 use crate::error::Error;
 use crate::rules::{Action, Denial, Place, Resource};
 use crate::store::rows::{Account, Container, Image, Link, Naming, Row, Tag};
-use crate::store::table::{Condition, Write, pause};
+use crate::store::table::{Condition, Write, Written};
 use crate::store::{StoreError, keys};
 
 const DOING: &str = "delete this image";
@@ -33,17 +34,21 @@ pub async fn image(
     reference: &LibraryRef,
     arch: Option<&str>,
 ) -> Result<(), Error> {
-    for attempt in 0..TRIES {
-        pause(attempt).await;
-        match Box::pin(once(app, credential, reference, arch)).await {
-            Err(Error::Unavailable(StoreError::Conflict(_))) => {}
-            result => return result,
+    let mut retry = Retry::of("changes of the same image");
+    loop {
+        retry.pause().await?;
+        if let Try::Done(()) = Box::pin(once(app, credential, reference, arch)).await? {
+            return Ok(());
         }
     }
-    Err(Error::Unavailable(StoreError::Unavailable("too many changes of the same image at once".to_owned())))
 }
 
-async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: Option<&str>) -> Result<(), Error> {
+async fn once(
+    app: &App,
+    credential: &Credential,
+    reference: &LibraryRef,
+    arch: Option<&str>,
+) -> Result<Try<()>, Error> {
     let LibraryRef { repository, selector } = reference;
     let container_key = keys::container(repository);
     let tag_key = match selector {
@@ -95,10 +100,10 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
     for some in &groups {
         let mut writes = all_without(app, some, &hash)?;
         writes.push(Write::untagged(image.key(), some.iter().map(|tag| &tag.name)));
-        app.table.write(&grant, writes).await?;
+        let _ = app.table.write(&grant, writes).await?;
     }
     if !groups.is_empty() {
-        return Err(again());
+        return Ok(Try::Lost);
     }
     let account: Account = rows.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
     let mut writes = all_without(app, tags, &hash)?;
@@ -124,11 +129,13 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
                 for pushed in some {
                     writes.extend(super::registry::manifest::gone(app, pushed)?);
                 }
-                app.table.write(&grant, Write::once(writes)).await?;
+                if app.table.write(&grant, Write::once(writes)).await? != Written::Done {
+                    return Ok(Try::Lost);
+                }
             }
             let names: Vec<OciDigest> = first.iter().flat_map(|pushed| &pushed.names).copied().collect();
             super::registry::blob::free(app, &grant, repository, &names, app.now()).await?;
-            return Err(again());
+            return Ok(Try::Lost);
         }
         for pushed in pushed {
             writes.extend(super::registry::manifest::gone(app, pushed)?);
@@ -139,15 +146,11 @@ async fn once(app: &App, credential: &Credential, reference: &LibraryRef, arch: 
             unbind(app, &mut writes, &link, (&account, rows.take(&charge_key)?, rows.take(&blob_key)?))?;
         }
     }
-    app.table.write(&grant, Write::once(writes)).await?;
-    if !freed.is_empty() {
+    let written = app.table.write(&grant, Write::once(writes)).await?;
+    if written == Written::Done && !freed.is_empty() {
         super::registry::blob::free(app, &grant, repository, &freed, app.now()).await?;
     }
-    Ok(())
-}
-
-fn again() -> Error {
-    Error::Unavailable(StoreError::Conflict(Vec::new()))
+    Ok(Try::of(&written, ()))
 }
 
 /// The writes that take an image off some tags. Two of them may leave the same index behind.

@@ -11,6 +11,7 @@ pub mod delete;
 mod passwords;
 pub mod pull;
 pub mod registry;
+mod retry;
 pub mod search;
 pub mod settings;
 pub mod sweep;

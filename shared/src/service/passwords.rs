@@ -11,15 +11,15 @@
 //!    turns before the first of them counts.
 
 use super::access::system;
-use super::commit::TRIES;
+use super::retry::Retry;
 use crate::app::App;
 use crate::auth::password;
 use crate::domain::UserName;
 use crate::error::Error;
 use crate::rules::{Action, Resource};
+use crate::store::keys;
 use crate::store::rows::{User, WrongPasswords};
-use crate::store::table::{Condition, Write, pause};
-use crate::store::{StoreError, keys};
+use crate::store::table::{Condition, Write, Written};
 use secrecy::SecretString;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -95,20 +95,18 @@ pub(crate) async fn user(app: &App, name: Option<&UserName>, secret: &SecretStri
 /// Counts one more wrong password for a name, whether or not there is a user of it.
 async fn count(app: &App, name: &UserName, mut before: Option<WrongPasswords>) -> Result<(), Error> {
     let grant = system(Action::Manage, &Resource::User(name.clone()))?;
-    let key = keys::wrong_passwords(name);
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of("wrong passwords");
+    loop {
+        retry.pause().await?;
         let now = app.now();
         let condition = before.as_ref().map_or(Condition::Absent, |before| Condition::Version(before.version));
         let version = before.as_ref().map_or(0, |before| before.version + 1);
-        let running = before.filter(|before| before.since.plus(WINDOW) > now);
+        let running = before.take().filter(|before| before.since.plus(WINDOW) > now);
         let (count, since) = running.map_or((1, now), |before| (before.count.saturating_add(1), before.since));
         let row = WrongPasswords { user: name.clone(), count, since, version };
-        match app.table.write(&grant, vec![Write::put(&row, condition)?]).await {
-            Ok(()) => return Ok(()),
-            Err(StoreError::Conflict(_)) => before = app.table.get(key.clone()).await?,
-            Err(error) => return Err(error.into()),
+        if app.table.write(&grant, vec![Write::put(&row, condition)?]).await? == Written::Done {
+            return Ok(());
         }
+        before = app.table.get(keys::wrong_passwords(name)).await?;
     }
-    Err(Error::Unavailable(StoreError::Unavailable("too many wrong passwords at once".to_owned())))
 }

@@ -3,17 +3,16 @@
 //! Each reads the row in one round and writes it back, conditional on its version; somebody faster: read again.
 
 use super::access::Scene;
-use super::commit::TRIES;
 use super::create::{description, resource_of};
+use super::retry::Retry;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::{CollectionName, EntityName, Repository, TagName, Visibility};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
-use crate::store::StoreError;
 use crate::store::keys::{self, Key};
 use crate::store::rows::{Collection, Container, Entity, Row, Tag};
-use crate::store::table::{Condition, Write, pause};
+use crate::store::table::{Condition, Write, Written};
 
 /// What may change; `None` stays as it is.
 #[derive(Debug, Clone, Default)]
@@ -142,8 +141,9 @@ async fn change<R: Versioned>(
     edit: impl Fn(&mut R),
 ) -> Result<(), Error> {
     let doing = format!("change this {what}");
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of("changes of the same thing");
+    loop {
+        retry.pause().await?;
         let mut scene = Scene::load(app, credential, Some(entity), [key.clone()]).await?;
         let row: Option<R> = scene.take(&key)?;
         let resource = row.as_ref().map_or_else(|| Resource::Missing(place.clone()), &resource);
@@ -152,11 +152,8 @@ async fn change<R: Versioned>(
         edit(&mut row);
         let version = *row.version();
         *row.version() += 1;
-        match app.table.write(&grant, vec![Write::put(&row, Condition::Version(version))?]).await {
-            Ok(()) => return Ok(()),
-            Err(StoreError::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
+        if app.table.write(&grant, vec![Write::put(&row, Condition::Version(version))?]).await? == Written::Done {
+            return Ok(());
         }
     }
-    Err(Error::Unavailable(StoreError::Unavailable("too many changes of the same thing at once".to_owned())))
 }

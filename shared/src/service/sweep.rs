@@ -27,7 +27,7 @@ use crate::store::objects::OpenParts;
 use crate::store::rows::{
     Blob, Charge, Condemned, Flow, Image, Link, Manifest, Row, Session, State, Stream, Way, WrongPasswords,
 };
-use crate::store::table::{Condition, Scanned, Write};
+use crate::store::table::{Condition, Scanned, Write, Written};
 use crate::store::{StoreError, rows::Account};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -263,11 +263,9 @@ impl Sweeper<'_> {
         }
         for some in wrong.chunks(100) {
             let gone = some.iter().map(|row| Write::delete(row.key(), Condition::Version(row.version)));
-            match self.app.table.write(self.grant, gone.collect()).await {
-                // One of them counts again: the next sweep takes the others.
-                Ok(()) | Err(StoreError::Conflict(_)) => {}
-                Err(error) => drop(self.tried(&"wrong passwords", Err(error.into()))),
-            }
+            // If one of them counts again, the next sweep takes the others.
+            let done = self.app.table.write(self.grant, gone.collect()).await;
+            self.tried(&"wrong passwords", done.map(drop).map_err(Error::from));
         }
     }
 
@@ -317,10 +315,8 @@ impl Sweeper<'_> {
                 Write::delete(keys::pointer(row.id), Condition::None),
                 Write::check(charge_key, unchanged),
             ];
-            match self.app.table.write(self.grant, writes).await {
-                Ok(()) => {}
-                Err(StoreError::Conflict(_)) => return Ok(()),
-                Err(error) => return Err(error.into()),
+            if self.app.table.write(self.grant, writes).await? != Written::Done {
+                return Ok(());
             }
         }
         self.swept.images += 1;
@@ -338,7 +334,7 @@ impl Sweeper<'_> {
                 self.app.objects.abort_parts(self.grant, &row.object, upload).await?;
             }
             self.app.objects.delete(self.grant, &row.object).await?;
-            self.app.table.write(self.grant, vec![Write::delete(row.key(), Condition::None)]).await?;
+            let _ = self.app.table.write(self.grant, vec![Write::delete(row.key(), Condition::None)]).await?;
         }
         self.swept.objects += 1;
         Ok(())
@@ -408,7 +404,7 @@ impl Sweeper<'_> {
     }
 
     async fn condemns(&self, object: &str) -> Result<(), Error> {
-        Ok(self.app.table.write(self.grant, vec![condemn(self.app, object, None)?]).await?)
+        Ok(self.app.table.write(self.grant, vec![condemn(self.app, object, None)?]).await.map(drop)?)
     }
 
     fn accounts(self) -> Swept {

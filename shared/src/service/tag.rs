@@ -1,15 +1,16 @@
 //! Tags: one row, architecture → image.
 
 use super::access::Scene;
-use super::commit::{TRIES, renamed, sif_manifest};
+use super::commit::{renamed, sif_manifest};
 use super::create::{missing, target};
+use super::retry::Retry;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::{Digest, Id, Repository, TagName, manifest};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Place, Resource};
 use crate::store::rows::{Container, Content, Image, Intent, Manifest, Named, Row, Tag, Tagged, Target};
-use crate::store::table::{Condition, Write, pause};
+use crate::store::table::{Condition, Write, Written};
 use crate::store::{StoreError, keys};
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -46,8 +47,9 @@ pub async fn set(
     arch: Option<&str>,
 ) -> Result<(), Error> {
     arch.map(check).transpose()?;
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of("pushes to the same tag");
+    loop {
+        retry.pause().await?;
         let ids = [keys::pointer(container), keys::pointer(image)];
         let mut scene = Scene::load(app, credential, None, ids).await?;
         let Some(Target::Container(repository)) = target(&mut scene, container)? else {
@@ -95,13 +97,10 @@ pub async fn set(
                 return Err(Error::Conflict("the image's bytes have not arrived, it can't be tagged".to_owned()));
             }
         };
-        match written {
-            Ok(()) => return Ok(()),
-            Err(StoreError::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
+        if written? == Written::Done {
+            return Ok(());
         }
     }
-    Err(Error::Unavailable(StoreError::Unavailable("too many pushes to the same tag at once".to_owned())))
 }
 
 /// Bytes that the name of an architecture has at most.
@@ -145,7 +144,7 @@ async fn point(
     (name, arch): (&TagName, &str),
     image: &Image,
     content: &Content,
-) -> Result<(), StoreError> {
+) -> Result<Written, StoreError> {
     let (mut writes, old) = place(app, tag, (name, arch), image, content)?;
     writes.push(Write::tagged(image.key(), [name]));
     writes.push(renamed(&image.repository, Condition::Present));
@@ -269,7 +268,13 @@ const MAX_INTENTS: usize = 20;
 const MAX_INTENDED: usize = 85;
 
 /// Remembers a tag for an image whose bytes are being verified: the commit sets it, a rejection drops it.
-async fn intend(app: &App, grant: &Grant, image: &Image, name: &TagName, arch: Option<&str>) -> Result<(), StoreError> {
+async fn intend(
+    app: &App,
+    grant: &Grant,
+    image: &Image,
+    name: &TagName,
+    arch: Option<&str>,
+) -> Result<Written, StoreError> {
     let intent = Intent { tag: name.clone(), arch: arch.map(str::to_owned) };
     let mut sealed = Image { version: image.version + 1, ..image.clone() };
     sealed.intents.retain(|other| other.tag != *name);

@@ -24,8 +24,9 @@
 //! [`verify`]'s, which writes down how far it is, so that whoever takes up after it died goes on there.
 
 use super::access::{Scene, system};
-use super::commit::{self, Known, Settling, TRIES, condemn, settle};
+use super::commit::{self, Known, Settling, condemn, settle};
 use super::create::{may_push, missing, resource_of, target};
+use super::retry::Retry;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::digest::Hasher;
@@ -37,7 +38,7 @@ use crate::rules::upload::{MAX_SIZE, part_length, parts};
 use crate::rules::{Action, Grant, Resource, Subject, decide};
 use crate::store::objects::{MAX_PUT, Part};
 use crate::store::rows::{Account, Charge, Container, Image, Member, Progress, Row, Session, State, Target, User, Way};
-use crate::store::table::{Condition, Write, pause};
+use crate::store::table::{Condition, Write, Written};
 use crate::store::{StoreError, keys};
 use std::time::Duration;
 
@@ -92,8 +93,9 @@ pub async fn open_single(app: &App, credential: &Credential, image: Id, file: An
         return Err(Error::Invalid(format!("a single upload takes at most {MAX_PUT} bytes, use a multipart upload")));
     }
     check_size(file.size)?;
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of(CONTENDED);
+    loop {
+        retry.pause().await?;
         let aim = aim(app, credential, image, UploadId::of_image(image)).await?;
         if file.digest.is_some_and(|digest| digest != aim.image.hash) {
             return Err(Error::Invalid(format!("the upload's SHA-256 is not the image's, {}", aim.image.hash)));
@@ -108,15 +110,12 @@ pub async fn open_single(app: &App, credential: &Credential, image: Id, file: An
             }
         }
         let session = new_session(app, &aim, UploadId::of_image(image), way, file.size)?;
-        match open(app, &aim, &session).await {
-            Ok(()) => {
-                return Ok(app.objects.presign_put(&session.object, session.size, pin, app.config.upload_life).await?);
-            }
-            Err(Error::Unavailable(StoreError::Conflict(_))) => {}
-            Err(error) => return Err(error),
+        if open(app, &aim, &session).await? != Written::Done {
+            continue;
         }
+        let url = app.objects.presign_put(&session.object, session.size, pin, app.config.upload_life);
+        return Ok(url.await?);
     }
-    Err(contended())
 }
 
 /// A multipart upload that was opened.
@@ -136,8 +135,9 @@ pub async fn open_parts(app: &App, credential: &Credential, image: Id, size: u64
     let id = app.new_upload()?;
     let (part_size, count) = parts(size);
     let mut begun: Option<(String, String)> = None;
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of(CONTENDED);
+    loop {
+        retry.pause().await?;
         let aim = aim(app, credential, image, id).await?;
         let mut session = new_session(app, &aim, id, Way::Parts(String::new()), size)?;
         // Refuse a file that does not fit before the store hears of it.
@@ -150,8 +150,8 @@ pub async fn open_parts(app: &App, credential: &Credential, image: Id, size: u64
             session.way = Way::Parts(upload.clone());
         }
         match open(app, &aim, &session).await {
-            Ok(()) => return Ok(OpenedParts { id, part_size, parts: count }),
-            Err(Error::Unavailable(StoreError::Conflict(_))) => {}
+            Ok(Written::Done) => return Ok(OpenedParts { id, part_size, parts: count }),
+            Ok(Written::Lost(_)) => {}
             Err(error) => {
                 // If this fails too, the sweeper finds the upload in the store's list.
                 let _ = app.objects.abort_parts(&aim.grant, &session.object, upload_of(&session)).await;
@@ -159,7 +159,6 @@ pub async fn open_parts(app: &App, credential: &Credential, image: Id, size: u64
             }
         }
     }
-    Err(contended())
 }
 
 fn check_size(size: u64) -> Result<(), Error> {
@@ -170,9 +169,7 @@ fn check_size(size: u64) -> Result<(), Error> {
     }
 }
 
-fn contended() -> Error {
-    Error::Unavailable(StoreError::Unavailable("too many uploads of the same image at once".to_owned()))
-}
+const CONTENDED: &str = "uploads of the same image";
 
 fn new_session(app: &App, aim: &Aim, id: UploadId, way: Way, size: u64) -> Result<Session, Error> {
     let now = app.now();
@@ -197,7 +194,7 @@ fn opening(session: &Session, replaced: Option<&Session>) -> Settling {
 }
 
 /// Writes the session row with its reservation.
-async fn open(app: &App, aim: &Aim, session: &Session) -> Result<(), Error> {
+async fn open(app: &App, aim: &Aim, session: &Session) -> Result<Written, Error> {
     let replaced = aim.session.as_ref();
     let condition = replaced.map_or(Condition::Absent, |session| Condition::Version(session.version));
     let mut writes = vec![Write::put(session, condition)?, Write::check(aim.image.key(), Condition::Present)];
@@ -291,8 +288,9 @@ pub async fn abort(app: &App, credential: &Credential, image: Id, upload: Upload
 pub(crate) async fn end(app: &App, grant: &Grant, session: &Session) -> Result<(), Error> {
     let entity = session.repository.entity();
     let (charge_key, account_key) = (keys::charge(entity, &session.hash), keys::account(entity));
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of(CONTENDED);
+    loop {
+        retry.pause().await?;
         let image_key = keys::image(&session.repository, &session.hash);
         let wanted = [session.key(), charge_key.clone(), account_key.clone(), image_key.clone()];
         let mut rows = app.table.batch(wanted).await?;
@@ -313,13 +311,10 @@ pub(crate) async fn end(app: &App, grant: &Grant, session: &Session) -> Result<(
             let by = Settling { digest: open.hash, size: charge.size, links: 0, sessions: -1, back: 0 };
             settle(&mut writes, &account, Some(charge), by)?;
         }
-        match app.table.write(grant, writes).await {
-            Ok(()) => return Ok(()),
-            Err(StoreError::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
+        if app.table.write(grant, writes).await? == Written::Done {
+            return Ok(());
         }
     }
-    Err(contended())
 }
 
 /// An upload that came to its end.
@@ -414,8 +409,9 @@ pub async fn complete_parts(
 async fn seal(app: &App, grant: &Grant, session: &Session) -> Result<Completed, Error> {
     let image_key = keys::image(&session.repository, &session.hash);
     let account_key = keys::account(session.repository.entity());
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of(CONTENDED);
+    loop {
+        retry.pause().await?;
         let wanted = [session.key(), image_key.clone(), account_key.clone()];
         let mut rows = app.table.batch(wanted).await?;
         let image: Image = rows.take(&image_key)?.ok_or(Error::NotFound("image"))?;
@@ -432,20 +428,15 @@ async fn seal(app: &App, grant: &Grant, session: &Session) -> Result<Completed, 
                     Write::put(&sealed, Condition::Version(open.version))?,
                     Write::put(&noted, Condition::Version(image.version))?,
                 ];
-                match app.table.write(grant, writes).await {
-                    Ok(()) => return Ok(done(noted)),
-                    Err(StoreError::Conflict(_)) => {}
-                    Err(error) => return Err(error.into()),
+                if app.table.write(grant, writes).await? == Written::Done {
+                    return Ok(done(noted));
                 }
             }
-            None if image.content.is_none() => {
-                return Err(Error::Conflict(OVER.to_owned()));
-            }
+            None if image.content.is_none() => return Err(Error::Conflict(OVER.to_owned())),
             // It is sealed already, or verified.
             _ => return Ok(done(image)),
         }
     }
-    Err(contended())
 }
 
 /// How many bytes are hashed before the progress is written down.
@@ -468,11 +459,9 @@ pub async fn verify(app: &App, upload: UploadId) -> Result<(), Error> {
             let state = State::Sealed(progress);
             let further = Session { state, version: session.version + 1, ..session.clone() };
             let write = Write::put(&further, Condition::Version(session.version))?;
-            match app.table.write(&system, vec![write]).await {
-                // Somebody else verifies the same session; whoever is further wins.
-                Ok(()) | Err(StoreError::Conflict(_)) => continue,
-                Err(error) => return Err(error.into()),
-            }
+            // Somebody else may verify the same session: whoever is further wins.
+            let _ = app.table.write(&system, vec![write]).await?;
+            continue;
         }
         let (taken, digest) = (hasher.taken(), hasher.finish());
         let facts = if (digest, taken) == (session.hash, session.size) {

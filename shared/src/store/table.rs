@@ -24,9 +24,6 @@ type Item = HashMap<String, AttributeValue>;
 /// What can go wrong between us and the table or the bucket.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A write's condition did not hold. Nothing was written; somebody else was faster, or the fact was never so.
-    #[error("the condition of write {0:?} did not hold")]
-    Conflict(Vec<usize>),
     /// The table or the bucket can't be reached, or refuses us.
     #[error("the store is not available: {0}")]
     Unavailable(String),
@@ -45,6 +42,17 @@ impl StoreError {
     pub(super) fn unavailable<E: std::error::Error>(error: &E) -> Self {
         Self::Unavailable(DisplayErrorContext(error).to_string())
     }
+}
+
+/// What a transaction came to.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// All of it is written.
+    Done,
+    /// None of it is: the conditions of these writes did not hold, by their places in the transaction. Somebody else was
+    /// faster, or the fact was never so.
+    Lost(Vec<usize>),
 }
 
 /// What must hold for a write to go through.
@@ -427,9 +435,8 @@ impl Table {
         Ok((rows.collect(), next))
     }
 
-    /// Does all of `writes`, at most 100, or none of them. [`StoreError::Conflict`] names those whose conditions did
-    /// not hold. Every row must lie where `grant` was given.
-    pub async fn write(&self, grant: &Grant, writes: Vec<Write>) -> Result<(), StoreError> {
+    /// Does all of `writes`, at most 100, or none of them. Every row must lie where `grant` was given.
+    pub async fn write(&self, grant: &Grant, writes: Vec<Write>) -> Result<Written, StoreError> {
         if grant.action().is_read() {
             return Err(StoreError::Unavailable(format!("a grant to {:?} writes nothing", grant.action())));
         }
@@ -441,9 +448,9 @@ impl Table {
             pause(attempt).await;
             telemetry::wrote();
             let answer = self.client.transact_write_items().set_transact_items(Some(items.clone())).send().await;
-            let Err(error) = answer else { return Ok(()) };
+            let Err(error) = answer else { return Ok(Written::Done) };
             match refusal(&error) {
-                Refusal::Conflict(failed) => return Err(StoreError::Conflict(failed)),
+                Refusal::Conflict(failed) => return Ok(Written::Lost(failed)),
                 // Somebody else's transaction held one of the rows: nothing is known to be wrong.
                 Refusal::Contended if attempt + 1 < TRIES => {}
                 Refusal::Contended | Refusal::Other => return Err(StoreError::unavailable(&error)),

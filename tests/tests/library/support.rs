@@ -225,7 +225,8 @@ pub(crate) async fn sweep_up(server: &Server) {
 /// Writes a row, as the server itself may.
 pub(crate) async fn write<R: Row>(server: &Server, row: &R) {
     let grant = system(Action::Manage, &Resource::Registry).unwrap();
-    server.local.app.table.write(&grant, vec![Write::put(row, Condition::None).unwrap()]).await.unwrap();
+    let written = server.local.app.table.write(&grant, vec![Write::put(row, Condition::None).unwrap()]).await.unwrap();
+    assert_eq!(written, shared::store::table::Written::Done);
 }
 
 /// Changes settings of something, by the path of its route.

@@ -19,11 +19,12 @@ use crate::domain::time::SKEW;
 use crate::domain::{Digest, OciDigest, Repository, Right, Time, TokenPlace, TokenScope, UploadId};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Place, Resource};
-use crate::service::commit::{Bytes, Found, Settling, TRIES, bind, condemn, renamed, unasked, unbind, unchanged};
+use crate::service::commit::{Bytes, Found, Settling, bind, condemn, renamed, unasked, unbind, unchanged};
+use crate::service::retry::{Retry, Try};
+use crate::store::keys;
 use crate::store::objects::ByteStream;
 use crate::store::rows::{Account, Blob, Charge, Container, Flow, Link, Marker, Naming, Row, Stream};
-use crate::store::table::{Condition, Write, pause};
-use crate::store::{StoreError, keys};
+use crate::store::table::{Condition, Write, Written};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
@@ -66,11 +67,9 @@ pub async fn look(
         && let Ok(grant) = desk.scene.decide(Action::Push, &desk.resource())
     {
         let noted = Write::put(&Link { seen: now, ..link.clone() }, unasked(link))?;
-        match app.table.write(&grant, vec![noted]).await {
-            Ok(()) => {}
+        if app.table.write(&grant, vec![noted]).await? != Written::Done {
             // Somebody else noted it, or it went just now.
-            Err(StoreError::Conflict(_)) => return find(app, credential, repository, digest).await,
-            Err(error) => return Err(error.into()),
+            return find(app, credential, repository, digest).await;
         }
     }
     Ok(found.into())
@@ -182,8 +181,9 @@ pub async fn open(
     repository: &Repository,
     mount: Option<Mount>,
 ) -> Result<Begun, Refused> {
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of(CONTENDED);
+    loop {
+        retry.pause().await?;
         let from = mount.as_ref().and_then(|mount| mount.from.as_ref().map(|from| (from, mount.digest)));
         let source = match from {
             Some((from, digest)) => readable_link(app, credential, from, &digest).await?,
@@ -197,23 +197,16 @@ pub async fn open(
         let mut desk = Desk::to_write(app, credential, repository, wanted).await?;
         let grant = desk.may_push()?;
         if let Some(source) = source {
-            match mounted(app, &mut desk, &grant, &source).await {
-                Ok(()) => return Ok(Begun::Mounted),
-                Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => continue,
-                Err(Refused::Error(Error::QuotaExceeded { charged, limit })) => {
-                    return Err(Error::QuotaExceeded { charged, limit }.into());
-                }
-                Err(error) => return Err(error),
+            match mounted(app, &mut desk, &grant, &source).await? {
+                Try::Done(mounted) => return Ok(mounted),
+                Try::Lost => continue,
             }
         }
         return Ok(Begun::Upload(ticket(app, credential, repository)?));
     }
-    Err(contended())
 }
 
-fn contended() -> Refused {
-    Error::Unavailable(StoreError::Unavailable("too many changes of the same thing at once".to_owned())).into()
-}
+const CONTENDED: &str = "changes of the same thing";
 
 fn ticket(app: &App, credential: &Credential, repository: &Repository) -> Result<Opened, Refused> {
     let (user, token) = match credential {
@@ -242,10 +235,10 @@ async fn readable_link(
     Ok(desk.scene.take(&key)?)
 }
 
-async fn mounted(app: &App, desk: &mut Desk, grant: &Grant, source: &Link) -> Result<(), Refused> {
+async fn mounted(app: &App, desk: &mut Desk, grant: &Grant, source: &Link) -> Result<Try<Begun>, Refused> {
     let entity = desk.repository.entity().clone();
     let blob: Option<Blob> = desk.scene.take(&keys::blob(&source.digest))?;
-    let Some(blob) = blob else { return Err(StoreError::Conflict(Vec::new()).into()) };
+    let Some(blob) = blob else { return Ok(Try::Lost) };
     let account: Account = desk.scene.take(&keys::account(&entity))?.ok_or(Error::NotFound("entity"))?;
     let charge: Option<Charge> = desk.scene.take(&keys::charge(&entity, &source.digest))?;
     let link: Option<Link> = desk.scene.take(&keys::link(&desk.repository, &source.name))?;
@@ -255,7 +248,7 @@ async fn mounted(app: &App, desk: &mut Desk, grant: &Grant, source: &Link) -> Re
     let found = Found { blob: Some(blob), link, charge, account };
     let mut writes = Vec::new();
     bind(app, &mut writes, &desk.repository, &source.name, (&bytes, None), found, by)?;
-    Ok(app.table.write(grant, writes).await?)
+    Ok(Try::of(&app.table.write(grant, writes).await?, Begun::Mounted))
 }
 
 /// The right to bring bytes to an upload, as its URL has it, and what it is for.
@@ -383,8 +376,9 @@ async fn intake<'a>(
 /// Gives an upload up. One that never had bytes, or is over, is fine.
 pub async fn cancel(app: &App, right: &BringRight) -> Result<(), Refused> {
     let key = keys::stream(right.0.upload);
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of(CONTENDED);
+    loop {
+        retry.pause().await?;
         let mut desk = Desk::to_write(app, &right.credential(), &right.0.repository, [key.clone()]).await?;
         let grant = desk.may_push()?;
         let row = desk.scene.take::<Stream>(&key)?;
@@ -393,20 +387,15 @@ pub async fn cancel(app: &App, right: &BringRight) -> Result<(), Refused> {
         if row.flow != Flow::Open {
             return Err(unknown_upload());
         }
-        match end(app, &grant, &row, fresh).await {
-            Ok(()) => {
-                discard(app, &grant, &row).await;
-                return Ok(());
-            }
-            Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => {}
-            Err(error) => return Err(error),
+        if end(app, &grant, &row, fresh).await? == Written::Done {
+            discard(app, &grant, &row).await;
+            return Ok(());
         }
     }
-    Err(contended())
 }
 
 /// Ends an upload without a blob: what it reserved is given back, its objects are condemned.
-pub(crate) async fn end(app: &App, grant: &Grant, row: &Stream, fresh: bool) -> Result<(), Refused> {
+pub(crate) async fn end(app: &App, grant: &Grant, row: &Stream, fresh: bool) -> Result<Written, Refused> {
     let condition = if fresh { Condition::Absent } else { Condition::Version(row.version) };
     let over = Stream { flow: Flow::Over, version: row.version + 1, ..ended(app, row) };
     let mut writes = vec![Write::put(&over, condition)?];
@@ -496,8 +485,9 @@ async fn close_with(app: &App, right: &BringRight, digest: &OciDigest, brought: 
     };
     if !right_bytes {
         let row = Stream { object: object.clone(), upload: String::new(), ..intake.row.clone() };
-        if intake.kept() {
-            end(app, &grant, &row, false).await?;
+        if intake.kept() && end(app, &grant, &row, false).await? != Written::Done {
+            // Another request has closed or changed it meanwhile.
+            return Err(unknown_upload());
         }
         discard(app, &grant, &row).await;
         intake.whole(&object).await;
@@ -534,8 +524,9 @@ async fn commit(
     let entity = repository.entity();
     let (blob_key, charge_key) = (keys::blob(&bytes.digest), keys::charge(entity, &bytes.digest));
     let (link_key, account_key) = (keys::link(repository, name), keys::account(entity));
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of(CONTENDED);
+    loop {
+        retry.pause().await?;
         let wanted = [&blob_key, &charge_key, &link_key, &account_key].map(Clone::clone);
         let mut rows = app.table.batch(wanted.into_iter().chain([row.key()])).await?;
         let stored: Option<Stream> = rows.take(&row.key())?;
@@ -569,19 +560,14 @@ async fn commit(
         let done = Stream { flow: Flow::Done(*name), version: row.version + 1, ..ended(app, row) };
         let condition = if kept { Condition::Version(row.version) } else { Condition::Absent };
         writes.push(Write::put(&done, condition)?);
-        match app.table.write(grant, writes).await {
-            Ok(()) => {
+        if app.table.write(grant, writes).await? == Written::Done {
+            if object != bytes.object {
                 // The same bytes were here before.
-                if object != bytes.object {
-                    discard(app, grant, &Stream { object: bytes.object, upload: String::new(), ..row.clone() }).await;
-                }
-                return Ok(());
+                discard(app, grant, &Stream { object: bytes.object, upload: String::new(), ..row.clone() }).await;
             }
-            Err(StoreError::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
+            return Ok(());
         }
     }
-    Err(contended())
 }
 
 /// Takes a blob out of a repository. What a manifest there still names stays.
@@ -591,28 +577,17 @@ pub async fn remove(
     repository: &Repository,
     digest: &OciDigest,
 ) -> Result<(), Refused> {
-    for attempt in 0..TRIES {
-        pause(attempt).await;
-        let link_key = keys::link(repository, digest);
-        let mut desk = Desk::to_write(app, credential, repository, [link_key.clone()]).await?;
-        let missing = Resource::Missing(Place::Repository(repository.clone()));
-        let link: Option<Link> = desk.scene.take(&link_key)?;
-        let resource = link.as_ref().map_or(missing, |_| desk.resource());
-        let grant = desk.decide(Action::Delete, &resource, Code::BlobUnknown, "blob")?;
-        let Some(link) = link else { return Err(Refused::code(Code::BlobUnknown, "blob unknown")) };
-        match free(app, &grant, repository, &[link.name], app.now()).await {
-            Ok(0) => {
-                return Err(Refused::code(
-                    Code::Denied,
-                    "a manifest of this repository names the blob, delete that first",
-                ));
-            }
-            Ok(_) => return Ok(()),
-            Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => {}
-            Err(error) => return Err(error),
-        }
+    let link_key = keys::link(repository, digest);
+    let mut desk = Desk::to_write(app, credential, repository, [link_key.clone()]).await?;
+    let missing = Resource::Missing(Place::Repository(repository.clone()));
+    let link: Option<Link> = desk.scene.take(&link_key)?;
+    let resource = link.as_ref().map_or(missing, |_| desk.resource());
+    let grant = desk.decide(Action::Delete, &resource, Code::BlobUnknown, "blob")?;
+    let Some(link) = link else { return Err(Refused::code(Code::BlobUnknown, "blob unknown")) };
+    match free(app, &grant, repository, &[link.name], app.now()).await? {
+        0 => Err(Refused::code(Code::Denied, "a manifest of this repository names the blob, delete that first")),
+        _ => Ok(()),
     }
-    Err(contended())
 }
 
 /// Takes those links away that no manifest of the repository names any more and that no push asked for after `before`;
@@ -630,8 +605,9 @@ pub(crate) async fn free(
 ) -> Result<usize, Refused> {
     let mut gone = 0;
     let mut left: BTreeSet<OciDigest> = names.iter().copied().collect();
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of(CONTENDED);
+    loop {
+        retry.pause().await?;
         let container: Option<Container> = app.table.get(keys::container(repository)).await?;
         let Some(mut container) = container else { return Ok(gone) };
         let stays = |row: Naming| {
@@ -642,15 +618,14 @@ pub(crate) async fn free(
         app.table.each(keys::manifests(repository), Naming::ATTRIBUTES, stays).await?;
         let mut again = BTreeSet::new();
         for name in std::mem::take(&mut left) {
-            match free_one(app, grant, &container, &name, before).await {
-                Ok(went) => {
+            match free_one(app, grant, &container, &name, before).await? {
+                Try::Done(went) => {
                     gone += usize::from(went);
                     container.epoch += u64::from(went);
                 }
-                Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => {
+                Try::Lost => {
                     again.insert(name);
                 }
-                Err(error) => return Err(error),
             }
         }
         if again.is_empty() {
@@ -658,7 +633,6 @@ pub(crate) async fn free(
         }
         left = again;
     }
-    Err(contended())
 }
 
 async fn free_one(
@@ -667,26 +641,22 @@ async fn free_one(
     container: &Container,
     name: &OciDigest,
     before: Time,
-) -> Result<bool, Refused> {
+) -> Result<Try<bool>, Refused> {
     let repository = &container.repository;
     let link = app.table.get::<Link>(keys::link(repository, name)).await?;
-    let Some(link) = link.filter(|link| link.seen <= before) else { return Ok(false) };
+    let Some(link) = link.filter(|link| link.seen <= before) else { return Ok(Try::Done(false)) };
     let (charge_key, blob_key) = (keys::charge(repository.entity(), &link.digest), keys::blob(&link.digest));
     let account_key = keys::account(repository.entity());
     let mut rows = app.table.batch([charge_key.clone(), blob_key.clone(), account_key.clone()]).await?;
     let account: Account = rows.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
     let mut writes = vec![renamed(repository, unchanged(container))];
     unbind(app, &mut writes, &link, (&account, rows.take(&charge_key)?, rows.take(&blob_key)?))?;
-    app.table.write(grant, writes).await?;
-    Ok(true)
+    Ok(Try::of(&app.table.write(grant, writes).await?, true))
 }
 
 /// Gives back what an upload holds that ended long ago or will never end, and forgets it. For the sweeper.
 pub(crate) async fn forget(app: &App, grant: &Grant, row: &Stream) -> Result<(), Refused> {
     let mut writes = vec![Write::delete(row.key(), Condition::Version(row.version))];
     writes.extend(given_back(app, row)?);
-    match app.table.write(grant, writes).await {
-        Ok(()) | Err(StoreError::Conflict(_)) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    Ok(app.table.write(grant, writes).await.map(drop)?)
 }

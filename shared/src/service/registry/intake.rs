@@ -21,10 +21,11 @@ use crate::app::App;
 use crate::domain::digest::Hasher;
 use crate::error::Error;
 use crate::rules::Grant;
-use crate::service::commit::{TRIES, room};
+use crate::service::commit::room;
+use crate::service::retry::Retry;
 use crate::store::StoreError;
 use crate::store::rows::{Account, Row, Stream};
-use crate::store::table::{Condition, Write, pause};
+use crate::store::table::{Condition, Write, Written};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -283,8 +284,9 @@ impl<'a> Intake<'a> {
     /// too many, the least.
     async fn write(&mut self, mut row: Stream, (least, hoped): (u64, u64), account: &Account) -> Result<(), Refused> {
         let mut account = account.clone();
-        for attempt in 0..TRIES {
-            pause(attempt).await;
+        let mut retry = Retry::of("changes of the same account");
+        loop {
+            retry.pause().await?;
             let more = |wanted: u64| i128::from(wanted.saturating_sub(self.row.reserved));
             let (more, condition) = match room(account.quota, more(hoped)) {
                 Ok(condition) => (more(hoped), condition),
@@ -296,21 +298,19 @@ impl<'a> Intake<'a> {
             if more > 0 {
                 writes.push(Write::add(account.key(), vec![("charged", more), ("reserved", more)], condition));
             }
-            match self.app.table.write(self.grant, writes).await {
-                Ok(()) => {
+            match self.app.table.write(self.grant, writes).await? {
+                Written::Done => {
                     self.row = row;
                     self.fresh = false;
                     return Ok(());
                 }
-                Err(StoreError::Conflict(failed)) if failed.contains(&0) => return Err(busy()),
+                Written::Lost(failed) if failed.contains(&0) => return Err(busy()),
                 // Somebody else was charged since the account was read.
-                Err(StoreError::Conflict(_)) => {
+                Written::Lost(_) => {
                     account = self.app.table.get(account.key()).await?.ok_or(Error::NotFound("entity"))?;
                 }
-                Err(error) => return Err(error.into()),
             }
         }
-        Err(Error::Unavailable(StoreError::Unavailable("the account is contended".to_owned())).into())
     }
 
     /// The row as the table may say it now: what is really in the store.

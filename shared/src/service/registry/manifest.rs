@@ -27,11 +27,12 @@ use crate::domain::{Digest, OciDigest, Repository, TagName, UserName};
 use crate::error::Error;
 use crate::rules::quota::manifest_cost;
 use crate::rules::{Action, Grant, Place, Resource};
-use crate::service::commit::{self, Known, TRIES, named_sif, renamed, unchanged};
+use crate::service::commit::{self, Known, named_sif, renamed, unchanged};
+use crate::service::retry::{Retry, Try};
 use crate::service::upload::facts;
 use crate::service::{create, tag};
 use crate::store::rows::{Account, Blob, Container, Image, Link, Manifest, Named, Naming, Referrer, Row, Tag, Tagged};
-use crate::store::table::{Condition, Rows, Write, pause};
+use crate::store::table::{Condition, Rows, Write, Written, pause};
 use crate::store::{StoreError, keys};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,10 +58,6 @@ const MAX_WRITES: usize = 100;
 const MAX_TAGS: usize = 20;
 /// How often a tag is read whose manifest is gone by then.
 const LOOKS: u32 = 8;
-
-fn again() -> Refused {
-    Error::Unavailable(StoreError::Conflict(Vec::new())).into()
-}
 
 fn unknown() -> Refused {
     Refused::code(Code::ManifestUnknown, "manifest unknown")
@@ -226,8 +223,9 @@ async fn put_read(
     tags: &[TagName],
     ours: &mut Option<(Grant, String)>,
 ) -> Result<(), Refused> {
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of("pushes to the same repository");
+    loop {
+        retry.pause().await?;
         let mut putting = prepare(app, credential, repository, read, document, tags).await?;
         if let Some(before) = &putting.before
             && before.media_type != read.media_type
@@ -236,9 +234,9 @@ async fn put_read(
             return Err(Refused::Code(Code::ManifestInvalid, why));
         }
         if let Some(hash) = document.sif {
-            match become_image(app, &mut putting, hash).await {
-                Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => continue,
-                became => became?,
+            match become_image(app, &mut putting, hash).await? {
+                Try::Done(()) => {}
+                Try::Lost => continue,
             }
         } else if !putting.children.is_empty() {
             list_images(app, &mut putting).await?;
@@ -249,17 +247,15 @@ async fn put_read(
         if writes.len() > MAX_WRITES {
             return Err(Refused::code(Code::TooLarge, "this changes too much at once: set its tags one by one"));
         }
-        match app.table.write(&grant, writes).await {
-            Ok(()) => return Ok(()),
-            Err(StoreError::Conflict(_)) => {}
-            Err(error) => {
-                // It may have been done.
-                *ours = None;
-                return Err(error.into());
-            }
+        let written = app.table.write(&grant, writes).await;
+        if written.is_err() {
+            // It may have been done.
+            *ours = None;
+        }
+        if written? == Written::Done {
+            return Ok(());
         }
     }
-    Err(Error::Unavailable(StoreError::Unavailable("too many pushes to the same repository at once".to_owned())).into())
 }
 
 /// The object that holds the bytes, where they are too long for a row: that of the row there is, as long as it is there
@@ -407,10 +403,10 @@ async fn prepare(
 }
 
 /// Makes the library image of a manifest whose layer is one, in a repository that the library can spell.
-async fn become_image(app: &App, putting: &mut Putting, hash: Digest) -> Result<(), Refused> {
+async fn become_image(app: &App, putting: &mut Putting, hash: Digest) -> Result<Try<()>, Refused> {
     let Putting { grant, container, .. } = &*putting;
     if container.collection_id.is_none() {
-        return Ok(());
+        return Ok(Try::Done(()));
     }
     let repository = &container.repository;
     let (image_key, blob_key, link_key) =
@@ -421,14 +417,14 @@ async fn become_image(app: &App, putting: &mut Putting, hash: Digest) -> Result<
         Some(image) if image.content.is_some() => image,
         image => {
             let (Some(blob), Some(link)) = (rows.take::<Blob>(&blob_key)?, rows.take::<Link>(&link_key)?) else {
-                return Err(again());
+                return Ok(Try::Lost);
             };
             let said = match &blob.facts {
                 Some(said) => said.clone(),
                 // What calls itself a SIF image and is none stays an artifact like any other.
                 None => match facts(app, &link.object, link.size).await {
                     Ok(said) => said,
-                    Err(Error::Invalid(_)) => return Ok(()),
+                    Err(Error::Invalid(_)) => return Ok(Try::Done(())),
                     Err(error) => return Err(error.into()),
                 },
             };
@@ -439,12 +435,12 @@ async fn become_image(app: &App, putting: &mut Putting, hash: Digest) -> Result<
             let known = Known::verified(hash, link.object, link.size, said);
             commit::known(app, grant, image, known).await?;
             // That counted the epoch on, and what was read before may have changed with it: read again.
-            return Err(again());
+            return Ok(Try::Lost);
         }
     };
     let tagged = image.content.as_ref().map(|content| tag::tagged(&image, content));
     putting.images.extend(tagged.map(|tagged| (image, tagged)));
-    Ok(())
+    Ok(Try::Done(()))
 }
 
 /// Looks the library images up that an index lists, so that its tags lead to them by their architecture.
@@ -569,19 +565,17 @@ pub async fn remove(
     repository: &Repository,
     reference: &Reference,
 ) -> Result<(), Refused> {
-    for attempt in 0..TRIES {
-        pause(attempt).await;
+    let mut retry = Retry::of("changes of the same repository");
+    loop {
+        retry.pause().await?;
         let removed = match reference {
-            Reference::Tag(name) => remove_tag(app, credential, repository, name).await,
-            Reference::Digest(digest) => Box::pin(remove_manifest(app, credential, repository, digest)).await,
+            Reference::Tag(name) => remove_tag(app, credential, repository, name).await?,
+            Reference::Digest(digest) => Box::pin(remove_manifest(app, credential, repository, digest)).await?,
         };
-        match removed {
-            Err(Refused::Error(Error::Unavailable(StoreError::Conflict(_)))) => {}
-            removed => return removed,
+        if let Try::Done(()) = removed {
+            return Ok(());
         }
     }
-    Err(Error::Unavailable(StoreError::Unavailable("too many changes of the same repository at once".to_owned()))
-        .into())
 }
 
 /// The manifest stays: others may name it, or it may be asked for by its digest.
@@ -590,7 +584,7 @@ async fn remove_tag(
     credential: &Credential,
     repository: &Repository,
     name: &TagName,
-) -> Result<(), Refused> {
+) -> Result<Try<()>, Refused> {
     let key = keys::tag(repository, name);
     let mut desk = Desk::to_write(app, credential, repository, [key.clone()]).await?;
     let tag: Option<Tag> = desk.scene.take(&key)?;
@@ -609,7 +603,7 @@ async fn remove_tag(
     let mut writes = vec![Write::delete(key, Condition::Version(tag.version))];
     let hashes: BTreeSet<Digest> = tag.images.values().map(|one| one.hash).collect();
     writes.extend(hashes.iter().map(|hash| Write::untagged(keys::image(repository, hash), [name])));
-    Ok(app.table.write(&grant, writes).await?)
+    Ok(Try::of(&app.table.write(&grant, writes).await?, ()))
 }
 
 /// The row, if there is one and the caller could delete something there. Others are refused before more is read, whether
@@ -627,7 +621,7 @@ async fn remove_manifest(
     credential: &Credential,
     repository: &Repository,
     digest: &OciDigest,
-) -> Result<(), Refused> {
+) -> Result<Try<()>, Refused> {
     let key = keys::manifest(repository, digest);
     let mut desk = Desk::to_write(app, credential, repository, [key.clone()]).await?;
     let row: Option<Manifest> = desk.scene.take(&key)?;
@@ -680,9 +674,11 @@ async fn remove_manifest(
     if !groups.is_empty() {
         // More than one transaction can hold: take some off, and begin again.
         for some in groups {
-            app.table.write(&grant, off(app, repository, some, digest, without, true)?).await?;
+            if app.table.write(&grant, off(app, repository, some, digest, without, true)?).await? != Written::Done {
+                break;
+            }
         }
-        return Err(again());
+        return Ok(Try::Lost);
     }
     writes.extend(off(app, repository, last, digest, without, false)?);
     if let Some(image) = image {
@@ -694,14 +690,16 @@ async fn remove_manifest(
         }
         freed.push(image.hash.into());
     }
-    app.table.write(&grant, Write::once(writes)).await?;
+    if app.table.write(&grant, Write::once(writes)).await? != Written::Done {
+        return Ok(Try::Lost);
+    }
     if let Some(object) = &row.object {
         // It is condemned, so what fails here the sweeper does; but nobody was ever given a URL of it, and until then
         // nobody would pay for it.
         let _ = app.objects.delete(&grant, object).await;
     }
     free(app, &grant, repository, &freed, app.now()).await?;
-    Ok(())
+    Ok(Try::Done(()))
 }
 
 /// The writes that take a manifest, and the library image that goes with it, off some tags. `stays` is whether the
