@@ -19,6 +19,7 @@ pub mod domain;
 pub mod error;
 #[cfg(feature = "service")]
 pub mod http;
+#[cfg(feature = "service")]
 mod random;
 pub mod rules;
 #[cfg(feature = "service")]

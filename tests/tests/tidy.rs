@@ -128,7 +128,7 @@ fn the_layers_of_shared_import_only_what_lies_below_them() {
         ("store/", &["store", "domain", "rules::Grant", "rules::Place", "telemetry"]),
         ("auth/", &["auth", "domain", "error", "random"]),
         ("service/", &["service", "app", "auth", "domain", "error", "random", "rules", "store", "telemetry"]),
-        ("http/", &["http", "app", "error", "service::registry", "telemetry"]),
+        ("http/", &["http", "app", "auth::Credential", "error", "service::registry", "telemetry"]),
         ("app.rs", &["app", "auth", "config", "domain", "error", "random", "store"]),
         ("config.rs", &["config", "domain"]),
         ("error.rs", &["error", "domain", "rules", "store"]),
@@ -318,6 +318,20 @@ fn only_functions_that_sweep_may_scan_the_table() {
         let policy = serde_yaml_ng::to_string(&function["Properties"]).unwrap();
         let source: String = sources_of(&format!("functions/{}/src/", id.to_lowercase())).into_values().collect();
         assert_eq!(policy.contains("dynamodb:Scan"), source.contains("sweep::sweep"), "{id}");
+    }
+}
+
+#[test]
+fn the_function_that_gives_anybody_tokens_may_neither_read_the_whole_table_nor_touch_an_object() {
+    let routes = of_template(TEMPLATE).unwrap();
+    let serving: BTreeSet<_> = routes.iter().filter(|one| one.path == "/token").map(|one| &one.function).collect();
+    assert_eq!(serving.len(), 1, "{serving:?}");
+    for id in serving {
+        let policy = serde_yaml_ng::to_string(&functions_of_template()[id]["Properties"]["Policies"]).unwrap();
+        assert!(policy.contains("dynamodb:BatchGetItem"), "{id}: {policy}");
+        for action in ["dynamodb:Scan", "dynamodb:DeleteItem", "s3:"] {
+            assert!(!policy.contains(action), "{id} is allowed {action}, and anybody reaches it");
+        }
     }
 }
 

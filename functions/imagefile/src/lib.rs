@@ -9,10 +9,9 @@ use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
-use shared::auth::Credential;
 use shared::domain::reference::ReferenceError;
 use shared::domain::{Digest, Id, UploadId};
-use shared::http::library::{Answer, Failure, data, json, plain};
+use shared::http::library::{Answer, Failure, caller, data, json, plain};
 use shared::http::{authorization, redirect};
 use shared::service::pull::{self, Purpose};
 use shared::service::upload::{self, Announced, AnnouncedPart};
@@ -45,10 +44,6 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(abort))
         .routes(routes!(shub_default))
         .routes(routes!(shub))
-}
-
-fn caller(app: &App, headers: &HeaderMap) -> Result<Credential, Failure> {
-    Ok(app.keys.credential(authorization(headers), app.now())?)
 }
 
 /// Whether the token came as `BEARER`, as the clients do that send it on to wherever a 303 leads.

@@ -8,11 +8,9 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
-use shared::auth::Credential;
 use shared::domain::reference::ReferenceError;
 use shared::domain::{Digest, Id, Selector, TagName, Visibility};
-use shared::http::authorization;
-use shared::http::library::{Answer, Failure, data, json, list, plain};
+use shared::http::library::{Answer, Failure, caller, data, json, list, plain};
 use shared::service::pull::Purpose;
 use shared::service::settings::{self, Changes};
 use shared::service::{browse, create, delete, pull, search, tag};
@@ -50,10 +48,6 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tags_v2, set_tag_v2))
         .routes(routes!(find))
         .routes(routes!(oci_redirect))
-}
-
-fn caller(app: &App, headers: &HeaderMap) -> Result<Credential, Failure> {
-    Ok(app.keys.credential(authorization(headers), app.now())?)
 }
 
 #[derive(Deserialize)]

@@ -47,14 +47,15 @@ const REFUSALS: [(StatusCode, &str); 9] = [
 ];
 
 /// The functions by their logical ids, with what their routes say of themselves. Paths are as the router takes them.
-pub fn functions() -> [(&'static str, OpenApi); 6] {
+pub fn functions() -> [(&'static str, OpenApi); 7] {
     [
+        ("Admin", admin::openapi()),
         ("Discovery", discovery::openapi()),
         ("Imagefile", imagefile::openapi()),
         ("Keys", keys::openapi()),
         ("Library", library::openapi()),
+        ("Login", login::openapi()),
         ("Oci", oci::openapi()),
-        ("Tokens", tokens::openapi()),
     ]
 }
 

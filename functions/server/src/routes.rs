@@ -51,12 +51,13 @@ pub fn of_template(template: &str) -> Result<Vec<Route>, TemplateError> {
 /// The router of the function with a logical id of the template.
 fn function(id: &str, app: &App) -> Result<Router, TemplateError> {
     Ok(match id {
+        "Admin" => admin::router(app.clone()),
         "Discovery" => discovery::router(app.clone()),
         "Imagefile" => imagefile::router(app.clone()),
         "Keys" => keys::router(app.clone()),
         "Library" => library::router(app.clone()),
+        "Login" => login::router(app.clone()),
         "Oci" => oci::router(app.clone()),
-        "Tokens" => tokens::router(app.clone()),
         unknown => return Err(TemplateError(format!("no crate serves the function {unknown}"))),
     })
 }
@@ -113,11 +114,11 @@ mod tests {
             ("/v2/", "Oci"),
             ("/v2/_catalog", "Oci"),
             ("/v2/acme/tools/bb/manifests/latest", "Oci"),
-            ("/token", "Tokens"),
+            ("/token", "Login"),
             ("/v1/entities/", "Library"),
             ("/acme/api/container/tools/bb", "Imagefile"),
             ("/api/container/tools/bb", "Imagefile"),
-            ("/api/users/a/tokens", "Tokens"),
+            ("/api/users/a/tokens", "Admin"),
             ("/pks/lookup", "Keys"),
         ] {
             assert_eq!(matcher.at(path).unwrap().value, function, "{path}");

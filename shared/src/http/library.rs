@@ -1,11 +1,14 @@
 //! The library's own forms: `{"data": …}`, `{"error": {"code", "message"}}`, bodies of no stated type.
 
+use super::authorization;
+use crate::app::App;
+use crate::auth::Credential;
 use crate::error::Error;
 use crate::telemetry;
 use axum::Json;
 use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -52,6 +55,11 @@ impl IntoResponse for Failure {
         }
         response
     }
+}
+
+/// Who says that they are calling. Whether they may do anything, the use case asks.
+pub fn caller(app: &App, headers: &HeaderMap) -> Result<Credential, Failure> {
+    Ok(app.keys.credential(authorization(headers), app.now())?)
 }
 
 /// What a handler answers.

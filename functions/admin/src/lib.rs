@@ -1,27 +1,20 @@
-//! People and their tokens: what clients ask of a token, the page that tells people how to get one, and the API that
-//! `stackroom admin` uses.
+//! What `stackroom admin` asks: users and their tokens, quotas, sweeping.
 
 mod wire;
 
-use axum::Form;
-use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::response::{Html, IntoResponse, Response};
-use http::{HeaderMap, StatusCode};
+use axum::extract::{Path, Query, State};
+use http::HeaderMap;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json as value;
+use shared::App;
 use shared::auth::Credential;
-use shared::domain::{Caller, EntityName, TokenId, TokenScope, UserName};
-use shared::http::authorization;
-use shared::http::library::{Answer, Failure, data, json, plain};
+use shared::domain::{EntityName, TokenId, TokenScope, UserName};
+use shared::http::library::{Answer, caller, data, json};
 use shared::service::admin::{self, Change, NewToken, NewUser};
-use shared::service::browse;
-use shared::service::registry::{Refused, login};
 use shared::service::sweep::{self, Ages, Mode};
-use shared::{App, Error};
 use std::time::Duration;
 use utoipa::ToSchema;
 use utoipa::openapi::OpenApi;
@@ -40,14 +33,6 @@ pub fn openapi() -> OpenApi {
 
 fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(token_status))
-        .routes(routes!(current_user))
-        .merge(
-            OpenApiRouter::new()
-                .routes(routes!(registry_token, registry_token_form))
-                .layer(DefaultBodyLimit::max(LONGEST_LOGIN)),
-        )
-        .routes(routes!(tokens_page))
         .routes(routes!(users, add_user))
         .routes(routes!(set_password))
         .routes(routes!(set_disabled))
@@ -55,142 +40,6 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(revoke))
         .routes(routes!(set_quota))
         .routes(routes!(sweep_now, sweep_dry))
-}
-
-/// The longest form with a name, a password and scopes that is read, in bytes. Anybody may send one.
-const LONGEST_LOGIN: usize = 16 << 10;
-
-fn caller(app: &App, headers: &HeaderMap) -> Result<Credential, Failure> {
-    Ok(app.keys.credential(authorization(headers), app.now())?)
-}
-
-/// Whether the token is good.
-///
-/// A bad one is 404 here: clients then say "invalid credentials".
-#[utoipa::path(
-    get,
-    path = "/v1/token-status",
-    tag = "accounts",
-    security(("bearer" = [])),
-    responses((status = 200), (status = 404, description = "The token is no good, or there is none")),
-)]
-async fn token_status(State(app): State<App>, headers: HeaderMap) -> Answer {
-    let who = match caller(&app, &headers) {
-        Ok(credential) => browse::whoami(&app, &credential).await,
-        Err(Failure(error)) => Err(error),
-    };
-    match who {
-        Ok(_) => Ok(data(value!({}))),
-        Err(Error::Unauthenticated(why)) => Ok(plain(StatusCode::NOT_FOUND, why)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Who the caller is, in the form of the old identity service.
-///
-/// The registry password is the token itself.
-#[utoipa::path(
-    get,
-    path = "/v1/rbac/users/current",
-    tag = "accounts",
-    security(("bearer" = [])),
-    responses((status = 200, body = wire::CurrentUser, extensions(("x-bare" = json!(true))))),
-)]
-async fn current_user(State(app): State<App>, headers: HeaderMap) -> Answer {
-    let who = browse::whoami(&app, &caller(&app, &headers)?).await?;
-    let Caller::User { name, .. } = who else { return Err(Failure(Error::Unauthenticated(shared::error::NO_TOKEN))) };
-    let token =
-        authorization(&headers).and_then(|text| text.trim().split_once(' ')).map_or("", |(_, token)| token.trim());
-    Ok(([(http::header::CACHE_CONTROL, "no-store")], Json(wire::current_user(&name, token))).into_response())
-}
-
-/// A short-lived token for a registry client, for what it says that it will do.
-///
-/// Who shows nothing gets nobody's token. What a token may really do is decided when it does it.
-#[utoipa::path(
-    get,
-    path = "/token",
-    tag = "registry",
-    security((), ("basic" = [])),
-    params(
-        ("scope" = Option<String>, Query, description = "`repository:NAME:pull,push,delete`, once or more"),
-        ("service" = Option<String>, Query),
-        ("account" = Option<String>, Query),
-    ),
-    responses(
-        (status = 200, body = wire::RegistryToken, extensions(("x-bare" = json!(true)))),
-        (status = 401),
-        (status = 429, description = "Too many wrong passwords for that name, or too many logins at once"),
-    ),
-)]
-async fn registry_token(
-    State(app): State<App>,
-    headers: HeaderMap,
-    Query(query): Query<Vec<(String, String)>>,
-) -> Response {
-    let scopes: Vec<&str> = query.iter().filter(|(name, _)| name == "scope").map(|(_, scope)| scope.as_str()).collect();
-    let token = async {
-        let credential = login::presented(&app, authorization(&headers)).await?;
-        login::token(&app, &credential, &scopes).await
-    };
-    granted(&app, token.await)
-}
-
-/// The same for clients that send name and password, or a token, in a form (OAuth 2, RFC 6749 §4.3 and §6).
-#[utoipa::path(
-    post,
-    path = "/token",
-    tag = "registry",
-    security(()),
-    request_body(content = String, content_type = "application/x-www-form-urlencoded"),
-    responses(
-        (status = 200, body = wire::RegistryToken, extensions(("x-bare" = json!(true)))),
-        (status = 401),
-        (status = 429, description = "Too many wrong passwords for that name, or too many logins at once"),
-    ),
-)]
-async fn registry_token_form(State(app): State<App>, Form(form): Form<Vec<(String, String)>>) -> Response {
-    let field = |wanted: &str| form.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
-    let scopes: Vec<&str> = form.iter().filter(|(name, _)| name == "scope").map(|(_, scope)| scope.as_str()).collect();
-    let token = async {
-        let (name, secret) = match field("grant_type") {
-            Some("refresh_token") => ("", field("refresh_token")),
-            Some("password") | None => (field("username").unwrap_or_default(), field("password")),
-            Some(_) => return Err(Error::Invalid("the grant types are password and refresh_token".to_owned()).into()),
-        };
-        let secret = SecretString::from(secret.unwrap_or_default().to_owned());
-        let credential = login::shown(&app, name, &secret).await?;
-        login::token(&app, &credential, &scopes).await
-    };
-    granted(&app, token.await)
-}
-
-fn granted(app: &App, token: Result<SecretString, Refused>) -> Response {
-    match token {
-        Ok(token) => {
-            let body = Json(wire::registry_token(token.expose_secret(), login::LIFE, app.now()));
-            ([(http::header::CACHE_CONTROL, "no-store")], body).into_response()
-        }
-        Err(refused) => shared::http::registry::refusal(app, &refused, None),
-    }
-}
-
-/// The page that tells people how to get a token.
-#[utoipa::path(
-    get,
-    path = "/auth/tokens",
-    tag = "accounts",
-    security(()),
-    responses((status = 200, body = String, content_type = "text/html")),
-)]
-async fn tokens_page() -> impl IntoResponse {
-    Html(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Tokens</title>\
-         <h1>Access tokens</h1>\
-         <p>An administrator of this library makes a token for you with \
-         <code>stackroom admin token YOU --name laptop</code>.</p>\
-         <p>Paste it where <code>apptainer remote login</code> asks for it.</p></html>",
-    )
 }
 
 /// All users, with their numbers.

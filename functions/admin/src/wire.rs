@@ -1,56 +1,11 @@
-//! What the routes of people and tokens answer, field by field.
+//! What the routes of administration answer, field by field.
 
 use serde::Serialize;
 use shared::domain::quota;
-use shared::domain::{Time, UserName};
 use shared::service::admin::UserView;
 use shared::service::sweep;
 use shared::store::rows;
-use std::time::Duration;
 use utoipa::ToSchema;
-
-/// Who the caller is, in the form of the old identity service.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct CurrentUser {
-    email: &'static str,
-    oidc_user_meta: Registry,
-    realname: String,
-    username: String,
-}
-
-/// What the caller shows to the registry.
-#[derive(Serialize, ToSchema)]
-struct Registry {
-    /// The token itself.
-    #[schema(format = Password)]
-    secret: String,
-}
-
-/// Who the caller is, with the token that they sent.
-pub(crate) fn current_user(name: &UserName, token: &str) -> CurrentUser {
-    CurrentUser {
-        email: "",
-        oidc_user_meta: Registry { secret: token.to_owned() },
-        realname: name.to_string(),
-        username: name.to_string(),
-    }
-}
-
-/// A short-lived token, under both names that clients look for.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct RegistryToken<'a> {
-    token: &'a str,
-    access_token: &'a str,
-    /// Seconds.
-    expires_in: u64,
-    #[schema(format = DateTime)]
-    issued_at: String,
-}
-
-/// A short-lived token.
-pub(crate) fn registry_token(token: &str, life: Duration, now: Time) -> RegistryToken<'_> {
-    RegistryToken { token, access_token: token, expires_in: life.as_secs(), issued_at: now.to_string() }
-}
 
 /// What an entity has and may have.
 #[derive(Serialize, ToSchema)]
