@@ -13,10 +13,10 @@ pub mod sif;
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use server::local::Local;
 use shared::config::Config;
 use shared::domain::Digest;
 use shared::telemetry::Summary;
-use stackroom::local::Local;
 use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -58,9 +58,9 @@ impl Server {
         let local = Local::open(folder.path(), config).await.unwrap();
         local.first_admin().await.unwrap().expect("a new folder has nobody in it");
         let token = std::fs::read_to_string(local.admin_token()).unwrap();
-        let router = stackroom::serve::router(&local).unwrap().layer(axum::middleware::map_response(counted));
+        let router = server::serve::router(&local).unwrap().layer(axum::middleware::map_response(counted));
         let patience = local.app.config.patience;
-        let serving = tokio::spawn(stackroom::serve::answer(listener, router, patience, std::future::pending()));
+        let serving = tokio::spawn(server::serve::answer(listener, router, patience, std::future::pending()));
         let nobody = Caller::new(&url, None);
         let admin = Caller::new(&url, Some(token));
         Self { url, local: Arc::new(local), nobody, admin, serving, _folder: folder }

@@ -29,7 +29,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::Method;
 use serde_json::{Value, json};
-use stackroom::routes::{TEMPLATE, of_template};
+use server::routes::{TEMPLATE, of_template};
 use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Answer, Caller, Server, send};
 use std::collections::{BTreeMap, HashMap};
@@ -327,7 +327,7 @@ impl Both {
             ("AWS_ENDPOINT_URL_DYNAMODB", table),
             ("AWS_ENDPOINT_URL_S3", objects),
             ("STACKROOM_TABLE", "stackroom".to_owned()),
-            ("STACKROOM_BUCKET", stackroom::local::BUCKET.to_owned()),
+            ("STACKROOM_BUCKET", server::local::BUCKET.to_owned()),
             ("STACKROOM_PUBLIC_URL", server.url.clone()),
             ("STACKROOM_S3_PUBLIC_URL", server.url.clone()),
             ("STACKROOM_TOKEN_KEYS", kept("keys")),

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs, reason = "a failed test panics")]
 
 use serde_yaml_ng::Value;
-use stackroom::routes::{Route, TEMPLATE, of_template};
+use server::routes::{Route, TEMPLATE, of_template};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -110,13 +110,21 @@ fn own_paths(source: &str) -> BTreeSet<String> {
     paths
 }
 
-/// The dependencies in a `Cargo.toml`, as Rust spells them.
-fn dependencies(folder: &str) -> BTreeSet<String> {
+/// The lines of a `Cargo.toml` that each name a dependency.
+fn dependency_lines(folder: &str) -> Vec<String> {
     let text = fs::read_to_string(top().join(folder).join("Cargo.toml")).unwrap();
     let lines = text.lines().skip_while(|line| *line != "[dependencies]").skip(1);
-    let lines = lines.take_while(|line| !line.starts_with('['));
-    let names = lines.filter_map(|line| line.split(['.', ' ', '=']).next().filter(|name| !name.is_empty()));
-    names.map(|name| name.replace('-', "_")).collect()
+    lines.take_while(|line| !line.starts_with('[')).map(str::to_owned).collect()
+}
+
+/// The dependency that a line names, as Rust spells it.
+fn dependency(line: &str) -> Option<String> {
+    line.split(['.', ' ', '=']).next().filter(|name| !name.is_empty()).map(|name| name.replace('-', "_"))
+}
+
+/// The dependencies in a `Cargo.toml`, as Rust spells them.
+fn dependencies(folder: &str) -> BTreeSet<String> {
+    dependency_lines(folder).iter().filter_map(|line| dependency(line)).collect()
 }
 
 #[test]
@@ -174,8 +182,7 @@ fn words_and_rules_need_no_other_crate_than_these() {
 
 #[test]
 fn the_aws_clients_are_named_only_where_the_stores_are() {
-    let places =
-        ["shared/src/store/", "shared/src/app.rs", "functions/server/src/local.rs", "infra/embedded/", "tests/"];
+    let places = ["shared/src/store/", "shared/src/app.rs", "infra/server/src/local.rs", "infra/embedded/", "tests/"];
     for (path, source) in sources() {
         let there = places.iter().any(|place| path.starts_with(place));
         assert!(there || after(&source, "aws_sdk_").is_empty(), "{path} must not know the AWS clients");
@@ -185,16 +192,37 @@ fn the_aws_clients_are_named_only_where_the_stores_are() {
 #[test]
 fn the_http_framework_is_named_only_at_the_edge() {
     for (path, source) in sources() {
-        let edge = ["shared/src/http/", "functions/", "tests/"].iter().any(|place| path.starts_with(place));
+        let edge = ["shared/src/http/", "functions/", "infra/server/", "tests/"];
+        let edge = edge.iter().any(|place| path.starts_with(place));
         assert!(edge || after(&source, "axum::").is_empty(), "{path} must not know axum");
     }
 }
 
-/// The function crates, all but the server.
+/// What the client alone is made of, as Rust spells it: HTTP, a command line, and no store.
+const OF_THE_CLIENT: [&str; 6] = ["anyhow", "clap", "reqwest", "serde_json", "serde_yaml_ng", "tokio"];
+
+#[test]
+fn the_command_without_the_server_knows_no_store_and_serves_nothing() {
+    let lines = dependency_lines("cli").into_iter().filter(|line| !line.contains("optional = true"));
+    let always: BTreeSet<String> = lines.filter_map(|line| dependency(&line)).collect();
+    assert_eq!(always, OF_THE_CLIENT.map(str::to_owned).into());
+    for (path, source) in sources_of("cli/src/") {
+        for name in ["aws_", "axum", "rusqlite", "lambda_http", "dynoxide", "embedded"] {
+            assert!(after(&source, name).is_empty(), "{path} must not know {name}");
+        }
+        // What only the feature brings is named in the one module that is behind it, and where `main` starts.
+        let behind = path.ends_with("/serve.rs") || path.ends_with("/main.rs");
+        for name in dependencies("cli").difference(&always) {
+            assert!(behind || after(&source, &format!("{name}::")).is_empty(), "{path} must not import {name}");
+        }
+    }
+}
+
+/// The function crates.
 fn functions() -> BTreeSet<String> {
     let folders = fs::read_dir(top().join("functions")).unwrap().map(|entry| entry.unwrap());
     let folders = folders.filter(|entry| entry.path().join("Cargo.toml").exists());
-    folders.map(|entry| entry.file_name().into_string().unwrap()).filter(|name| name != "server").collect()
+    folders.map(|entry| entry.file_name().into_string().unwrap()).collect()
 }
 
 #[test]
@@ -204,10 +232,10 @@ fn function_crates_never_import_each_other_and_the_server_imports_all() {
         let dependencies = dependencies(&format!("functions/{name}"));
         let others: Vec<_> = dependencies.intersection(&functions).collect();
         assert!(others.is_empty(), "functions/{name} imports {others:?}");
-        assert!(!dependencies.contains("stackroom"), "functions/{name} imports the server");
+        assert!(!dependencies.contains("server"), "functions/{name} imports the server");
     }
     let served = of_template(TEMPLATE).unwrap().into_iter().map(|route| route.function.to_lowercase());
-    assert!(served.collect::<BTreeSet<_>>().is_subset(&dependencies("functions/server")), "the server serves them all");
+    assert!(served.collect::<BTreeSet<_>>().is_subset(&dependencies("infra/server")), "the server serves them all");
 }
 
 #[test]
@@ -349,7 +377,7 @@ fn no_function_works_longer_than_the_gateway_waits() {
 
 /// The routes of a function, as it describes them.
 fn routes_of(function: &str) -> Vec<String> {
-    let all = stackroom::openapi::functions();
+    let all = server::openapi::functions();
     let (_, described) = all.into_iter().find(|(id, _)| *id == function).unwrap();
     described.paths.paths.into_keys().collect()
 }

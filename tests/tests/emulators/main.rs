@@ -114,7 +114,7 @@ impl Server {
         app.table.create().await.unwrap();
         let admin = SecretString::from("a password that nobody uses");
         let token = shared::service::admin::bootstrap(&app, "admin".parse().unwrap(), admin).await.unwrap().unwrap();
-        let router = stackroom::routes::router(&app).unwrap();
+        let router = server::routes::router(&app).unwrap();
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let admin = Caller::new(&url, Some(token.expose_secret().to_owned()));
         Self { app, admin, nobody: Caller::new(&url, None), url, pins, environment, serving }

@@ -353,7 +353,7 @@ async fn everybody_gets_the_status_that_is_written_down() {
 /// The methods and routes of the functions' routers, as they say of themselves.
 fn routes() -> BTreeSet<String> {
     let mut routes = BTreeSet::new();
-    for (_, described) in stackroom::openapi::functions() {
+    for (_, described) in server::openapi::functions() {
         for (path, operations) in json!(described)["paths"].as_object().unwrap() {
             let methods = ["get", "post", "put", "patch", "delete"].into_iter();
             let methods = methods.filter(|method| operations.get(method).is_some());
@@ -381,7 +381,7 @@ fn every_route_is_asked() {
         let fits = |(pattern, part): (&&str, &&str)| pattern == part || (pattern.starts_with('{') && !part.is_empty());
         (pattern.len() == path.len() || (tail && path.len() > pattern.len())) && pattern.iter().zip(&path).all(fits)
     };
-    for route in stackroom::routes::of_template(stackroom::routes::TEMPLATE).unwrap() {
+    for route in server::routes::of_template(server::routes::TEMPLATE).unwrap() {
         let pattern = route.path;
         assert!(questions().iter().any(|question| matches(&pattern, question.path)), "{pattern} is not asked");
     }

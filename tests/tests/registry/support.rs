@@ -248,10 +248,10 @@ pub(crate) async fn beside(
     change: impl FnOnce(&mut Config),
 ) -> Caller {
     let app = installation(server, keys, server.local.app.clock, change);
-    let router = stackroom::routes::router(&app).unwrap();
+    let router = server::routes::router(&app).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(stackroom::serve::answer(listener, router, app.config.patience, std::future::pending()));
+    tokio::spawn(server::serve::answer(listener, router, app.config.patience, std::future::pending()));
     Caller::new(&url, who.token.clone())
 }
 

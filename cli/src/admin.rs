@@ -1,21 +1,17 @@
 //! `stackroom admin`: a client of the API of a running library.
 
+use crate::client::Client;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Read, Write};
-use std::path::PathBuf;
 
 /// Administer a running library.
 #[derive(Args)]
 pub(crate) struct Admin {
-    /// The library.
-    #[arg(long, env = "STACKROOM_URL", default_value = "http://127.0.0.1:8080", global = true)]
-    url: String,
-    /// The data folder of a library on this machine, whose admin.token is used unless `STACKROOM_TOKEN` is set.
-    #[arg(long, env = "STACKROOM_DATA", default_value = "data", global = true)]
-    data: PathBuf,
+    #[command(flatten)]
+    client: Client,
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -79,6 +75,7 @@ enum Command {
     ///
     /// Works on the table itself, with the AWS credentials and the settings of a function in the environment:
     /// `STACKROOM_TABLE`, `STACKROOM_BUCKET`, `STACKROOM_PUBLIC_URL`, `STACKROOM_TOKEN_KEYS`.
+    #[cfg(feature = "server")]
     Bootstrap {
         /// Read a password from standard input.
         #[arg(long, required = true)]
@@ -183,16 +180,6 @@ fn human(bytes: u64) -> String {
     }
 }
 
-/// An error of a use case with what happened inside, which only the operator is told.
-fn explained(error: shared::Error) -> anyhow::Error {
-    let inside = error.inside();
-    let error = anyhow::Error::from(error);
-    match inside {
-        Some(inside) => error.context(inside),
-        None => error,
-    }
-}
-
 fn password() -> anyhow::Result<String> {
     if std::io::stdin().is_terminal() {
         bail!("give the password on standard input, like: printf %s \"$PASSWORD\" | stackroom admin …");
@@ -208,15 +195,15 @@ impl Admin {
             Command::User(user) => self.user(user).await,
             Command::Token { user, name, expires, scope } => {
                 let body = json!({ "name": name, "expires_in": expires, "scope": scope });
-                let made = self.call(Method::POST, &["api", "users", user, "tokens"], Some(body)).await?;
+                let made = self.client.call(Method::POST, &["api", "users", user, "tokens"], Some(body)).await?;
                 print(made.get("token").and_then(Value::as_str).unwrap_or_default())
             }
             Command::Tokens { user } => {
-                let tokens = self.call(Method::GET, &["api", "users", user, "tokens"], None).await?;
+                let tokens = self.client.call(Method::GET, &["api", "users", user, "tokens"], None).await?;
                 self.table(&tokens, &["id", "name", "scope", "created", "expires"])
             }
             Command::Revoke { user, id } => {
-                self.call(Method::DELETE, &["api", "users", user, "tokens", id], None).await.map(drop)
+                self.client.call(Method::DELETE, &["api", "users", user, "tokens", id], None).await.map(drop)
             }
             Command::Set { path, description, private, visibility, read_only, frozen } => {
                 let of_repository = path.contains(':') || visibility.is_some() || read_only.is_some();
@@ -233,24 +220,16 @@ impl Admin {
                     body.retain(|_, value| !value.is_null());
                 }
                 let path: Vec<&str> = [api, kind].into_iter().chain(path.split('/')).collect();
-                self.call(Method::PATCH, &path, Some(body)).await.map(drop)
+                self.client.call(Method::PATCH, &path, Some(body)).await.map(drop)
             }
-            Command::Bootstrap { .. } => {
-                let app = shared::App::from_env().await.map_err(explained)?;
-                let made = shared::service::admin::bootstrap(&app, "admin".parse()?, password()?.into()).await;
-                match made.map_err(explained)? {
-                    Some(token) => print(secrecy::ExposeSecret::expose_secret(&token)),
-                    None => {
-                        bail!("there are users already: a site administrator makes tokens with `stackroom admin token`")
-                    }
-                }
-            }
+            #[cfg(feature = "server")]
+            Command::Bootstrap { .. } => print(&crate::serve::bootstrap(password).await?),
             Command::Sweep { now, dry_run: true } => self.dry_run(*now).await,
             Command::Sweep { now, dry_run: false } => {
                 // What one pass condemns, the next one deletes.
                 let mut all = serde_json::Map::new();
                 for _ in 0..SWEEPS {
-                    let swept = self.call(Method::POST, &["api", "sweep"], Some(json!({ "now": now }))).await?;
+                    let swept = self.client.call(Method::POST, &["api", "sweep"], Some(json!({ "now": now }))).await?;
                     let mut done = 0;
                     for (name, value) in swept.as_object().into_iter().flatten() {
                         let before = all.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -271,19 +250,19 @@ impl Admin {
             User::Add { name, admin, quota, password_stdin } => {
                 let password = if *password_stdin { Some(password()?) } else { None };
                 let body = json!({ "name": name, "admin": admin, "quota": quota, "password": password });
-                self.call(Method::POST, &["api", "users"], Some(body)).await.map(drop)
+                self.client.call(Method::POST, &["api", "users"], Some(body)).await.map(drop)
             }
             User::List => {
-                let users = self.call(Method::GET, &["api", "users"], None).await?;
+                let users = self.client.call(Method::GET, &["api", "users"], None).await?;
                 self.table(&users, &["name", "admin", "disabled", "used", "reserved", "limit"])
             }
             User::Passwd { name } => {
                 let body = json!({ "password": password()? });
-                self.call(Method::PUT, &["api", "users", name, "password"], Some(body)).await.map(drop)
+                self.client.call(Method::PUT, &["api", "users", name, "password"], Some(body)).await.map(drop)
             }
             User::Quota { name, limit } => {
                 let body = json!({ "limit": limit });
-                self.call(Method::PUT, &["api", "entities", name, "quota"], Some(body)).await.map(drop)
+                self.client.call(Method::PUT, &["api", "entities", name, "quota"], Some(body)).await.map(drop)
             }
             User::Disable { name } => self.disabled(name, true).await,
             User::Enable { name } => self.disabled(name, false).await,
@@ -291,7 +270,7 @@ impl Admin {
     }
 
     async fn dry_run(&self, now: bool) -> anyhow::Result<()> {
-        let swept = self.call(Method::GET, &["api", "sweep"], Some(json!({ "now": now }))).await?;
+        let swept = self.client.call(Method::GET, &["api", "sweep"], Some(json!({ "now": now }))).await?;
         if self.json {
             return print(&serde_json::to_string_pretty(&swept)?);
         }
@@ -310,45 +289,7 @@ impl Admin {
 
     async fn disabled(&self, name: &str, disabled: bool) -> anyhow::Result<()> {
         let body = json!({ "disabled": disabled });
-        self.call(Method::PUT, &["api", "users", name, "disabled"], Some(body)).await.map(drop)
-    }
-
-    fn token(&self) -> anyhow::Result<String> {
-        if let Ok(token) = std::env::var("STACKROOM_TOKEN") {
-            return Ok(token);
-        }
-        let file = self.data.join("admin.token");
-        std::fs::read_to_string(&file).with_context(|| {
-            format!("no STACKROOM_TOKEN is set, and {} can't be read; run this where the library runs, or set both STACKROOM_URL and STACKROOM_TOKEN", file.display())
-        })
-    }
-
-    async fn call(&self, method: Method, path: &[&str], body: Option<Value>) -> anyhow::Result<Value> {
-        let mut url = reqwest::Url::parse(&self.url).with_context(|| format!("`{}` is not a URL", self.url))?;
-        url.path_segments_mut()
-            .map_err(|()| anyhow::anyhow!("`{}` is not the URL of a library", self.url))?
-            .pop_if_empty()
-            .extend(path);
-        let asks = method == Method::GET;
-        for (name, value) in body.iter().filter(|_| asks).filter_map(Value::as_object).flatten() {
-            url.query_pairs_mut().append_pair(name, &value.to_string());
-        }
-        let mut request = reqwest::Client::new().request(method, url).bearer_auth(self.token()?.trim());
-        if let Some(body) = body.filter(|_| !asks) {
-            request = request.json(&body);
-        }
-        let answer =
-            request.send().await.with_context(|| format!("can't reach {}, is the library running?", self.url))?;
-        let status = answer.status();
-        let body: Value = answer
-            .json()
-            .await
-            .with_context(|| format!("{} answered {status}, and not as Stackroom does", self.url))?;
-        if status.is_success() {
-            return Ok(body.get("data").cloned().unwrap_or_default());
-        }
-        let message = body.pointer("/error/message").and_then(Value::as_str).unwrap_or("no reason given");
-        bail!("{message} ({status})")
+        self.client.call(Method::PUT, &["api", "users", name, "disabled"], Some(body)).await.map(drop)
     }
 
     /// Prints rows for people, or as JSON.

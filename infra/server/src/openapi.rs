@@ -236,7 +236,7 @@ mod tests {
         let differs = kept.lines().zip(text.lines()).find(|(kept, text)| kept != text);
         assert!(
             kept == text,
-            "docs/openapi.json is not what the routes say, at {differs:?}; to renew it: UPDATE=1 cargo test -p stackroom openapi"
+            "docs/openapi.json is not what the routes say, at {differs:?}; to renew it: UPDATE=1 cargo test -p server openapi"
         );
     }
 

@@ -1,0 +1,61 @@
+//! The HTTP client of a running library: where it is, the token that is shown to it, and what its refusals say.
+
+use anyhow::{Context, bail};
+use clap::Args;
+use reqwest::Method;
+use serde_json::Value;
+use std::path::PathBuf;
+
+// Not a comment of the documentation: clap would take it for what the command itself does.
+// A running library, as every command that talks to one is told of it.
+#[derive(Args)]
+pub(crate) struct Client {
+    /// The library.
+    #[arg(long, env = "STACKROOM_URL", default_value = "http://127.0.0.1:8080", global = true)]
+    url: String,
+    /// The data folder of a library on this machine, whose admin.token is used unless `STACKROOM_TOKEN` is set.
+    #[arg(long, env = "STACKROOM_DATA", default_value = "data", global = true)]
+    data: PathBuf,
+}
+
+impl Client {
+    /// Asks the library for something, and returns the `data` of its answer. The fields of a body that goes with a `GET`
+    /// are its query.
+    pub(crate) async fn call(&self, method: Method, path: &[&str], body: Option<Value>) -> anyhow::Result<Value> {
+        let mut url = reqwest::Url::parse(&self.url).with_context(|| format!("`{}` is not a URL", self.url))?;
+        url.path_segments_mut()
+            .map_err(|()| anyhow::anyhow!("`{}` is not the URL of a library", self.url))?
+            .pop_if_empty()
+            .extend(path);
+        let asks = method == Method::GET;
+        for (name, value) in body.iter().filter(|_| asks).filter_map(Value::as_object).flatten() {
+            url.query_pairs_mut().append_pair(name, &value.to_string());
+        }
+        let mut request = reqwest::Client::new().request(method, url).bearer_auth(self.token()?.trim());
+        if let Some(body) = body.filter(|_| !asks) {
+            request = request.json(&body);
+        }
+        let answer =
+            request.send().await.with_context(|| format!("can't reach {}, is the library running?", self.url))?;
+        let status = answer.status();
+        let body: Value = answer
+            .json()
+            .await
+            .with_context(|| format!("{} answered {status}, and not as Stackroom does", self.url))?;
+        if status.is_success() {
+            return Ok(body.get("data").cloned().unwrap_or_default());
+        }
+        let message = body.pointer("/error/message").and_then(Value::as_str).unwrap_or("no reason given");
+        bail!("{message} ({status})")
+    }
+
+    fn token(&self) -> anyhow::Result<String> {
+        if let Ok(token) = std::env::var("STACKROOM_TOKEN") {
+            return Ok(token);
+        }
+        let file = self.data.join("admin.token");
+        std::fs::read_to_string(&file).with_context(|| {
+            format!("no STACKROOM_TOKEN is set, and {} can't be read; run this where the library runs, or set both STACKROOM_URL and STACKROOM_TOKEN", file.display())
+        })
+    }
+}

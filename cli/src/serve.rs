@@ -1,0 +1,66 @@
+//! What works on the stores themselves, and not through a running library: `serve`, `ingest`, `admin bootstrap`.
+
+use anyhow::bail;
+use clap::Args;
+use secrecy::{ExposeSecret, SecretString};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Serve the whole library in one process.
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// Where to listen.
+    #[arg(long, env = "STACKROOM_LISTEN", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// The folder that holds everything.
+    #[arg(long, env = "STACKROOM_DATA", default_value = "data")]
+    data: PathBuf,
+    /// Another address that only takes the bytes of blobs, to which `STACKROOM_INGEST_URL` sends registry clients.
+    #[arg(long, env = "STACKROOM_INGEST_LISTEN")]
+    ingest_listen: Option<SocketAddr>,
+    /// How clients reach the server; by default http:// and the listening address.
+    #[arg(long, env = "STACKROOM_PUBLIC_URL")]
+    public_url: Option<String>,
+}
+
+impl Serve {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let Self { listen, data, ingest_listen, public_url } = self;
+        server::serve::serve(server::serve::Settings { listen, data, ingest_listen, public_url }).await
+    }
+}
+
+/// Take the bytes of blobs for a library on functions.
+#[derive(Args)]
+pub(crate) struct Ingest {
+    /// Where to listen. Put what speaks TLS in front of it.
+    #[arg(long, env = "STACKROOM_LISTEN", default_value = "127.0.0.1:8081")]
+    listen: SocketAddr,
+}
+
+impl Ingest {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        server::serve::ingest(self.listen).await
+    }
+}
+
+/// Makes the first site administrator of a deployment on AWS, and returns a token for them.
+pub(crate) async fn bootstrap(password: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<String> {
+    let app = shared::App::from_env().await.map_err(explained)?;
+    let password = SecretString::from(password()?);
+    let made = shared::service::admin::bootstrap(&app, "admin".parse()?, password).await.map_err(explained)?;
+    match made {
+        Some(token) => Ok(token.expose_secret().to_owned()),
+        None => bail!("there are users already: a site administrator makes tokens with `stackroom admin token`"),
+    }
+}
+
+/// An error of a use case with what happened inside, which only the operator is told.
+fn explained(error: shared::Error) -> anyhow::Error {
+    let inside = error.inside();
+    let error = anyhow::Error::from(error);
+    match inside {
+        Some(inside) => error.context(inside),
+        None => error,
+    }
+}
