@@ -4,9 +4,8 @@
 set -euo pipefail
 export LC_ALL=C
 
-top=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
-# shellcheck disable=SC2034  # used by those who source this
-cache=${STACKROOM_CACHE:-$top/.cache}
+# $top and $cache, and how what is missing is installed.
+source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/install.sh"
 passed=0 failed=0 skipped=0
 server_pid=
 server_settings=()
@@ -18,11 +17,11 @@ finish() {
   echo "$passed passed, $failed failed$([ "$skipped" -eq 0 ] || echo ", $skipped skipped")"
   [ "$failed" -eq 0 ] || exit 1
   # Nothing ran is not the same as nothing is wrong.
-  [ "$passed" -gt 0 ] || exit 77
+  [ "$passed" -gt 0 ] || exit "${1:-$SKIP}"
   exit 0
 }
-# Everything is skipped: said in a sentence, counted, and never taken for a pass.
-skip_all() { skip "$1"; finish; }
+# skip_all SENTENCE [STATUS]: everything is skipped: said in a sentence, counted, and never taken for a pass.
+skip_all() { skip "$1"; finish "${2:-$SKIP}"; }
 
 # What a command printed stands in $out until the next one, and is shown when its assertion fails.
 show_output() { tail -n 15 "$out" | sed 's/^/    | /'; }
@@ -56,11 +55,6 @@ holds() {
 says() { grep -qE -- "$1" "$out"; }
 lacks() { ! grep -qE -- "$1" "$out"; }
 digest() { sha256sum <"$1" | cut -d' ' -f1; }
-
-need() {
-  local tool
-  for tool in "$@"; do command -v "$tool" >/dev/null || skip_all "\`$tool\` is missing on this machine"; done
-}
 
 cleanup() {
   # Only the server that this run started is ended, by its process id.

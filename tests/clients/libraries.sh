@@ -3,7 +3,8 @@
 # With BUILD_ONLY=1 it builds them and stops.
 source "$(dirname "$(realpath "$0")")/lib.sh"
 
-need go curl
+need curl
+need_go
 make_work "${1:-}"
 sources=$top/tests/clients/go
 built=$cache/client-libraries

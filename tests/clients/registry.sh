@@ -4,7 +4,7 @@
 source "$(dirname "$(realpath "$0")")/lib.sh"
 source "$(dirname "$(realpath "$0")")/oci.sh"
 
-need curl tar gzip awk base64 flock
+need curl tar gzip awk:mawk flock:util-linux
 all='skopeo podman buildah umoci docker ctr crane regctl oras helm cosign apptainer'
 read -ra chosen <<<"${CLIENTS:-$all}"
 for client in "${chosen[@]}"; do
@@ -64,23 +64,11 @@ export PATH=$got/bin:$PATH:/usr/sbin:/sbin
 why_not() { grep -E '^(E:|go:|dpkg|.*[Ee]rror)' "$work/get.log" | head -n 1 | cut -c1-250; }
 
 # debian COMMAND PACKAGE…: of this machine's own Debian, installed where it is missing.
-lists_are_fresh=
 debian() {
-  local command=$1 guard=; shift
+  local command=$1; shift
   if command -v "$command" >/dev/null; then return; fi
-  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then skip "$command can't be had: it takes root on a Debian machine to install $*"; return 1; fi
   echo "# installing $*"
-  # No service is to be started by that, wherever there is somebody who would.
-  if [ ! -e /usr/sbin/policy-rc.d ]; then
-    guard=/usr/sbin/policy-rc.d
-    printf '#!/bin/sh\nexit 101\n' >"$guard"; chmod 755 "$guard"
-  fi
-  local install=(env DEBIAN_FRONTEND=noninteractive timeout 900 apt-get -qq -o DPkg::Lock::Timeout=300)
-  [ -n "$lists_are_fresh" ] || "${install[@]}" update >"$work/get.log" 2>&1 || true
-  lists_are_fresh=yes
-  "${install[@]}" install -y --no-install-recommends "$@" >"$work/get.log" 2>&1 </dev/null || true
-  [ -z "$guard" ] || rm -f "$guard"
-  command -v "$command" >/dev/null || { skip "$command can't be had: $* did not install: $(why_not)"; return 1; }
+  install_packages "$@" 2>"$work/get.log" || { skip "$command can't be had: $(tail -n 1 "$work/get.log")"; return 1; }
 }
 
 # newer_debian COMMAND SUITE: from the package of that name in a newer Debian, unpacked and never installed. It needs nothing but the C library.
@@ -114,7 +102,7 @@ newer_debian() {
 module() {
   local command=$1 module=$2 version=$3
   if [ -x "$got/$command-$version/$command" ]; then ln -sfn "../$command-$version/$command" "$got/bin/$command"; return; fi
-  if ! command -v go >/dev/null; then skip "$command can't be had: \`go\` is missing on this machine"; return 1; fi
+  need_go 2>"$work/get.log" || { skip "$command can't be had: $(tail -n 1 "$work/get.log")"; return 1; }
   echo "# building $command $version, which takes minutes"
   if ! env GOBIN="$got/$command-$version" GOFLAGS=-p=1 GOWORK=off CGO_ENABLED=0 nice -n 19 timeout 3600 go install "$module@$version" >"$work/get.log" 2>&1; then
     # Other bytes than the checksum database knows are no missing module.
