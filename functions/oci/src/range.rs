@@ -17,11 +17,11 @@ pub(crate) enum Wanted {
 pub(crate) fn wanted(header: Option<&str>, size: u64) -> Wanted {
     let Some(text) = header.and_then(|text| text.trim().strip_prefix("bytes=")) else { return Wanted::Whole };
     let Some((start, end)) = text.split_once('-') else { return Wanted::Whole };
-    let range = match (start.parse::<u64>(), end.parse::<u64>()) {
-        (Ok(start), Ok(end)) if start > end => return Wanted::Nothing,
-        (Ok(start), Ok(end)) => start..end.saturating_add(1).min(size),
-        (Ok(start), Err(_)) if end.is_empty() => start..size,
-        (Err(_), Ok(last)) if start.is_empty() => size.saturating_sub(last)..size,
+    let range = match (number(start), number(end)) {
+        (Some(start), Some(end)) if start > end => return Wanted::Nothing,
+        (Some(start), Some(end)) => start..end.saturating_add(1).min(size),
+        (Some(start), None) if end.is_empty() => start..size,
+        (None, Some(last)) if start.is_empty() => size.saturating_sub(last)..size,
         _ => return Wanted::Whole,
     };
     if range.start >= size || range.is_empty() { Wanted::Nothing } else { Wanted::Some(range) }
@@ -33,8 +33,13 @@ pub(crate) fn of_chunk(header: &str) -> Option<(u64, u64)> {
     let text = text.strip_prefix("bytes ").unwrap_or(text);
     let text = text.split('/').next()?;
     let (first, last) = text.split_once('-')?;
-    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+    let (first, last) = (number(first)?, number(last)?);
     Some((first, last.checked_sub(first)?.checked_add(1)?))
+}
+
+/// A number as ranges write it, digits alone: Rust's own reader would take a `+` before them.
+fn number(digits: &str) -> Option<u64> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
 #[cfg(test)]
@@ -57,6 +62,9 @@ mod tests {
             (Some("bytes=0-1,5-6"), Wanted::Whole),
             (Some("lines=0-1"), Wanted::Whole),
             (Some("bytes=-"), Wanted::Whole),
+            (Some("bytes=+0-9"), Wanted::Whole),
+            (Some("bytes=0-+9"), Wanted::Whole),
+            (Some("bytes=-+500"), Wanted::Whole),
         ] {
             assert_eq!(wanted(header, 2048), range, "{header:?}");
         }
@@ -71,6 +79,8 @@ mod tests {
             ("5-4", None),
             ("0-18446744073709551615", None),
             ("x", None),
+            ("+0-1023", None),
+            ("0-+1023", None),
         ] {
             assert_eq!(of_chunk(header), read, "{header}");
         }
