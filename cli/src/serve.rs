@@ -48,7 +48,7 @@ impl Ingest {
 pub(crate) async fn bootstrap(password: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<String> {
     let app = shared::App::from_env().await.map_err(explained)?;
     let password = SecretString::from(password()?);
-    let made = shared::service::admin::bootstrap(&app, "admin".parse()?, password).await.map_err(explained)?;
+    let made = shared::service::people::users::bootstrap(&app, "admin".parse()?, password).await.map_err(explained)?;
     match made {
         Some(token) => Ok(token.expose_secret().to_owned()),
         None => bail!("there are users already: a site administrator makes tokens with `stackroom admin token`"),

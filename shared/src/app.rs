@@ -1,14 +1,18 @@
 //! What every function shares: built once a start.
 
 use crate::auth::Keys;
+use crate::changes::Changes;
+use crate::changes::events::{Moment, event};
 use crate::config::Config;
 use crate::domain::{Id, Time, TokenId, UploadId};
 use crate::error::Error;
 use crate::random;
+use crate::rules::Grant;
+use crate::store::table::Written;
 use crate::store::{Objects, Table, keys};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 /// The parts of an installation. Cheap to clone.
@@ -26,14 +30,13 @@ pub struct Parts {
     pub objects: Objects,
     /// The keys that sign tokens.
     pub keys: Keys,
-    /// The clock: [`system_time`], but in tests of what happens after days.
-    pub clock: fn() -> Time,
+    /// The clock, since 1970: [`system_clock`], but in tests of what happens after days.
+    pub clock: fn() -> Duration,
 }
 
-/// What the system's clock says.
-pub fn system_time() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+/// What the system's clock says: the time since 1970.
+pub fn system_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 impl std::ops::Deref for App {
@@ -75,7 +78,7 @@ impl App {
                 setting("STACKROOM_BUCKET")?,
             ),
             keys: Keys::parse(&setting("STACKROOM_TOKEN_KEYS")?)?,
-            clock: system_time,
+            clock: system_clock,
         }))
     }
 
@@ -92,7 +95,20 @@ impl App {
 
     /// The time.
     pub fn now(&self) -> Time {
-        (self.0.clock)()
+        Time(i64::try_from((self.0.clock)().as_secs()).unwrap_or(i64::MAX))
+    }
+
+    /// Does all of the changes, and notes what was done, or none of it. The only way to the table for what changes it.
+    pub async fn commit(&self, grant: &Grant, changes: Changes) -> Result<Written, Error> {
+        if !changes.have_room_for(0) {
+            return Err(Error::Internal("more changes than one transaction holds".to_owned()));
+        }
+        let (mut writes, noted) = changes.into_parts();
+        if let Some(noted) = noted {
+            let millis = u64::try_from((self.0.clock)().as_millis()).unwrap_or(u64::MAX);
+            writes.push(event(grant, noted, Moment { millis, random: random::number()? }, self.0.config.event_life)?);
+        }
+        Ok(self.table.write(grant, writes).await?)
     }
 
     /// A new id for the wire.

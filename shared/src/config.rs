@@ -34,6 +34,8 @@ pub struct Config {
     /// How long a client may take for a manifest or for a MiB of a blob, and how long it waits for its turn where many
     /// bring some at once. `STACKROOM_PATIENCE`, seconds.
     pub patience: Duration,
+    /// How long it is remembered who did what. `STACKROOM_EVENT_LIFE`, seconds.
+    pub event_life: Duration,
     /// Whether registry clients get the bytes of blobs from us, and not from the store by a redirect.
     /// `STACKROOM_SERVE_BLOBS`.
     pub serve_blobs: bool,
@@ -69,6 +71,7 @@ impl Config {
         let buffers = u32::try_from(number("STACKROOM_BUFFERS", 128)).unwrap_or(u32::MAX).clamp(8, 1 << 20);
         // Proxies wait as long for a client's next bytes, and clients for ours.
         let patience = Duration::from_secs(number("STACKROOM_PATIENCE", 60).max(1));
+        let event_life = Duration::from_secs(number("STACKROOM_EVENT_LIFE", 400 * 24 * 3600));
         let longest_chunk = number("STACKROOM_LONGEST_CHUNK", u64::MAX);
         for (name, life) in [("STACKROOM_UPLOAD_LIFE", upload_life), ("STACKROOM_DOWNLOAD_LIFE", download_life)] {
             if life.is_zero() || life > LONGEST_URL {
@@ -104,6 +107,7 @@ impl Config {
                 buffers,
                 longest_chunk,
                 patience,
+                event_life,
                 serve_blobs,
             }),
             (entity, collection) => {

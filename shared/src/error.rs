@@ -1,6 +1,7 @@
 //! What goes wrong, without HTTP. Each protocol says in its own words what a variant means.
 
 use crate::domain::caller::ScopeError;
+use crate::domain::description::DescriptionError;
 use crate::domain::digest::DigestError;
 use crate::domain::ids::IdError;
 use crate::domain::names::NameError;
@@ -101,4 +102,4 @@ macro_rules! invalid {
         }
     )*};
 }
-invalid!(NameError, ReferenceError, IdError, DigestError, ScopeError, SifError);
+invalid!(NameError, ReferenceError, IdError, DescriptionError, DigestError, ScopeError, SifError);

@@ -13,6 +13,8 @@ pub mod app;
 #[cfg(feature = "service")]
 pub mod auth;
 #[cfg(feature = "service")]
+mod changes;
+#[cfg(feature = "service")]
 pub mod config;
 pub mod domain;
 #[cfg(feature = "service")]

@@ -8,3 +8,8 @@ pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], Error> {
     getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("no randomness: {error}")))?;
     Ok(bytes)
 }
+
+/// A number drawn at random.
+pub(crate) fn number() -> Result<u32, Error> {
+    bytes().map(u32::from_le_bytes)
+}

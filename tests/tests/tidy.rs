@@ -135,9 +135,13 @@ fn the_layers_of_shared_import_only_what_lies_below_them() {
         ("rules/", &["rules", "domain"]),
         ("store/", &["store", "domain", "rules::Grant", "rules::Place", "telemetry"]),
         ("auth/", &["auth", "domain", "error", "random"]),
-        ("service/", &["service", "app", "auth", "domain", "error", "random", "rules", "store", "telemetry"]),
+        (
+            "service/",
+            &["service", "app", "auth", "changes", "domain", "error", "random", "rules", "store", "telemetry"],
+        ),
         ("http/", &["http", "app", "auth::Credential", "error", "service::registry", "telemetry"]),
-        ("app.rs", &["app", "auth", "config", "domain", "error", "random", "store"]),
+        ("changes/", &["changes", "domain", "error", "rules", "store"]),
+        ("app.rs", &["app", "auth", "changes", "config", "domain", "error", "random", "rules::Grant", "store"]),
         ("config.rs", &["config", "domain"]),
         ("error.rs", &["error", "domain", "rules", "store"]),
         ("random.rs", &["random", "error"]),
@@ -148,7 +152,8 @@ fn the_layers_of_shared_import_only_what_lies_below_them() {
                 let below = allowed.iter().any(|name| named == *name || named.starts_with(&format!("{name}::")));
                 assert!(below, "{path} must not import crate::{named}");
             }
-            let to_the_root = path.ends_with("/mod.rs") && source.contains("super::");
+            // A folder inside a layer leaves itself by `super::`, and not its layer.
+            let to_the_root = path == format!("shared/src/{layer}mod.rs") && source.contains("super::");
             assert!(!to_the_root && !source.contains("super::super"), "{path} leaves its layer by `super::`");
         }
     }
@@ -156,11 +161,128 @@ fn the_layers_of_shared_import_only_what_lies_below_them() {
 
 #[test]
 fn every_module_of_shared_has_its_place_among_the_layers() {
-    let known =
-        ["app", "auth", "config", "domain", "error", "http", "random", "rules", "service", "store", "telemetry"];
+    let known = [
+        "app",
+        "auth",
+        "changes",
+        "config",
+        "domain",
+        "error",
+        "http",
+        "random",
+        "rules",
+        "service",
+        "store",
+        "telemetry",
+    ];
     let source = &sources()["shared/src/lib.rs"];
     let modules: BTreeSet<&str> = after(source, "mod ").iter().map(|rest| rest.split(';').next().unwrap()).collect();
     assert_eq!(modules, BTreeSet::from(known), "say above which layers a new module may import");
+}
+
+/// The rooms of `service`, each with those below it that it may name. A room that is not here names none.
+const ROOMS: [(&str, &[&str]); 13] = [
+    ("access", &[]),
+    ("retry", &[]),
+    ("links", &["retry"]),
+    ("uploads", &["access", "retry"]),
+    ("create", &["access", "uploads"]),
+    ("pull", &["access"]),
+    ("browse", &["access"]),
+    ("search", &["access"]),
+    ("settings", &["access", "retry"]),
+    ("tag", &["access", "retry"]),
+    ("delete", &["access", "links", "pull", "retry"]),
+    ("people", &["access", "retry"]),
+    ("sweep", &["access", "links", "people", "uploads"]),
+];
+
+#[test]
+fn the_rooms_of_service_name_only_those_below_them_and_none_names_the_registry() {
+    let registry = ("registry", &["access", "create", "links", "retry", "uploads"][..]);
+    let rooms: BTreeMap<&str, &[&str]> = ROOMS.into_iter().chain([registry]).collect();
+    for (path, source) in sources_of("shared/src/service/") {
+        let inside = path.strip_prefix("shared/src/service/").unwrap();
+        let room = inside.split(['/', '.']).next().unwrap();
+        if room == "mod" {
+            continue;
+        }
+        let allowed = rooms.get(room).unwrap_or_else(|| panic!("say above what the room {room} may name"));
+        let mut named = own_paths(&source);
+        // In a file of its own `super::` is `service`; in a folder only its `mod.rs` says it of that.
+        if !inside.contains('/') || inside.ends_with("/mod.rs") {
+            for tree in after(&source, "super::") {
+                expand("service::", tree, &mut named);
+            }
+        }
+        for name in named.iter().filter_map(|name| name.strip_prefix("service::")) {
+            let other = name.split("::").next().unwrap();
+            let below = other == room || allowed.contains(&other);
+            let known = rooms.contains_key(other);
+            assert!(below || !known, "{path}: the room {room} must not name service::{other}");
+        }
+    }
+}
+
+#[test]
+fn changes_are_pure_and_each_kind_of_row_is_made_in_one_place() {
+    for (path, source) in sources_of("shared/src/changes/") {
+        for impure in ["async ", ".await", "App", "SystemTime", "random::", ".table", ".objects"] {
+            assert!(!source.contains(impure), "{path}: `{impure}` has no place among the changes");
+        }
+    }
+    // What writes is spelt here alone.
+    for (path, source) in sources_of("shared/src/") {
+        let makes = ["shared/src/changes/", "shared/src/store/"].iter().any(|place| path.starts_with(place));
+        assert!(makes || after(&source, "Write::").is_empty(), "{path} makes a write: that is for `changes`");
+        let commits = path == "shared/src/app.rs" || path.starts_with("shared/src/store/");
+        assert!(commits || !source.contains("table.write("), "{path} must write through `App::commit`");
+    }
+    for (row, maker) in [
+        ("Tag {", "tags"),
+        ("Manifest {", "manifests"),
+        ("Write::epoch(", "manifests"),
+        ("Account {", "accounts"),
+        ("Charge {", "accounts"),
+        ("Write::charge(", "accounts"),
+        ("Write::limit(", "accounts"),
+        ("Link {", "blobs"),
+        ("Blob {", "blobs"),
+        ("Event {", "events"),
+    ] {
+        let maker = format!("shared/src/changes/{maker}.rs");
+        for (path, source) in sources_of("shared/src/changes/") {
+            assert!(path == maker || after(&source, row).is_empty(), "{path} says `{row}`: that is for {maker}");
+        }
+    }
+}
+
+#[test]
+fn a_service_file_has_fewer_than_400_lines_and_no_function_takes_a_tuple() {
+    for (path, text) in files().iter().filter(|(path, _)| path.starts_with("shared/src/service/")) {
+        let lines = text.split("#[cfg(test)]\nmod tests").next().unwrap().lines().count();
+        assert!(lines < 400, "{path} has {lines} lines");
+    }
+    for (path, source) in sources_of("shared/src/") {
+        for signature in after(&source, "fn ") {
+            let arguments = signature.split(" {").next().unwrap_or_default();
+            assert!(!arguments.contains("): ("), "{path} takes a tuple: fn {}", arguments.lines().next().unwrap());
+        }
+    }
+}
+
+#[test]
+fn key_prefixes_are_spelt_in_one_file() {
+    for (path, source) in sources() {
+        let keys =
+            ["shared/src/store/keys.rs", "tests/", "infra/embedded/"].iter().any(|place| path.starts_with(place));
+        for letter in 'A'..='Z' {
+            assert!(
+                keys || !source.contains(&format!("\"{letter}#")),
+                "{path} spells a key: that is for store/keys.rs"
+            );
+        }
+    }
 }
 
 #[test]
@@ -240,7 +362,7 @@ fn function_crates_never_import_each_other_and_the_server_imports_all() {
 
 #[test]
 fn only_the_sweeper_scans_the_table() {
-    let places = ["shared/src/service/sweep.rs", "shared/src/store/table.rs", "infra/embedded/", "tests/"];
+    let places = ["shared/src/service/sweep/mod.rs", "shared/src/store/table.rs", "infra/embedded/", "tests/"];
     for (path, source) in sources() {
         let there = places.iter().any(|place| path.starts_with(place));
         assert!(there || !source.contains(".scan("), "{path} must not scan");

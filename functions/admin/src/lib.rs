@@ -13,7 +13,8 @@ use shared::App;
 use shared::auth::Credential;
 use shared::domain::{EntityName, TokenId, TokenScope, UserName};
 use shared::http::library::{Answer, caller, data, json};
-use shared::service::admin::{self, Change, NewToken, NewUser};
+use shared::service::people::tokens::{self, NewToken};
+use shared::service::people::users::{self, Change, NewUser};
 use shared::service::sweep::{self, Ages, Mode};
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -51,7 +52,7 @@ fn routes() -> OpenApiRouter<App> {
     responses((status = 200, body = [wire::User]), (status = 403)),
 )]
 async fn users(State(app): State<App>, headers: HeaderMap) -> Answer {
-    let people = admin::list(&app, &caller(&app, &headers)?).await?;
+    let people = users::list(&app, &caller(&app, &headers)?).await?;
     Ok(data(people.iter().map(wire::user).collect::<Vec<_>>()))
 }
 
@@ -79,7 +80,7 @@ struct User {
 async fn add_user(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let User { name, password, admin, quota } = json(&body)?;
-    admin::add(&app, &caller, NewUser { name, password, admin, quota }).await?;
+    users::add(&app, &caller, NewUser { name, password, admin, quota }).await?;
     Ok(data(value!({})))
 }
 
@@ -101,7 +102,7 @@ struct Password {
 async fn set_password(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let Password { password } = json(&body)?;
-    admin::change(&app, &caller, &name.parse()?, Change::Password(password)).await?;
+    users::change(&app, &caller, &name.parse()?, Change::Password(password)).await?;
     Ok(data(value!({})))
 }
 
@@ -122,7 +123,7 @@ struct Disabled {
 async fn set_disabled(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let Disabled { disabled } = json(&body)?;
-    admin::change(&app, &caller, &name.parse()?, Change::Disabled(disabled)).await?;
+    users::change(&app, &caller, &name.parse()?, Change::Disabled(disabled)).await?;
     Ok(data(value!({})))
 }
 
@@ -136,7 +137,7 @@ async fn set_disabled(State(app): State<App>, headers: HeaderMap, Path(name): Pa
     responses((status = 200, body = [wire::Token]), (status = 403), (status = 404)),
 )]
 async fn tokens(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>) -> Answer {
-    let tokens = admin::tokens(&app, &caller(&app, &headers)?, &name.parse()?).await?;
+    let tokens = tokens::list(&app, &caller(&app, &headers)?, &name.parse()?).await?;
     Ok(data(tokens.iter().map(wire::token).collect::<Vec<_>>()))
 }
 
@@ -165,7 +166,7 @@ async fn add_token(State(app): State<App>, headers: HeaderMap, Path(name): Path<
     let Token { name: label, scope, expires_in } = json(&body)?;
     let expires = expires_in.map(|seconds| app.now().plus(Duration::from_secs(seconds)));
     let new = NewToken { name: label, scope: scope.unwrap_or_else(TokenScope::full), expires };
-    let token = admin::add_token(&app, &caller, &name.parse()?, new).await?;
+    let token = tokens::add(&app, &caller, &name.parse()?, new).await?;
     Ok(data(wire::Secret { token: token.expose_secret() }))
 }
 
@@ -182,7 +183,7 @@ async fn add_token(State(app): State<App>, headers: HeaderMap, Path(name): Path<
 )]
 async fn revoke(State(app): State<App>, headers: HeaderMap, Path((name, id)): Path<(String, String)>) -> Answer {
     let caller = caller(&app, &headers)?;
-    admin::revoke(&app, &caller, &name.parse()?, id.parse::<TokenId>()?).await?;
+    tokens::revoke(&app, &caller, &name.parse()?, id.parse::<TokenId>()?).await?;
     Ok(data(value!({})))
 }
 
@@ -204,7 +205,7 @@ struct Limit {
 async fn set_quota(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let Limit { limit } = json(&body)?;
-    let quota = admin::set_quota(&app, &caller, &name.parse::<EntityName>()?, limit).await?;
+    let quota = users::set_quota(&app, &caller, &name.parse::<EntityName>()?, limit).await?;
     Ok(data(wire::quota(quota)))
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use shared::domain::quota;
-use shared::service::admin::UserView;
+use shared::service::people::users::UserView;
 use shared::service::sweep;
 use shared::store::rows;
 use utoipa::ToSchema;

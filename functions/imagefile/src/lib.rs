@@ -14,7 +14,8 @@ use shared::domain::{Digest, Id, UploadId};
 use shared::http::library::{Answer, Failure, caller, data, json, plain};
 use shared::http::{authorization, redirect};
 use shared::service::pull::{self, Purpose};
-use shared::service::upload::{self, Announced, AnnouncedPart};
+use shared::service::uploads::parts::{self, AnnouncedPart};
+use shared::service::uploads::single::{self, Announced};
 use shared::store::objects::Part;
 use shared::{App, Error};
 use std::collections::HashMap;
@@ -156,7 +157,7 @@ async fn open(State(app): State<App>, headers: HeaderMap, Path(image): Path<Stri
     let image = image.parse::<Id>()?;
     let NewUpload { filesize, sha256sum } = json(&body)?;
     let file = Announced { size: filesize, digest: digest(&sha256sum)? };
-    let url = upload::open_single(&app, &caller, image, file).await?;
+    let url = single::open(&app, &caller, image, file).await?;
     Ok(data(wire::UploadUrl { upload_url: url }))
 }
 
@@ -170,7 +171,7 @@ async fn open(State(app): State<App>, headers: HeaderMap, Path(image): Path<Stri
 )]
 async fn complete(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>) -> Answer {
     let caller = caller(&app, &headers)?;
-    Ok(data(wire::completed(&upload::complete_single(&app, &caller, image.parse::<Id>()?).await?)))
+    Ok(data(wire::completed(&single::complete(&app, &caller, image.parse::<Id>()?).await?)))
 }
 
 /// Opens the upload of an image in parts: how many, how large.
@@ -186,7 +187,7 @@ async fn open_parts(State(app): State<App>, headers: HeaderMap, Path(image): Pat
     let caller = caller(&app, &headers)?;
     let image = image.parse::<Id>()?;
     let NewUpload { filesize, .. } = json(&body)?;
-    let opened = upload::open_parts(&app, &caller, image, filesize).await?;
+    let opened = parts::open(&app, &caller, image, filesize).await?;
     Ok(data(wire::opened(&opened, app.config.pin_uploads)))
 }
 
@@ -220,7 +221,7 @@ async fn part(State(app): State<App>, headers: HeaderMap, Path(image): Path<Stri
     let image = image.parse::<Id>()?;
     let NewPart { part_size, upload, part_number, sha256 } = json(&body)?;
     let part = AnnouncedPart { number: part_number, size: part_size, digest: digest(&sha256)? };
-    let url = upload::part(&app, &caller, image, upload, part).await?;
+    let url = parts::part(&app, &caller, image, upload, part).await?;
     Ok(data(wire::PartUrl { presigned_url: url }))
 }
 
@@ -259,7 +260,7 @@ async fn complete_parts(State(app): State<App>, headers: HeaderMap, Path(image):
     let quoted = |token: &str| format!("\"{}\"", token.trim_matches('"'));
     let parts = completed_parts.iter().map(|part| Part { number: part.part_number, etag: quoted(&part.token) });
     let parts: Vec<Part> = parts.collect();
-    Ok(data(wire::completed(&upload::complete_parts(&app, &caller, image, upload, &parts).await?)))
+    Ok(data(wire::completed(&parts::complete(&app, &caller, image, upload, &parts).await?)))
 }
 
 /// Gives the upload of an image in parts up.
@@ -275,7 +276,7 @@ async fn abort(State(app): State<App>, headers: HeaderMap, Path(image): Path<Str
     let caller = caller(&app, &headers)?;
     let image = image.parse::<Id>()?;
     let EndOfParts { upload, .. } = json(&body)?;
-    upload::abort(&app, &caller, image, upload).await?;
+    parts::abort(&app, &caller, image, upload).await?;
     Ok(data(serde_json::json!({})))
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use shared::service::pull::Found;
-use shared::service::upload;
+use shared::service::uploads;
 use utoipa::ToSchema;
 
 /// Where to put the bytes of an image.
@@ -32,7 +32,7 @@ struct PartOptions {
 }
 
 /// An upload in parts that was opened.
-pub(crate) fn opened(opened: &upload::OpenedParts, pinned: bool) -> OpenedParts {
+pub(crate) fn opened(opened: &uploads::parts::Opened, pinned: bool) -> OpenedParts {
     OpenedParts {
         upload: opened.id.to_string(),
         total_parts: opened.parts,
@@ -68,7 +68,7 @@ struct QuotaLine {
 }
 
 /// An upload that came to its end.
-pub(crate) fn completed(done: &upload::Completed) -> Completed {
+pub(crate) fn completed(done: &uploads::Completed) -> Completed {
     Completed {
         quota: QuotaLine { quota_total: done.quota.limit, quota_usage: done.quota.used() },
         container_url: format!("library/{}", done.image.repository),

@@ -9,10 +9,11 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use shared::domain::reference::ReferenceError;
-use shared::domain::{Digest, Id, Selector, TagName, Visibility};
+use shared::domain::{Description, Digest, Id, Selector, TagName, Visibility};
 use shared::http::library::{Answer, Failure, caller, data, json, list, plain};
 use shared::service::pull::Purpose;
-use shared::service::settings::{self, Changes};
+use shared::service::settings::{self, Settings};
+use shared::service::tag::SetTag;
 use shared::service::{browse, create, delete, pull, search, tag};
 use shared::{App, Error};
 use std::collections::HashMap;
@@ -114,7 +115,8 @@ async fn entity(State(app): State<App>, headers: HeaderMap, Path(name): Path<Str
 struct NewEntity {
     name: String,
     #[serde(default)]
-    description: Option<String>,
+    #[schema(value_type = Option<String>)]
+    description: Option<Description>,
 }
 
 /// Makes an entity, which its maker owns.
@@ -131,7 +133,7 @@ async fn create_entity(State(app): State<App>, headers: HeaderMap, body: Bytes) 
     let caller = caller(&app, &headers)?;
     let new: NewEntity = json(&body)?;
     let name = app.config.defaults.entity(&new.name)?;
-    let entity = create::entity(&app, &caller, name, new.description.as_deref().unwrap_or_default()).await?;
+    let entity = create::entity(&app, &caller, name, new.description.unwrap_or_default()).await?;
     Ok(data(wire::new_entity(&entity)))
 }
 
@@ -171,7 +173,8 @@ struct NewCollection {
     #[schema(value_type = String)]
     entity: Id,
     #[serde(default)]
-    description: Option<String>,
+    #[schema(value_type = Option<String>)]
+    description: Option<Description>,
 }
 
 /// Makes a collection in an entity.
@@ -187,9 +190,8 @@ struct NewCollection {
 async fn create_collection(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let NewCollection { name, entity, description } = json(&body)?;
-    let text = description.unwrap_or_default();
     let name = if name.is_empty() { app.config.defaults.collection.clone() } else { name.parse()? };
-    Ok(data(wire::collection(&create::collection(&app, &caller, entity, name, &text).await?)))
+    Ok(data(wire::collection(&create::collection(&app, &caller, entity, name, description.unwrap_or_default()).await?)))
 }
 
 /// The containers of an entity or a collection, page by page, without their images and tags.
@@ -235,7 +237,8 @@ struct NewContainer {
     #[schema(value_type = String)]
     collection: Id,
     #[serde(default)]
-    description: Option<String>,
+    #[schema(value_type = Option<String>)]
+    description: Option<Description>,
 }
 
 /// Makes a container in a collection.
@@ -251,8 +254,8 @@ struct NewContainer {
 async fn create_container(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let NewContainer { name, collection, description } = json(&body)?;
-    let text = description.unwrap_or_default();
-    let container = create::container(&app, &caller, collection, &name.parse()?, &text).await?;
+    let container =
+        create::container(&app, &caller, collection, &name.parse()?, description.unwrap_or_default()).await?;
     Ok(data(wire::container(&container, &[])))
 }
 
@@ -281,7 +284,8 @@ struct NewImage {
     #[schema(value_type = String)]
     container: Id,
     #[serde(default)]
-    description: Option<String>,
+    #[schema(value_type = Option<String>)]
+    description: Option<Description>,
 }
 
 /// Makes an image in a container, its bytes still to come.
@@ -298,8 +302,7 @@ async fn create_image(State(app): State<App>, headers: HeaderMap, body: Bytes) -
     let caller = caller(&app, &headers)?;
     let NewImage { hash, container, description } = json(&body)?;
     let hash = Digest::from_library(&hash)?;
-    let (container, image) =
-        create::image(&app, &caller, container, hash, description.as_deref().unwrap_or_default()).await?;
+    let (container, image) = create::image(&app, &caller, container, hash, description.unwrap_or_default()).await?;
     Ok(data(wire::image(&container, &image)))
 }
 
@@ -371,7 +374,8 @@ fn visibility() -> Object {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Changed {
-    description: Option<String>,
+    #[schema(value_type = Option<String>)]
+    description: Option<Description>,
     default_private: Option<bool>,
     private: Option<bool>,
     #[schema(schema_with = visibility)]
@@ -380,7 +384,7 @@ struct Changed {
     frozen: Option<bool>,
 }
 
-impl From<Changed> for Changes {
+impl From<Changed> for Settings {
     fn from(changed: Changed) -> Self {
         let Changed { description, default_private, private, visibility, read_only, frozen } = changed;
         Self { description, private: private.or(default_private), visibility, read_only, frozen }
@@ -420,7 +424,7 @@ async fn change_collection(
 ) -> Answer {
     let caller = caller(&app, &headers)?;
     let (entity, name) = app.config.defaults.collection(&path)?;
-    settings::collection(&app, &caller, (&entity, &name), &json::<Changed>(&body)?.into()).await?;
+    settings::collection(&app, &caller, &entity, &name, &json::<Changed>(&body)?.into()).await?;
     Ok(data(wire::collection(&browse::collection(&app, &caller, &entity, &name).await?)))
 }
 
@@ -453,11 +457,11 @@ async fn change_container(State(app): State<App>, headers: HeaderMap, Path(path)
 async fn change_tag(State(app): State<App>, headers: HeaderMap, Path(reference): Path<String>, body: Bytes) -> Answer {
     let caller = caller(&app, &headers)?;
     let reference = app.config.defaults.reference(&reference)?;
-    let changes = json::<Changed>(&body)?.into();
+    let settings = json::<Changed>(&body)?.into();
     let Selector::Tag(name) = &reference.selector else {
         return Err(Failure(Error::Invalid("name a tag: only tags can be frozen".to_owned())));
     };
-    settings::tag(&app, &caller, &reference.repository, name, &changes).await?;
+    settings::tag(&app, &caller, &reference.repository, name, &settings).await?;
     Ok(data(serde_json::json!({})))
 }
 
@@ -477,10 +481,10 @@ async fn change_repository(
     body: Bytes,
 ) -> Answer {
     let caller = caller(&app, &headers)?;
-    let changes = json::<Changed>(&body)?.into();
+    let settings = json::<Changed>(&body)?.into();
     match name.split_once(':') {
-        Some((name, tag)) => settings::tag(&app, &caller, &name.parse()?, &tag.parse()?, &changes).await?,
-        None => settings::container(&app, &caller, &name.parse()?, &changes).await?,
+        Some((name, tag)) => settings::tag(&app, &caller, &name.parse()?, &tag.parse()?, &settings).await?,
+        None => settings::container(&app, &caller, &name.parse()?, &settings).await?,
     }
     Ok(data(serde_json::json!({})))
 }
@@ -533,7 +537,7 @@ async fn set_tag_v1(State(app): State<App>, headers: HeaderMap, Path(container):
     let caller = caller(&app, &headers)?;
     let container = container.parse::<Id>()?;
     let NewTag { tag: name, image, .. } = json(&body)?;
-    tag::set(&app, &caller, container, image, &name.parse::<TagName>()?, None).await?;
+    tag::set(&app, &caller, container, SetTag { image, name: &name.parse::<TagName>()?, arch: None }).await?;
     Ok(data(wire::tags_v1(&tag::list(&app, &caller, container).await?)))
 }
 
@@ -556,7 +560,8 @@ async fn set_tag_v2(State(app): State<App>, headers: HeaderMap, Path(container):
     let container = container.parse::<Id>()?;
     let NewTag { arch, tag: name, image } = json(&body)?;
     let arch = arch.filter(|arch| !arch.is_empty());
-    tag::set(&app, &caller, container, image, &name.parse::<TagName>()?, arch.as_deref()).await?;
+    tag::set(&app, &caller, container, SetTag { image, name: &name.parse::<TagName>()?, arch: arch.as_deref() })
+        .await?;
     Ok(data(wire::tags_v2(&tag::list(&app, &caller, container).await?)))
 }
 

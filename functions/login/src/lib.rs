@@ -15,7 +15,7 @@ use shared::domain::Caller;
 use shared::http::authorization;
 use shared::http::library::{Answer, Failure, caller, data, plain};
 use shared::service::browse;
-use shared::service::registry::{Refused, login};
+use shared::service::people::login;
 use shared::{App, Error};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -112,7 +112,7 @@ async fn registry_token(
 ) -> Response {
     let scopes: Vec<&str> = query.iter().filter(|(name, _)| name == "scope").map(|(_, scope)| scope.as_str()).collect();
     let token = async {
-        let credential = login::presented(&app, authorization(&headers)).await?;
+        let credential = login::with_long_lived(&app, authorization(&headers)).await?;
         login::token(&app, &credential, &scopes).await
     };
     granted(&app, token.await)
@@ -138,22 +138,22 @@ async fn registry_token_form(State(app): State<App>, Form(form): Form<Vec<(Strin
         let (name, secret) = match field("grant_type") {
             Some("refresh_token") => ("", field("refresh_token")),
             Some("password") | None => (field("username").unwrap_or_default(), field("password")),
-            Some(_) => return Err(Error::Invalid("the grant types are password and refresh_token".to_owned()).into()),
+            Some(_) => return Err(Error::Invalid("the grant types are password and refresh_token".to_owned())),
         };
         let secret = SecretString::from(secret.unwrap_or_default().to_owned());
-        let credential = login::shown(&app, name, &secret).await?;
+        let credential = login::with_secret(&app, name, &secret).await?;
         login::token(&app, &credential, &scopes).await
     };
     granted(&app, token.await)
 }
 
-fn granted(app: &App, token: Result<SecretString, Refused>) -> Response {
+fn granted(app: &App, token: Result<SecretString, Error>) -> Response {
     match token {
         Ok(token) => {
             let body = Json(wire::registry_token(token.expose_secret(), login::LIFE, app.now()));
             ([(http::header::CACHE_CONTROL, "no-store")], body).into_response()
         }
-        Err(refused) => shared::http::registry::refusal(app, &refused, None),
+        Err(error) => shared::http::registry::refusal(app, &error.into(), None),
     }
 }
 

@@ -17,10 +17,14 @@ use shared::domain::manifest::{MAX, OCI_INDEX};
 use shared::domain::{OciDigest, Repository, TagName, UploadId};
 use shared::http::authorization;
 use shared::http::registry::{plain, refusal};
-use shared::service::registry::blob::{self, Begun, BringRight, Brought, Mount, Opened};
-use shared::service::registry::list::{self, Listed};
-use shared::service::registry::manifest::{self, Coming, Reference};
-use shared::service::registry::{Code, Refused, login};
+use shared::service::people::login;
+use shared::service::registry::blob;
+use shared::service::registry::list::{self, Listed, Referring};
+use shared::service::registry::parse::NewManifest;
+use shared::service::registry::pull::{self, Reference};
+use shared::service::registry::start::{self, Mount, Started, UploadSession};
+use shared::service::registry::upload::{self, Chunk, UploadRight};
+use shared::service::registry::{Code, Refused, push, remove};
 use shared::store::rows::Named;
 use shared::{App, Error, telemetry};
 use std::fmt::Write;
@@ -198,7 +202,7 @@ async fn serve(app: &App, route: Route, parts: Parts, body: Body) -> Answer {
     if let Route::Upload(repository, id) = route {
         return upload(app, &repository, id, parts, body).await;
     }
-    let credential = login::authorized(app, authorization(&parts.headers)).await?;
+    let credential = login::credential(app, authorization(&parts.headers)).await?;
     match (route, method) {
         (Route::Base, _) => known(app, &parts.headers, &credential).await,
         (Route::Catalog, Method::GET) => catalog(app, &credential, &parts.uri).await,
@@ -221,7 +225,7 @@ async fn serve(app: &App, route: Route, parts: Parts, body: Body) -> Answer {
             put_manifest(app, &credential, &repository, &reference, &parts, body).await
         }
         (Route::Manifest(repository, reference), Method::DELETE) => {
-            manifest::remove(app, &credential, &repository, &reference).await?;
+            remove::manifest(app, &credential, &repository, &reference).await?;
             Ok(empty(StatusCode::ACCEPTED))
         }
         _ => Err(Refused::Code(Code::Unsupported, "this can't be done here".to_owned())),
@@ -271,7 +275,7 @@ async fn known(app: &App, headers: &HeaderMap, credential: &Credential) -> Answe
 /// The `n` of a request: how many entries it wants at most.
 fn most(uri: &Uri) -> Result<usize, Refused> {
     match parameter(uri, "n") {
-        None => Ok(list::MOST),
+        None => Ok(list::LONGEST_PAGE),
         Some(text) => {
             text.parse().map_err(|_| Refused::Code(Code::Unsupported, "`n` is not a whole number".to_owned()))
         }
@@ -314,7 +318,8 @@ async fn referrers(
 ) -> Answer {
     let kind = parameter(uri, "artifactType").filter(|kind| !kind.is_empty());
     let last = parameter(uri, "last");
-    let Listed { entries, next } = list::referrers(app, credential, repository, digest, kind.as_deref(), last).await?;
+    let referring = Referring { subject: digest, artifact_type: kind.as_deref(), last };
+    let Listed { entries, next } = list::referrers(app, credential, repository, referring).await?;
     // The descriptors are documents already, and stay as they are.
     let manifests = entries.join(",");
     let body = format!("{{\"schemaVersion\":2,\"mediaType\":\"{OCI_INDEX}\",\"manifests\":[{manifests}]}}");
@@ -361,9 +366,9 @@ async fn get_manifest(
     head: bool,
 ) -> Answer {
     if head {
-        return Ok(described(&manifest::find(app, credential, repository, reference).await?, Body::empty()));
+        return Ok(described(&pull::head(app, credential, repository, reference).await?, Body::empty()));
     }
-    let (named, bytes) = manifest::get(app, credential, repository, reference).await?;
+    let (named, bytes) = pull::get(app, credential, repository, reference).await?;
     Ok(described(&named, Body::from(bytes)))
 }
 
@@ -383,7 +388,7 @@ async fn put_manifest(
     let (_turn, bytes) = manifest_body(app, credential, repository, body).await?;
     unencoded(&parts.headers)?;
     let asked = !tags.is_empty();
-    let put = manifest::put(app, credential, repository, Coming { reference, tags, media_type, bytes }).await?;
+    let put = push::manifest(app, credential, repository, NewManifest { reference, tags, media_type, bytes }).await?;
     let location = format!("/v2/{repository}/manifests/{}", put.digest);
     let mut response = with(empty(StatusCode::CREATED), header::LOCATION, &location);
     response = with(response, DIGEST, &put.digest.to_string());
@@ -419,10 +424,10 @@ async fn manifest_body(
         if let Ok(bytes) = tokio::time::timeout(AT_ONCE, &mut arriving).await {
             return Ok((turn, bytes.map_err(too_large)?));
         }
-        manifest::may_put(app, credential, repository).await?;
+        push::allowed(app, credential, repository).await?;
         turn
     } else {
-        manifest::may_put(app, credential, repository).await?;
+        push::allowed(app, credential, repository).await?;
         let busy = |_| Error::Busy { why: "too many manifests at once, try again later", after: AT_ONCE };
         let turn = tokio::time::timeout(patience, BODIES.acquire()).await.map_err(busy)?;
         turn.map_err(|error| Error::Internal(error.to_string()))?
@@ -496,15 +501,15 @@ async fn open(app: &App, credential: &Credential, repository: &Repository, parts
     let wanted = mount.as_ref().map(|mount| mount.digest);
     let whole =
         parameter(&parts.uri, "digest").map(|digest| digest.parse::<OciDigest>().map_err(invalid)).transpose()?;
-    match blob::open(app, credential, repository, mount).await? {
-        Begun::Mounted => {
+    match start::session(app, credential, repository, mount).await? {
+        Started::Mounted => {
             let digest = wanted.ok_or(Error::Internal("mounted nothing".to_owned()))?;
             Ok(created(app, repository, &digest))
         }
-        Begun::Upload(opened) => match whole {
+        Started::Session(opened) => match whole {
             None => Ok(with(location(app, repository, &opened, StatusCode::ACCEPTED), header::RANGE, "0-0")),
             Some(digest) => {
-                let right = blob::right(app, repository, opened.id, &opened.ticket)?;
+                let right = upload::right(app, repository, opened.id, &opened.ticket)?;
                 close(app, right, repository.clone(), digest, &parts.headers, body).await
             }
         },
@@ -512,9 +517,9 @@ async fn open(app: &App, credential: &Credential, repository: &Repository, parts
 }
 
 /// Where the bytes of an upload are to be brought.
-fn location(app: &App, repository: &Repository, opened: &Opened, status: StatusCode) -> Response {
+fn location(app: &App, repository: &Repository, opened: &UploadSession, status: StatusCode) -> Response {
     let host = app.config.ingest_url.as_deref().unwrap_or_default();
-    let Opened { id, ticket } = opened;
+    let UploadSession { id, ticket } = opened;
     let place = format!("{host}/v2/{repository}/blobs/uploads/{id}?_s={ticket}");
     with(with(empty(status), header::LOCATION, &place), UPLOAD, &id.to_string())
 }
@@ -536,7 +541,7 @@ fn unencoded(headers: &HeaderMap) -> Result<(), Refused> {
 }
 
 /// What a request brings of an upload.
-fn brought(app: &App, headers: &HeaderMap, body: Body) -> Result<Brought, Refused> {
+fn brought(app: &App, headers: &HeaderMap, body: Body) -> Result<Chunk, Refused> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let length = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
     unencoded(headers)?;
@@ -562,24 +567,24 @@ fn brought(app: &App, headers: &HeaderMap, body: Body) -> Result<Brought, Refuse
         return Err(Refused::Code(Code::TooLarge, sentence));
     }
     let body = body.into_data_stream().map_err(Into::into).boxed();
-    Ok(Brought { body, length, start: range.map(|(first, _)| first) })
+    Ok(Chunk { body, length, start: range.map(|(first, _)| first) })
 }
 
 /// All that is done to one upload. Its URL is all the permission that it needs: clients send their token, or not.
 async fn upload(app: &App, repository: &Repository, id: UploadId, parts: Parts, body: Body) -> Answer {
     let ticket = parameter(&parts.uri, "_s").unwrap_or_default();
-    let right = blob::right(app, repository, id, &ticket)?;
-    let opened = Opened { id, ticket };
+    let right = upload::right(app, repository, id, &ticket)?;
+    let opened = UploadSession { id, ticket };
     let progress = |taken: u64, status| {
         let response = location(app, repository, &opened, status);
         with(response, header::RANGE, &format!("0-{}", taken.saturating_sub(1)))
     };
     match parts.method {
-        Method::GET | Method::HEAD => Ok(progress(blob::status(app, &right).await?, StatusCode::NO_CONTENT)),
+        Method::GET | Method::HEAD => Ok(progress(upload::status(app, &right).await?, StatusCode::NO_CONTENT)),
         Method::PATCH => {
             let brought = brought(app, &parts.headers, body)?;
             let doing = (app.clone(), right);
-            let done = telemetry::to_its_end(async move { blob::bring(&doing.0, &doing.1, brought).await });
+            let done = telemetry::to_its_end(async move { upload::bring(&doing.0, &doing.1, brought).await });
             let taken = done.await.map_err(|error| Error::Internal(error.to_string()))??;
             Ok(progress(taken, StatusCode::ACCEPTED))
         }
@@ -591,7 +596,7 @@ async fn upload(app: &App, repository: &Repository, id: UploadId, parts: Parts, 
             close(app, right, repository.clone(), digest, &parts.headers, body).await
         }
         Method::DELETE => {
-            blob::cancel(app, &right).await?;
+            upload::cancel(app, &right).await?;
             Ok(empty(StatusCode::NO_CONTENT))
         }
         _ => Err(Refused::Code(Code::Unsupported, "this can't be done here".to_owned())),
@@ -600,7 +605,7 @@ async fn upload(app: &App, repository: &Repository, id: UploadId, parts: Parts, 
 
 async fn close(
     app: &App,
-    right: BringRight,
+    right: UploadRight,
     repository: Repository,
     digest: OciDigest,
     headers: &HeaderMap,
@@ -608,7 +613,7 @@ async fn close(
 ) -> Answer {
     let brought = brought(app, headers, body)?;
     let owned = app.clone();
-    let done = telemetry::to_its_end(async move { blob::close(&owned, &right, &digest, brought).await });
+    let done = telemetry::to_its_end(async move { upload::close(&owned, &right, &digest, brought).await });
     done.await.map_err(|error| Error::Internal(error.to_string()))??;
     Ok(created(app, &repository, &digest))
 }

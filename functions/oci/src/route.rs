@@ -2,7 +2,7 @@
 
 use http::Method;
 use shared::domain::{OciDigest, Repository, UploadId};
-use shared::service::registry::manifest::Reference;
+use shared::service::registry::pull::Reference;
 use shared::service::registry::{Code, Refused};
 
 /// What a request is about.

@@ -2,17 +2,15 @@
 
 use serde_json::Value;
 use shared::service::sweep::{self, Ages};
-use shared::service::upload;
+use shared::service::uploads::verify;
 use shared::{App, Error};
 
 /// Sweeps once, whatever the event says, and returns what was done.
 pub async fn handle(app: &App) -> Result<Value, Error> {
     let swept = sweep::sweep(app, Ages::safe(app)).await?;
     // Those that the table's stream did not bring to the `verify` function.
-    for upload in &swept.sealed {
-        upload::verify(app, *upload).await?;
-    }
+    let verified = verify::pending(app).await?;
     let done = serde_json::to_value(&swept).map_err(|error| Error::Internal(error.to_string()))?;
-    tracing::info!(swept = %done, "sweep");
+    tracing::info!(swept = %done, waited = verified.waited, failed = verified.failed, "sweep");
     Ok(done)
 }

@@ -2,13 +2,14 @@
 
 use serde_json::Value;
 use shared::domain::UploadId;
-use shared::service::upload;
+use shared::service::uploads::verify;
+use shared::store::keys;
 use shared::{App, Error};
 
 /// Verifies the sessions that an event of the table's stream is about. Which of them want it, their rows say.
 pub async fn handle(app: &App, event: &Value) -> Result<(), Error> {
     for upload in uploads(event) {
-        upload::verify(app, upload).await?;
+        verify::upload(app, upload).await?;
     }
     Ok(())
 }
@@ -16,8 +17,8 @@ pub async fn handle(app: &App, event: &Value) -> Result<(), Error> {
 /// The sessions whose rows an event names.
 fn uploads(event: &Value) -> Vec<UploadId> {
     let records = event.get("Records").and_then(Value::as_array).into_iter().flatten();
-    let keys = records.filter_map(|record| record.pointer("/dynamodb/Keys/pk/S").and_then(Value::as_str));
-    keys.filter_map(|key| key.strip_prefix("S#")?.parse().ok()).collect()
+    let named = records.filter_map(|record| record.pointer("/dynamodb/Keys/pk/S").and_then(Value::as_str));
+    named.filter_map(keys::session_id).collect()
 }
 
 #[cfg(test)]

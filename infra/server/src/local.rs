@@ -18,7 +18,7 @@ use aws_sdk_s3::config::{
 use aws_smithy_runtime_api::client::auth::AuthSchemeId;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use secrecy::SecretString;
-use shared::app::{App, Parts, system_time};
+use shared::app::{App, Parts, system_clock};
 use shared::auth::Keys;
 use shared::config::Config;
 use shared::store::{Objects, Table};
@@ -115,7 +115,7 @@ impl Local {
             table: Table::new(aws_sdk_dynamodb::Client::from_conf(dynamodb), "stackroom".to_owned()),
             objects: Objects::new(s3.clone(), s3, BUCKET.to_owned()),
             keys,
-            clock: system_time,
+            clock: system_clock,
         });
         app.table.create().await?;
         Ok(Self { app, objects, table, folder: folder.to_owned(), _lock: lock })
@@ -126,7 +126,7 @@ impl Local {
     pub async fn first_admin(&self) -> anyhow::Result<Option<String>> {
         let password = random_text::<12>()?;
         let secret = SecretString::from(password.clone());
-        let made = shared::service::admin::bootstrap(&self.app, "admin".parse()?, secret).await?;
+        let made = shared::service::people::users::bootstrap(&self.app, "admin".parse()?, secret).await?;
         let Some(token) = made else { return Ok(None) };
         write_private(&self.admin_token(), secrecy::ExposeSecret::expose_secret(&token))?;
         Ok(Some(password))

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use shared::config::Config;
 use shared::service::sweep::{self, Ages};
-use shared::service::upload;
+use shared::service::uploads::verify;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -201,21 +201,10 @@ async fn verify_always(app: shared::App) {
     loop {
         every.tick().await;
         let failed = |error: shared::Error| tracing::error!(%error, inside = error.inside(), "verifying");
-        let mut left = false;
-        match sweep::sealed(&app).await {
-            Ok(sealed) => {
-                // One that can't be read now must not keep the others waiting.
-                for upload in sealed {
-                    left |= upload::verify(&app, upload).await.map_err(failed).is_err();
-                }
-            }
-            Err(error) => {
-                failed(error);
-                left = true;
-            }
-        }
-        if !always && !left {
-            return;
+        match verify::pending(&app).await {
+            Ok(verified) if !always && verified.failed == 0 => return,
+            Ok(_) => {}
+            Err(error) => failed(error),
         }
     }
 }

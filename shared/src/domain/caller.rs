@@ -1,5 +1,6 @@
 //! Who is calling, and what their token may be used for.
 
+use super::ids::TokenId;
 use super::names::{EntityName, UserName};
 use super::reference::Repository;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ pub enum Caller {
         admin: bool,
         /// What the token may be used for.
         scope: TokenScope,
+        /// The row of the token that they show; `None` where they showed their password.
+        token: Option<TokenId>,
         /// What a registry client asked its short-lived token for; it narrows the scope further. `None`: all of it.
         access: Option<Vec<TokenScope>>,
     },
@@ -32,6 +35,14 @@ impl Caller {
     pub fn user(&self) -> Option<&UserName> {
         match self {
             Self::User { name, .. } => Some(name),
+            Self::Anonymous | Self::System => None,
+        }
+    }
+
+    /// The row of the token that they show, where they show one.
+    pub fn token(&self) -> Option<TokenId> {
+        match self {
+            Self::User { token, .. } => *token,
             Self::Anonymous | Self::System => None,
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! No I/O, no async, no clock. A value of one of these types was checked when it was made and is believed from then on.
 
+pub mod actor;
 pub mod caller;
+pub mod description;
 pub mod digest;
 pub mod ids;
 pub mod manifest;
@@ -13,7 +15,9 @@ pub mod sif;
 pub mod time;
 pub mod visibility;
 
+pub use actor::Actor;
 pub use caller::{Caller, Right, Role, TokenPlace, TokenScope};
+pub use description::Description;
 pub use digest::{Digest, OciDigest};
 pub use ids::{Id, TokenId, UploadId};
 pub use names::{CollectionName, ContainerName, EntityName, TagName, UserName};

@@ -76,7 +76,8 @@ async fn handle(form: Form, router: Router, mut request: Request) -> Response {
         Err(_) => form(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
     };
     let route = response.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
-    log(method.as_str(), &route, &path, &response, started, &summary);
+    let logged = Logged { method: method.as_str(), route: &route, path: &path, status: response.status(), started };
+    logged.log(&summary);
     // For whoever stands around the router, like the tests that count reads.
     response.extensions_mut().insert(summary);
     response
@@ -98,14 +99,37 @@ fn in_form(form: Form, response: Response) -> Response {
     formed
 }
 
-fn log(method: &str, route: &str, path: &str, response: &Response, started: Instant, summary: &Summary) {
-    let status = response.status().as_u16();
-    let duration_ms = started.elapsed().as_secs_f64() * 1000.0;
-    let Summary { reads, writes, caller, decision, inside } = summary;
-    if let Some(inside) = inside {
-        tracing::error!(method, route, path, status, duration_ms, caller, decision, reads, writes, inside, "request");
-    } else {
-        tracing::info!(method, route, path, status, duration_ms, caller, decision, reads, writes, "request");
+/// What the log line of a request says beside what was done.
+struct Logged<'a> {
+    method: &'a str,
+    route: &'a str,
+    path: &'a str,
+    status: StatusCode,
+    started: Instant,
+}
+
+impl Logged<'_> {
+    fn log(&self, summary: &Summary) {
+        let Self { method, route, path, status, started } = self;
+        let (status, duration_ms) = (status.as_u16(), started.elapsed().as_secs_f64() * 1000.0);
+        let Summary { reads, writes, caller, decision, inside } = summary;
+        if let Some(inside) = inside {
+            tracing::error!(
+                method,
+                route,
+                path,
+                status,
+                duration_ms,
+                caller,
+                decision,
+                reads,
+                writes,
+                inside,
+                "request"
+            );
+        } else {
+            tracing::info!(method, route, path, status, duration_ms, caller, decision, reads, writes, "request");
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 //! Every door asks it, and every store call that changes something wants the [`Grant`] that only it can make.
 
 use crate::domain::{
-    Caller, CollectionName, EntityName, Repository, Right, Role, TokenPlace, TokenScope, UserName, Visibility,
+    Caller, CollectionName, EntityName, Repository, Right, Role, TokenId, TokenPlace, TokenScope, UserName, Visibility,
 };
+use std::fmt;
 
 /// What somebody wants to do. Few and uniform; what it is done to says the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +43,21 @@ impl Action {
         Self::Manage,
         Self::Sweep,
     ];
+
+    /// The word for it in events.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::See => "see",
+            Self::Pull => "pull",
+            Self::Create => "create",
+            Self::Push => "push",
+            Self::Retag => "retag",
+            Self::Delete => "delete",
+            Self::Manage => "manage",
+            Self::Sweep => "sweep",
+        }
+    }
 
     /// Whether it leaves everything as it is.
     pub fn is_read(self) -> bool {
@@ -85,6 +101,20 @@ impl Place {
             Self::Registry | Self::User(_) | Self::Nowhere => None,
             Self::Entity(entity) | Self::Collection(entity, _) => Some(entity),
             Self::Repository(repository) => Some(repository.entity()),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    /// As events name it: the path, `user NAME`, or a word for what has no path.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry => f.write_str("installation"),
+            Self::User(name) => write!(f, "user {name}"),
+            Self::Entity(entity) => write!(f, "{entity}"),
+            Self::Collection(entity, collection) => write!(f, "{entity}/{collection}"),
+            Self::Repository(repository) => write!(f, "{repository}"),
+            Self::Nowhere => f.write_str("nowhere"),
         }
     }
 }
@@ -171,6 +201,7 @@ pub struct Grant {
     action: Action,
     place: Place,
     by: Option<UserName>,
+    token: Option<TokenId>,
 }
 
 impl Grant {
@@ -187,6 +218,11 @@ impl Grant {
     /// Who it was allowed to; `None` for nobody in particular and for Stackroom itself.
     pub fn by(&self) -> Option<&UserName> {
         self.by.as_ref()
+    }
+
+    /// The row of the token with which they asked, where it was one.
+    pub fn token(&self) -> Option<TokenId> {
+        self.token
     }
 }
 
@@ -222,7 +258,7 @@ pub fn decide(subject: Subject<'_>, action: Action, resource: &Resource) -> Resu
     };
     // The last word has what everybody is bound by, and only those who may write learn of it.
     allowed.and_then(|()| bound(action, resource))?;
-    Ok(Grant { action, place, by: subject.caller.user().cloned() })
+    Ok(Grant { action, place, by: subject.caller.user().cloned(), token: subject.caller.token() })
 }
 
 fn read(subject: Subject<'_>, action: Action, resource: &Resource, place: &Place) -> Result<(), Denial> {
@@ -341,7 +377,7 @@ mod tests {
     fn user(admin: bool, scope: &str) -> Caller {
         let (scope, access) = scope.split_once(" > ").map_or((scope, None), |(scope, access)| (scope, Some(access)));
         let access = access.map(|access| access.split(' ').map(|one| one.parse().unwrap()).collect());
-        Caller::User { name: "alice".parse().unwrap(), admin, scope: scope.parse().unwrap(), access }
+        Caller::User { name: "alice".parse().unwrap(), admin, scope: scope.parse().unwrap(), token: None, access }
     }
 
     /// Every kind of scope that can make a difference at `acme/tools/bb`.
@@ -507,8 +543,8 @@ mod tests {
         for (caller, role, action, resource) in cases() {
             let Caller::User { admin, .. } = caller else { continue };
             if ask(&caller, role, action, &resource).is_ok() {
-                let full =
-                    Caller::User { name: "alice".parse().unwrap(), admin, scope: TokenScope::full(), access: None };
+                let (name, scope) = ("alice".parse().unwrap(), TokenScope::full());
+                let full = Caller::User { name, admin, scope, token: None, access: None };
                 assert!(ask(&full, role, action, &resource).is_ok(), "{caller:?} {role:?} {action:?} {resource:?}");
             }
         }

@@ -3,15 +3,15 @@
 /// The smallest part that is asked for, in bytes.
 pub const PART: u64 = 64 << 20;
 /// The most parts that S3 takes.
-pub const MAX_PARTS: u64 = 10_000;
+pub const MOST_PARTS: u64 = 10_000;
 /// The largest file that can be pushed, in bytes: 10 000 parts of 5 GiB, S3's own end.
-pub const MAX_SIZE: u64 = MAX_PARTS * (5 << 30);
+pub const LONGEST_FILE: u64 = MOST_PARTS * (5 << 30);
 
 /// Part size and number of parts for a file of `size` bytes: parts of 64 MiB, larger ones where 10 000 would not do.
 /// Every part but the last has the part size, and the number is `ceil(size / part size)`, at least 1.
 pub fn parts(size: u64) -> (u64, u64) {
     const MIB: u64 = 1 << 20;
-    let part = size.div_ceil(MAX_PARTS).div_ceil(MIB).saturating_mul(MIB).max(PART);
+    let part = size.div_ceil(MOST_PARTS).div_ceil(MIB).saturating_mul(MIB).max(PART);
     (part, size.div_ceil(part).max(1))
 }
 
@@ -24,6 +24,22 @@ pub fn part_length(size: u64, number: u64) -> Option<u64> {
     Some(part.min(size - part * (number - 1)))
 }
 
+/// The most parts of a blob that streams through us. Their `ETag`s stand in its row, which has at most 400 KB.
+pub const MOST_STREAM_PARTS: usize = 4000;
+
+/// The longest blob that streams through us, in bytes: 4 000 parts of these lengths.
+pub const LONGEST_STREAM: u64 = (500 * 8 + 500 * 32 + 3000 * 128) << 20;
+
+/// The length of the part after `parts` others of a blob that streams through us, in bytes: short ones first, longer ones
+/// later, so that a small blob needs little memory and 4 000 of them are 395 GiB.
+pub fn stream_part_length(parts: usize) -> u64 {
+    match parts {
+        0..500 => 8 << 20,
+        500..1000 => 32 << 20,
+        _ => 128 << 20,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,13 +47,18 @@ mod tests {
     #[test]
     fn a_file_is_cut_as_s3_and_the_clients_want_it() {
         const GIB: u64 = 1 << 30;
-        for size in [1, PART - 1, PART, PART + 1, GIB, 100 * GIB, 625 * GIB, 626 * GIB, 10_000 * GIB, MAX_SIZE] {
+        for size in [1, PART - 1, PART, PART + 1, GIB, 100 * GIB, 625 * GIB, 626 * GIB, 10_000 * GIB, LONGEST_FILE] {
             let (part, count) = parts(size);
             assert_eq!(count, size.div_ceil(part), "{size}");
-            assert!(count <= MAX_PARTS && (5 << 20..=5 * GIB).contains(&part), "{size}: {part} {count}");
+            assert!(count <= MOST_PARTS && (5 << 20..=5 * GIB).contains(&part), "{size}: {part} {count}");
             let lengths: u64 = (1..=count).filter_map(|number| part_length(size, number)).sum();
             assert_eq!(lengths, size);
             assert_eq!((part_length(size, 0), part_length(size, count + 1)), (None, None));
         }
+    }
+
+    #[test]
+    fn the_parts_of_the_longest_stream_are_as_long_as_it() {
+        assert_eq!((0..MOST_STREAM_PARTS).map(stream_part_length).sum::<u64>(), LONGEST_STREAM);
     }
 }

@@ -2,25 +2,25 @@
 
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Caller, EntityName, Role, TokenScope};
+use crate::domain::{Caller, EntityName, Id, Repository, Role, TokenScope, UserName};
 use crate::error::{BAD_TOKEN, Error};
-use crate::rules::{self, Action, Denial, Grant, Resource, Subject};
+use crate::rules::{self, Action, Denial, Grant, Place, Resource, Subject};
 use crate::store::keys::{self, Key};
-use crate::store::rows::{Member, Membership, Row, Token, User};
+use crate::store::rows::{Container, Member, Membership, Pointer, Row, Target, Token, User};
 use crate::store::table::Rows;
 use crate::telemetry;
 
-/// Who is calling, their standing on one entity, and the rows that were loaded along the way.
+/// Who is calling, their role on one entity, and the rows that were loaded along the way.
 #[derive(Debug)]
-pub struct Scene {
+pub struct Access {
     /// Who is calling.
     pub caller: Caller,
     role: Option<Role>,
     rows: Rows,
 }
 
-impl Scene {
-    /// One round: the caller's account and token, their standing on `entity`, and the rows at `wanted`.
+impl Access {
+    /// One round: the caller's account and token, their role on `entity`, and the rows at `wanted`.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] when the token was revoked or its account is gone or disabled.
@@ -33,39 +33,52 @@ impl Scene {
         let mut batch: Vec<Key> = wanted.into_iter().collect();
         let own = match credential {
             Credential::Anonymous => None,
-            Credential::Token { user, id } => Some((keys::user(user), Some(keys::token(user, *id)))),
-            Credential::Registry { user, id, .. } => Some((keys::user(user), id.map(|id| keys::token(user, id)))),
+            Credential::Token { user, id } => Some((keys::user(user), Some(*id))),
+            Credential::Registry { user, id, .. } => Some((keys::user(user), *id)),
         };
+        let token_key = credential.user().zip(own.as_ref().and_then(|(_, id)| *id));
+        let token_key = token_key.map(|(user, id)| keys::token(user, id));
         let member = credential.user().zip(entity).map(|(user, entity)| keys::member(entity, user));
-        batch.extend(own.iter().flat_map(|(user, token)| [Some(user), token.as_ref()]).flatten().cloned());
-        batch.extend(member.clone());
+        batch.extend(own.iter().map(|(user, _)| user.clone()).chain(token_key.clone()).chain(member.clone()));
         let rows = if batch.is_empty() { Rows::default() } else { app.table.batch(batch).await? };
-        let mut scene = Self { caller: Caller::Anonymous, role: None, rows };
+        let mut access = Self { caller: Caller::Anonymous, role: None, rows };
         if let Some((user, token)) = own {
-            let account: Option<User> = scene.take(&user)?;
+            let account: Option<User> = access.take(&user)?;
             let account = account.filter(|account| !account.disabled).ok_or(Error::Unauthenticated(BAD_TOKEN))?;
-            let scope = match token {
-                // Who has shown their password may all that they may.
+            let scope = match token_key {
+                // A password allows all that its user may do.
                 None => TokenScope::full(),
                 Some(key) => {
-                    let token: Option<Token> = scene.take(&key)?;
+                    let token: Option<Token> = access.take(&key)?;
                     let good = token.filter(|token| token.expires.is_none_or(|expires| expires > app.now()));
                     good.ok_or(Error::Unauthenticated(BAD_TOKEN))?.scope
                 }
             };
-            let access = match credential {
+            let narrowed = match credential {
                 Credential::Registry { access, .. } => Some(access.clone()),
                 Credential::Anonymous | Credential::Token { .. } => None,
             };
-            scene.caller = Caller::User { name: account.name, admin: account.admin, scope, access };
-            scene.stand(member)?;
+            let (name, admin) = (account.name, account.admin);
+            access.caller = Caller::User { name, admin, scope, token, access: narrowed };
+            access.read_role(member)?;
         }
-        telemetry::caller(scene.caller.kind());
-        Ok(scene)
+        telemetry::caller(access.caller.kind());
+        Ok(access)
+    }
+
+    /// The same for a user who is not calling now: what they may do at this moment, without a token that narrows it.
+    pub(crate) async fn of(
+        app: &App,
+        user: &UserName,
+        entity: &EntityName,
+        wanted: impl IntoIterator<Item = Key>,
+    ) -> Result<Self, Error> {
+        let access = vec![TokenScope::full()];
+        Self::load(app, &Credential::Registry { user: user.clone(), id: None, access }, Some(entity), wanted).await
     }
 
     /// A second round, once the first has told which entity it is about.
-    pub async fn look(
+    pub async fn load_more(
         &mut self,
         app: &App,
         entity: &EntityName,
@@ -73,10 +86,10 @@ impl Scene {
     ) -> Result<(), Error> {
         let member = self.caller.user().map(|user| keys::member(entity, user));
         self.rows.extend(app.table.batch(wanted.into_iter().chain(member.clone())).await?);
-        self.stand(member)
+        self.read_role(member)
     }
 
-    fn stand(&mut self, member: Option<Key>) -> Result<(), Error> {
+    fn read_role(&mut self, member: Option<Key>) -> Result<(), Error> {
         if let Some(key) = member {
             self.role = self.take::<Member>(&key)?.map(|member| member.role);
         }
@@ -88,9 +101,22 @@ impl Scene {
         Ok(self.rows.take(key)?)
     }
 
-    /// Whether a row was there.
-    pub fn has(&self, key: &Key) -> bool {
-        self.rows.has(key)
+    /// All rows that were loaded and not taken.
+    pub(crate) fn rows(&mut self) -> &mut Rows {
+        &mut self.rows
+    }
+
+    /// What the id points at, if it was loaded and points at anything.
+    pub(crate) fn target(&mut self, id: Id) -> Result<Option<Target>, Error> {
+        Ok(self.take::<Pointer>(&keys::pointer(id))?.map(|pointer| pointer.target))
+    }
+
+    /// What is said of an id that points at nothing: the same as of one that points where the caller may not go.
+    pub(crate) fn points_nowhere(&self, what: &'static str, doing: &str) -> Error {
+        match self.decide(Action::Push, &Resource::Missing(Place::Nowhere)) {
+            Err(denial) => Error::denied(denial, what, doing),
+            Ok(_) => Error::NotFound(what),
+        }
     }
 
     /// Whether the caller may do something on an entity where they are a member.
@@ -113,6 +139,43 @@ impl Scene {
         });
         decision
     }
+
+    /// Whether the caller may push into the container; a missing one is said to be missing only to those who may push
+    /// there.
+    pub(crate) fn may_push(
+        &self,
+        repository: &Repository,
+        container: Option<Container>,
+        doing: &str,
+    ) -> Result<(Grant, Container), Error> {
+        let grant = self.decide(Action::Push, &resource_at(repository, container.as_ref()));
+        let grant = grant.map_err(|denial| Error::denied(denial, "container", doing))?;
+        Ok((grant, container.ok_or(Error::NotFound("container"))?))
+    }
+}
+
+/// A container, as the rules see it.
+pub(crate) fn resource_of(container: &Container) -> Resource {
+    Resource::Container {
+        repository: container.repository.clone(),
+        visibility: container.visibility,
+        read_only: container.read_only,
+    }
+}
+
+/// The container at a path, or that there is none.
+pub(crate) fn resource_at(repository: &Repository, container: Option<&Container>) -> Resource {
+    container.map_or_else(|| Resource::Missing(Place::Repository(repository.clone())), resource_of)
+}
+
+/// The most entities of one caller that are looked at.
+const MOST_ENTITIES: usize = 50;
+
+/// Where the user of the credential has a role, at most 50 entities. Whether the token is good is asked elsewhere, and
+/// what it may be used for [after that](Access::may_on).
+pub(crate) async fn memberships(app: &App, credential: &Credential) -> Result<Vec<Membership>, Error> {
+    let Some(user) = credential.user() else { return Ok(Vec::new()) };
+    Ok(app.table.query(keys::memberships(user), None, MOST_ENTITIES).await?.rows)
 }
 
 /// A grant for what Stackroom does by itself: sweeping, verifying, the first start, and what an operator does who holds

@@ -1,7 +1,6 @@
 //! Looking at entities, collections and containers, one by one and in pages.
 
-use super::access::Scene;
-use super::create::resource_of;
+use super::access::{Access, resource_at};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::{Caller, CollectionName, Digest, EntityName, Repository};
@@ -26,14 +25,14 @@ pub struct EntityView {
 /// Looks an entity up.
 pub async fn entity(app: &App, credential: &Credential, name: &EntityName) -> Result<EntityView, Error> {
     let (key, account_key) = (keys::entity(name), keys::account(name));
-    let mut scene = Scene::load(app, credential, Some(name), [key.clone(), account_key.clone()]).await?;
-    let entity: Option<Entity> = scene.take(&key)?;
+    let mut access = Access::load(app, credential, Some(name), [key.clone(), account_key.clone()]).await?;
+    let entity: Option<Entity> = access.take(&key)?;
     let resource = match &entity {
         Some(_) => Resource::Entity(name.clone()),
         None => Resource::Missing(Place::Entity(name.clone())),
     };
-    scene.decide(Action::See, &resource).map_err(|denial| Error::denied(denial, "entity", "see this entity"))?;
-    let account: Option<Account> = scene.take(&account_key)?;
+    access.decide(Action::See, &resource).map_err(|denial| Error::denied(denial, "entity", "see this entity"))?;
+    let account: Option<Account> = access.take(&account_key)?;
     let (Some(entity), Some(account)) = (entity, account) else { return Err(Error::NotFound("entity")) };
     Ok(EntityView { entity, account })
 }
@@ -46,13 +45,13 @@ pub async fn collection(
     name: &CollectionName,
 ) -> Result<Collection, Error> {
     let key = keys::collection(entity, name);
-    let mut scene = Scene::load(app, credential, Some(entity), [key.clone()]).await?;
-    let row: Option<Collection> = scene.take(&key)?;
+    let mut access = Access::load(app, credential, Some(entity), [key.clone()]).await?;
+    let row: Option<Collection> = access.take(&key)?;
     let resource = match &row {
         Some(_) => Resource::Collection(entity.clone(), name.clone()),
         None => Resource::Missing(Place::Collection(entity.clone(), name.clone())),
     };
-    let seen = scene.decide(Action::See, &resource);
+    let seen = access.decide(Action::See, &resource);
     seen.map_err(|denial| Error::denied(denial, "collection", "see this collection"))?;
     row.ok_or(Error::NotFound("collection"))
 }
@@ -71,10 +70,10 @@ pub struct ContainerView {
 /// Looks a container up.
 pub async fn container(app: &App, credential: &Credential, repository: &Repository) -> Result<ContainerView, Error> {
     let key = keys::container(repository);
-    let mut scene = Scene::load(app, credential, Some(repository.entity()), [key.clone()]).await?;
-    let row: Option<Container> = scene.take(&key)?;
-    let resource = row.as_ref().map_or_else(|| Resource::Missing(Place::Repository(repository.clone())), resource_of);
-    let seen = scene.decide(Action::See, &resource);
+    let mut access = Access::load(app, credential, Some(repository.entity()), [key.clone()]).await?;
+    let row: Option<Container> = access.take(&key)?;
+    let resource = resource_at(repository, row.as_ref());
+    let seen = access.decide(Action::See, &resource);
     seen.map_err(|denial| Error::denied(denial, "container", "see this container"))?;
     let container = row.ok_or(Error::NotFound("container"))?;
     let (images, tags) = futures::try_join!(
@@ -90,7 +89,7 @@ pub async fn entities(app: &App, credential: &Credential, after: Option<String>)
     let Some(user) = credential.user() else {
         return Ok(Page { rows: Vec::new(), next: None });
     };
-    let (scene, page) = futures::try_join!(async { list_scene(app, credential, None).await }, async {
+    let (access, page) = futures::try_join!(async { list_access(app, credential, None).await }, async {
         Ok(app.table.query::<Membership>(keys::memberships(user), after, PAGE).await?)
     })?;
     let wanted = page.rows.iter().flat_map(|row| [keys::entity(&row.entity), keys::account(&row.entity)]);
@@ -100,7 +99,7 @@ pub async fn entities(app: &App, credential: &Credential, after: Option<String>)
     for some in wanted.chunks(100) {
         found.extend(app.table.batch(some.iter().cloned()).await?);
     }
-    for member in page.rows.iter().filter(|member| scene.may_on(Action::List, member)) {
+    for member in page.rows.iter().filter(|member| access.may_on(Action::List, member)) {
         let entity = found.take(&keys::entity(&member.entity))?;
         let account = found.take(&keys::account(&member.entity))?;
         if let (Some(entity), Some(account)) = (entity, account) {
@@ -117,7 +116,7 @@ pub async fn collections(
     entity: &EntityName,
     after: Option<String>,
 ) -> Result<Page<Collection>, Error> {
-    list_scene(app, credential, Some(entity)).await?;
+    list_access(app, credential, Some(entity)).await?;
     Ok(app.table.query(keys::collections(entity), after, PAGE).await?)
 }
 
@@ -129,7 +128,7 @@ pub async fn containers(
     collection: Option<&CollectionName>,
     after: Option<String>,
 ) -> Result<Page<Container>, Error> {
-    list_scene(app, credential, Some(entity)).await?;
+    list_access(app, credential, Some(entity)).await?;
     let mut page: Page<Container> = app.table.query(keys::containers(entity, collection), after, PAGE).await?;
     // Repositories of the registry whose paths the library can't spell are none of its containers.
     page.rows.retain(|row| row.collection_id.is_some());
@@ -144,10 +143,10 @@ pub async fn images(
     after: Option<String>,
 ) -> Result<(Container, Page<Image>), Error> {
     let key = keys::container(repository);
-    let mut scene = Scene::load(app, credential, Some(repository.entity()), [key.clone()]).await?;
-    let row: Option<Container> = scene.take(&key)?;
-    let resource = row.as_ref().map_or_else(|| Resource::Missing(Place::Repository(repository.clone())), resource_of);
-    let seen = scene.decide(Action::List, &resource);
+    let mut access = Access::load(app, credential, Some(repository.entity()), [key.clone()]).await?;
+    let row: Option<Container> = access.take(&key)?;
+    let resource = resource_at(repository, row.as_ref());
+    let seen = access.decide(Action::List, &resource);
     seen.map_err(|denial| Error::denied(denial, "container", "list this container"))?;
     let container = row.ok_or(Error::NotFound("container"))?;
     let mut page: Page<Image> = app.table.query(keys::images(repository), after, PAGE).await?;
@@ -156,22 +155,22 @@ pub async fn images(
 }
 
 /// Checks that the caller may browse the entity, or, without one, that the token is good.
-async fn list_scene(app: &App, credential: &Credential, entity: Option<&EntityName>) -> Result<Scene, Error> {
-    let mut scene = Scene::load(app, credential, entity, entity.map(keys::entity)).await?;
+async fn list_access(app: &App, credential: &Credential, entity: Option<&EntityName>) -> Result<Access, Error> {
+    let mut access = Access::load(app, credential, entity, entity.map(keys::entity)).await?;
     if let Some(name) = entity {
-        let resource = match scene.take::<Entity>(&keys::entity(name))? {
+        let resource = match access.take::<Entity>(&keys::entity(name))? {
             Some(_) => Resource::Entity(name.clone()),
             None => Resource::Missing(Place::Entity(name.clone())),
         };
-        let listed = scene.decide(Action::List, &resource);
+        let listed = access.decide(Action::List, &resource);
         listed.map_err(|denial| Error::denied(denial, "entity", "list this entity"))?;
     }
-    Ok(scene)
+    Ok(access)
 }
 
 /// Who the caller is, for `remote status`.
 pub async fn whoami(app: &App, credential: &Credential) -> Result<Caller, Error> {
-    match Scene::load(app, credential, None, []).await?.caller {
+    match Access::load(app, credential, None, []).await?.caller {
         Caller::Anonymous => Err(Error::Unauthenticated(crate::error::NO_TOKEN)),
         caller => Ok(caller),
     }

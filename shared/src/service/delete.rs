@@ -7,21 +7,24 @@
 //!    last one; the blob counts an entity less, and with the last one goes and leaves its object condemned.
 //!    The manifests that registry clients pushed of the image go with it, and what long ones cost.
 //!    The repository's epoch must be the one that was read, or something may have come to name the bytes since.
-//! 4. If a condition failed, begin again.
+//!    *Lost*: begin again.
+//! 4. What only those manifests named is [freed](super::links::free). *Dies before*: the sweeper does it.
 
-use super::access::Scene;
-use super::commit::{named_sif, renamed, unbind, unchanged};
+use super::access::Access;
+use super::links;
 use super::retry::{Retry, Try};
-use super::tag::{groups, without};
 use crate::app::App;
 use crate::auth::Credential;
+use crate::changes::blobs::{self, BlobRows, Unlinking};
+use crate::changes::tags::{self, TakingOff};
+use crate::changes::{Changes, images, manifests};
 use crate::domain::reference::LibraryRef;
-use crate::domain::{Digest, OciDigest, Selector};
+use crate::domain::{Digest, OciDigest, Repository, Selector};
 use crate::error::Error;
-use crate::rules::{Action, Denial, Place, Resource};
-use crate::store::rows::{Account, Container, Image, Link, Naming, Row, Tag};
-use crate::store::table::{Condition, Write, Written};
-use crate::store::{StoreError, keys};
+use crate::rules::{Action, Denial, Grant, Place, Resource};
+use crate::store::keys;
+use crate::store::rows::{Container, Image, ManifestLinks, Tag, What};
+use crate::store::table::Written;
 
 const DOING: &str = "delete this image";
 /// Manifests that go in one transaction with the rest.
@@ -37,124 +40,172 @@ pub async fn image(
     let mut retry = Retry::of("changes of the same image");
     loop {
         retry.pause().await?;
-        if let Try::Done(()) = Box::pin(once(app, credential, reference, arch)).await? {
+        let (access, container, hash) = find(app, credential, reference, arch).await?;
+        let deleting = Box::pin(Deleting::load(app, &access, container, hash, &reference.selector)).await?;
+        if let Try::Done(()) = Box::pin(deleting.delete(app)).await? {
             return Ok(());
         }
     }
 }
 
-async fn once(
+/// Which image it is, of a container that is there, to those who could delete something in it.
+async fn find(
     app: &App,
     credential: &Credential,
-    reference: &LibraryRef,
+    LibraryRef { repository, selector }: &LibraryRef,
     arch: Option<&str>,
-) -> Result<Try<()>, Error> {
-    let LibraryRef { repository, selector } = reference;
+) -> Result<(Access, Container, Digest), Error> {
     let container_key = keys::container(repository);
     let tag_key = match selector {
         Selector::Tag(tag) => Some(keys::tag(repository, tag)),
         Selector::Hash(_) => None,
     };
     let wanted = [container_key.clone()].into_iter().chain(tag_key.clone());
-    let mut scene = Scene::load(app, credential, Some(repository.entity()), wanted).await?;
-    let container: Option<Container> = scene.take(&container_key)?;
+    let mut access = Access::load(app, credential, Some(repository.entity()), wanted).await?;
+    let container: Option<Container> = access.take(&container_key)?;
     let hash = match (selector, tag_key) {
         (Selector::Hash(hash), _) => Some(*hash),
         (Selector::Tag(_), Some(key)) => {
-            scene.take::<Tag>(&key)?.and_then(|tag| super::pull::choose(tag, arch)).map(|tagged| tagged.hash)
+            access.take::<Tag>(&key)?.and_then(|tag| super::pull::choose(tag, arch)).map(|tagged| tagged.hash)
         }
         (Selector::Tag(_), None) => None,
     };
-    // Who could delete nothing there is refused before more is read, whether it is there or not.
-    let denial = scene.decide(Action::Delete, &Resource::Missing(Place::Repository(repository.clone()))).err();
-    let (Some(container), Some(hash), Some(Denial::Hidden)) = (container, hash, denial) else {
-        return Err(denial.map_or(Error::NotFound("image"), |denial| Error::denied(denial, "image", DOING)));
-    };
-    let entity = repository.entity();
-    let (image_key, charge_key) = (keys::image(repository, &hash), keys::charge(entity, &hash));
-    let (account_key, blob_key) = (keys::account(entity), keys::blob(&hash));
-    let link_key = keys::link(repository, &hash.into());
-    let wanted = [&image_key, &charge_key, &account_key, &blob_key, &link_key].map(Clone::clone);
-    let (mut rows, tags, manifests) = futures::try_join!(
-        app.table.batch(wanted),
-        app.table.query_all::<Tag>(keys::tags(repository)),
-        super::registry::manifest::manifests(app, repository),
-    )?;
-    let mut tags: Vec<Tag> = tags.into_iter().filter(|tag| tag.images.values().any(|one| one.hash == hash)).collect();
-    // The tag that is asked for goes last, so that it leads here again if not all can go at once.
-    tags.sort_by_key(|tag| matches!(selector, Selector::Tag(name) if *name == tag.name));
-    let image: Option<Image> = rows.take(&image_key)?;
-    let resource = image.as_ref().map_or_else(
-        || Resource::Missing(Place::Repository(repository.clone())),
-        |image| Resource::Image {
-            repository: repository.clone(),
-            read_only: container.read_only,
-            own: image.created_by.is_some() && image.created_by.as_ref() == scene.caller.user(),
-            frozen: tags.iter().any(|tag| tag.frozen),
-        },
-    );
-    let grant = scene.decide(Action::Delete, &resource).map_err(|denial| Error::denied(denial, "image", DOING))?;
-    let image = image.ok_or(Error::NotFound("image"))?;
-    let mut groups = groups(&tags);
-    let tags = groups.pop().unwrap_or_default();
-    for some in &groups {
-        let mut writes = all_without(app, some, &hash)?;
-        writes.push(Write::untagged(image.key(), some.iter().map(|tag| &tag.name)));
-        let _ = app.table.write(&grant, writes).await?;
+    // Others are refused before more is read, whether it is there or not.
+    let denial = access.decide(Action::Delete, &Resource::Missing(Place::Repository(repository.clone()))).err();
+    match (container, hash, denial) {
+        (Some(container), Some(hash), Some(Denial::Hidden)) => Ok((access, container, hash)),
+        _ => Err(denial.map_or(Error::NotFound("image"), |denial| Error::denied(denial, "image", DOING))),
     }
-    if !groups.is_empty() {
-        return Ok(Try::Lost);
-    }
-    let account: Account = rows.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
-    let mut writes = all_without(app, tags, &hash)?;
-    writes.push(Write::delete(image.key(), Condition::Version(image.version)));
-    writes.push(Write::delete(keys::pointer(image.id), Condition::None));
-    writes.push(renamed(repository, unchanged(&container)));
-    let mut freed: Vec<OciDigest> = Vec::new();
-    if let Some(content) = &image.content {
-        let (_, own) = named_sif(repository, &hash, content.size);
-        writes.push(Write::delete(keys::details(repository, &hash), Condition::None));
-        writes.push(Write::delete(keys::manifest(repository, &own.digest), Condition::None));
-        // Those that registry clients pushed of it go too: they are the same image by other words.
-        let of_it = |other: &&Naming| other.digest == own.digest || other.image == Some(hash);
-        let pushed = manifests.iter().filter(of_it).filter(|pushed| pushed.digest != own.digest);
-        let mut pushed: Vec<&Naming> = pushed.collect();
-        pushed.sort_by_key(|pushed| tags.iter().any(|tag| tag.named.digest == pushed.digest));
-        if let Some((first, _)) = pushed.split_last_chunk::<MANIFESTS>().filter(|(first, _)| !first.is_empty()) {
-            // More than one transaction can hold, and what a tag names goes with that.
-            let mut container = container;
-            for some in first.chunks(MANIFESTS) {
-                let mut writes = vec![renamed(repository, unchanged(&container))];
-                container.epoch += 1;
-                for pushed in some {
-                    writes.extend(super::registry::manifest::gone(app, pushed)?);
-                }
-                if app.table.write(&grant, Write::once(writes)).await? != Written::Done {
-                    return Ok(Try::Lost);
-                }
-            }
-            let names: Vec<OciDigest> = first.iter().flat_map(|pushed| &pushed.names).copied().collect();
-            super::registry::blob::free(app, &grant, repository, &names, app.now()).await?;
-            return Ok(Try::Lost);
-        }
-        for pushed in pushed {
-            writes.extend(super::registry::manifest::gone(app, pushed)?);
-            freed.extend(pushed.names.iter().filter(|name| **name != hash.into()));
-        }
-        let others = manifests.iter().any(|other| !of_it(&other) && other.names.contains(&hash.into()));
-        if !others && let Some(link) = rows.take::<Link>(&link_key)? {
-            unbind(app, &mut writes, &link, (&account, rows.take(&charge_key)?, rows.take(&blob_key)?))?;
-        }
-    }
-    let written = app.table.write(&grant, Write::once(writes)).await?;
-    if written == Written::Done && !freed.is_empty() {
-        super::registry::blob::free(app, &grant, repository, &freed, app.now()).await?;
-    }
-    Ok(Try::of(&written, ()))
 }
 
-/// The writes that take an image off some tags. Two of them may leave the same index behind.
-fn all_without(app: &App, tags: &[Tag], hash: &Digest) -> Result<Vec<Write>, StoreError> {
-    let writes = tags.iter().map(|tag| without(app, tag, hash)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Write::once(writes.into_iter().flatten().collect()))
+/// An image that may be deleted, with all that names it.
+struct Deleting {
+    grant: Grant,
+    container: Container,
+    image: Image,
+    found: BlobRows,
+    /// The tags that lead to it; the one that was asked for goes last, so that it leads here again if not all can go at
+    /// once.
+    tags: Vec<Tag>,
+    manifests: Vec<ManifestLinks>,
+}
+
+impl Deleting {
+    async fn load(
+        app: &App,
+        access: &Access,
+        container: Container,
+        hash: Digest,
+        asked_for: &Selector,
+    ) -> Result<Self, Error> {
+        let repository = &container.repository;
+        let image_key = keys::image(repository, &hash);
+        let blob_keys = BlobRows::keys(repository, &hash, &hash.into());
+        let wanted = blob_keys.iter().cloned().chain([image_key.clone()]);
+        let (rows, tags, manifests) = futures::join!(
+            app.table.batch(wanted),
+            app.table.query_all::<Tag>(keys::tags(repository)),
+            links::manifests(app, repository),
+        );
+        let (mut rows, mut tags, manifests) = (rows?, tags?, manifests?);
+        tags.retain(|tag| tag.images.values().any(|one| one.hash == hash));
+        tags.sort_by_key(|tag| matches!(asked_for, Selector::Tag(name) if *name == tag.name));
+        let image: Option<Image> = rows.take(&image_key)?;
+        let resource = image.as_ref().map_or_else(
+            || Resource::Missing(Place::Repository(repository.clone())),
+            |image| Resource::Image {
+                repository: repository.clone(),
+                read_only: container.read_only,
+                own: image.created_by.is_some() && image.created_by.as_ref() == access.caller.user(),
+                frozen: tags.iter().any(|tag| tag.frozen),
+            },
+        );
+        let grant = access.decide(Action::Delete, &resource).map_err(|denial| Error::denied(denial, "image", DOING))?;
+        let image = image.ok_or(Error::NotFound("image"))?;
+        let found = BlobRows::take(&mut rows, &blob_keys)?;
+        Ok(Self { grant, container, image, found, tags, manifests })
+    }
+
+    fn repository(&self) -> &Repository {
+        &self.container.repository
+    }
+
+    async fn delete(self, app: &App) -> Result<Try<()>, Error> {
+        let mut groups = tags::groups(&self.tags);
+        let last = groups.pop().unwrap_or_default();
+        for some in &groups {
+            // Each under its own conditions: what is lost here is seen when all is read again.
+            let _ = app.commit(&self.grant, self.off(some, true, app)?).await?;
+        }
+        if !groups.is_empty() {
+            return Ok(Try::Lost);
+        }
+        // What registry clients pushed of it goes too: it is the same image by other words.
+        let own = images::own_manifest(&self.image);
+        let of_it = |row: &&ManifestLinks| row.image == Some(self.image.hash) && Some(row.digest) != own;
+        let mut pushed: Vec<&ManifestLinks> = self.manifests.iter().filter(of_it).collect();
+        pushed.sort_by_key(|pushed| last.iter().any(|tag| tag.named.digest == pushed.digest));
+        if let Some((first, _)) = pushed.split_last_chunk::<MANIFESTS>().filter(|(first, _)| !first.is_empty()) {
+            // More than one transaction can hold, and what a tag names goes with that.
+            return self.remove_first(app, first).await;
+        }
+        let (changes, freed) = self.changes(app, last, &pushed)?;
+        if app.commit(&self.grant, changes).await? != Written::Done {
+            return Ok(Try::Lost);
+        }
+        if !freed.is_empty() {
+            links::free(app, &self.grant, self.repository(), &freed, app.now()).await?;
+        }
+        Ok(Try::Done(()))
+    }
+
+    /// Takes the image off some tags.
+    fn off(&self, tags: &[Tag], image_stays: bool, app: &App) -> Result<Changes, Error> {
+        tags::take_off(tags, TakingOff { manifest: None, image: Some(self.image.hash), image_stays, now: app.now() })
+    }
+
+    /// Removes manifests of the image that do not fit into the transaction with it.
+    async fn remove_first(&self, app: &App, first: &[&ManifestLinks]) -> Result<Try<()>, Error> {
+        let mut container = self.container.clone();
+        let place = Place::Repository(container.repository.clone());
+        for some in first.chunks(MANIFESTS) {
+            let mut changes = Changes::unnoted().with([manifests::epoch_advanced_from(&container)]);
+            container.epoch += 1;
+            for pushed in some {
+                changes.extend(manifests::removed(pushed, app.now())?);
+                changes.note(&place, What::ManifestRemoved { digest: pushed.digest });
+            }
+            if app.commit(&self.grant, changes).await? != Written::Done {
+                return Ok(Try::Lost);
+            }
+        }
+        let names: Vec<OciDigest> = first.iter().flat_map(|pushed| &pushed.names).copied().collect();
+        links::free(app, &self.grant, self.repository(), &names, app.now()).await?;
+        Ok(Try::Lost)
+    }
+
+    /// The changes that delete the image with these tags and pushed manifests, and what may then be freed.
+    fn changes(&self, app: &App, tags: &[Tag], pushed: &[&ManifestLinks]) -> Result<(Changes, Vec<OciDigest>), Error> {
+        let (repository, image, now) = (self.repository(), &self.image, app.now());
+        let place = Place::Repository(repository.clone());
+        let mut changes = images::removed(image);
+        changes.merge(self.off(tags, false, app)?);
+        changes.add(manifests::epoch_advanced_from(&self.container));
+        let Some(own) = images::own_manifest(image) else { return Ok((changes, Vec::new())) };
+        let bytes: OciDigest = image.hash.into();
+        let mut freed: Vec<OciDigest> = Vec::new();
+        for pushed in pushed {
+            changes.extend(manifests::removed(pushed, now)?);
+            changes.note(&place, What::ManifestRemoved { digest: pushed.digest });
+            freed.extend(pushed.names.iter().filter(|name| **name != bytes));
+        }
+        let of_it = |other: &ManifestLinks| other.digest == own || other.image == Some(image.hash);
+        let named = self.manifests.iter().any(|other| !of_it(other) && other.names.contains(&bytes));
+        let BlobRows { blob, link, charge, account } = &self.found;
+        if let Some(link) = link.as_ref().filter(|_| !named) {
+            let (charge, blob) = (charge.clone(), blob.clone());
+            changes.extend(blobs::unlink(Unlinking { link, account, charge, blob, now })?);
+        }
+        Ok((changes, freed))
+    }
 }

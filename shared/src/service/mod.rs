@@ -3,12 +3,11 @@
 //! Each loads what it has to know in at most two dependent rounds, asks [`decide`](crate::rules::decide), and writes once.
 
 pub mod access;
-pub mod admin;
 pub mod browse;
-pub mod commit;
 pub mod create;
 pub mod delete;
-mod passwords;
+mod links;
+pub mod people;
 pub mod pull;
 pub mod registry;
 mod retry;
@@ -16,4 +15,4 @@ pub mod search;
 pub mod settings;
 pub mod sweep;
 pub mod tag;
-pub mod upload;
+pub mod uploads;

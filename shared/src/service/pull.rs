@@ -1,13 +1,13 @@
 //! Finding an image: one round by tag or hash.
 
-use super::access::Scene;
-use super::create::resource_of;
+use super::access::{Access, resource_at};
 use crate::app::App;
 use crate::auth::Credential;
+use crate::changes::{entities, manifests};
 use crate::domain::reference::LibraryRef;
 use crate::domain::{Repository, Selector, TagName};
 use crate::error::Error;
-use crate::rules::{Action, Place, Resource};
+use crate::rules::Action;
 use crate::store::keys;
 use crate::store::rows::{Container, Content, Image, Tag, Tagged};
 
@@ -48,26 +48,25 @@ pub async fn find(
         Selector::Tag(tag) => keys::tag(repository, tag),
         Selector::Hash(hash) => keys::image(repository, hash),
     };
-    let mut scene =
-        Scene::load(app, credential, Some(repository.entity()), [container_key.clone(), row.clone()]).await?;
-    let container: Option<Container> = scene.take(&container_key)?;
-    let resource =
-        container.as_ref().map_or_else(|| Resource::Missing(Place::Repository(repository.clone())), resource_of);
+    let mut access =
+        Access::load(app, credential, Some(repository.entity()), [container_key.clone(), row.clone()]).await?;
+    let container: Option<Container> = access.take(&container_key)?;
+    let resource = resource_at(repository, container.as_ref());
     let action = if purpose == Purpose::Download { Action::Pull } else { Action::See };
-    scene.decide(action, &resource).map_err(|denial| Error::denied(denial, "image", "pull this image"))?;
+    access.decide(action, &resource).map_err(|denial| Error::denied(denial, "image", "pull this image"))?;
     let container = container.ok_or(Error::NotFound("image"))?;
     let image = match selector {
         Selector::Hash(_) => {
-            let image: Image = scene.take(&row)?.ok_or(Error::NotFound("image"))?;
+            let image: Image = access.take(&row)?.ok_or(Error::NotFound("image"))?;
             // Bytes that are still to come are the business of who may bring them.
             let unfinished = image.content.is_none();
-            if unfinished && (purpose == Purpose::Download || scene.decide(Action::Push, &resource).is_err()) {
+            if unfinished && (purpose == Purpose::Download || access.decide(Action::Push, &resource).is_err()) {
                 return Err(Error::NotFound("image"));
             }
             image
         }
         Selector::Tag(name) => {
-            let tag: Option<Tag> = scene.take(&row)?;
+            let tag: Option<Tag> = access.take(&row)?;
             if tag.as_ref().is_some_and(|tag| tag.images.is_empty()) {
                 return Err(Error::Invalid(NO_SIF.to_owned()));
             }
@@ -94,7 +93,7 @@ fn of_tag(container: &Container, name: &TagName, tagged: Tagged) -> Result<Image
     Ok(Image {
         id: tagged.id,
         repository: container.repository.clone(),
-        parents: super::create::parents(container)?,
+        parents: entities::parents(container)?,
         hash: tagged.hash,
         description: tagged.description,
         created_by: tagged.created_by,
@@ -123,6 +122,6 @@ async fn untagged(app: &App, repository: &Repository, arch: Option<&str>) -> Res
 /// A URL for the bytes of an image that was found.
 pub async fn download(app: &App, found: &Found) -> Result<String, Error> {
     let content = found.image.content.as_ref().ok_or(Error::NotFound("image"))?;
-    let file = format!("{}.sif", super::commit::title(&found.container.repository));
+    let file = format!("{}.sif", manifests::title(&found.container.repository));
     Ok(app.objects.presign_get(&content.object, Some(&file), app.config.download_life).await?)
 }

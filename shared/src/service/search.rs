@@ -1,21 +1,19 @@
 //! Searching what the caller may browse: substrings of names, descriptions, tags and labels.
 
-use super::access::Scene;
+use super::access::{Access, memberships};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::EntityName;
 use crate::error::Error;
 use crate::rules::Action;
 use crate::store::keys;
-use crate::store::rows::{Collection, Container, Entity, Image, Membership};
+use crate::store::rows::{Collection, Container, Entity, Image};
 use futures::future::try_join_all;
 
 /// The shortest text that is searched for, in characters: the clients' own rule.
 pub const SHORTEST: usize = 3;
 /// The most results of each kind.
 pub const MOST: usize = 100;
-/// The most entities of one caller that are searched.
-const ENTITIES: usize = 50;
 
 /// What to look for.
 #[derive(Debug, Clone, Default)]
@@ -48,21 +46,14 @@ pub struct Results {
     pub images: Vec<(Container, Image)>,
 }
 
-/// Where the user of the credential has a role, at most 50 entities. Whether the token is good is asked elsewhere, and
-/// what it may be used for [after that](Scene::may_on).
-pub(crate) async fn memberships(app: &App, credential: &Credential) -> Result<Vec<Membership>, Error> {
-    let Some(user) = credential.user() else { return Ok(Vec::new()) };
-    Ok(app.table.query(keys::memberships(user), None, ENTITIES).await?.rows)
-}
-
 /// Searches the caller's entities.
 pub async fn search(app: &App, credential: &Credential, query: &Query) -> Result<Results, Error> {
     if query.text.chars().count() < SHORTEST {
         return Err(Error::Invalid(format!("search for at least {SHORTEST} characters")));
     }
-    let (scene, members) = futures::join!(Scene::load(app, credential, None, []), memberships(app, credential));
-    let (scene, members) = (scene?, members?);
-    let entities = members.iter().filter(|member| scene.may_on(Action::List, member)).map(|member| &member.entity);
+    let (access, members) = futures::join!(Access::load(app, credential, None, []), memberships(app, credential));
+    let (access, members) = (access?, members?);
+    let entities = members.iter().filter(|member| access.may_on(Action::List, member)).map(|member| &member.entity);
     let needle = query.text.to_lowercase();
     let mut results = Results::default();
     let found = try_join_all(entities.map(|entity| one(app, entity, query, &needle))).await?;

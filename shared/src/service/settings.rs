@@ -2,23 +2,23 @@
 //!
 //! Each reads the row in one round and writes it back, conditional on its version; somebody faster: read again.
 
-use super::access::Scene;
-use super::create::{description, resource_of};
+use super::access::{Access, resource_of};
 use super::retry::Retry;
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{CollectionName, EntityName, Repository, TagName, Visibility};
+use crate::changes::{Changes, entities, tags};
+use crate::domain::{CollectionName, Description, EntityName, Repository, TagName, Visibility};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
 use crate::store::keys::{self, Key};
 use crate::store::rows::{Collection, Container, Entity, Row, Tag};
-use crate::store::table::{Condition, Write, Written};
+use crate::store::table::Written;
 
 /// What may change; `None` stays as it is.
 #[derive(Debug, Clone, Default)]
-pub struct Changes {
+pub struct Settings {
     /// What its people say of it.
-    pub description: Option<String>,
+    pub description: Option<Description>,
     /// Of an entity or collection: whether containers created in it later are private.
     pub private: Option<bool>,
     /// Of a container: who may read it.
@@ -29,69 +29,68 @@ pub struct Changes {
     pub frozen: Option<bool>,
 }
 
-impl Changes {
-    /// Refuses what the kind of thing does not have, so that nobody believes it was set.
-    fn only(&self, what: &str, has: &[&str]) -> Result<(), Error> {
-        let said = [
+impl Settings {
+    /// Those that are said, by their names on the wire.
+    fn said(&self) -> Vec<&'static str> {
+        let all = [
             ("description", self.description.is_some()),
             ("private", self.private.is_some()),
             ("visibility", self.visibility.is_some()),
             ("readOnly", self.read_only.is_some()),
             ("frozen", self.frozen.is_some()),
         ];
-        match said.iter().find(|(name, said)| *said && !has.contains(name)) {
-            Some((name, _)) => Err(Error::Invalid(format!("{what} has no `{name}`, only {}", has.join(", ")))),
+        all.into_iter().filter(|(_, said)| *said).map(|(name, _)| name).collect()
+    }
+
+    /// Refuses those that the kind of thing does not have, so that nobody believes they were set.
+    fn only(&self, what: &str, has: &[&str]) -> Result<(), Error> {
+        match self.said().into_iter().find(|name| !has.contains(name)) {
+            Some(name) => Err(Error::Invalid(format!("{what} has no `{name}`, only {}", has.join(", ")))),
             None => Ok(()),
         }
     }
 }
 
-/// A row that changes only under the condition of its version.
-trait Versioned: Row {
-    fn version(&mut self) -> &mut u64;
-}
-
-macro_rules! versioned {
-    ($($type:ty),*) => {$(
-        impl Versioned for $type {
-            fn version(&mut self) -> &mut u64 {
-                &mut self.version
-            }
-        }
-    )*};
-}
-versioned!(Entity, Collection, Container, Tag);
-
 /// Changes an entity.
-pub async fn entity(app: &App, credential: &Credential, name: &EntityName, changes: &Changes) -> Result<(), Error> {
-    changes.only("an entity", &["description", "private"])?;
-    let text = changes.description.as_deref().map(description).transpose()?;
-    let resource = |_: &Entity| Resource::Entity(name.clone());
-    let place = Place::Entity(name.clone());
-    change(app, credential, ("entity", name), keys::entity(name), place, resource, |row: &mut Entity| {
-        row.description = text.clone().unwrap_or(std::mem::take(&mut row.description));
-        row.default_private = changes.private.unwrap_or(row.default_private);
-    })
-    .await
+pub async fn entity(app: &App, credential: &Credential, name: &EntityName, settings: &Settings) -> Result<(), Error> {
+    settings.only("an entity", &["description", "private"])?;
+    let setting = Setting {
+        what: "entity",
+        key: keys::entity(name),
+        place: Place::Entity(name.clone()),
+        resource: |_: &Entity| Resource::Entity(name.clone()),
+    };
+    setting
+        .write(app, credential, |mut row: Entity| {
+            row.description = settings.description.clone().unwrap_or(std::mem::take(&mut row.description));
+            row.default_private = settings.private.unwrap_or(row.default_private);
+            entities::set(row, setting.place.clone(), &settings.said())
+        })
+        .await
 }
 
 /// Changes a collection.
 pub async fn collection(
     app: &App,
     credential: &Credential,
-    (entity, name): (&EntityName, &CollectionName),
-    changes: &Changes,
+    entity: &EntityName,
+    name: &CollectionName,
+    settings: &Settings,
 ) -> Result<(), Error> {
-    changes.only("a collection", &["description", "private"])?;
-    let text = changes.description.as_deref().map(description).transpose()?;
-    let resource = |_: &Collection| Resource::Collection(entity.clone(), name.clone());
-    let place = Place::Collection(entity.clone(), name.clone());
-    let key = keys::collection(entity, name);
-    change(app, credential, ("collection", entity), key, place, resource, |row: &mut Collection| {
-        row.description = text.clone().unwrap_or(std::mem::take(&mut row.description));
-        row.private = changes.private.unwrap_or(row.private);
-    })
-    .await
+    settings.only("a collection", &["description", "private"])?;
+    let setting = Setting {
+        what: "collection",
+        key: keys::collection(entity, name),
+        place: Place::Collection(entity.clone(), name.clone()),
+        resource: |_: &Collection| Resource::Collection(entity.clone(), name.clone()),
+    };
+    setting
+        .write(app, credential, |mut row: Collection| {
+            row.description = settings.description.clone().unwrap_or(std::mem::take(&mut row.description));
+            row.private = settings.private.unwrap_or(row.private);
+            entities::set(row, setting.place.clone(), &settings.said())
+        })
+        .await
 }
 
 /// Changes a container.
@@ -99,18 +98,23 @@ pub async fn container(
     app: &App,
     credential: &Credential,
     repository: &Repository,
-    changes: &Changes,
+    settings: &Settings,
 ) -> Result<(), Error> {
-    changes.only("a container", &["description", "visibility", "readOnly"])?;
-    let text = changes.description.as_deref().map(description).transpose()?;
-    let place = Place::Repository(repository.clone());
-    let key = keys::container(repository);
-    change(app, credential, ("container", repository.entity()), key, place, resource_of, |row: &mut Container| {
-        row.description = text.clone().unwrap_or(std::mem::take(&mut row.description));
-        row.visibility = changes.visibility.unwrap_or(row.visibility);
-        row.read_only = changes.read_only.unwrap_or(row.read_only);
-    })
-    .await
+    settings.only("a container", &["description", "visibility", "readOnly"])?;
+    let setting = Setting {
+        what: "container",
+        key: keys::container(repository),
+        place: Place::Repository(repository.clone()),
+        resource: resource_of,
+    };
+    setting
+        .write(app, credential, |mut row: Container| {
+            row.description = settings.description.clone().unwrap_or(std::mem::take(&mut row.description));
+            row.visibility = settings.visibility.unwrap_or(row.visibility);
+            row.read_only = settings.read_only.unwrap_or(row.read_only);
+            entities::set(row, setting.place.clone(), &settings.said())
+        })
+        .await
 }
 
 /// Freezes a tag, or lifts that.
@@ -119,41 +123,58 @@ pub async fn tag(
     credential: &Credential,
     repository: &Repository,
     name: &TagName,
-    changes: &Changes,
+    settings: &Settings,
 ) -> Result<(), Error> {
-    changes.only("a tag", &["frozen"])?;
-    let place = Place::Repository(repository.clone());
-    let resource = |tag: &Tag| Resource::Tag { repository: repository.clone(), read_only: false, frozen: tag.frozen };
-    let key = keys::tag(repository, name);
-    change(app, credential, ("tag", repository.entity()), key, place, resource, |row: &mut Tag| {
-        row.frozen = changes.frozen.unwrap_or(row.frozen);
-    })
-    .await
+    settings.only("a tag", &["frozen"])?;
+    let setting = Setting {
+        what: "tag",
+        key: keys::tag(repository, name),
+        place: Place::Repository(repository.clone()),
+        resource: |tag: &Tag| Resource::Tag { repository: repository.clone(), read_only: false, frozen: tag.frozen },
+    };
+    setting
+        .write(app, credential, |row: Tag| {
+            let frozen = settings.frozen.unwrap_or(row.frozen);
+            tags::frozen(row, frozen)
+        })
+        .await
 }
 
-async fn change<R: Versioned>(
-    app: &App,
-    credential: &Credential,
-    (what, entity): (&'static str, &EntityName),
+/// Something whose settings change, with what the rules have to know of it.
+struct Setting<F> {
+    /// What it is called.
+    what: &'static str,
     key: Key,
     place: Place,
-    resource: impl Fn(&R) -> Resource,
-    edit: impl Fn(&mut R),
-) -> Result<(), Error> {
-    let doing = format!("change this {what}");
-    let mut retry = Retry::of("changes of the same thing");
-    loop {
-        retry.pause().await?;
-        let mut scene = Scene::load(app, credential, Some(entity), [key.clone()]).await?;
-        let row: Option<R> = scene.take(&key)?;
-        let resource = row.as_ref().map_or_else(|| Resource::Missing(place.clone()), &resource);
-        let grant = scene.decide(Action::Manage, &resource).map_err(|denial| Error::denied(denial, what, &doing))?;
-        let mut row = row.ok_or(Error::NotFound(what))?;
-        edit(&mut row);
-        let version = *row.version();
-        *row.version() += 1;
-        if app.table.write(&grant, vec![Write::put(&row, Condition::Version(version))?]).await? == Written::Done {
-            return Ok(());
+    /// What the rules see in its row.
+    resource: F,
+}
+
+impl<F> Setting<F> {
+    async fn write<R>(
+        &self,
+        app: &App,
+        credential: &Credential,
+        edit: impl Fn(R) -> Result<Changes, Error>,
+    ) -> Result<(), Error>
+    where
+        R: Row,
+        F: Fn(&R) -> Resource,
+    {
+        let Self { what, key, place, .. } = self;
+        let doing = format!("change this {what}");
+        let mut retry = Retry::of("changes of the same thing");
+        loop {
+            retry.pause().await?;
+            let mut access = Access::load(app, credential, place.entity(), [key.clone()]).await?;
+            let row: Option<R> = access.take(key)?;
+            let resource = row.as_ref().map_or_else(|| Resource::Missing(place.clone()), &self.resource);
+            let grant =
+                access.decide(Action::Manage, &resource).map_err(|denial| Error::denied(denial, what, &doing))?;
+            let changes = edit(row.ok_or(Error::NotFound(what))?)?;
+            if app.commit(&grant, changes).await? == Written::Done {
+                return Ok(());
+            }
         }
     }
 }

@@ -28,7 +28,10 @@
 //! | `S#⟨upload⟩` | `-` | [`Session`](super::rows::Session) |
 //! | `O#⟨upload⟩` | `-` | [`Stream`](super::rows::Stream): a blob on its way through us |
 //! | `X#⟨object key⟩` | `-` | [`Condemned`](super::rows::Condemned): an object to be deleted |
-//! | `L` | `U#⟨user⟩` | the list of users |
+//! | `A#⟨entity⟩` | `⟨time⟩⟨random⟩` | [`Event`](super::rows::Event): who did what in an entity |
+//! | `A#+⟨user⟩`, `A#-` | `⟨time⟩⟨random⟩` | the same of a user's account, and of the installation |
+//! | `L` | `U#⟨user⟩` | [`UserListed`](super::rows::UserListed): the list of users |
+//! | `L` | `S#⟨upload⟩` | [`SealedListed`](super::rows::SealedListed): the list of uploads that wait to be verified |
 
 use crate::domain::{
     CollectionName, Digest, EntityName, Id, OciDigest, Repository, TagName, TokenId, UploadId, UserName,
@@ -42,6 +45,19 @@ pub struct Key {
     pub pk: String,
     /// Sort key.
     pub sk: String,
+}
+
+/// Where rows of one kind are: a partition, and what their sort keys begin with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRange {
+    /// Partition key.
+    pub pk: String,
+    /// How the sort keys begin.
+    pub prefix: String,
+}
+
+fn range(pk: String, prefix: impl Into<String>) -> KeyRange {
+    KeyRange { pk, prefix: prefix.into() }
 }
 
 /// The sort key of a row that is alone, or first, in its partition.
@@ -62,8 +78,24 @@ pub fn user_listed(name: &UserName) -> Key {
 }
 
 /// The partition and prefix of the list of users.
-pub fn users() -> (String, &'static str) {
-    ("L".to_owned(), "U#")
+pub fn users() -> KeyRange {
+    range("L".to_owned(), "U#")
+}
+
+/// The entry of an upload in the list of those that wait to be verified.
+pub fn sealed_listed(id: UploadId) -> Key {
+    key("L".to_owned(), format!("S#{id}"))
+}
+
+/// The partition and prefix of the list of uploads that wait to be verified.
+pub fn sealed() -> KeyRange {
+    range("L".to_owned(), "S#")
+}
+
+/// An event, in the log of an entity, of `+` and a user, or of the installation, which is `-`. The keys of a log are in
+/// the order of time.
+pub fn event(log: &str, millis: u64, random: u32) -> Key {
+    key(format!("A#{log}"), format!("{millis:012x}{random:08x}"))
 }
 
 /// The wrong passwords that were shown for a name.
@@ -77,8 +109,8 @@ pub fn token(user: &UserName, id: TokenId) -> Key {
 }
 
 /// The partition and prefix of a user's tokens.
-pub fn tokens(user: &UserName) -> (String, &'static str) {
-    (format!("U#{user}"), "T#")
+pub fn tokens(user: &UserName) -> KeyRange {
+    range(format!("U#{user}"), "T#")
 }
 
 /// The inverse of a member row.
@@ -87,8 +119,8 @@ pub fn membership(user: &UserName, entity: &EntityName) -> Key {
 }
 
 /// The partition and prefix of a user's memberships.
-pub fn memberships(user: &UserName) -> (String, &'static str) {
-    (format!("U#{user}"), "E#")
+pub fn memberships(user: &UserName) -> KeyRange {
+    range(format!("U#{user}"), "E#")
 }
 
 /// An entity.
@@ -112,8 +144,8 @@ pub fn collection(entity: &EntityName, name: &CollectionName) -> Key {
 }
 
 /// The partition and prefix of an entity's collections.
-pub fn collections(entity: &EntityName) -> (String, &'static str) {
-    (format!("E#{entity}"), "C#")
+pub fn collections(entity: &EntityName) -> KeyRange {
+    range(format!("E#{entity}"), "C#")
 }
 
 /// A container, or another repository.
@@ -122,9 +154,9 @@ pub fn container(repository: &Repository) -> Key {
 }
 
 /// The partition and prefix of an entity's containers, of one collection or all.
-pub fn containers(entity: &EntityName, collection: Option<&CollectionName>) -> (String, String) {
+pub fn containers(entity: &EntityName, collection: Option<&CollectionName>) -> KeyRange {
     let prefix = collection.map_or_else(|| "R#".to_owned(), |collection| format!("R#{collection}/"));
-    (format!("E#{entity}"), prefix)
+    range(format!("E#{entity}"), prefix)
 }
 
 /// An image in a container.
@@ -133,13 +165,13 @@ pub fn image(repository: &Repository, hash: &Digest) -> Key {
 }
 
 /// The partition and prefix of the images of a container.
-pub fn images(repository: &Repository) -> (String, String) {
-    (format!("E#{}", repository.entity()), format!("I#{}#", repository.rest()))
+pub fn images(repository: &Repository) -> KeyRange {
+    range(format!("E#{}", repository.entity()), format!("I#{}#", repository.rest()))
 }
 
 /// The partition and prefix of all images of an entity.
-pub fn images_of_entity(entity: &EntityName) -> (String, &'static str) {
-    (format!("E#{entity}"), "I#")
+pub fn images_of_entity(entity: &EntityName) -> KeyRange {
+    range(format!("E#{entity}"), "I#")
 }
 
 /// What a blob costs an entity.
@@ -153,8 +185,8 @@ pub fn tag(repository: &Repository, tag: &TagName) -> Key {
 }
 
 /// The partition and prefix of a repository's tags.
-pub fn tags(repository: &Repository) -> (String, &'static str) {
-    (format!("R#{repository}"), "T#")
+pub fn tags(repository: &Repository) -> KeyRange {
+    range(format!("R#{repository}"), "T#")
 }
 
 /// A manifest in a repository.
@@ -163,8 +195,8 @@ pub fn manifest(repository: &Repository, digest: &OciDigest) -> Key {
 }
 
 /// The partition and prefix of a repository's manifests.
-pub fn manifests(repository: &Repository) -> (String, &'static str) {
-    (format!("R#{repository}"), "M#")
+pub fn manifests(repository: &Repository) -> KeyRange {
+    range(format!("R#{repository}"), "M#")
 }
 
 /// A manifest that says something of another one.
@@ -173,8 +205,8 @@ pub fn referrer(repository: &Repository, subject: &OciDigest, digest: &OciDigest
 }
 
 /// The partition and prefix of what is said of a manifest.
-pub fn referrers(repository: &Repository, subject: &OciDigest) -> (String, String) {
-    (format!("R#{repository}"), format!("F#{}#", subject.in_key()))
+pub fn referrers(repository: &Repository, subject: &OciDigest) -> KeyRange {
+    range(format!("R#{repository}"), format!("F#{}#", subject.in_key()))
 }
 
 /// That library images are in a repository.
@@ -207,6 +239,11 @@ pub fn session(id: UploadId) -> Key {
     key(format!("S#{id}"), SELF)
 }
 
+/// Reads the id of an upload session back from the partition key of its row.
+pub fn session_id(pk: &str) -> Option<UploadId> {
+    pk.strip_prefix("S#")?.parse().ok()
+}
+
 /// A blob on its way through us.
 pub fn stream(id: UploadId) -> Key {
     key(format!("O#{id}"), SELF)
@@ -223,6 +260,8 @@ pub fn lies_in(key: &Key, grant: &Grant) -> bool {
     let common = ["P#", "S#", "B#", "O#", "X#"].iter().any(|prefix| key.pk.starts_with(prefix));
     let in_entity = |name: &EntityName| {
         common
+            || key.pk == format!("A#{name}")
+            || (key.pk == "L" && key.sk.starts_with("S#"))
             || key.pk == format!("E#{name}")
             || key.pk.strip_prefix("R#").and_then(|path| path.split('/').next()) == Some(name.as_str())
             || (key.pk.starts_with("U#") && key.sk == format!("E#{name}"))
@@ -230,7 +269,7 @@ pub fn lies_in(key: &Key, grant: &Grant) -> bool {
     match grant.place() {
         Place::Registry => true,
         Place::Nowhere => false,
-        Place::User(name) => key.pk == format!("U#{name}"),
+        Place::User(name) => key.pk == format!("U#{name}") || key.pk == format!("A#+{name}"),
         Place::Entity(name) | Place::Collection(name, _) => in_entity(name),
         Place::Repository(repository) => {
             in_entity(repository.entity()) && (!key.pk.starts_with("R#") || key.pk == format!("R#{repository}"))
@@ -261,6 +300,8 @@ pub enum Kind {
     Blob,
     /// Wrong passwords that were shown for a name.
     WrongPasswords,
+    /// Who did what.
+    Event,
     /// A kind that is never swept by itself.
     Other,
 }
@@ -275,6 +316,7 @@ pub fn kind(key: &Key) -> Kind {
         ("R#", "M#") => Kind::Manifest,
         ("X#", _) => Kind::Condemned,
         ("B#", _) => Kind::Blob,
+        ("A#", _) => Kind::Event,
         ("E#", "B#") => Kind::Charge,
         ("E#", "I#") => Kind::Image,
         ("E#", _) if key.sk == "Q" => Kind::Account,
@@ -326,6 +368,9 @@ mod tests {
             pointer(Id::from_random([0; 12])),
             session(UploadId::from_random([0; 16])),
             stream(UploadId::from_random([0; 16])),
+            sealed_listed(UploadId::from_random([0; 16])),
+            event("a", 0, 0),
+            event("+a", 0, 0),
             condemned("aa/a"),
         ];
         assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
@@ -338,6 +383,8 @@ mod tests {
         for (key, expected) in [
             (session(UploadId::from_random([0; 16])), Kind::Session),
             (condemned("aa/a"), Kind::Condemned),
+            (event("a", 0, 0), Kind::Event),
+            (sealed_listed(UploadId::from_random([0; 16])), Kind::Other),
             (blob(&digest), Kind::Blob),
             (charge(repository.entity(), &digest), Kind::Charge),
             (image(&repository, &digest), Kind::Image),
@@ -354,8 +401,23 @@ mod tests {
     }
 
     #[test]
+    fn the_id_of_a_session_is_read_back_from_its_key_alone() {
+        let id = UploadId::from_random([7; 16]);
+        assert_eq!(session_id(&session(id).pk), Some(id));
+        for other in [stream(id).pk, "S#x".to_owned(), "E#acme".to_owned(), String::new()] {
+            assert_eq!(session_id(&other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn events_lie_in_the_order_of_their_time() {
+        let times = [0, 9, 10, 1_700_000_000_000, 1_800_000_000_000, 1 << 47];
+        assert!(times.map(|millis| event("a", millis, 0).sk).is_sorted());
+    }
+
+    #[test]
     fn the_images_of_one_container_are_not_those_of_another() {
-        let (pk, prefix) = images(&"a/b/c".parse().unwrap());
+        let KeyRange { pk, prefix } = images(&"a/b/c".parse().unwrap());
         let other = image(&"a/b/c-d".parse().unwrap(), &Digest::of(b""));
         assert_eq!(other.pk, pk);
         assert!(!other.sk.starts_with(&prefix));

@@ -37,6 +37,30 @@ pub struct Part {
     pub etag: String,
 }
 
+/// A part of a multipart upload that a client is to bring.
+#[derive(Debug, Clone, Copy)]
+pub struct NewPart<'a> {
+    /// The store's id of the upload.
+    pub upload: &'a str,
+    /// From 1.
+    pub number: u64,
+    /// Bytes.
+    pub length: u64,
+    /// With a digest, the store refuses other bytes.
+    pub digest: Option<Digest>,
+}
+
+/// A part of a multipart upload that we bring ourselves.
+#[derive(Debug)]
+pub struct OwnPart<'a> {
+    /// The store's id of the upload.
+    pub upload: &'a str,
+    /// From 1.
+    pub number: usize,
+    /// All of it.
+    pub bytes: Bytes,
+}
+
 /// A multipart upload that the store knows of.
 #[derive(Debug)]
 pub struct OpenParts {
@@ -82,15 +106,9 @@ impl Objects {
         Ok(request.uri().to_owned())
     }
 
-    /// A URL that takes exactly one part of a multipart upload. With a `digest`, the store refuses other bytes.
-    pub async fn presign_part(
-        &self,
-        object: &str,
-        upload: &str,
-        (number, length): (u64, u64),
-        digest: Option<Digest>,
-        life: Duration,
-    ) -> Result<String, StoreError> {
+    /// A URL that takes exactly one part of a multipart upload.
+    pub async fn presign_part(&self, object: &str, part: NewPart<'_>, life: Duration) -> Result<String, StoreError> {
+        let NewPart { upload, number, length, digest } = part;
         let number = i32::try_from(number).map_err(|_| StoreError::Refused("part number too large".to_owned()))?;
         let request = self.public.upload_part().bucket(&self.bucket).key(object).upload_id(upload);
         let request = request.part_number(number).content_length(signed(length));
@@ -189,14 +207,8 @@ impl Objects {
     }
 
     /// Writes a part of a multipart upload from bytes at hand, and returns the store's `ETag` of it.
-    pub async fn put_part(
-        &self,
-        _grant: &Grant,
-        object: &str,
-        upload: &str,
-        number: usize,
-        bytes: Bytes,
-    ) -> Result<String, StoreError> {
+    pub async fn put_part(&self, _grant: &Grant, object: &str, part: OwnPart<'_>) -> Result<String, StoreError> {
+        let OwnPart { upload, number, bytes } = part;
         let number = i32::try_from(number).map_err(|_| StoreError::Refused("part number too large".to_owned()))?;
         let request = self.client.upload_part().bucket(&self.bucket).key(object).upload_id(upload);
         let request = request.part_number(number).body(bytes.into()).customize().disable_payload_signing();

@@ -4,8 +4,8 @@ use super::keys::{self, Key};
 use crate::domain::quota::Quota;
 use crate::domain::sif::SifFacts;
 use crate::domain::{
-    CollectionName, Digest, EntityName, Id, OciDigest, Repository, Role, TagName, Time, TokenId, TokenScope, UploadId,
-    UserName, Visibility,
+    Actor, CollectionName, Description, Digest, EntityName, Id, OciDigest, Repository, Role, TagName, Time, TokenId,
+    TokenScope, UploadId, UserName, Visibility,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -118,7 +118,7 @@ pub struct Entity {
     /// Its name.
     pub name: EntityName,
     /// What its people say of it.
-    pub description: String,
+    pub description: Description,
     /// Whether what is created in it is private.
     pub default_private: bool,
     /// Who made it.
@@ -153,7 +153,7 @@ pub struct Collection {
     /// Its name.
     pub name: CollectionName,
     /// What its people say of it.
-    pub description: String,
+    pub description: Description,
     /// Whether containers created in it are private.
     pub private: bool,
     /// Who made it.
@@ -178,7 +178,7 @@ pub struct Container {
     /// The id of its entity.
     pub entity_id: Id,
     /// What its people say of it.
-    pub description: String,
+    pub description: Description,
     /// Who may read it.
     pub visibility: Visibility,
     /// Whether it takes no writes for now.
@@ -225,7 +225,7 @@ pub struct Image {
     /// The digest of its bytes.
     pub hash: Digest,
     /// What its pusher says of it.
-    pub description: String,
+    pub description: Description,
     /// Who brought it.
     pub created_by: Option<UserName>,
     /// When the push began.
@@ -325,7 +325,7 @@ pub struct Tagged {
     /// The digest of its bytes.
     pub hash: Digest,
     /// What its pusher says of it.
-    pub description: String,
+    pub description: Description,
     /// Who brought it.
     pub created_by: Option<UserName>,
     /// When.
@@ -379,7 +379,7 @@ row!(Manifest, row => keys::manifest(&row.repository, &row.digest));
 /// What a manifest has to do with what else is in its repository. Read without its bytes, for which a repository is too
 /// large to be held at once.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Naming {
+pub struct ManifestLinks {
     /// The repository.
     pub repository: Repository,
     /// The manifest.
@@ -404,7 +404,7 @@ pub struct Naming {
     pub created_by: Option<UserName>,
 }
 
-impl Naming {
+impl ManifestLinks {
     /// What of a [`Manifest`] it is.
     pub const ATTRIBUTES: &[&str] =
         &["repository", "digest", "cost", "object", "names", "subject", "image", "created_by"];
@@ -635,3 +635,142 @@ pub struct Condemned {
     pub upload: Option<String>,
 }
 row!(Condemned, row => keys::condemned(&row.object));
+
+/// An upload that waits to be verified, in the list of them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SealedListed {
+    /// The session.
+    pub upload: UploadId,
+}
+row!(SealedListed, row => keys::sealed_listed(row.upload));
+
+/// Who did what. Written in the transaction of what it tells, and never changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Whose log it is in: an entity's, `+` and a user's, or `-` for the installation's.
+    pub log: String,
+    /// When, in milliseconds since 1970.
+    pub millis: u64,
+    /// Keeps events of the same millisecond apart.
+    pub random: u32,
+    /// Who.
+    pub actor: Actor,
+    /// The token that they showed, where it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
+    /// What they were allowed to do.
+    pub action: String,
+    /// Where.
+    pub place: String,
+    /// What was done.
+    pub what: Vec<What>,
+    /// When it is forgotten: the attribute of the table's own time to live.
+    pub gone: Time,
+}
+row!(Event, row => keys::event(&row.log, row.millis, row.random));
+
+/// One thing that was done, at the place of its event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// The entity was made.
+    EntityMade,
+    /// The collection was made.
+    CollectionMade,
+    /// The container, or another repository, was made.
+    ContainerMade,
+    /// The entity, collection or container was changed in these respects.
+    Changed(Vec<String>),
+    /// A push of an image began.
+    ImageBegun {
+        /// The digest that its bytes shall have.
+        hash: Digest,
+    },
+    /// An image has its bytes now.
+    ImageCommitted {
+        /// Their digest.
+        hash: Digest,
+    },
+    /// An image was removed, or never got its bytes.
+    ImageRemoved {
+        /// Its digest.
+        hash: Digest,
+    },
+    /// A tag leads somewhere else than before.
+    TagSet(TagMove),
+    /// A tag is gone.
+    TagRemoved(TagMove),
+    /// A tag was frozen, or that was lifted.
+    TagFrozen {
+        /// The tag.
+        tag: TagName,
+        /// Whether it is frozen now.
+        frozen: bool,
+    },
+    /// A manifest was pushed.
+    ManifestPushed {
+        /// Its digest.
+        digest: OciDigest,
+    },
+    /// A manifest was removed.
+    ManifestRemoved {
+        /// Its digest.
+        digest: OciDigest,
+    },
+    /// A blob is seen in the repository now.
+    BlobLinked {
+        /// Its digest.
+        digest: OciDigest,
+    },
+    /// A blob is no longer seen in the repository.
+    BlobUnlinked {
+        /// Its digest.
+        digest: OciDigest,
+    },
+    /// A user was added.
+    UserAdded {
+        /// The name.
+        name: UserName,
+    },
+    /// A password was set.
+    PasswordSet,
+    /// An account was disabled, or enabled again.
+    UserDisabled {
+        /// Whether it is disabled now.
+        disabled: bool,
+    },
+    /// A token was made.
+    TokenMade {
+        /// Its row.
+        id: TokenId,
+        /// What it may be used for.
+        scope: TokenScope,
+    },
+    /// A token was revoked.
+    TokenRevoked {
+        /// Its row.
+        id: TokenId,
+    },
+    /// The limit of an entity's account was set, in bytes.
+    LimitSet {
+        /// The entity.
+        entity: EntityName,
+        /// What it was.
+        before: u64,
+        /// What it is now.
+        after: u64,
+    },
+}
+
+/// Where a tag leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagMove {
+    /// The tag.
+    pub tag: TagName,
+    /// The manifest that it names; `None` where it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<OciDigest>,
+    /// The library image of each architecture.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, Digest>,
+}

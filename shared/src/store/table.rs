@@ -2,9 +2,9 @@
 //!
 //! Every call is counted, so that each request's log line says what it read and wrote.
 
-use super::keys::{self, Key};
+use super::keys::{self, Key, KeyRange};
 use super::rows::Row;
-use crate::domain::TagName;
+use crate::domain::{EntityName, Repository, TagName, Time};
 use crate::rules::Grant;
 use crate::telemetry;
 use aws_sdk_dynamodb::Client;
@@ -16,7 +16,7 @@ use aws_sdk_dynamodb::types::{
     KeysAndAttributes, Put, ScalarAttributeType, TransactWriteItem, Update,
 };
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 type Item = HashMap<String, AttributeValue>;
@@ -56,7 +56,7 @@ pub enum Written {
 }
 
 /// What must hold for a write to go through.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub enum Condition {
     /// Nothing.
     None,
@@ -66,8 +66,19 @@ pub enum Condition {
     Present,
     /// The row is there and has this version.
     Version(u64),
-    /// An expression over the row's attributes, `:names` bound to numbers.
-    Numbers(&'static str, Vec<(&'static str, u64)>),
+    /// The repository is there and has this epoch.
+    Epoch(u64),
+    /// The link is there and was last asked for at this time.
+    Seen(Time),
+    /// The account is there and has this limit.
+    Limit(u64),
+    /// The account is there, has this limit, and is charged for no more than this.
+    Room {
+        /// The limit, in bytes.
+        limit: u64,
+        /// The most that may be charged already, in bytes.
+        charged_at_most: u64,
+    },
 }
 
 /// One write of a transaction.
@@ -93,7 +104,7 @@ impl Kind {
             return false;
         }
         if matches!(before, Condition::Present) {
-            *before = condition.clone();
+            *before = *condition;
         }
         for (name, number) in more {
             match numbers.iter_mut().find(|(same, _)| same == name) {
@@ -124,9 +135,23 @@ impl Write {
         Self(Kind::Check(key, condition))
     }
 
-    /// Adds to numeric attributes of the row.
-    pub fn add(key: Key, numbers: Vec<(&'static str, i128)>, condition: Condition) -> Self {
-        Self(Kind::Add(key, numbers, condition))
+    /// Charges the account of an entity for more bytes or fewer; `reserved` of them are for uploads that are not
+    /// committed.
+    pub fn charge(entity: &EntityName, charged: i128, reserved: i128, condition: Condition) -> Self {
+        let both = [("charged", charged), ("reserved", reserved)];
+        let numbers = both.into_iter().filter(|(_, number)| *number != 0).collect();
+        Self(Kind::Add(keys::account(entity), numbers, condition))
+    }
+
+    /// Changes the limit of an entity's account from what it was.
+    pub fn limit(entity: &EntityName, before: u64, after: u64) -> Self {
+        let more = i128::from(after) - i128::from(before);
+        Self(Kind::Add(keys::account(entity), vec![("limit", more)], Condition::Limit(before)))
+    }
+
+    /// Counts the epoch of a repository on.
+    pub fn epoch(repository: &Repository, condition: Condition) -> Self {
+        Self(Kind::Add(keys::container(repository), vec![("epoch", 1), ("version", 1)], condition))
     }
 
     /// Notes on the image's row that the tags, at least one, name it. The image must have been committed.
@@ -143,23 +168,22 @@ impl Write {
         Self(Kind::Label(image, "SET #named = :true ADD #version :one DELETE #tags :tags", tags, there))
     }
 
-    /// The writes with one put for each row, since several use cases may want the same immutable row to be there, and
-    /// with one addition for each row that only has to be present. Other writes of one row are none of the same thing,
-    /// and stay, so that the table refuses them loudly.
-    pub fn once(writes: Vec<Self>) -> Vec<Self> {
-        let mut seen = HashSet::new();
-        let mut kept: Vec<Self> = Vec::new();
-        for write in writes {
-            let again = match &write.0 {
-                Kind::Put(key, ..) => !seen.insert(key.clone()),
-                Kind::Add(key, more, condition) => kept.iter_mut().any(|kept| kept.0.takes(key, more, condition)),
-                _ => false,
-            };
-            if !again {
-                kept.push(write);
+    /// Puts a write behind others, unless one of them does the same: several changes may want the same immutable row to
+    /// be there, or add to one row that only has to be present. Other writes of one row are none of the same thing, and
+    /// stay, so that the table refuses them loudly.
+    pub fn join(self, writes: &mut Vec<Self>) {
+        let again = match &self.0 {
+            Kind::Put(key, ..) => writes.iter().any(|other| matches!(&other.0, Kind::Put(same, ..) if same == key)),
+            // Whether or not it is there: another deletion says more, or the same.
+            Kind::Delete(key, Condition::None) => {
+                writes.iter().any(|other| matches!(&other.0, Kind::Delete(same, _) if same == key))
             }
+            Kind::Add(key, more, condition) => writes.iter_mut().any(|other| other.0.takes(key, more, condition)),
+            _ => false,
+        };
+        if !again {
+            writes.push(self);
         }
-        kept
     }
 
     /// The row that is written; `None` when it is only looked at.
@@ -194,24 +218,25 @@ impl Expression {
             Condition::None => None,
             Condition::Absent => Some("attribute_not_exists(pk)".to_owned()),
             Condition::Present => Some("attribute_exists(pk)".to_owned()),
-            Condition::Version(version) => {
-                expression.name("version");
-                expression.bind(":version", &version);
-                Some("#version = :version".to_owned())
-            }
-            Condition::Numbers(text, numbers) => {
-                for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '#') {
-                    if let Some(name) = word.strip_prefix('#') {
-                        expression.name(name);
-                    }
-                }
-                for (name, number) in numbers {
-                    expression.bind(name, &number);
-                }
-                Some(text.to_owned())
+            Condition::Version(version) => Some(expression.equal("version", &version)),
+            Condition::Epoch(epoch) => Some(expression.equal("epoch", &epoch)),
+            Condition::Seen(time) => Some(expression.equal("seen", &time.0)),
+            Condition::Limit(limit) => Some(expression.equal("limit", &limit)),
+            Condition::Room { limit, charged_at_most } => {
+                let same = expression.equal("limit", &limit);
+                expression.name("charged");
+                expression.bind(":charged_at_most", &charged_at_most);
+                Some(format!("{same} AND #charged <= :charged_at_most"))
             }
         };
         expression
+    }
+
+    /// That the attribute has this number.
+    fn equal(&mut self, name: &str, number: &impl ToString) -> String {
+        self.name(name);
+        self.bind(&format!(":{name}"), number);
+        format!("#{name} = :{name}")
     }
 
     /// The update `SET #a = #a + :a …`, and the names and values that it needs beside those of the condition.
@@ -282,8 +307,11 @@ pub struct Table {
     name: String,
 }
 
-/// How often a write that only lost a race for the table's own locks is tried again.
-const TRIES: u32 = 12;
+/// The most writes of one transaction: a limit of `DynamoDB`.
+pub const MOST_WRITES: usize = 100;
+/// The most tries of a call that only met others: of a write that lost a race for the table's own locks, of a batch that
+/// was answered in part.
+const MOST_TRIES: u32 = 12;
 
 impl Table {
     /// The table `name`, through `client`.
@@ -326,7 +354,7 @@ impl Table {
     pub async fn batch(&self, keys: impl IntoIterator<Item = Key>) -> Result<Rows, StoreError> {
         let mut wanted: Vec<Item> = keys.into_iter().collect::<BTreeSet<_>>().into_iter().map(item_key).collect();
         let mut rows = Rows::default();
-        for attempt in 0..TRIES {
+        for attempt in 0..MOST_TRIES {
             if wanted.is_empty() {
                 return Ok(rows);
             }
@@ -358,12 +386,11 @@ impl Table {
     /// `after`.
     pub async fn query<R: Row>(
         &self,
-        (pk, prefix): (String, impl Into<String>),
+        KeyRange { pk, prefix }: KeyRange,
         after: Option<String>,
         limit: usize,
     ) -> Result<Page<R>, StoreError> {
         let mut rows = Vec::new();
-        let prefix = prefix.into();
         let mut start = after.map(|after| item_key(Key { pk: pk.clone(), sk: format!("{prefix}{after}") }));
         loop {
             telemetry::read();
@@ -394,11 +421,10 @@ impl Table {
     /// may be long, of rows that may be large.
     pub async fn each<R: DeserializeOwned>(
         &self,
-        (pk, prefix): (String, impl Into<String>),
+        KeyRange { pk, prefix }: KeyRange,
         attributes: &[&str],
         mut take: impl FnMut(R),
     ) -> Result<(), StoreError> {
-        let prefix = prefix.into();
         let names: Vec<String> = attributes.iter().map(|name| format!("#{name}")).collect();
         let known: HashMap<_, _> =
             names.iter().cloned().zip(attributes.iter().map(|name| (*name).to_owned())).collect();
@@ -419,7 +445,7 @@ impl Table {
     }
 
     /// Reads all rows of a partition with a prefix. For lists that are bounded by nature.
-    pub async fn query_all<R: Row>(&self, place: (String, impl Into<String>)) -> Result<Vec<R>, StoreError> {
+    pub async fn query_all<R: Row>(&self, place: KeyRange) -> Result<Vec<R>, StoreError> {
         Ok(self.query(place, None, usize::MAX).await?.rows)
     }
 
@@ -444,7 +470,7 @@ impl Table {
             return Err(StoreError::Unavailable(format!("{:?} does not cover a row at {key:?}", grant.place())));
         }
         let items = writes.into_iter().map(|write| self.transact_item(write)).collect::<Result<Vec<_>, _>>()?;
-        for attempt in 0..TRIES {
+        for attempt in 0..MOST_TRIES {
             pause(attempt).await;
             telemetry::wrote();
             let answer = self.client.transact_write_items().set_transact_items(Some(items.clone())).send().await;
@@ -452,7 +478,7 @@ impl Table {
             match refusal(&error) {
                 Refusal::Conflict(failed) => return Ok(Written::Lost(failed)),
                 // Somebody else's transaction held one of the rows: nothing is known to be wrong.
-                Refusal::Contended if attempt + 1 < TRIES => {}
+                Refusal::Contended if attempt + 1 < MOST_TRIES => {}
                 Refusal::Contended | Refusal::Other => return Err(StoreError::unavailable(&error)),
             }
         }
@@ -561,32 +587,63 @@ fn keyed(mut item: Item) -> Option<(Key, Item)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::keys;
+    use crate::domain::quota::Quota;
+    use crate::store::rows::{Account, Container, Link};
 
     #[test]
     fn additions_to_a_row_that_only_has_to_be_there_become_one() {
-        let add = |entity: &str, name, number, condition| {
-            Write::add(keys::account(&entity.parse().unwrap()), vec![(name, number)], condition)
-        };
-        let present = |number| add("alice", "charged", number, Condition::Present);
-        let limited = |number| {
-            let limit = Condition::Numbers("#limit = :limit", vec![(":limit", 9)]);
-            add("alice", "charged", number, limit)
-        };
-        let once = |writes: Vec<Write>| {
+        let charge = |entity: &str, charged, condition| Write::charge(&entity.parse().unwrap(), charged, 0, condition);
+        let present = |charged| charge("alice", charged, Condition::Present);
+        let limited = |charged| charge("alice", charged, Condition::Limit(9));
+        let joined = |writes: Vec<Write>| {
+            let mut all = Vec::new();
+            for write in writes {
+                write.join(&mut all);
+            }
             let shown = |write: Write| match write.0 {
                 Kind::Add(_, numbers, condition) => Some((numbers, matches!(condition, Condition::Present))),
                 _ => None,
             };
-            Write::once(writes).into_iter().filter_map(shown).collect::<Vec<_>>()
+            all.into_iter().filter_map(shown).collect::<Vec<_>>()
         };
-        assert_eq!(once(vec![present(1), present(-3)]), [(vec![("charged", -2)], true)]);
+        assert_eq!(joined(vec![present(1), present(-3)]), [(vec![("charged", -2)], true)]);
         // The stronger condition stays.
-        assert_eq!(once(vec![present(1), limited(2)]), [(vec![("charged", 3)], false)]);
-        assert_eq!(once(vec![limited(2), present(1)]), [(vec![("charged", 3)], false)]);
-        assert_eq!(once(vec![limited(1), limited(2)]).len(), 2);
-        assert_eq!(once(vec![present(1), add("bob", "charged", 1, Condition::Present)]).len(), 2);
-        let reserved = add("alice", "reserved", 5, Condition::Present);
-        assert_eq!(once(vec![present(1), reserved]), [(vec![("charged", 1), ("reserved", 5)], true)]);
+        assert_eq!(joined(vec![present(1), limited(2)]), [(vec![("charged", 3)], false)]);
+        assert_eq!(joined(vec![limited(2), present(1)]), [(vec![("charged", 3)], false)]);
+        assert_eq!(joined(vec![limited(1), limited(2)]).len(), 2);
+        assert_eq!(joined(vec![present(1), charge("bob", 1, Condition::Present)]).len(), 2);
+        let reserved = Write::charge(&"alice".parse().unwrap(), 0, 5, Condition::Present);
+        assert_eq!(joined(vec![present(1), reserved]), [(vec![("charged", 1), ("reserved", 5)], true)]);
+    }
+
+    /// Conditions and additions spell the names of attributes, and no compiler compares them with the rows.
+    #[test]
+    fn what_conditions_and_additions_name_is_a_number_in_the_row() {
+        let named = |row: Item, names: &[&str]| {
+            for name in names {
+                assert!(matches!(row.get(*name), Some(AttributeValue::N(_))), "{name}: {row:?}");
+            }
+        };
+        let repository: Repository = "a/b/c".parse().unwrap();
+        let account = Account { entity: repository.entity().clone(), quota: Quota::default() };
+        named(serde_dynamo::to_item(account).unwrap(), &["charged", "reserved", "limit"]);
+        let (id, digest) = (crate::domain::Id::from_random([0; 12]), crate::domain::Digest::of(b""));
+        let container = Container {
+            id,
+            repository: repository.clone(),
+            collection_id: None,
+            entity_id: id,
+            description: crate::domain::Description::default(),
+            visibility: crate::domain::Visibility::Public,
+            read_only: false,
+            created_by: None,
+            created: Time(0),
+            epoch: 0,
+            version: 0,
+        };
+        named(serde_dynamo::to_item(container).unwrap(), &["epoch", "version"]);
+        let object = String::new();
+        let link = Link { repository, name: digest.into(), digest, object, size: 0, seen: Time(0) };
+        named(serde_dynamo::to_item(link).unwrap(), &["seen"]);
     }
 }

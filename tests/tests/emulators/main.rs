@@ -109,11 +109,12 @@ impl Server {
             table: Table::new(aws_sdk_dynamodb::Client::from_conf(table), name.clone()),
             objects: Objects::new(bucket.clone(), bucket, name),
             keys: Keys::parse(&keys).unwrap(),
-            clock: shared::app::system_time,
+            clock: shared::app::system_clock,
         });
         app.table.create().await.unwrap();
         let admin = SecretString::from("a password that nobody uses");
-        let token = shared::service::admin::bootstrap(&app, "admin".parse().unwrap(), admin).await.unwrap().unwrap();
+        let token =
+            shared::service::people::users::bootstrap(&app, "admin".parse().unwrap(), admin).await.unwrap().unwrap();
         let router = server::routes::router(&app).unwrap();
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let admin = Caller::new(&url, Some(token.expose_secret().to_owned()));

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 use shared::domain::{Digest, UploadId};
-use shared::service::{sweep, upload};
+use shared::rules::{Action, Resource};
+use shared::service::access::system;
+use shared::service::uploads::verify;
 use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Answer, Caller, Server};
 
@@ -34,7 +36,7 @@ async fn start() -> (Server, Caller) {
 }
 
 async fn only_sealed(server: &Server) -> UploadId {
-    let sealed = sweep::sealed(&server.local.app).await.unwrap();
+    let sealed = verify::listed(&server.local.app).await.unwrap();
     assert_eq!(sealed.len(), 1);
     sealed[0]
 }
@@ -58,12 +60,12 @@ async fn a_sealed_image_is_invisible_until_it_is_verified_and_then_has_its_tags(
     assert_eq!(server.quota("alice").await, (0, bytes.len() as u64));
 
     let upload = only_sealed(&server).await;
-    upload::verify(&server.local.app, upload).await.unwrap();
+    verify::upload(&server.local.app, upload).await.unwrap();
     for tag in ["latest", "1.0"] {
         assert_eq!(server.nobody.pull(&format!("alice/tools/bb:{tag}?arch=amd64")).await.bytes, bytes);
     }
     assert_eq!(server.quota("alice").await, (bytes.len() as u64, 0));
-    upload::verify(&server.local.app, upload).await.unwrap();
+    verify::upload(&server.local.app, upload).await.unwrap();
     server.sweep_all().await;
     assert_eq!(server.objects().await.len(), 1);
 }
@@ -76,7 +78,7 @@ async fn wrong_bytes_are_refused_afterwards_and_leave_nothing() {
     done.ok();
     let body = json!({ "Arch": "amd64", "Tag": "latest", "ImageID": image });
     alice.post(&format!("/v2/tags/{container}"), body.clone()).await.ok();
-    upload::verify(&server.local.app, only_sealed(&server).await).await.unwrap();
+    verify::upload(&server.local.app, only_sealed(&server).await).await.unwrap();
     server.nobody.get("/v1/images/alice/tools/bb:latest?arch=amd64").await.error(404);
     alice.post(&format!("/v2/tags/{container}"), body).await.error(409);
     assert_eq!(server.quota("alice").await, (0, 0));
@@ -90,7 +92,7 @@ async fn whoever_lost_their_right_meanwhile_does_not_land() {
     let bytes = SifBuilder::new("amd64").build();
     push_parts(&alice, "alice/tools/bb", &bytes, &bytes).await.2.ok();
     server.admin.put("/api/users/alice/disabled", json!({ "disabled": true })).await.ok();
-    upload::verify(&server.local.app, only_sealed(&server).await).await.unwrap();
+    verify::upload(&server.local.app, only_sealed(&server).await).await.unwrap();
     let hash = Digest::of(&bytes).library();
     server.nobody.get(&format!("/v1/images/alice/tools/bb:{hash}")).await.error(404);
     assert_eq!(server.quota("alice").await, (0, 0));
@@ -109,9 +111,33 @@ async fn a_complete_that_is_repeated_answers_the_same_and_an_abort_comes_too_lat
     assert_eq!(again, done);
     alice.put(&format!("/v2/imagefile/{image}/_multipart_abort"), json!({ "uploadID": upload })).await.error(409);
     let (one, two) = futures::join!(
-        upload::verify(&server.local.app, upload.parse().unwrap()),
-        upload::verify(&server.local.app, upload.parse().unwrap())
+        verify::upload(&server.local.app, upload.parse().unwrap()),
+        verify::upload(&server.local.app, upload.parse().unwrap())
     );
     one.and(two).unwrap();
     assert_eq!(server.quota("alice").await, (bytes.len() as u64, 0));
+}
+
+#[tokio::test]
+async fn an_upload_that_cannot_be_read_keeps_no_other_one_waiting() {
+    let (server, alice) = start().await;
+    let app = &server.local.app;
+    let one = SifBuilder::new("amd64").seed(1).build();
+    push_parts(&alice, "alice/tools/bb", &one, &one).await.2.ok();
+    let lost = server.objects().await;
+    let sweeping = system(Action::Sweep, &Resource::Registry).unwrap();
+    app.objects.delete(&sweeping, &lost[0]).await.unwrap();
+    let mut others = Vec::new();
+    // Several, so that some come after the lost one, in whatever order their ids are.
+    for seed in 2..8 {
+        let bytes = SifBuilder::new("amd64").seed(seed).build();
+        push_parts(&alice, "alice/tools/bb", &bytes, &bytes).await.2.ok();
+        others.push(Digest::of(&bytes).library());
+    }
+    let verified = verify::pending(app).await.unwrap();
+    assert_eq!((verified.waited, verified.failed), (7, 1));
+    for hash in others {
+        server.nobody.get(&format!("/v1/images/alice/tools/bb:{hash}")).await.ok();
+    }
+    assert_eq!(verify::listed(app).await.unwrap().len(), 1);
 }

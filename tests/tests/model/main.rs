@@ -1,7 +1,7 @@
 //! Sweeping against a model. Clients push, mount, tag, pull and delete through both doors, some die in the middle, hours
 //! go by, and sweeps run beside all that. Before each call of a store everybody waits, and it is drawn who goes on.
 //!
-//! The model knows what was acknowledged. After each round of deeds nothing is on its way, and then:
+//! The model knows what was acknowledged. After each round of operations nothing is on its way, and then:
 //!
 //! 1. Every manifest that was acknowledged and not deleted is there, and those that were deleted are not. Where a push
 //!    and a deletion ran beside each other, either may have won.
@@ -21,13 +21,14 @@
     reason = "a failed test panics, and says what it did"
 )]
 
-mod deeds;
-mod gate;
+mod fixture;
+mod operations;
+mod scheduler;
 mod state;
-mod world;
 
-use deeds::{Deed, Ended, Way, act};
-use gate::{Gate, OPERATION};
+use fixture::{Fixture, LONG, SPARE, TAGS};
+use operations::{Ended, Operation, Way, act};
+use scheduler::{OPERATION, Scheduler};
 use shared::service::sweep::{Ages, sweep};
 use stackroom_tests::chance::Chance;
 use state::{Change, Happened, Model};
@@ -35,7 +36,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use world::{LONG, SPARE, TAGS, World};
 
 /// Deeds that run beside each other.
 const WIDTH: usize = 4;
@@ -45,10 +45,10 @@ const ROUND: usize = 24;
 const ROUNDS: u64 = 12;
 const DAYS: u64 = 3 * 24 * 3600;
 
-/// A deed on its way.
+/// A request on its way.
 struct Running {
     place: usize,
-    deed: Deed,
+    request: Operation,
     began: u64,
     /// Deletions that ran in its repository when it began, and that had begun there.
     disturbed: (u64, u64),
@@ -63,15 +63,15 @@ struct Disturbances {
 }
 
 struct Run {
-    world: Arc<World>,
-    gate: Gate,
+    fixture: Arc<Fixture>,
+    scheduler: Scheduler,
     chance: Chance,
     model: Model,
     step: u64,
     next: u64,
     running: BTreeMap<u64, Running>,
     disturbances: Vec<Disturbances>,
-    /// How often each kind of deed ended in each way.
+    /// How often each kind of request ended in each way.
     counts: BTreeMap<(String, &'static str), u64>,
 }
 
@@ -82,12 +82,12 @@ fn setting(name: &str, default: u64) -> u64 {
 #[tokio::test]
 async fn whatever_happens_in_whatever_order_nothing_named_is_lost_and_everything_else_goes() {
     let (steps, seed) = (setting("MODEL_STEPS", 100_000), setting("MODEL_SEED", 1));
-    let gate = Gate::default();
-    let world = Arc::new(World::new(&gate).await);
-    let model = Model::new(&world);
-    let disturbances = vec![Disturbances::default(); world.places.len()];
+    let scheduler = Scheduler::default();
+    let fixture = Arc::new(Fixture::new(&scheduler).await);
+    let model = Model::new(&fixture);
+    let disturbances = vec![Disturbances::default(); fixture.places.len()];
     let (chance, running, counts) = (Chance::new(seed), BTreeMap::new(), BTreeMap::new());
-    let mut run = Run { world, gate, chance, model, step: 0, next: 0, running, disturbances, counts };
+    let mut run = Run { fixture, scheduler, chance, model, step: 0, next: 0, running, disturbances, counts };
     let mut rounds = 0;
     while run.step < steps {
         run.round().await;
@@ -97,12 +97,12 @@ async fn whatever_happens_in_whatever_order_nothing_named_is_lost_and_everything
         }
     }
     run.all_quiet(true).await;
-    println!("seed {seed}: {} calls, {} deeds in {rounds} rounds", run.step, run.next);
-    for ((deed, how), count) in &run.counts {
-        println!("{count:7} {deed} {how}");
+    println!("seed {seed}: {} calls, {} operations in {rounds} rounds", run.step, run.next);
+    for ((request, how), count) in &run.counts {
+        println!("{count:7} {request} {how}");
     }
     // A test in which nothing happens shows nothing.
-    for (deed, how) in [
+    for (request, how) in [
         ("Push", "done"),
         ("Push", "killed"),
         ("Push", "refused"),
@@ -110,20 +110,20 @@ async fn whatever_happens_in_whatever_order_nothing_named_is_lost_and_everything
         ("Delete", "done"),
         ("Sweep", "done"),
     ] {
-        assert!(run.counts.contains_key(&(deed.to_owned(), how)), "{deed} was never {how}");
+        assert!(run.counts.contains_key(&(request.to_owned(), how)), "{request} was never {how}");
     }
 }
 
 impl Run {
     fn place(&mut self) -> usize {
-        usize::try_from(self.chance.below(self.world.places.len() as u64)).unwrap()
+        usize::try_from(self.chance.below(self.fixture.places.len() as u64)).unwrap()
     }
 
     /// Something for somebody to do.
-    fn deed(&mut self, place: usize) -> Deed {
+    fn request(&mut self, place: usize) -> Operation {
         let chance = &mut self.chance;
         let mut below = |end: usize| usize::try_from(chance.below(end as u64)).unwrap();
-        let (documents, sifs) = (self.world.documents.len(), self.world.sifs.len());
+        let (documents, sifs) = (self.fixture.documents.len(), self.fixture.sifs.len());
         // One document has a blob that is long, and takes its time.
         let document = match below(documents) {
             4 if below(8) > 0 => 0,
@@ -131,70 +131,74 @@ impl Run {
         };
         let (tag, sif, thing) = (below(TAGS), below(sifs), below(documents + sifs));
         let blob = if below(3) == 0 { SPARE } else { below(LONG) };
-        let library = self.world.places[place].container.is_some();
+        let library = self.fixture.places[place].container.is_some();
         match below(100) {
             0..30 => {
                 let ways = (0..4).map(|_| match below(10) {
                     0..5 => Way::Look,
-                    5..8 => Way::Mount(below(self.world.places.len())),
+                    5..8 => Way::Mount(below(self.fixture.places.len())),
                     some => Way::Bring(some - 7),
                 });
                 let ways = ways.collect();
-                Deed::Push { document, tag: (below(3) > 0).then_some(tag), ways }
+                Operation::Push { document, tag: (below(3) > 0).then_some(tag), ways }
             }
-            30..34 => Deed::Name { document, tag },
-            34..44 if library => Deed::Image { sif, tag },
-            34..44 => Deed::Bring { blob },
-            44..48 => Deed::Bring { blob },
-            48..53 => Deed::Begin { blob: if below(10) == 0 { LONG } else { blob }, cancel: below(2) == 0 },
-            53..63 => Deed::Pull { thing },
-            63..68 => Deed::Untag { tag },
-            68..80 => Deed::Remove { thing },
-            80..86 => Deed::Take { blob: if below(4) == 0 { self.world.sifs[sif].0 } else { blob } },
-            86..91 if library => Deed::Delete { sif },
-            _ => Deed::Sweep,
+            30..34 => Operation::Name { document, tag },
+            34..44 if library => Operation::Image { sif, tag },
+            34..44 => Operation::Bring { blob },
+            44..48 => Operation::Bring { blob },
+            48..53 => Operation::Begin { blob: if below(10) == 0 { LONG } else { blob }, cancel: below(2) == 0 },
+            53..63 => Operation::Pull { thing },
+            63..68 => Operation::Untag { tag },
+            68..80 => Operation::Remove { thing },
+            80..86 => Operation::Take { blob: if below(4) == 0 { self.fixture.sifs[sif].0 } else { blob } },
+            86..91 if library => Operation::Delete { sif },
+            _ => Operation::Sweep,
         }
     }
 
-    fn disturbs(deed: &Deed) -> bool {
+    fn disturbs(request: &Operation) -> bool {
         matches!(
-            deed,
-            Deed::Untag { .. } | Deed::Remove { .. } | Deed::Take { .. } | Deed::Delete { .. } | Deed::Image { .. }
+            request,
+            Operation::Untag { .. }
+                | Operation::Remove { .. }
+                | Operation::Take { .. }
+                | Operation::Delete { .. }
+                | Operation::Image { .. }
         )
     }
 
     fn begin(&mut self) {
         let place = self.place();
-        let deed = self.deed(place);
+        let request = self.request(place);
         self.next += 1;
         let operation = self.next;
         let disturbances = &mut self.disturbances[place];
         let disturbed = (disturbances.running, disturbances.begun);
-        if Self::disturbs(&deed) {
+        if Self::disturbs(&request) {
             disturbances.running += 1;
             disturbances.begun += 1;
         }
-        let (world, gate, doing) = (Arc::clone(&self.world), self.gate.clone(), deed.clone());
-        gate.begin(operation);
+        let (fixture, scheduler, doing) = (Arc::clone(&self.fixture), self.scheduler.clone(), request.clone());
+        scheduler.begin(operation);
         let task = tokio::spawn(OPERATION.scope(operation, async move {
-            let ended = act(&world, place, doing).await;
-            gate.end(operation);
+            let ended = act(&fixture, place, doing).await;
+            scheduler.end(operation);
             ended
         }));
-        self.running.insert(operation, Running { place, deed, began: self.step, disturbed, task });
+        self.running.insert(operation, Running { place, request, began: self.step, disturbed, task });
     }
 
-    /// Lets a number of deeds run to their ends, a call at a time.
+    /// Lets a number of operations run to their ends, a call at a time.
     async fn round(&mut self) {
         let hours = *self.chance.one(&[0, 0, 600, 3500, 3700, 12 * 3600, 24 * 3600 - 5, 24 * 3600, 25 * 3600]);
-        World::pass(hours);
+        Fixture::pass(hours);
         let mut left = ROUND;
         loop {
             while left > 0 && self.running.len() < WIDTH {
                 self.begin();
                 left -= 1;
             }
-            let waiting = self.gate.quiet().await;
+            let waiting = self.scheduler.quiet().await;
             let ended: Vec<u64> = self
                 .running
                 .iter()
@@ -211,7 +215,7 @@ impl Run {
                 if self.running.is_empty() {
                     break;
                 }
-                // The last of them has left the gate and not quite ended.
+                // The last of them has left the scheduler and not quite ended.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -221,34 +225,34 @@ impl Run {
                 // Dead before the call, and after it.
                 0 => self.killed(operation).await,
                 1 => {
-                    self.gate.pass(call, true).await;
+                    self.scheduler.pass(call, true).await;
                     self.killed(operation).await;
                 }
                 2 => {
                     let seconds = self.chance.below(600);
-                    World::pass(seconds);
+                    Fixture::pass(seconds);
                 }
-                _ => self.gate.pass(call, false).await,
+                _ => self.scheduler.pass(call, false).await,
             }
         }
         if self.chance.percent(30) {
             self.swept().await;
         }
-        self.model.settle(&self.world).await;
+        self.model.settle(&self.fixture).await;
     }
 
     async fn ended(&mut self, operation: u64) {
-        let Running { place, deed, began, disturbed, task } = self.running.remove(&operation).unwrap();
+        let Running { place, request, began, disturbed, task } = self.running.remove(&operation).unwrap();
         let ended = task.await.unwrap();
         let disturbances = &mut self.disturbances[place];
-        let own = u64::from(Self::disturbs(&deed));
+        let own = u64::from(Self::disturbs(&request));
         disturbances.running -= own;
         let alone = disturbed.0 == 0 && disturbances.begun == disturbed.1 + own;
         if let Ended::Refused(why) = &ended {
             assert!(
                 !alone,
-                "{deed:?} in {} was refused, and nobody disturbed it: {why}",
-                self.world.places[place].repository
+                "{request:?} in {} was refused, and nobody disturbed it: {why}",
+                self.fixture.places[place].repository
             );
         }
         let (how, change) = match ended {
@@ -256,43 +260,43 @@ impl Run {
             Ended::Nothing => ("nothing", Change::None),
             Ended::Refused(_) => ("refused", Change::Maybe),
         };
-        self.happened(place, &deed, began, (how, change));
+        self.happened(place, &request, began, (how, change));
     }
 
     async fn killed(&mut self, operation: u64) {
-        let Running { place, deed, began, task, .. } = self.running.remove(&operation).unwrap();
+        let Running { place, request, began, task, .. } = self.running.remove(&operation).unwrap();
         task.abort();
         assert!(task.await.unwrap_err().is_cancelled());
-        self.gate.end(operation);
-        self.disturbances[place].running -= u64::from(Self::disturbs(&deed));
-        self.happened(place, &deed, began, ("killed", Change::Maybe));
+        self.scheduler.end(operation);
+        self.disturbances[place].running -= u64::from(Self::disturbs(&request));
+        self.happened(place, &request, began, ("killed", Change::Maybe));
     }
 
-    fn happened(&mut self, place: usize, deed: &Deed, from: u64, (how, change): (&'static str, Change)) {
-        let name = format!("{deed:?}").split([' ', '{']).next().unwrap().to_owned();
+    fn happened(&mut self, place: usize, request: &Operation, from: u64, (how, change): (&'static str, Change)) {
+        let name = format!("{request:?}").split([' ', '{']).next().unwrap().to_owned();
         *self.counts.entry((name, how)).or_default() += 1;
         if change != Change::None {
-            self.model.note(&self.world, Happened { place, from, to: self.step, change }, deed);
+            self.model.note(&self.fixture, Happened { place, from, to: self.step, change }, request);
         }
     }
 
     /// A sweep while nothing else runs takes all that is old enough.
     async fn swept(&mut self) {
-        assert_eq!(act(&self.world, 0, Deed::Sweep).await, Ended::Done);
-        self.model.swept(&self.world).await;
+        assert_eq!(act(&self.fixture, 0, Operation::Sweep).await, Ended::Done);
+        self.model.swept(&self.fixture).await;
     }
 
     /// Days go by, in which only sweeps run. `empty` is whether everything was deleted before.
     async fn all_quiet(&mut self, empty: bool) {
         if empty {
-            Box::pin(self.model.delete_all(&self.world)).await;
+            Box::pin(self.model.delete_all(&self.fixture)).await;
         }
         for _ in 0..3 {
-            World::pass(DAYS);
-            let ages = Ages { unnamed: Duration::ZERO, ..Ages::safe(&self.world.app) };
-            let swept = sweep(&self.world.app, ages).await.unwrap();
+            Fixture::pass(DAYS);
+            let ages = Ages { unnamed: Duration::ZERO, ..Ages::safe(&self.fixture.app) };
+            let swept = sweep(&self.fixture.app, ages).await.unwrap();
             assert!(swept.wrong_accounts.is_empty(), "{:?}", swept.wrong_accounts);
         }
-        self.model.nothing_left_over(&self.world, empty).await;
+        self.model.nothing_left_over(&self.fixture, empty).await;
     }
 }

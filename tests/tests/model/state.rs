@@ -1,10 +1,11 @@
 //! What must be so after what happened, and whether it is.
 
-use crate::deeds::Deed;
-use crate::world::{TAGS, World};
+use crate::fixture::{Fixture, TAGS};
+use crate::operations::Operation;
 use shared::domain::{Digest, OciDigest};
 use shared::service::registry::blob;
-use shared::service::registry::manifest::{self, Reference};
+use shared::service::registry::pull::Reference;
+use shared::service::registry::remove;
 use shared::store::keys::{self, Kind};
 use shared::store::rows::{Account, Blob, Charge, Condemned, Image, Link, Manifest, Session, Stream, Tag};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use std::time::Duration;
 /// A link that no manifest names stays so long after a push last asked for it.
 const LEASE: Duration = Duration::from_hours(24);
 
-/// How sure it is that a deed had its effect.
+/// How sure it is that a operation had its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     None,
@@ -21,7 +22,7 @@ pub(crate) enum Change {
     Sure,
 }
 
-/// A deed that ended, and between which calls it ran.
+/// A operation that ended, and between which calls it ran.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Happened {
     pub(crate) place: usize,
@@ -33,12 +34,12 @@ pub(crate) struct Happened {
 /// What can be there or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Thing {
-    /// A manifest, by its place in the world.
+    /// A manifest, by its place in the fixture.
     Manifest(usize),
     Tag(usize),
 }
 
-/// What a deed did to a thing: put it, where a tag leads to that manifest; or took it away.
+/// What a operation did to a thing: put it, where a tag leads to that manifest; or took it away.
 #[derive(Debug, Clone, Copy)]
 struct Touch {
     at: Happened,
@@ -68,10 +69,10 @@ struct Table {
 }
 
 impl Table {
-    async fn read(world: &World) -> Self {
+    async fn read(fixture: &Fixture) -> Self {
         let (mut table, mut start) = (Self::default(), None);
         loop {
-            let (rows, next) = world.app.table.scan(start).await.unwrap();
+            let (rows, next) = fixture.app.table.scan(start).await.unwrap();
             for row in rows {
                 match keys::kind(&row.key) {
                     Kind::Link => table.links.push(row.read().unwrap()),
@@ -86,7 +87,7 @@ impl Table {
                     Kind::Stream => table.streams.push(row.read().unwrap()),
                     Kind::Condemned => table.condemned.push(row.read().unwrap()),
                     Kind::Image => table.images.push(row.read().unwrap()),
-                    Kind::WrongPasswords | Kind::Other => {}
+                    Kind::WrongPasswords | Kind::Event | Kind::Other => {}
                 }
             }
             start = next;
@@ -96,8 +97,8 @@ impl Table {
         }
     }
 
-    fn manifests_in(&self, world: &World, place: usize) -> BTreeSet<OciDigest> {
-        let repository = &world.places[place].repository;
+    fn manifests_in(&self, fixture: &Fixture, place: usize) -> BTreeSet<OciDigest> {
+        let repository = &fixture.places[place].repository;
         self.manifests.iter().filter(|one| one.repository == *repository).map(|one| one.digest).collect()
     }
 
@@ -159,8 +160,8 @@ impl Table {
 }
 
 impl Model {
-    pub(crate) fn new(world: &World) -> Self {
-        Self { present: vec![BTreeSet::new(); world.places.len()], touched: BTreeMap::new() }
+    pub(crate) fn new(fixture: &Fixture) -> Self {
+        Self { present: vec![BTreeSet::new(); fixture.places.len()], touched: BTreeMap::new() }
     }
 
     fn touch(&mut self, at: Happened, thing: Thing, put: Option<usize>, sure: bool) {
@@ -168,56 +169,66 @@ impl Model {
         self.touched.entry((at.place, thing)).or_default().push(Touch { at, sure, put });
     }
 
-    /// Notes what a deed did, or may have done.
-    pub(crate) fn note(&mut self, world: &World, at: Happened, deed: &Deed) {
-        let own = |sif: usize| world.documents.len() + sif;
-        let library = world.places[at.place].container.is_some();
-        match *deed {
-            Deed::Push { document, tag, .. } => {
-                self.pushed(world, at, document, tag);
-                for child in &world.documents[document].children {
-                    self.pushed(world, at, *child, None);
+    /// Notes what a operation did, or may have done.
+    pub(crate) fn note(&mut self, fixture: &Fixture, at: Happened, operation: &Operation) {
+        let own = |sif: usize| fixture.documents.len() + sif;
+        let library = fixture.places[at.place].container.is_some();
+        match *operation {
+            Operation::Push { document, tag, .. } => {
+                self.pushed(fixture, at, document, tag);
+                for child in &fixture.documents[document].children {
+                    self.pushed(fixture, at, *child, None);
                 }
             }
-            Deed::Name { document, tag } => self.pushed(world, at, document, Some(tag)),
-            Deed::Image { sif, tag } => {
+            Operation::Name { document, tag } => self.pushed(fixture, at, document, Some(tag)),
+            Operation::Image { sif, tag } => {
                 self.touch(at, Thing::Manifest(own(sif)), Some(0), true);
                 self.touch(at, Thing::Tag(tag), None, false);
             }
-            Deed::Untag { tag } => self.touch(at, Thing::Tag(tag), None, true),
-            Deed::Remove { thing } => {
+            Operation::Untag { tag } => self.touch(at, Thing::Tag(tag), None, true),
+            Operation::Remove { thing } => {
                 self.touch(at, Thing::Manifest(thing), None, true);
-                let sif =
-                    world.documents.get(thing).map_or(Some(thing.wrapping_sub(world.documents.len())), |one| one.sif);
+                let sif = fixture
+                    .documents
+                    .get(thing)
+                    .map_or(Some(thing.wrapping_sub(fixture.documents.len())), |one| one.sif);
                 // The library image may go with it, and all that are the same image.
-                for other in sif.filter(|_| library).map(|sif| world.of_sif(sif)).into_iter().flatten() {
+                for other in sif.filter(|_| library).map(|sif| fixture.of_sif(sif)).into_iter().flatten() {
                     self.touch(at, Thing::Manifest(other), None, false);
                 }
                 (0..TAGS).for_each(|tag| self.touch(at, Thing::Tag(tag), None, false));
             }
-            Deed::Delete { sif } => {
-                for thing in world.of_sif(sif) {
+            Operation::Delete { sif } => {
+                for thing in fixture.of_sif(sif) {
                     self.touch(at, Thing::Manifest(thing), None, true);
                 }
                 (0..TAGS).for_each(|tag| self.touch(at, Thing::Tag(tag), None, false));
             }
-            Deed::Bring { .. } | Deed::Begin { .. } | Deed::Pull { .. } | Deed::Take { .. } | Deed::Sweep => {}
+            Operation::Bring { .. }
+            | Operation::Begin { .. }
+            | Operation::Pull { .. }
+            | Operation::Take { .. }
+            | Operation::Sweep => {}
         }
         let retags = matches!(
-            deed,
-            Deed::Push { .. } | Deed::Name { .. } | Deed::Image { .. } | Deed::Remove { .. } | Deed::Delete { .. }
+            operation,
+            Operation::Push { .. }
+                | Operation::Name { .. }
+                | Operation::Image { .. }
+                | Operation::Remove { .. }
+                | Operation::Delete { .. }
         );
         // A tag that lost or got one of its images leads to the library's own manifests of the others.
-        for sif in (0..world.sifs.len()).filter(|_| retags && library) {
+        for sif in (0..fixture.sifs.len()).filter(|_| retags && library) {
             self.touch(at, Thing::Manifest(own(sif)), Some(0), false);
         }
     }
 
-    fn pushed(&mut self, world: &World, at: Happened, document: usize, tag: Option<usize>) {
+    fn pushed(&mut self, fixture: &Fixture, at: Happened, document: usize, tag: Option<usize>) {
         self.touch(at, Thing::Manifest(document), Some(0), true);
-        if let Some(sif) = world.documents[document].sif.filter(|_| world.places[at.place].container.is_some()) {
+        if let Some(sif) = fixture.documents[document].sif.filter(|_| fixture.places[at.place].container.is_some()) {
             // The library's own manifest of it may have been deleted by itself before, and then stays away.
-            self.touch(at, Thing::Manifest(world.documents.len() + sif), Some(0), false);
+            self.touch(at, Thing::Manifest(fixture.documents.len() + sif), Some(0), false);
         }
         if let Some(tag) = tag {
             self.touch(at, Thing::Tag(tag), Some(document), true);
@@ -242,15 +253,15 @@ impl Model {
     }
 
     /// Compares what is there with what must be, and goes on from there.
-    pub(crate) async fn settle(&mut self, world: &World) {
-        let table = Table::read(world).await;
+    pub(crate) async fn settle(&mut self, fixture: &Fixture) {
+        let table = Table::read(fixture).await;
         table.agrees();
         let all = std::mem::take(&mut self.touched);
         let of = |place, thing| all.get(&(place, thing)).map(Vec::as_slice).unwrap_or_default();
-        for (place, here) in world.places.iter().enumerate() {
-            let there = table.manifests_in(world, place);
-            for thing in 0..world.documents.len() + world.sifs.len() {
-                let is = there.contains(&world.manifest(place, thing));
+        for (place, here) in fixture.places.iter().enumerate() {
+            let there = table.manifests_in(fixture, place);
+            for thing in 0..fixture.documents.len() + fixture.sifs.len() {
+                let is = there.contains(&fixture.manifest(place, thing));
                 let touches = of(place, Thing::Manifest(thing));
                 let before = self.present[place].contains(&thing);
                 if let Some(must) = Self::must(touches, before) {
@@ -262,7 +273,7 @@ impl Model {
                     self.present[place].remove(&thing)
                 };
             }
-            let tags: Vec<Tag> = world.app.table.query_all(keys::tags(&here.repository)).await.unwrap();
+            let tags: Vec<Tag> = fixture.app.table.query_all(keys::tags(&here.repository)).await.unwrap();
             for tag in &tags {
                 assert!(there.contains(&tag.named.digest), "{}:{} leads nowhere", here.repository, tag.name);
             }
@@ -271,30 +282,30 @@ impl Model {
                 let Some(last) = touches.iter().max_by_key(|touch| touch.at.from) else { continue };
                 let alone = touches.iter().all(|touch| touch.at.from == last.at.from || touch.at.to < last.at.from);
                 if let (true, true, Some(document)) = (last.sure, alone, last.put) {
-                    let leads = tags.iter().find(|tag| tag.name == World::tag(at)).map(|tag| tag.named.digest);
-                    assert_eq!(leads, Some(world.manifest(place, document)), "{}:v{at}", here.repository);
+                    let leads = tags.iter().find(|tag| tag.name == Fixture::tag(at)).map(|tag| tag.named.digest);
+                    assert_eq!(leads, Some(fixture.manifest(place, document)), "{}:v{at}", here.repository);
                 }
             }
             for thing in self.present[place].clone() {
-                for blob in world.needs(thing) {
-                    self.readable(world, place, blob, thing).await;
+                for blob in fixture.needs(thing) {
+                    self.readable(fixture, place, blob, thing).await;
                 }
             }
         }
     }
 
-    async fn readable(&self, world: &World, place: usize, blob: usize, thing: usize) {
-        let (repository, blob) = (&world.places[place].repository, &world.blobs[blob]);
-        let found = blob::find(&world.app, &world.who, repository, &blob.digest.into()).await;
+    async fn readable(&self, fixture: &Fixture, place: usize, blob: usize, thing: usize) {
+        let (repository, blob) = (&fixture.places[place].repository, &fixture.blobs[blob]);
+        let found = blob::find(&fixture.app, &fixture.who, repository, &blob.digest.into()).await;
         let found =
             found.unwrap_or_else(|error| panic!("LOST: {} of manifest {thing} in {repository}: {error}", blob.digest));
-        let bytes = found.bytes(&world.app, None).await.unwrap().collect().await.unwrap().into_bytes();
+        let bytes = found.bytes(&fixture.app, None).await.unwrap().collect().await.unwrap().into_bytes();
         assert!(bytes == blob.bytes, "LOST: other bytes for {} in {repository}", blob.digest);
     }
 
     /// After a sweep beside which nothing ran, what is old enough and not named is gone.
-    pub(crate) async fn swept(&self, world: &World) {
-        let (table, now) = (Table::read(world).await, world.app.now());
+    pub(crate) async fn swept(&self, fixture: &Fixture) {
+        let (table, now) = (Table::read(fixture).await, fixture.app.now());
         for link in table.unnamed() {
             assert!(link.seen.plus(LEASE) > now, "{link:?} is still there");
         }
@@ -303,29 +314,29 @@ impl Model {
     }
 
     /// Deletes all manifests.
-    pub(crate) async fn delete_all(&mut self, world: &World) {
-        for manifest in Table::read(world).await.manifests {
+    pub(crate) async fn delete_all(&mut self, fixture: &Fixture) {
+        for manifest in Table::read(fixture).await.manifests {
             let reference = Reference::Digest(manifest.digest);
             // Some go with others.
-            let _ = Box::pin(manifest::remove(&world.app, &world.who, &manifest.repository, &reference)).await;
+            let _ = Box::pin(remove::manifest(&fixture.app, &fixture.who, &manifest.repository, &reference)).await;
         }
-        assert!(Table::read(world).await.manifests.is_empty());
+        assert!(Table::read(fixture).await.manifests.is_empty());
         self.present.iter_mut().for_each(BTreeSet::clear);
     }
 
     /// After days nothing is there that nothing names.
-    pub(crate) async fn nothing_left_over(&self, world: &World, empty: bool) {
-        let table = Table::read(world).await;
+    pub(crate) async fn nothing_left_over(&self, fixture: &Fixture, empty: bool) {
+        let table = Table::read(fixture).await;
         table.agrees();
         assert_eq!(table.unnamed().count(), 0, "links that nothing names");
         let held = (table.sessions.len(), table.streams.len(), table.condemned.len());
         assert_eq!(held, (0, 0, 0), "sessions, streams and condemned objects");
         assert!(table.accounts.iter().all(|account| account.quota.reserved == 0));
-        assert!(world.app.objects.open_parts().await.unwrap().is_empty());
+        assert!(fixture.app.objects.open_parts().await.unwrap().is_empty());
         let mut objects: BTreeSet<String> = BTreeSet::new();
         let mut last = None;
         loop {
-            let page = world.app.objects.list(last.clone()).await.unwrap();
+            let page = fixture.app.objects.list(last.clone()).await.unwrap();
             let Some((name, _)) = page.last() else { break };
             last = Some(name.clone());
             objects.extend(page.into_iter().map(|(name, _)| name));

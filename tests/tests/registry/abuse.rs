@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use shared::domain::Repository;
 use shared::store::keys;
-use shared::store::rows::Naming;
+use shared::store::rows::ManifestLinks;
 use stackroom_tests::{Answer, Caller, Server, send};
 use std::net::TcpListener;
 use std::path::Path;
@@ -119,10 +119,13 @@ async fn hazard_manifest_size_a_repository_is_looked_through_without_the_bytes_o
     let repository: Repository = BB.parse().unwrap();
     let mut rows: Vec<Value> = Vec::new();
     let place = keys::manifests(&repository);
-    server.local.app.table.each(place, Naming::ATTRIBUTES, |row| rows.push(row)).await.unwrap();
+    server.local.app.table.each(place, ManifestLinks::ATTRIBUTES, |row| rows.push(row)).await.unwrap();
     assert_eq!(rows.len(), 8);
     for row in &rows {
-        assert!(row.as_object().unwrap().keys().all(|name| Naming::ATTRIBUTES.contains(&name.as_str())), "{row}");
+        assert!(
+            row.as_object().unwrap().keys().all(|name| ManifestLinks::ATTRIBUTES.contains(&name.as_str())),
+            "{row}"
+        );
         assert!(row.to_string().len() < 1000, "{row}");
     }
     // And what is seen in that is right: what others name stays, what nobody names goes.

@@ -463,7 +463,9 @@ async fn hazard_clock() {
     write(&server, &condemned).await;
     let (before, quota) = (server.objects().await, server.quota("alice").await);
     // Swept by one that is right, one ahead, one behind.
-    for clock in [app.clock, || Time(shared::app::system_time().0 + 300), || Time(shared::app::system_time().0 - 300)] {
+    let ahead: fn() -> Duration = || shared::app::system_clock() + Duration::from_mins(5);
+    let behind: fn() -> Duration = || shared::app::system_clock().saturating_sub(Duration::from_mins(5));
+    for clock in [app.clock, ahead, behind] {
         let app = crate::support::installation(&server, None, clock, |_| {});
         let swept = sweep(&app, Ages::safe(&app)).await.unwrap();
         assert_eq!((swept.links, swept.sessions, swept.objects, swept.condemned, swept.uploads), (0, 0, 0, 0, 0));
@@ -473,7 +475,8 @@ async fn hazard_clock() {
         assert_eq!(fetch(&alice, BB, &digest(bytes)).await.bytes, bytes);
     }
     // A day later they go, whoever wrote them.
-    let app = crate::support::installation(&server, None, || Time(shared::app::system_time().0 + 26 * 3600), |_| {});
+    let app =
+        crate::support::installation(&server, None, || shared::app::system_clock() + Duration::from_hours(26), |_| {});
     let swept = sweep(&app, Ages::safe(&app)).await.unwrap();
     assert_eq!((swept.links, swept.sessions, swept.objects), (2, 1, 1));
     for bytes in [&b"one"[..], b"two"] {

@@ -8,7 +8,7 @@ use shared::App;
 use shared::app::Parts;
 use shared::auth::Keys;
 use shared::config::Config;
-use shared::domain::{Digest, Time};
+use shared::domain::Digest;
 use stackroom_tests::{Answer, Caller, Server, send};
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -229,7 +229,7 @@ pub(crate) fn keys_of(server: &Server) -> String {
 pub(crate) fn installation(
     server: &Server,
     keys: Option<&str>,
-    clock: fn() -> Time,
+    clock: fn() -> std::time::Duration,
     change: impl FnOnce(&mut Config),
 ) -> App {
     let own = &*server.local.app;

@@ -18,14 +18,17 @@
 
 use super::{Code, Refused};
 use crate::app::App;
+use crate::changes::accounts;
+use crate::changes::streams::{self, Reserving, Stored};
 use crate::domain::digest::Hasher;
 use crate::error::Error;
 use crate::rules::Grant;
-use crate::service::commit::room;
+use crate::rules::upload::{MOST_STREAM_PARTS, stream_part_length};
 use crate::service::retry::Retry;
 use crate::store::StoreError;
+use crate::store::objects::{OwnPart, Part};
 use crate::store::rows::{Account, Row, Stream};
-use crate::store::table::{Condition, Write, Written};
+use crate::store::table::Written;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -34,6 +37,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 const MIB: u64 = 1 << 20;
+const COME_BACK: Duration = Duration::from_secs(10);
 /// Bytes reserved at a time for a stream of unknown length.
 const SLAB: u64 = 64 * MIB;
 /// The slowest that a client may be: so many bytes within the [patience](crate::config::Config::patience) that we wait for
@@ -43,37 +47,8 @@ const PACE: u64 = MIB;
 /// Whoever has room for a part may take the patience for each of its MiB, so who waits for any waits as long at least.
 const LEAST_WAIT: u32 = 8;
 
-/// The most parts of a blob. Their `ETag`s stand in the upload's row, which has at most 400 KB.
-const MAX_PARTS: usize = 4000;
-
-/// The longest blob, in bytes: 4 000 parts of these lengths.
-pub(super) const LONGEST: u64 = (500 * 8 + 500 * 32 + 3000 * 128) * MIB;
-
-/// The length of the part after `parts` others, in bytes: short ones first, longer ones later, so that a small blob needs
-/// little memory and 4 000 of them are 395 GiB.
-pub(super) fn part_length(parts: usize) -> u64 {
-    match parts {
-        0..500 => 8 * MIB,
-        500..1000 => 32 * MIB,
-        _ => 128 * MIB,
-    }
-}
-
 /// The bytes of a request as they come; an error is the end of its connection.
 pub type Incoming = BoxStream<'static, Result<Bytes, Box<dyn std::error::Error + Send + Sync>>>;
-
-/// How long bytes of a request that was refused are still read, so that its client, which is sending, hears why.
-const LINGER: Duration = Duration::from_secs(10);
-
-/// Reads what still comes of a request that was refused, into nowhere. A connection that is closed on a client that sends
-/// is reset, and the answer lost.
-pub(super) fn linger(mut body: Incoming) {
-    tokio::spawn(async move {
-        let rest = async { while let Some(Ok(_)) = body.next().await {} };
-        // Who sends for longer than that has had the answer, or does not listen.
-        let _ = tokio::time::timeout(LINGER, rest).await;
-    });
-}
 
 /// Where a stream is while a request brings bytes to it.
 pub(super) struct Intake<'a> {
@@ -142,7 +117,7 @@ impl<'a> Intake<'a> {
     /// Waits for room for a part, or for `length` bytes where those are fewer. Who has sent little holds little: the first
     /// MiB of a part takes room for one, and only more takes room for all of it.
     async fn make_room(&mut self, length: Option<u64>) -> Result<(), Refused> {
-        let (part, held) = (part_length(self.parts()), self.held.len() as u64);
+        let (part, held) = (stream_part_length(self.parts()), self.held.len() as u64);
         let most = length.map_or(part, |length| held.saturating_add(length).min(part));
         if held < MIB {
             return self.hold_room(1).await;
@@ -165,7 +140,7 @@ impl<'a> Intake<'a> {
         drop(self.room.take());
         let patience = self.app.config.patience.saturating_mul(wanted.max(LEAST_WAIT));
         let room = tokio::time::timeout(patience, self.app.buffers().acquire_many_owned(wanted)).await;
-        let room = room.map_err(|_| Error::Busy { why: "too many uploads at once, go on later", after: LINGER })?;
+        let room = room.map_err(|_| Error::Busy { why: "too many uploads at once, go on later", after: COME_BACK })?;
         self.room = Some(room.map_err(|error| Error::Internal(error.to_string()))?);
         Ok(())
     }
@@ -204,7 +179,7 @@ impl<'a> Intake<'a> {
     async fn take_chunk(&mut self, mut chunk: Bytes, length: Option<u64>, account: &Account) -> Result<(), Refused> {
         while !chunk.is_empty() {
             self.make_room(length).await?;
-            let part = usize::try_from(part_length(self.parts())).unwrap_or(usize::MAX);
+            let part = usize::try_from(stream_part_length(self.parts())).unwrap_or(usize::MAX);
             let now = chunk.split_to(chunk.len().min(part - self.held.len()));
             self.held.extend_from_slice(&now);
             if self.held.len() == part {
@@ -217,7 +192,7 @@ impl<'a> Intake<'a> {
     /// Sends what is held to the store as a part, once the one before it is there.
     async fn send_part(&mut self, account: &Account) -> Result<(), Refused> {
         self.arrive().await?;
-        if self.parts() >= MAX_PARTS {
+        if self.parts() >= MOST_STREAM_PARTS {
             return Err(Refused::code(Code::TooLarge, "a blob has at most 395 GiB"));
         }
         self.lease(account).await?;
@@ -237,7 +212,7 @@ impl<'a> Intake<'a> {
                 hasher.update(&copy);
                 hasher
             });
-            let sent = objects.put_part(&grant, &object, &upload, number, bytes).await;
+            let sent = objects.put_part(&grant, &object, OwnPart { upload: &upload, number, bytes }).await;
             let hasher = hashing.await.map_err(|error| StoreError::Unavailable(error.to_string()));
             drop(room);
             Ok((sent?, hasher?))
@@ -275,30 +250,20 @@ impl<'a> Intake<'a> {
         }
         let hoped = self.expected.unwrap_or_else(|| here.next_multiple_of(SLAB)).max(here);
         let expires = self.app.now().plus(self.app.config.upload_life);
-        self.write(Stream { expires, ..self.stored() }, (here, hoped), account).await?;
+        self.write(Stream { expires, ..self.stored() }, Reserving { least: here, hoped }, account).await?;
         self.leased = true;
         Ok(())
     }
 
     /// Writes the row, if nobody else did since. With it, so many bytes are reserved as are hoped for; where those are
     /// too many, the least.
-    async fn write(&mut self, mut row: Stream, (least, hoped): (u64, u64), account: &Account) -> Result<(), Refused> {
+    async fn write(&mut self, row: Stream, reserving: Reserving, account: &Account) -> Result<(), Refused> {
         let mut account = account.clone();
         let mut retry = Retry::of("changes of the same account");
         loop {
             retry.pause().await?;
-            let more = |wanted: u64| i128::from(wanted.saturating_sub(self.row.reserved));
-            let (more, condition) = match room(account.quota, more(hoped)) {
-                Ok(condition) => (more(hoped), condition),
-                Err(_) => (more(least), room(account.quota, more(least))?),
-            };
-            row.reserved = self.row.reserved + u64::try_from(more).unwrap_or(0);
-            row.version = self.row.version + 1;
-            let mut writes = vec![Write::put(&row, self.condition())?];
-            if more > 0 {
-                writes.push(Write::add(account.key(), vec![("charged", more), ("reserved", more)], condition));
-            }
-            match self.app.table.write(self.grant, writes).await? {
+            let (row, changes) = streams::written(self.as_stored(), row.clone(), reserving, &account)?;
+            match self.app.commit(self.grant, changes).await? {
                 Written::Done => {
                     self.row = row;
                     self.fresh = false;
@@ -313,13 +278,14 @@ impl<'a> Intake<'a> {
         }
     }
 
+    /// The row as it was read or written last.
+    pub(super) fn as_stored(&self) -> Stored<'_> {
+        Stored { row: &self.row, kept: !self.fresh }
+    }
+
     /// The row as the table may say it now: what is really in the store.
     fn stored(&self) -> Stream {
         Stream { hasher: self.hasher.save(), ..self.row.clone() }
-    }
-
-    pub(super) fn condition(&self) -> Condition {
-        if self.fresh { Condition::Absent } else { Condition::Version(self.row.version) }
     }
 
     /// Writes down how far the stream is, with what is held in an object of its own.
@@ -335,7 +301,7 @@ impl<'a> Intake<'a> {
             self.app.objects.put(self.grant, &row.tail, bytes).await?;
         }
         let (here, tail) = (row.taken, row.tail.clone());
-        let written = self.write(row, (here, here), account).await;
+        let written = self.write(row, Reserving::exactly(here), account).await;
         match &written {
             Ok(()) => self.forget(&self.old_tail).await,
             // Only what was surely not written: after other errors the sweeper looks.
@@ -362,7 +328,7 @@ impl<'a> Intake<'a> {
         let row = self.stored();
         let stale = if row.tail == self.old_tail { String::new() } else { self.old_tail.clone() };
         let here = row.taken;
-        self.write(row, (here, here), account).await?;
+        self.write(row, Reserving::exactly(here), account).await?;
         self.forget(&stale).await;
         Ok(())
     }
@@ -385,7 +351,7 @@ impl<'a> Intake<'a> {
             let object = if self.row.tail_size == bytes.len() as u64 && !self.row.tail.is_empty() {
                 self.row.tail.clone()
             } else {
-                fits(account, (bytes.len() as u64).saturating_sub(self.row.reserved))?;
+                accounts::fits(account, (bytes.len() as u64).saturating_sub(self.row.reserved))?;
                 let object = self.app.new_object()?;
                 self.app.objects.put(self.grant, &object, bytes.clone()).await?;
                 object
@@ -398,8 +364,7 @@ impl<'a> Intake<'a> {
         }
         self.arrive().await?;
         let parts = self.row.etags.iter().zip(1..);
-        let parts: Vec<_> =
-            parts.map(|(etag, number)| crate::store::objects::Part { number, etag: etag.clone() }).collect();
+        let parts: Vec<_> = parts.map(|(etag, number)| Part { number, etag: etag.clone() }).collect();
         match self.app.objects.complete_parts(self.grant, &self.row.object, &self.row.upload, &parts).await {
             Ok(()) => {}
             // It was put together before: by a request that died, or by one that took other bytes in. It can't change any
@@ -420,11 +385,6 @@ impl<'a> Intake<'a> {
         }
         Ok((self.row.object.clone(), self.hasher.clone(), None))
     }
-
-    /// Whether the row is in the table.
-    pub(super) fn kept(&self) -> bool {
-        !self.fresh
-    }
 }
 
 fn over() -> Refused {
@@ -433,9 +393,4 @@ fn over() -> Refused {
 
 fn busy() -> Refused {
     Refused::code(Code::Range, "another request brings bytes to this upload")
-}
-
-/// Refuses early what can't fit: before any byte of it is taken.
-pub(super) fn fits(account: &Account, bytes: u64) -> Result<(), Refused> {
-    room(account.quota, bytes.into()).map(drop).map_err(Into::into)
 }

@@ -1,19 +1,18 @@
 //! What the registry lists: tags, repositories, and what refers to a manifest.
 
-use super::{Code, Desk, Refused};
+use super::{Code, Refused, RepositoryAccess};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::{OciDigest, Repository};
 use crate::error::Error;
 use crate::rules::Action;
-use crate::service::access::Scene;
-use crate::service::search::memberships;
+use crate::service::access::{Access, memberships};
 use crate::store::keys;
 use crate::store::rows::{Container, Referrer, Tag};
 use crate::store::table::Page;
 
 /// The most entries of a page.
-pub const MOST: usize = 1000;
+pub const LONGEST_PAGE: usize = 1000;
 
 /// Some entries of a list, and the last of them when there are more.
 #[derive(Debug)]
@@ -32,15 +31,26 @@ pub async fn tags(
     last: Option<String>,
     most: usize,
 ) -> Result<Listed<String>, Refused> {
-    let desk = Desk::to_read(app, credential, repository, []).await?;
-    desk.may_pull(Code::NameUnknown, "repository")?;
+    let found = RepositoryAccess::to_read(app, credential, repository, []).await?;
+    found.may_pull(Code::NameUnknown, "repository")?;
     if most == 0 {
         return Ok(Listed { entries: Vec::new(), next: None });
     }
-    let page: Page<Tag> = app.table.query(keys::tags(repository), last, most.min(MOST)).await?;
+    let page: Page<Tag> = app.table.query(keys::tags(repository), last, most.min(LONGEST_PAGE)).await?;
     let entries: Vec<String> = page.rows.iter().map(|tag| tag.name.to_string()).collect();
     let next = page.next.and_then(|_| entries.last().cloned());
     Ok(Listed { entries, next })
+}
+
+/// What refers to a manifest.
+#[derive(Debug)]
+pub struct Referring<'a> {
+    /// The manifest.
+    pub subject: &'a OciDigest,
+    /// Only what is of this type.
+    pub artifact_type: Option<&'a str>,
+    /// Only what comes after this digest.
+    pub last: Option<String>,
 }
 
 /// The descriptors, JSON documents, of what refers to a manifest, which need not be there.
@@ -48,12 +58,11 @@ pub async fn referrers(
     app: &App,
     credential: &Credential,
     repository: &Repository,
-    subject: &OciDigest,
-    artifact_type: Option<&str>,
-    last: Option<String>,
+    referring: Referring<'_>,
 ) -> Result<Listed<String>, Refused> {
-    let desk = Desk::to_read(app, credential, repository, []).await?;
-    match desk.may_pull(Code::NameUnknown, "repository") {
+    let Referring { subject, artifact_type, last } = referring;
+    let found = RepositoryAccess::to_read(app, credential, repository, []).await?;
+    match found.may_pull(Code::NameUnknown, "repository") {
         // Nothing is said of anything in a repository that isn't there, to those who could read it if it was.
         Err(Refused::Code(Code::NameUnknown, _)) => return Ok(Listed { entries: Vec::new(), next: None }),
         seen => seen?,
@@ -74,18 +83,18 @@ pub async fn catalog(
     last: Option<String>,
     most: usize,
 ) -> Result<Listed<String>, Refused> {
-    let (scene, members) = futures::join!(Scene::load(app, credential, None, []), memberships(app, credential));
-    let (scene, members) = (scene?, members?);
-    if scene.caller.user().is_none() {
+    let (access, members) = futures::join!(Access::load(app, credential, None, []), memberships(app, credential));
+    let (access, members) = (access?, members?);
+    if access.caller.user().is_none() {
         return Err(Error::Unauthenticated(crate::error::NO_TOKEN).into());
     }
-    let most = most.min(MOST);
+    let most = most.min(LONGEST_PAGE);
     let after = last
         .as_deref()
         .and_then(|last| last.split_once('/'))
         .map(|(entity, rest)| (entity.to_owned(), rest.to_owned()));
     let mut entries = Vec::new();
-    for member in members.iter().filter(|member| scene.may_on(Action::List, member)) {
+    for member in members.iter().filter(|member| access.may_on(Action::List, member)) {
         let after = match &after {
             Some((entity, _)) if member.entity.as_str() < entity.as_str() => continue,
             Some((entity, rest)) if member.entity.as_str() == entity => Some(rest.clone()),

@@ -1,22 +1,27 @@
 //! The registry's door: blobs, manifests, tags, referrers, as the OCI distribution specification 1.1 has them.
 //!
 //! It works on the same rows as the library's door, under the same rules. What is special is how a refusal is told:
-//! whoever may not do something gets the same answer whether it is there or not, and 404 only who may read there.
+//! a caller who may not do something gets the same answer whether it is there or not, and 404 is for those who may read
+//! there.
 
 pub mod blob;
 mod intake;
 pub mod list;
-pub mod login;
-pub mod manifest;
+pub mod parse;
+pub mod pull;
+pub mod push;
+pub mod remove;
+pub mod start;
+pub mod upload;
 
 pub use intake::Incoming;
 
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Caller, Repository, Visibility};
+use crate::domain::{Caller, Repository, UserName, Visibility};
 use crate::error::Error;
-use crate::rules::{Action, Denial, Grant, Place, Resource};
-use crate::service::access::Scene;
+use crate::rules::{Action, Denial, Grant, Resource};
+use crate::service::access::{Access, resource_at};
 use crate::service::create;
 use crate::store::StoreError;
 use crate::store::keys::{self, Key};
@@ -89,17 +94,17 @@ impl Refused {
     }
 }
 
-/// A repository and who stands before it, read in one batch with whatever else is needed.
-struct Desk {
-    scene: Scene,
+/// A repository and what the caller may do there, read in one batch with whatever else is needed.
+struct RepositoryAccess {
+    loaded: Access,
     repository: Repository,
     container: Option<Container>,
     entity: Option<Entity>,
     collection: Option<Collection>,
 }
 
-impl Desk {
-    /// To read in a repository.
+impl RepositoryAccess {
+    /// For a read.
     async fn to_read(
         app: &App,
         credential: &Credential,
@@ -108,12 +113,12 @@ impl Desk {
     ) -> Result<Self, Refused> {
         let key = keys::container(repository);
         let wanted = wanted.into_iter().chain([key.clone()]);
-        let mut scene = Scene::load(app, credential, Some(repository.entity()), wanted).await?;
-        let container = scene.take(&key)?;
-        Ok(Self { scene, repository: repository.clone(), container, entity: None, collection: None })
+        let mut access = Access::load(app, credential, Some(repository.entity()), wanted).await?;
+        let container = access.take(&key)?;
+        Ok(Self { loaded: access, repository: repository.clone(), container, entity: None, collection: None })
     }
 
-    /// To write in a repository, which may have to be made first.
+    /// For a write to a repository, which may have to be made first.
     async fn to_write(
         app: &App,
         credential: &Credential,
@@ -123,20 +128,19 @@ impl Desk {
         let entity_key = keys::entity(repository.entity());
         let collection = repository.as_container().map(|(name, _)| keys::collection(repository.entity(), &name));
         let wanted = wanted.into_iter().chain([entity_key.clone()]).chain(collection.clone());
-        let mut desk = Self::to_read(app, credential, repository, wanted).await?;
-        desk.entity = desk.scene.take(&entity_key)?;
-        desk.collection = collection.map(|key| desk.scene.take(&key)).transpose()?.flatten();
-        Ok(desk)
+        let mut writing = Self::to_read(app, credential, repository, wanted).await?;
+        writing.entity = writing.loaded.take(&entity_key)?;
+        writing.collection = collection.map(|key| writing.loaded.take(&key)).transpose()?.flatten();
+        Ok(writing)
     }
 
     fn resource(&self) -> Resource {
-        let missing = || Resource::Missing(Place::Repository(self.repository.clone()));
-        self.container.as_ref().map_or_else(missing, create::resource_of)
+        resource_at(&self.repository, self.container.as_ref())
     }
 
     /// Whether the caller may do something to the resource; told as the registry's clients want it.
     fn decide(&self, action: Action, resource: &Resource, unknown: Code, what: &str) -> Result<Grant, Refused> {
-        self.scene.decide(action, resource).map_err(|denial| match denial {
+        self.loaded.decide(action, resource).map_err(|denial| match denial {
             // 404 is for those who could do it, or read here whatever it was.
             Denial::Hidden if !action.is_read() || self.reads_all() => {
                 Refused::code(unknown, format!("{what} unknown"))
@@ -149,11 +153,16 @@ impl Desk {
 
     fn reads_all(&self) -> bool {
         let (repository, visibility) = (self.repository.clone(), Visibility::Private);
-        self.scene.decide(Action::Pull, &Resource::Container { repository, visibility, read_only: false }).is_ok()
+        self.loaded.decide(Action::Pull, &Resource::Container { repository, visibility, read_only: false }).is_ok()
+    }
+
+    /// Whether they are the caller.
+    fn made_by(&self, maker: Option<&UserName>) -> bool {
+        maker.is_some() && maker == self.loaded.caller.user()
     }
 
     fn refused(&self) -> Refused {
-        match self.scene.caller {
+        match self.loaded.caller {
             Caller::Anonymous => Refused::Error(Error::Unauthenticated(crate::error::NO_TOKEN)),
             Caller::User { .. } | Caller::System => Refused::Scope,
         }
@@ -179,13 +188,11 @@ impl Desk {
     }
 
     /// The repository, made if it isn't there yet.
-    async fn container(&mut self, app: &App, grant: &Grant) -> Result<Container, Refused> {
+    async fn made(&self, app: &App, grant: &Grant) -> Result<Container, Refused> {
         if let Some(container) = &self.container {
             return Ok(container.clone());
         }
         let entity = self.entity.as_ref().ok_or(Error::NotFound("entity"))?;
-        let made = create::repository(app, grant, &self.repository, entity, self.collection.take()).await?;
-        self.container = Some(made.clone());
-        Ok(made)
+        Ok(create::repository(app, grant, &self.repository, entity, self.collection.clone()).await?)
     }
 }

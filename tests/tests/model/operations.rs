@@ -1,16 +1,19 @@
 //! What clients do, request by request, with nothing in mind but what the servers told them.
 
-use crate::world::World;
+use crate::fixture::Fixture;
 use axum::body::{Body, Bytes};
 use futures::{StreamExt, stream};
 use shared::Error;
-use shared::domain::{LibraryRef, OciDigest, Selector};
-use shared::service::registry::blob::{self, Begun, Brought, Mount, Opened};
-use shared::service::registry::manifest::{self, Coming, Reference};
-use shared::service::registry::{Code, Refused};
+use shared::domain::{Description, LibraryRef, OciDigest, Selector};
+use shared::service::registry::blob;
+use shared::service::registry::parse::NewManifest;
+use shared::service::registry::pull::{self, Reference};
+use shared::service::registry::start::{self, Mount, Started, UploadSession};
+use shared::service::registry::upload::{self, Chunk};
+use shared::service::registry::{Code, Refused, push, remove};
 use shared::service::sweep::{Ages, sweep};
-use shared::service::upload::Announced;
-use shared::service::{create, delete, tag, upload};
+use shared::service::uploads::single::{self, Announced};
+use shared::service::{create, delete, tag};
 use std::time::Duration;
 
 /// How a push gets a blob to where it is needed.
@@ -26,7 +29,7 @@ pub(crate) enum Way {
 
 /// What a client does in a repository.
 #[derive(Debug, Clone)]
-pub(crate) enum Deed {
+pub(crate) enum Operation {
     /// Pushes a document, and what it needs, through the registry.
     Push { document: usize, tag: Option<usize>, ways: Vec<Way> },
     /// Puts a document without looking whether what it needs is there.
@@ -65,72 +68,76 @@ pub(crate) enum Ended {
 type Result<T> = std::result::Result<T, Refused>;
 
 /// Does it.
-pub(crate) async fn act(world: &World, place: usize, deed: Deed) -> Ended {
-    let doing = Doing { world, place };
-    let done = match deed.clone() {
-        Deed::Push { document, tag, ways } => doing.push(document, tag, &ways).await,
-        Deed::Name { document, tag } => doing.put(document, Some(tag)).await,
-        Deed::Image { sif, tag } => doing.image(sif, tag).await.map_err(Refused::Error),
-        Deed::Bring { blob } => doing.bring(blob, None, 1).await,
-        Deed::Begin { blob, cancel } => doing.begin(blob, cancel).await,
-        Deed::Pull { thing } => doing.pull(thing).await,
-        Deed::Untag { tag } => doing.remove(Reference::Tag(World::tag(tag))).await,
-        Deed::Remove { thing } => doing.remove(Reference::Digest(world.manifest(place, thing))).await,
-        Deed::Take { blob } => doing.take(blob).await,
-        Deed::Delete { sif } => doing.delete(sif).await.map_err(Refused::Error),
-        Deed::Sweep => doing.sweep().await.map_err(Refused::Error),
+pub(crate) async fn act(fixture: &Fixture, place: usize, operation: Operation) -> Ended {
+    let doing = Doing { fixture, place };
+    let done = match operation.clone() {
+        Operation::Push { document, tag, ways } => doing.push(document, tag, &ways).await,
+        Operation::Name { document, tag } => doing.put(document, Some(tag)).await,
+        Operation::Image { sif, tag } => doing.image(sif, tag).await.map_err(Refused::Error),
+        Operation::Bring { blob } => doing.bring(blob, None, 1).await,
+        Operation::Begin { blob, cancel } => doing.begin(blob, cancel).await,
+        Operation::Pull { thing } => doing.pull(thing).await,
+        Operation::Untag { tag } => doing.remove(Reference::Tag(Fixture::tag(tag))).await,
+        Operation::Remove { thing } => doing.remove(Reference::Digest(fixture.manifest(place, thing))).await,
+        Operation::Take { blob } => doing.take(blob).await,
+        Operation::Delete { sif } => doing.delete(sif).await.map_err(Refused::Error),
+        Operation::Sweep => doing.sweep().await.map_err(Refused::Error),
     };
     let asks = matches!(
-        deed,
-        Deed::Name { .. } | Deed::Untag { .. } | Deed::Remove { .. } | Deed::Take { .. } | Deed::Delete { .. }
+        operation,
+        Operation::Name { .. }
+            | Operation::Untag { .. }
+            | Operation::Remove { .. }
+            | Operation::Take { .. }
+            | Operation::Delete { .. }
     );
     match done {
         Ok(()) => Ended::Done,
         Err(Refused::Error(Error::NotFound(_)) | Refused::Code(..)) if asks => Ended::Nothing,
-        Err(Refused::Code(Code::ManifestUnknown, _)) if matches!(deed, Deed::Pull { .. }) => Ended::Nothing,
+        Err(Refused::Code(Code::ManifestUnknown, _)) if matches!(operation, Operation::Pull { .. }) => Ended::Nothing,
         // An image that went meanwhile has no place any more, and who may push nowhere is told no more than that.
         Err(Refused::Error(Error::NotFound(_) | Error::Conflict(_) | Error::Forbidden(_)) | Refused::Code(..)) => {
             Ended::Refused(format!("{:?}", done.unwrap_err()))
         }
-        Err(error) => panic!("{deed:?}: {error:?}"),
+        Err(error) => panic!("{operation:?}: {error:?}"),
     }
 }
 
 struct Doing<'a> {
-    world: &'a World,
+    fixture: &'a Fixture,
     place: usize,
 }
 
 impl Doing<'_> {
     async fn push(&self, document: usize, tag: Option<usize>, ways: &[Way]) -> Result<()> {
         let mut ways = ways.iter().cycle();
-        for child in self.world.documents[document].children.clone() {
-            for blob in self.world.documents[child].blobs.clone() {
+        for child in self.fixture.documents[document].children.clone() {
+            for blob in self.fixture.documents[child].blobs.clone() {
                 self.have(blob, *ways.next().unwrap()).await?;
             }
             self.put(child, None).await?;
         }
-        for blob in self.world.documents[document].blobs.clone() {
+        for blob in self.fixture.documents[document].blobs.clone() {
             self.have(blob, *ways.next().unwrap()).await?;
         }
         self.put(document, tag).await
     }
 
     async fn put(&self, document: usize, tag: Option<usize>) -> Result<()> {
-        let World { app, who, documents, places, .. } = self.world;
+        let Fixture { app, who, documents, places, .. } = self.fixture;
         let document = &documents[document];
         let name = OciDigest::from(document.body.digest);
-        let reference = tag.map_or(Reference::Digest(name), |tag| Reference::Tag(World::tag(tag)));
+        let reference = tag.map_or(Reference::Digest(name), |tag| Reference::Tag(Fixture::tag(tag)));
         let bytes = document.body.bytes.clone();
-        let coming = Coming { reference: &reference, tags: Vec::new(), media_type: document.kind, bytes };
-        let put = manifest::put(app, who, &places[self.place].repository, coming).await?;
+        let coming = NewManifest { reference: &reference, tags: Vec::new(), media_type: document.kind, bytes };
+        let put = push::manifest(app, who, &places[self.place].repository, coming).await?;
         assert_eq!(put.digest, name);
         Ok(())
     }
 
     /// Sees to it that a blob is there.
     async fn have(&self, blob: usize, way: Way) -> Result<()> {
-        let World { app, who, blobs, places, .. } = self.world;
+        let Fixture { app, who, blobs, places, .. } = self.fixture;
         let repository = &places[self.place].repository;
         let digest = OciDigest::from(blobs[blob].digest);
         match way {
@@ -141,53 +148,53 @@ impl Doing<'_> {
             },
             Way::Mount(from) => {
                 let mount = Mount { digest, from: Some(places[from].repository.clone()) };
-                match blob::open(app, who, repository, Some(mount)).await? {
-                    Begun::Mounted => Ok(()),
-                    Begun::Upload(opened) => self.bring(blob, Some(opened), 1).await,
+                match start::session(app, who, repository, Some(mount)).await? {
+                    Started::Mounted => Ok(()),
+                    Started::Session(opened) => self.bring(blob, Some(opened), 1).await,
                 }
             }
             Way::Bring(requests) => self.bring(blob, None, requests).await,
         }
     }
 
-    async fn open(&self) -> Result<Opened> {
-        let World { app, who, places, .. } = self.world;
-        match blob::open(app, who, &places[self.place].repository, None).await? {
-            Begun::Upload(opened) => Ok(opened),
-            Begun::Mounted => panic!("nothing was to be mounted"),
+    async fn open(&self) -> Result<UploadSession> {
+        let Fixture { app, who, places, .. } = self.fixture;
+        match start::session(app, who, &places[self.place].repository, None).await? {
+            Started::Session(opened) => Ok(opened),
+            Started::Mounted => panic!("nothing was to be mounted"),
         }
     }
 
-    async fn bring(&self, blob: usize, opened: Option<Opened>, requests: usize) -> Result<()> {
-        let World { app, blobs, places, .. } = self.world;
+    async fn bring(&self, blob: usize, opened: Option<UploadSession>, requests: usize) -> Result<()> {
+        let Fixture { app, blobs, places, .. } = self.fixture;
         let opened = match opened {
             Some(opened) => opened,
             None => self.open().await?,
         };
-        let right = blob::right(app, &places[self.place].repository, opened.id, &opened.ticket)?;
+        let right = upload::right(app, &places[self.place].repository, opened.id, &opened.ticket)?;
         let mut rest = blobs[blob].bytes.clone();
         for _ in 1..requests {
             let some = rest.split_to(rest.len() / 2);
-            blob::bring(app, &right, brought(some)).await?;
+            upload::bring(app, &right, brought(some)).await?;
         }
-        blob::close(app, &right, &blobs[blob].digest.into(), brought(rest)).await
+        upload::close(app, &right, &blobs[blob].digest.into(), brought(rest)).await
     }
 
     async fn begin(&self, blob: usize, cancel: bool) -> Result<()> {
-        let World { app, blobs, places, .. } = self.world;
+        let Fixture { app, blobs, places, .. } = self.fixture;
         let opened = self.open().await?;
-        let right = blob::right(app, &places[self.place].repository, opened.id, &opened.ticket)?;
+        let right = upload::right(app, &places[self.place].repository, opened.id, &opened.ticket)?;
         let mut bytes = blobs[blob].bytes.clone();
-        blob::bring(app, &right, brought(bytes.split_to(bytes.len() * 3 / 4))).await?;
-        if cancel { blob::cancel(app, &right).await } else { Ok(()) }
+        upload::bring(app, &right, brought(bytes.split_to(bytes.len() * 3 / 4))).await?;
+        if cancel { upload::cancel(app, &right).await } else { Ok(()) }
     }
 
     async fn pull(&self, thing: usize) -> Result<()> {
-        let World { app, who, blobs, places, .. } = self.world;
+        let Fixture { app, who, blobs, places, .. } = self.fixture;
         let repository = &places[self.place].repository;
-        let reference = Reference::Digest(self.world.manifest(self.place, thing));
-        manifest::get(app, who, repository, &reference).await?;
-        for blob in self.world.needs(thing) {
+        let reference = Reference::Digest(self.fixture.manifest(self.place, thing));
+        pull::get(app, who, repository, &reference).await?;
+        for blob in self.fixture.needs(thing) {
             let blob = &blobs[blob];
             let readable = blob::find(app, who, repository, &blob.digest.into()).await?;
             let bytes = readable.bytes(app, None).await?.collect().await.unwrap().into_bytes();
@@ -197,50 +204,51 @@ impl Doing<'_> {
     }
 
     async fn remove(&self, reference: Reference) -> Result<()> {
-        let World { app, who, places, .. } = self.world;
-        Box::pin(manifest::remove(app, who, &places[self.place].repository, &reference)).await
+        let Fixture { app, who, places, .. } = self.fixture;
+        Box::pin(remove::manifest(app, who, &places[self.place].repository, &reference)).await
     }
 
     async fn take(&self, blob: usize) -> Result<()> {
-        let World { app, who, blobs, places, .. } = self.world;
+        let Fixture { app, who, blobs, places, .. } = self.fixture;
         blob::remove(app, who, &places[self.place].repository, &blobs[blob].digest.into()).await
     }
 
     async fn image(&self, sif: usize, tag: usize) -> std::result::Result<(), Error> {
-        let World { app, who, face, blobs, sifs, places, .. } = self.world;
+        let Fixture { app, who, face, blobs, sifs, places, .. } = self.fixture;
         let ((blob, arch), container) = (sifs[sif], places[self.place].container.unwrap());
         let blob = &blobs[blob];
-        let (_, image) = create::image(app, who, container, blob.digest, "").await?;
+        let (_, image) = create::image(app, who, container, blob.digest, Description::default()).await?;
         if image.content.is_none() {
             let file = Announced { size: blob.bytes.len() as u64, digest: Some(blob.digest) };
-            let url = upload::open_single(app, who, image.id, file).await?;
+            let url = single::open(app, who, image.id, file).await?;
             let request = http::Request::put(&url).header("host", "stackroom.example");
             let request = request.header("content-length", blob.bytes.len());
             let request = request.header("x-amz-content-sha256", blob.digest.hex());
             let sent = face.call(request.body(Body::from(blob.bytes.clone())).unwrap()).await;
             assert!(sent.status().is_success(), "{sent:?}");
-            upload::complete_single(app, who, image.id).await?;
+            single::complete(app, who, image.id).await?;
         }
-        tag::set(app, who, container, image.id, &World::tag(tag), Some(arch)).await
+        let name = &Fixture::tag(tag);
+        tag::set(app, who, container, tag::SetTag { image: image.id, name, arch: Some(arch) }).await
     }
 
     async fn delete(&self, sif: usize) -> std::result::Result<(), Error> {
-        let World { app, who, blobs, sifs, places, .. } = self.world;
+        let Fixture { app, who, blobs, sifs, places, .. } = self.fixture;
         let selector = Selector::Hash(blobs[sifs[sif].0].digest);
         let reference = LibraryRef { repository: places[self.place].repository.clone(), selector };
         delete::image(app, who, &reference, None).await
     }
 
     async fn sweep(&self) -> std::result::Result<(), Error> {
-        let World { app, .. } = self.world;
+        let Fixture { app, .. } = self.fixture;
         let safe = Ages::safe(app);
         // The object store's clock does not go ahead with ours: what it calls young is young.
-        let ages = Ages { unnamed: safe.unnamed + Duration::from_secs(World::ahead()), ..safe };
+        let ages = Ages { unnamed: safe.unnamed + Duration::from_secs(Fixture::ahead()), ..safe };
         sweep(app, ages).await.map(drop)
     }
 }
 
-fn brought(bytes: Bytes) -> Brought {
+fn brought(bytes: Bytes) -> Chunk {
     let length = Some(bytes.len() as u64);
-    Brought { body: stream::iter([Ok(bytes)]).boxed(), length, start: None }
+    Chunk { body: stream::iter([Ok(bytes)]).boxed(), length, start: None }
 }

@@ -10,16 +10,17 @@
 //! 4. Count a wrong one, and only then give the turn back: of many guesses at once, a process makes no more than it has
 //!    turns before the first of them counts.
 
-use super::access::system;
-use super::retry::Retry;
 use crate::app::App;
 use crate::auth::password;
+use crate::changes::people;
 use crate::domain::UserName;
 use crate::error::Error;
 use crate::rules::{Action, Resource};
+use crate::service::access::system;
+use crate::service::retry::Retry;
 use crate::store::keys;
 use crate::store::rows::{User, WrongPasswords};
-use crate::store::table::{Condition, Write, Written};
+use crate::store::table::Written;
 use secrecy::SecretString;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -98,13 +99,8 @@ async fn count(app: &App, name: &UserName, mut before: Option<WrongPasswords>) -
     let mut retry = Retry::of("wrong passwords");
     loop {
         retry.pause().await?;
-        let now = app.now();
-        let condition = before.as_ref().map_or(Condition::Absent, |before| Condition::Version(before.version));
-        let version = before.as_ref().map_or(0, |before| before.version + 1);
-        let running = before.take().filter(|before| before.since.plus(WINDOW) > now);
-        let (count, since) = running.map_or((1, now), |before| (before.count.saturating_add(1), before.since));
-        let row = WrongPasswords { user: name.clone(), count, since, version };
-        if app.table.write(&grant, vec![Write::put(&row, condition)?]).await? == Written::Done {
+        let changes = people::wrong_password(name, before.as_ref(), app.now(), WINDOW)?;
+        if app.commit(&grant, changes).await? == Written::Done {
             return Ok(());
         }
         before = app.table.get(keys::wrong_passwords(name)).await?;

@@ -1,12 +1,11 @@
-//! Logging in to the registry: a name with a password or an API token, for a short-lived token.
+//! Logging in: a name with a password or an API token, for a short-lived token.
 
-use super::Refused;
+use super::passwords;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::{Right, Time, TokenPlace, TokenScope};
 use crate::error::{BAD_TOKEN, Error};
-use crate::service::access::Scene;
-use crate::service::passwords;
+use crate::service::access::Access;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,11 +13,11 @@ use std::time::Duration;
 /// How long a registry token lives.
 pub const LIFE: Duration = Duration::from_mins(5);
 /// The most things that one token can be asked for.
-const MOST: usize = 10;
+const MOST_SCOPES: usize = 10;
 
 /// Who shows a name and a secret: a password or one of their API tokens. An empty name and secret are nobody.
-pub async fn shown(app: &App, name: &str, secret: &SecretString) -> Result<Credential, Refused> {
-    let bad = || Refused::Error(Error::Unauthenticated("wrong name, password or token"));
+pub async fn with_secret(app: &App, name: &str, secret: &SecretString) -> Result<Credential, Error> {
+    let bad = || Error::Unauthenticated("wrong name, password or token");
     if name.is_empty() && secret.expose_secret().is_empty() {
         return Ok(Credential::Anonymous);
     }
@@ -28,7 +27,7 @@ pub async fn shown(app: &App, name: &str, secret: &SecretString) -> Result<Crede
         if !own && !matches!(name, "" | "<token>" | "token") {
             return Err(bad());
         }
-        Scene::load(app, &credential, None, []).await?;
+        // Whether it was revoked is seen when it is used.
         return Ok(credential);
     }
     // What we signed is nobody's password, and one that expired in somebody's script must not be counted as a wrong one.
@@ -40,12 +39,13 @@ pub async fn shown(app: &App, name: &str, secret: &SecretString) -> Result<Crede
 }
 
 /// A short-lived token for what a client says that it will do. What it may really do is decided when it does it.
-pub async fn token(app: &App, credential: &Credential, scopes: &[&str]) -> Result<SecretString, Refused> {
+pub async fn token(app: &App, credential: &Credential, scopes: &[&str]) -> Result<SecretString, Error> {
     // A token that was revoked gives no other one.
-    Scene::load(app, credential, None, []).await?;
-    let access: Vec<TokenScope> = scopes.iter().flat_map(|text| text.split(' ')).filter_map(scope).take(MOST).collect();
+    Access::load(app, credential, None, []).await?;
+    let access: Vec<TokenScope> =
+        scopes.iter().flat_map(|text| text.split(' ')).filter_map(scope).take(MOST_SCOPES).collect();
     let now = app.now();
-    Ok(app.keys.sign_access(credential, access, now, now.plus(LIFE))?)
+    app.keys.sign_access(credential, access, now, now.plus(LIFE))
 }
 
 /// Reads `repository:NAME:ACTION[,ACTION…]` or `registry:catalog:*`. What we know nothing of gives no right.
@@ -73,25 +73,25 @@ fn scope(text: &str) -> Option<TokenScope> {
 }
 
 /// The credential of a token in a header's `Bearer`, or the name and secret in its `Basic`.
-pub async fn authorized(app: &App, authorization: Option<&str>) -> Result<Credential, Refused> {
+pub async fn credential(app: &App, authorization: Option<&str>) -> Result<Credential, Error> {
     let basic = authorization.and_then(|text| text.trim().split_once(' '));
     match basic.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic")) {
         Some((_, encoded)) => {
             let (name, secret) = basic_pair(encoded).ok_or(Error::Unauthenticated(BAD_TOKEN))?;
-            shown(app, &name, &secret).await
+            with_secret(app, &name, &secret).await
         }
-        None => Ok(app.keys.credential(authorization, app.now())?),
+        None => app.keys.credential(authorization, app.now()),
     }
 }
 
 /// What is shown for a short-lived token: a name and secret, an API token, or nothing. A short-lived token gives no other
 /// one, or it would last for ever and for anything.
-pub async fn presented(app: &App, authorization: Option<&str>) -> Result<Credential, Refused> {
+pub async fn with_long_lived(app: &App, authorization: Option<&str>) -> Result<Credential, Error> {
     let bearer = authorization.is_some_and(|text| {
         text.trim().split_once(' ').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
     });
-    match authorized(app, authorization).await? {
-        Credential::Registry { .. } if bearer => Err(Error::Unauthenticated(BAD_TOKEN).into()),
+    match credential(app, authorization).await? {
+        Credential::Registry { .. } if bearer => Err(Error::Unauthenticated(BAD_TOKEN)),
         credential => Ok(credential),
     }
 }

@@ -1,4 +1,4 @@
-//! A gate before the stores. Each operation of the test waits there before its next call, and the test lets one through at
+//! A scheduler before the stores. Each operation of the test waits there before its next call, and the test lets one through at
 //! a time: so it is drawn, call by call, who goes on, and who dies there.
 
 use aws_smithy_runtime_api::client::http::{
@@ -16,9 +16,9 @@ tokio::task_local! {
     pub(crate) static OPERATION: u64;
 }
 
-/// The gate.
+/// The scheduler.
 #[derive(Clone, Default)]
-pub(crate) struct Gate(Arc<Inner>);
+pub(crate) struct Scheduler(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -39,13 +39,13 @@ struct State {
     deaf: BTreeSet<u64>,
 }
 
-impl Gate {
-    /// Puts the gate before a client of a store.
+impl Scheduler {
+    /// Puts the scheduler before a client of a store.
     pub(crate) fn before(&self, client: SharedHttpClient) -> SharedHttpClient {
-        let gate = self.clone();
+        let scheduler = self.clone();
         http_client_fn(move |settings, components| {
             let inner = client.http_connector(settings, components);
-            SharedHttpConnector::new(Gated { inner, gate: gate.clone() })
+            SharedHttpConnector::new(Gated { inner, scheduler: scheduler.clone() })
         })
     }
 
@@ -62,7 +62,7 @@ impl Gate {
         self.0.changed.notify_one();
     }
 
-    /// Waits until every running operation stands at the gate or has ended, and returns the calls that wait, each with its
+    /// Waits until every running operation stands at the scheduler or has ended, and returns the calls that wait, each with its
     /// operation. One that pauses before it tries again is waited for.
     pub(crate) async fn quiet(&self) -> Vec<(u64, u64)> {
         loop {
@@ -100,7 +100,7 @@ impl Gate {
 
 struct Gated {
     inner: SharedHttpConnector,
-    gate: Gate,
+    scheduler: Scheduler,
 }
 
 impl fmt::Debug for Gated {
@@ -112,24 +112,24 @@ impl fmt::Debug for Gated {
 impl HttpConnector for Gated {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let Ok(operation) = OPERATION.try_with(|operation| *operation) else { return self.inner.call(request) };
-        let (inner, gate) = (self.inner.clone(), self.gate.clone());
+        let (inner, scheduler) = (self.inner.clone(), self.scheduler.clone());
         HttpConnectorFuture::new(async move {
             let (pass, passed) = oneshot::channel();
             {
-                let mut state = gate.0.state.lock().unwrap();
+                let mut state = scheduler.0.state.lock().unwrap();
                 state.calls += 1;
                 let call = state.calls;
                 state.waiting.insert(call, (operation, pass));
             }
-            gate.0.changed.notify_one();
+            scheduler.0.changed.notify_one();
             let _ = passed.await;
             let answer = inner.call(request).await;
             let deaf = {
-                let mut state = gate.0.state.lock().unwrap();
+                let mut state = scheduler.0.state.lock().unwrap();
                 state.going -= 1;
                 state.deaf.contains(&operation)
             };
-            gate.0.changed.notify_one();
+            scheduler.0.changed.notify_one();
             if deaf {
                 std::future::pending::<()>().await;
             }

@@ -1,18 +1,20 @@
 //! What there is to push: blobs, SIF images, manifests of all kinds, and the repositories for them.
 
-use crate::gate::Gate;
+use crate::scheduler::Scheduler;
 use axum::body::Bytes;
 use embedded::objects::Face;
 use serde_json::{Value, json};
 use server::local::Local;
 use shared::App;
-use shared::app::{Parts, system_time};
+use shared::app::{Parts, system_clock};
 use shared::auth::{Credential, Keys};
 use shared::config::Config;
-use shared::domain::{Digest, Id, OciDigest, Repository, TagName, Time, manifest};
-use shared::service::{admin, create};
+use shared::domain::{Description, Digest, Id, OciDigest, Repository, TagName, manifest};
+use shared::service::create;
+use shared::service::people::users;
 use stackroom_tests::sif::SifBuilder;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -27,10 +29,10 @@ pub(crate) const LONG: usize = 8;
 pub(crate) const SPARE: usize = 11;
 
 /// How far the clock of the installation is ahead, in seconds.
-static AHEAD: AtomicI64 = AtomicI64::new(0);
+static AHEAD: AtomicU64 = AtomicU64::new(0);
 
-fn clock() -> Time {
-    Time(system_time().0 + AHEAD.load(Ordering::Relaxed))
+fn clock() -> Duration {
+    system_clock() + Duration::from_secs(AHEAD.load(Ordering::Relaxed))
 }
 
 /// Some bytes, and what they are called.
@@ -46,7 +48,7 @@ impl Blob {
     }
 }
 
-/// A manifest: what it needs, by the places of blobs and documents in the world.
+/// A manifest: what it needs, by the places of blobs and documents in the fixture.
 #[derive(Debug, Clone)]
 pub(crate) struct Document {
     pub(crate) kind: &'static str,
@@ -66,7 +68,7 @@ pub(crate) struct Place {
     pub(crate) own: Vec<OciDigest>,
 }
 
-pub(crate) struct World {
+pub(crate) struct Fixture {
     pub(crate) app: App,
     pub(crate) face: Face,
     pub(crate) who: Credential,
@@ -85,11 +87,11 @@ fn folder() -> TempDir {
     if memory.is_dir() { TempDir::new_in(memory).unwrap() } else { TempDir::new().unwrap() }
 }
 
-impl World {
-    pub(crate) async fn new(gate: &Gate) -> Self {
+impl Fixture {
+    pub(crate) async fn new(scheduler: &Scheduler) -> Self {
         let folder = folder();
         let config = Config::read("http://stackroom.example", |_| None).unwrap();
-        let local = Local::open_through(folder.path(), config, |client| gate.before(client)).await.unwrap();
+        let local = Local::open_through(folder.path(), config, |client| scheduler.before(client)).await.unwrap();
         local.first_admin().await.unwrap();
         let keys = Keys::parse(&std::fs::read_to_string(folder.path().join("keys")).unwrap()).unwrap();
         let own = &*local.app;
@@ -112,17 +114,22 @@ impl World {
         let documents = documents(&blobs);
         let mut places = Vec::new();
         for name in ["alice", "bob"] {
-            let new = admin::NewUser { name: name.parse().unwrap(), password: None, admin: false, quota: Some(0) };
-            admin::add(&app, &who, new).await.unwrap();
+            let new = users::NewUser { name: name.parse().unwrap(), password: None, admin: false, quota: Some(0) };
+            users::add(&app, &who, new).await.unwrap();
         }
         for path in ["alice/one/aa", "alice/one/bb", "bob/one/aa", "bob/plain"] {
             let parts: Vec<&str> = path.split('/').collect();
             let container = match parts[..] {
                 [entity, collection, name] => {
-                    let entity = create::entity(&app, &who, entity.parse().unwrap(), "").await.unwrap();
+                    let entity =
+                        create::entity(&app, &who, entity.parse().unwrap(), Description::default()).await.unwrap();
                     let name_of = collection.parse().unwrap();
-                    let collection = create::collection(&app, &who, entity.id, name_of, "").await.unwrap();
-                    let made = create::container(&app, &who, collection.id, &name.parse().unwrap(), "").await.unwrap();
+                    let collection =
+                        create::collection(&app, &who, entity.id, name_of, Description::default()).await.unwrap();
+                    let made =
+                        create::container(&app, &who, collection.id, &name.parse().unwrap(), Description::default())
+                            .await
+                            .unwrap();
                     Some(made.id)
                 }
                 _ => None,
@@ -139,12 +146,12 @@ impl World {
 
     /// Lets time go by.
     pub(crate) fn pass(seconds: u64) {
-        AHEAD.fetch_add(i64::try_from(seconds).unwrap(), Ordering::Relaxed);
+        AHEAD.fetch_add(seconds, Ordering::Relaxed);
     }
 
     /// How much time went by that the stores don't know of.
     pub(crate) fn ahead() -> u64 {
-        u64::try_from(AHEAD.load(Ordering::Relaxed)).unwrap()
+        AHEAD.load(Ordering::Relaxed)
     }
 
     pub(crate) fn tag(at: usize) -> TagName {

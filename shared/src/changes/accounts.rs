@@ -1,0 +1,147 @@
+//! What entities are charged: the only code that changes accounts and charges.
+//!
+//! An account's row is changed by addition, under the condition that its limit still admits what is added. Conditions
+//! can't add, so the sum is turned around: `charged <= limit - more`.
+
+use super::Changes;
+use crate::domain::quota::Quota;
+use crate::domain::{Digest, EntityName};
+use crate::error::Error;
+use crate::rules::Place;
+use crate::rules::quota::{Admission, admit};
+use crate::store::rows::{Account, Charge, ManifestLinks, Row, What};
+use crate::store::table::{Condition, Write};
+
+/// By how much a charge changes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChargeChange {
+    /// The blob.
+    pub(crate) digest: Digest,
+    /// Its bytes.
+    pub(crate) size: u64,
+    /// More or fewer links.
+    pub(crate) links: i64,
+    /// More or fewer open sessions.
+    pub(crate) sessions: i64,
+    /// Bytes that are no longer reserved for a stream, whose digest nobody knew.
+    pub(crate) released: u64,
+}
+
+/// What a change of a charge comes to.
+#[derive(Debug)]
+pub(crate) struct Charged {
+    /// The writes of charge and account.
+    pub(crate) writes: Vec<Write>,
+    /// The account's numbers as they will be.
+    pub(crate) quota: Quota,
+}
+
+/// The most uploads of one blob into one entity that may be open at a time. They share one reservation.
+const MOST_SESSIONS: u64 = 100;
+
+/// Changes what a blob costs an entity, and the account with it.
+///
+/// The charge is reserved while it has no links, used while it has some, and gone when it has neither links nor sessions.
+///
+/// # Errors
+/// [`Error::QuotaExceeded`]; [`Error::Conflict`] where too many uploads of the blob are open.
+pub(crate) fn charge(account: &Account, charge: Option<Charge>, by: ChargeChange) -> Result<Charged, Error> {
+    let new =
+        || Charge { entity: account.entity.clone(), digest: by.digest, size: 0, links: 0, sessions: 0, version: 0 };
+    let fresh = charge.is_none();
+    let before = charge.unwrap_or_else(new);
+    let mut after = before.clone();
+    after.links = before.links.saturating_add_signed(by.links);
+    after.sessions = before.sessions.saturating_add_signed(by.sessions);
+    after.version = before.version + 1;
+    if by.sessions > 0 && after.sessions > MOST_SESSIONS {
+        return Err(Error::Conflict("too many uploads of this image are open, let them end first".to_owned()));
+    }
+    // A reservation is as large as the largest size announced; used is what the bytes really are.
+    after.size = match (before.links, after.links, after.sessions) {
+        (_, 0, 0) => 0,
+        (_, 0, _) => before.size.max(by.size),
+        (0, ..) => by.size,
+        _ => before.size,
+    };
+    let reserved = |charge: &Charge| if charge.links == 0 { i128::from(charge.size) } else { 0 };
+    let released = i128::from(by.released);
+    let more = i128::from(after.size) - i128::from(before.size) - released;
+    let more_reserved = reserved(&after) - reserved(&before) - released;
+
+    let mut writes = Vec::new();
+    let condition = if fresh { Condition::Absent } else { Condition::Version(before.version) };
+    if after.links == 0 && after.sessions == 0 {
+        if !fresh {
+            writes.push(Write::delete(before.key(), condition));
+        }
+    } else {
+        writes.push(Write::put(&after, condition)?);
+    }
+    if more != 0 || more_reserved != 0 {
+        writes.push(Write::charge(&account.entity, more, more_reserved, admitted(account.quota, more)?));
+    }
+    let sum = |number: u64, change: i128| u64::try_from(i128::from(number) + change).unwrap_or(0);
+    let quota = Quota {
+        charged: sum(account.quota.charged, more),
+        reserved: sum(account.quota.reserved, more_reserved),
+        limit: account.quota.limit,
+    };
+    Ok(Charged { writes, quota })
+}
+
+/// Charges an account for a new manifest.
+pub(crate) fn manifest_charged(account: &Account, cost: u64) -> Result<Write, Error> {
+    let cost = i128::from(cost);
+    Ok(Write::charge(&account.entity, cost, 0, admitted(account.quota, cost)?))
+}
+
+/// Gives back what a manifest cost, which is removed in the same transaction.
+pub(crate) fn manifest_refunded(row: &ManifestLinks) -> Option<Write> {
+    let less = -i128::from(row.cost);
+    (row.cost > 0).then(|| Write::charge(row.repository.entity(), less, 0, Condition::Present))
+}
+
+/// Reserves bytes for a stream. `None` where there are none to reserve.
+pub(crate) fn reserved(account: &Account, bytes: u64) -> Result<Option<Write>, Error> {
+    let more = i128::from(bytes);
+    let condition = admitted(account.quota, more)?;
+    Ok((more > 0).then(|| Write::charge(&account.entity, more, more, condition)))
+}
+
+/// Gives back what a stream reserved.
+pub(crate) fn released(entity: &EntityName, bytes: u64) -> Option<Write> {
+    let less = -i128::from(bytes);
+    (bytes > 0).then(|| Write::charge(entity, less, less, Condition::Present))
+}
+
+/// Refuses bytes that the account has no room for.
+pub(crate) fn fits(account: &Account, bytes: u64) -> Result<(), Error> {
+    admitted(account.quota, bytes.into()).map(drop)
+}
+
+/// The row of a new entity's account.
+pub(crate) fn opened(entity: &EntityName, limit: u64) -> Result<Write, Error> {
+    let account = Account { entity: entity.clone(), quota: Quota { limit, ..Quota::default() } };
+    Ok(Write::put(&account, Condition::Absent)?)
+}
+
+/// Sets the limit of an account.
+pub(crate) fn limited(account: &Account, limit: u64) -> Changes {
+    let (entity, before) = (account.entity.clone(), account.quota.limit);
+    let write = Write::limit(&entity, before, limit);
+    let what = What::LimitSet { entity: entity.clone(), before, after: limit };
+    Changes::noted(Place::Entity(entity), what).with([write])
+}
+
+/// The condition under which `more` bytes may be charged.
+fn admitted(quota: Quota, more: i128) -> Result<Condition, Error> {
+    let Ok(more) = u64::try_from(more) else { return Ok(Condition::Present) };
+    match admit(quota, more) {
+        Admission::Full => Err(Error::QuotaExceeded { charged: quota.charged, limit: quota.limit }),
+        Admission::Room { charged_at_most: None } => Ok(Condition::Limit(quota.limit)),
+        Admission::Room { charged_at_most: Some(charged_at_most) } => {
+            Ok(Condition::Room { limit: quota.limit, charged_at_most })
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Blobs: how verified bytes come to be seen in a repository, and how they cease to be.
+
+use super::Changes;
+use super::accounts::{self, ChargeChange, Charged};
+use crate::domain::quota::Quota;
+use crate::domain::sif::SifFacts;
+use crate::domain::{Digest, EntityName, OciDigest, Repository, Time};
+use crate::error::Error;
+use crate::store::keys::{self, Key};
+use crate::store::rows::{Account, Blob, Charge, Condemned, Link, Row};
+use crate::store::table::{Condition, Rows, Write};
+
+/// Verified bytes of any kind: an object that nobody can change any more, with the digest that it was asked to have.
+#[derive(Debug, Clone)]
+pub(crate) struct VerifiedBytes {
+    pub(crate) digest: Digest,
+    /// Name of the object in the bucket.
+    pub(crate) object: String,
+    pub(crate) size: u64,
+}
+
+/// Verified bytes that are an image, with what it says of itself.
+#[derive(Debug, Clone)]
+pub(crate) struct VerifiedImage {
+    pub(crate) bytes: VerifiedBytes,
+    pub(crate) facts: SifFacts,
+}
+
+impl VerifiedImage {
+    /// The bytes of a blob that was committed before; `None` when they are not known to be an image.
+    pub(crate) fn of(blob: Blob) -> Option<Self> {
+        let facts = blob.facts?;
+        Some(Self { bytes: VerifiedBytes { digest: blob.digest, object: blob.object, size: blob.size }, facts })
+    }
+}
+
+/// What the table says of a blob and of whoever pays for it, read in one batch.
+#[derive(Debug)]
+pub(crate) struct BlobRows {
+    /// The installation's row of the blob.
+    pub(crate) blob: Option<Blob>,
+    /// Its link in the repository.
+    pub(crate) link: Option<Link>,
+    /// What it costs the entity.
+    pub(crate) charge: Option<Charge>,
+    /// The entity's account.
+    pub(crate) account: Account,
+}
+
+impl BlobRows {
+    /// Where they are: of a blob with this digest, which has this name in the repository.
+    pub(crate) fn keys(repository: &Repository, digest: &Digest, name: &OciDigest) -> [Key; 4] {
+        let entity = repository.entity();
+        [keys::blob(digest), keys::link(repository, name), keys::charge(entity, digest), keys::account(entity)]
+    }
+
+    /// Takes them out of a batch that read [these keys](Self::keys).
+    pub(crate) fn take(rows: &mut Rows, [blob, link, charge, account]: &[Key; 4]) -> Result<Self, Error> {
+        Ok(Self {
+            blob: rows.take(blob)?,
+            link: rows.take(link)?,
+            charge: rows.take(charge)?,
+            account: rows.take(account)?.ok_or(Error::NotFound("entity"))?,
+        })
+    }
+}
+
+/// Bytes that are to be seen in a repository under a digest.
+#[derive(Debug)]
+pub(crate) struct Linking<'a> {
+    pub(crate) repository: &'a Repository,
+    /// The digest by which they are known there.
+    pub(crate) name: OciDigest,
+    pub(crate) bytes: &'a VerifiedBytes,
+    /// What is known of them as an image.
+    pub(crate) facts: Option<&'a SifFacts>,
+    /// Open sessions that end with it, counted below zero.
+    pub(crate) sessions: i64,
+    /// Bytes that are no longer reserved for a stream.
+    pub(crate) released: u64,
+    pub(crate) now: Time,
+    /// Where the version of a new blob's row begins: drawn at random, so that a blob that went and came back is not
+    /// taken for the old one.
+    pub(crate) first_version: u32,
+}
+
+/// What a link comes to.
+#[derive(Debug)]
+pub(crate) struct Linked {
+    /// The writes of link, blob, charge and account.
+    pub(crate) writes: Vec<Write>,
+    /// Name of the object that holds the bytes from now on: an earlier one, where there was one.
+    pub(crate) object: String,
+    /// The account's numbers as they will be.
+    pub(crate) quota: Quota,
+}
+
+/// Makes verified bytes visible in a repository under a digest.
+pub(crate) fn link(rows: BlobRows, new: &Linking<'_>) -> Result<Linked, Error> {
+    let BlobRows { blob, link, charge, account } = rows;
+    let VerifiedBytes { digest, size, .. } = *new.bytes;
+    let first_in_entity = charge.as_ref().is_none_or(|charge| charge.links == 0);
+    let object = blob.as_ref().map_or(&new.bytes.object, |blob| &blob.object).clone();
+    let mut writes = vec![blob_with(blob, &object, first_in_entity, new)?];
+    let repository = new.repository.clone();
+    let row = Link { repository, name: new.name, digest, object: object.clone(), size, seen: new.now };
+    let condition = if link.is_none() { Condition::Absent } else { Condition::Present };
+    writes.push(Write::put(&row, condition)?);
+    let by =
+        ChargeChange { digest, size, links: i64::from(link.is_none()), sessions: new.sessions, released: new.released };
+    let Charged { writes: charged, quota } = accounts::charge(&account, charge, by)?;
+    writes.extend(charged);
+    Ok(Linked { writes, object, quota })
+}
+
+/// The blob's row with one entity more, where it is that entity's first link, and with what is known of its bytes.
+fn blob_with(blob: Option<Blob>, object: &str, first_in_entity: bool, new: &Linking<'_>) -> Result<Write, Error> {
+    let Some(blob) = blob else {
+        let VerifiedBytes { digest, size, .. } = *new.bytes;
+        let (version, facts) = (u64::from(new.first_version), new.facts.cloned());
+        let row = Blob { digest, object: object.to_owned(), size, entities: 1, facts, version };
+        return Ok(Write::put(&row, Condition::Absent)?);
+    };
+    let condition = Condition::Version(blob.version);
+    let news = blob.facts.is_none() && new.facts.is_some();
+    if !first_in_entity && !news {
+        return Ok(Write::check(blob.key(), condition));
+    }
+    let entities = blob.entities + u64::from(first_in_entity);
+    let facts = blob.facts.or(new.facts.cloned());
+    Ok(Write::put(&Blob { entities, facts, version: blob.version + 1, ..blob }, condition)?)
+}
+
+/// What the table says of a blob whose link is to go.
+#[derive(Debug)]
+pub(crate) struct Unlinking<'a> {
+    pub(crate) link: &'a Link,
+    pub(crate) account: &'a Account,
+    pub(crate) charge: Option<Charge>,
+    pub(crate) blob: Option<Blob>,
+    pub(crate) now: Time,
+}
+
+/// Takes a link away: with the last one of its entity the bytes are paid for no more, with the last one of all the blob
+/// goes and leaves its object condemned.
+pub(crate) fn unlink(Unlinking { link, account, charge, blob, now }: Unlinking<'_>) -> Result<Vec<Write>, Error> {
+    let mut writes = vec![Write::delete(link.key(), not_asked_for_since(link))];
+    let last_in_entity = charge.as_ref().is_none_or(|charge| charge.links <= 1);
+    let by = ChargeChange { digest: link.digest, size: link.size, links: -1, sessions: 0, released: 0 };
+    writes.extend(accounts::charge(account, charge, by)?.writes);
+    if let Some(blob) = blob.filter(|_| last_in_entity) {
+        let condition = Condition::Version(blob.version);
+        if blob.entities > 1 {
+            let blob = Blob { entities: blob.entities - 1, version: blob.version + 1, ..blob };
+            writes.push(Write::put(&blob, condition)?);
+        } else {
+            writes.push(Write::delete(blob.key(), condition));
+            writes.push(condemned(&blob.object, None, now)?);
+        }
+    }
+    Ok(writes)
+}
+
+/// Notes that a push asked for a blob: it may be about to name it.
+pub(crate) fn asked_for(link: &Link, now: Time) -> Result<Write, Error> {
+    Ok(Write::put(&Link { seen: now, ..link.clone() }, not_asked_for_since(link))?)
+}
+
+/// The condition that no push has asked for a blob since its link was read.
+fn not_asked_for_since(link: &Link) -> Condition {
+    Condition::Seen(link.seen)
+}
+
+/// Marks an object to be deleted once no URL for it can be in use. `upload` is the multipart upload of it, if it is none
+/// yet.
+pub(crate) fn condemned(object: &str, upload: Option<&str>, now: Time) -> Result<Write, Error> {
+    let row = Condemned { object: object.to_owned(), since: now, upload: upload.map(str::to_owned) };
+    Ok(Write::put(&row, Condition::None)?)
+}
+
+/// Condemns an object that no row names.
+pub(crate) fn unnamed(object: &str, now: Time) -> Result<Changes, Error> {
+    Ok(Changes::unnoted().with([condemned(object, None, now)?]))
+}
+
+/// Forgets a condemned object that was deleted.
+pub(crate) fn condemned_deleted(row: &Condemned) -> Changes {
+    Changes::unnoted().with([Write::delete(row.key(), Condition::None)])
+}
+
+/// Where the rows are that decide what taking a blob's link away comes to.
+pub(crate) fn unlinking_keys(entity: &EntityName, digest: &Digest) -> [Key; 3] {
+    [keys::account(entity), keys::charge(entity, digest), keys::blob(digest)]
+}

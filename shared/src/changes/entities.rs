@@ -1,0 +1,174 @@
+//! What entities hold: the rows of a new entity, collection, container or image, each with its id.
+
+use super::{Changes, accounts};
+use crate::domain::{
+    CollectionName, Description, Digest, EntityName, Id, Repository, Role, Time, UserName, Visibility,
+};
+use crate::error::Error;
+use crate::rules::Place;
+use crate::store::rows::{
+    Collection, Container, Entity, Image, Member, Membership, Parents, Pointer, Row, Target, What,
+};
+use crate::store::table::{Condition, Write};
+
+/// Who makes something, when, and the id that was drawn for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Birth {
+    pub(crate) id: Id,
+    pub(crate) by: Option<UserName>,
+    pub(crate) at: Time,
+}
+
+/// A new row and the changes that write it.
+#[derive(Debug)]
+pub(crate) struct Made<R> {
+    pub(crate) row: R,
+    pub(crate) changes: Changes,
+}
+
+/// A row that nobody has made yet, with its pointer.
+fn made<R: Row>(row: R, id: Id, target: Target, what: What) -> Result<Made<R>, Error> {
+    let place = match target.clone() {
+        Target::Entity(entity) => Place::Entity(entity),
+        Target::Collection(entity, collection) => Place::Collection(entity, collection),
+        Target::Container(repository) | Target::Image(repository, _) => Place::Repository(repository),
+    };
+    let writes = [Write::put(&row, Condition::Absent)?, Write::put(&Pointer { id, target }, Condition::Absent)?];
+    Ok(Made { row, changes: Changes::noted(place, what).with(writes) })
+}
+
+/// An entity that `owner` owns, with an account of this limit.
+pub(crate) fn entity(
+    name: &EntityName,
+    owner: &UserName,
+    description: Description,
+    limit: u64,
+    birth: Birth,
+) -> Result<Made<Entity>, Error> {
+    let Birth { id, by, at } = birth;
+    let row =
+        Entity { id, name: name.clone(), description, default_private: false, created_by: by, created: at, version: 0 };
+    let member = Member { entity: name.clone(), user: owner.clone(), role: Role::Owner };
+    let membership = Membership { entity: name.clone(), user: owner.clone(), role: Role::Owner };
+    let mut made = made(row, id, Target::Entity(name.clone()), What::EntityMade)?;
+    made.changes.add(accounts::opened(name, limit)?);
+    made.changes.extend([Write::put(&member, Condition::None)?, Write::put(&membership, Condition::None)?]);
+    Ok(made)
+}
+
+/// A collection in an entity.
+pub(crate) fn collection(
+    parent: &Entity,
+    name: CollectionName,
+    description: Description,
+    birth: Birth,
+) -> Result<Made<Collection>, Error> {
+    let Birth { id, by, at } = birth;
+    let target = Target::Collection(parent.name.clone(), name.clone());
+    let row = Collection {
+        id,
+        entity: parent.name.clone(),
+        entity_id: parent.id,
+        name,
+        description,
+        private: parent.default_private,
+        created_by: by,
+        created: at,
+        version: 0,
+    };
+    made(row, id, target, What::CollectionMade)
+}
+
+/// What a container is made in, and how.
+#[derive(Debug)]
+pub(crate) struct NewContainer<'a> {
+    pub(crate) repository: &'a Repository,
+    pub(crate) entity: &'a Entity,
+    /// `None` where it is no library container.
+    pub(crate) collection: Option<&'a Collection>,
+    /// Who may read it, unless entity or collection say that what is made there is private.
+    pub(crate) open: Visibility,
+    pub(crate) description: Description,
+}
+
+/// A container, or another repository.
+pub(crate) fn container(new: NewContainer<'_>, birth: Birth) -> Result<Made<Container>, Error> {
+    let NewContainer { repository, entity, collection, open, description } = new;
+    let Birth { id, by, at } = birth;
+    let private = entity.default_private || collection.is_some_and(|collection| collection.private);
+    let row = Container {
+        id,
+        repository: repository.clone(),
+        collection_id: collection.map(|collection| collection.id),
+        entity_id: entity.id,
+        description,
+        visibility: if private { Visibility::Private } else { open },
+        read_only: false,
+        created_by: by,
+        created: at,
+        epoch: 0,
+        version: 0,
+    };
+    made(row, id, Target::Container(repository.clone()), What::ContainerMade)
+}
+
+/// An image whose bytes are still to come.
+pub(crate) fn image(
+    container: &Container,
+    hash: Digest,
+    description: Description,
+    birth: Birth,
+) -> Result<Made<Image>, Error> {
+    let Birth { id, by, at } = birth;
+    let repository = container.repository.clone();
+    let target = Target::Image(repository.clone(), hash);
+    let image = Image {
+        id,
+        repository,
+        parents: parents(container)?,
+        hash,
+        description,
+        created_by: by,
+        created: at,
+        content: None,
+        sealed: None,
+        named: false,
+        intents: Vec::new(),
+        tags: [].into(),
+        labels: [].into(),
+        version: 0,
+    };
+    made(image, id, target, What::ImageBegun { hash })
+}
+
+/// A row whose settings can change, under the condition of its version.
+pub(crate) trait Settable: Row {
+    /// The number that counts its changes.
+    fn version(&mut self) -> &mut u64;
+}
+
+macro_rules! settable {
+    ($($type:ty),*) => {$(
+        impl Settable for $type {
+            fn version(&mut self) -> &mut u64 {
+                &mut self.version
+            }
+        }
+    )*};
+}
+settable!(Entity, Collection, Container);
+
+/// Writes a row whose settings were changed: `names` says which.
+pub(crate) fn set<R: Settable>(mut row: R, place: Place, names: &[&str]) -> Result<Changes, Error> {
+    let version = *row.version();
+    *row.version() += 1;
+    let what = What::Changed(names.iter().map(|name| (*name).to_owned()).collect());
+    Ok(Changes::noted(place, what).with([Write::put(&row, Condition::Version(version))?]))
+}
+
+/// The ids of a container and of what it lies in.
+pub(crate) fn parents(container: &Container) -> Result<Parents, Error> {
+    // Other repositories have other paths, which the library can't spell.
+    let collection = container.collection_id.ok_or(Error::NotFound("container"))?;
+    Ok(Parents { container: container.id, collection, entity: container.entity_id })
+}

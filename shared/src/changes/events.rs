@@ -1,0 +1,55 @@
+//! Events: who did what, where and when. Each lies in the transaction of what it tells.
+
+use super::Changes;
+use crate::domain::{Actor, Time};
+use crate::rules::{Grant, Place};
+use crate::store::StoreError;
+use crate::store::rows::{Event, Row, What};
+use crate::store::table::{Condition, Write};
+use std::time::Duration;
+
+/// When something happens, and a number drawn for it alone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    /// Milliseconds since 1970.
+    pub(crate) millis: u64,
+    /// Keeps events of the same millisecond apart.
+    pub(crate) random: u32,
+}
+
+/// What was done, and where.
+#[derive(Debug, Clone)]
+pub(crate) struct Noted {
+    pub(crate) place: Place,
+    pub(crate) what: Vec<What>,
+}
+
+/// The write of an event: it was done with this grant. It is forgotten after `life`.
+pub(crate) fn event(
+    grant: &Grant,
+    Noted { place, what }: Noted,
+    at: Moment,
+    life: Duration,
+) -> Result<Write, StoreError> {
+    let seconds = i64::try_from(at.millis / 1000).unwrap_or(i64::MAX);
+    let row = Event {
+        place: place.to_string(),
+        log: match &place {
+            Place::User(name) => format!("+{name}"),
+            place => place.entity().map_or_else(|| "-".to_owned(), ToString::to_string),
+        },
+        millis: at.millis,
+        random: at.random,
+        actor: grant.by().cloned().map_or(Actor::System, Actor::User),
+        token: grant.token(),
+        action: grant.action().word().to_owned(),
+        what,
+        gone: Time(seconds).plus(life),
+    };
+    Write::put(&row, Condition::Absent)
+}
+
+/// Forgets an event whose time is over.
+pub(crate) fn forgotten(event: &Event) -> Changes {
+    Changes::unnoted().with([Write::delete(event.key(), Condition::None)])
+}

@@ -1,0 +1,116 @@
+//! Images: the moment when one becomes visible, and the one when it goes.
+
+use super::{Changes, blobs, manifests, tags, uploads};
+use crate::changes::blobs::{VerifiedBytes, VerifiedImage};
+use crate::domain::sif::SifFacts;
+use crate::domain::{OciDigest, TagName, Time};
+use crate::error::Error;
+use crate::rules::Place;
+use crate::store::keys;
+use crate::store::rows::{Charge, Content, Details, Image, Marker, Row, Session, Tag, Way, What};
+use crate::store::table::{Condition, Write};
+use std::collections::BTreeMap;
+
+/// An image whose verified bytes are linked in its repository.
+#[derive(Debug)]
+pub(crate) struct Committing<'a> {
+    pub(crate) image: Image,
+    pub(crate) verified: &'a VerifiedImage,
+    /// Name of the object that holds the bytes from now on.
+    pub(crate) object: String,
+    /// The session that brought them, if one did.
+    pub(crate) session: Option<&'a Session>,
+    /// The rows of the tags that were asked for meanwhile.
+    pub(crate) intended: BTreeMap<TagName, Tag>,
+    pub(crate) now: Time,
+}
+
+/// An image that is visible now.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) image: Image,
+    /// All that goes with it but its link.
+    pub(crate) changes: Changes,
+}
+
+/// Gives an image its content, and what registry clients see of it. The session that brought the bytes goes.
+pub(crate) fn committed(committing: Committing<'_>) -> Result<Committed, Error> {
+    let Committing { image, verified: VerifiedImage { bytes, facts }, object, session, intended, now } = committing;
+    let repository = image.repository.clone();
+    let what = What::ImageCommitted { hash: bytes.digest };
+    let mut changes = Changes::noted(Place::Repository(repository.clone()), what);
+    if let Some(open) = session {
+        if bytes.object != object {
+            changes.add(blobs::condemned(&bytes.object, None, now)?);
+        }
+        if open.way == Way::Staged {
+            changes.add(blobs::condemned(&open.object, None, now)?);
+        }
+        changes.extend(uploads::removed(open));
+    }
+    changes.add(manifests::epoch_advanced(&repository));
+    let version = image.version;
+    let content = content(bytes, facts, object);
+    let mut image = Image { content: Some(content.clone()), sealed: None, version: version + 1, ..image };
+    image.labels = searchable(&facts.labels);
+    let own = manifests::image_row(&repository, &tags::tagged(&image, &content), now);
+    changes.merge(tags::intended(&mut image, &content, intended, now)?);
+    let details = Details { repository: repository.clone(), hash: bytes.digest, facts: facts.clone() };
+    changes.extend([
+        Write::put(&image, Condition::Version(version))?,
+        Write::put(&details, Condition::None)?,
+        Write::put(&own, Condition::None)?,
+        Write::put(&Marker { repository }, Condition::None)?,
+    ]);
+    Ok(Committed { image, changes })
+}
+
+fn content(bytes: &VerifiedBytes, facts: &SifFacts, object: String) -> Content {
+    Content {
+        size: bytes.size,
+        object,
+        arch: facts.arch.map(|arch| arch.as_str().to_owned()).unwrap_or_default(),
+        signed: facts.signed,
+        encrypted: facts.encrypted,
+        fingerprints: facts.fingerprints.clone(),
+    }
+}
+
+/// The labels as far as a row that search reads can hold them: 4 KiB of them.
+fn searchable(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut room = 4096usize;
+    let fits = |(key, value): &(&String, &String)| {
+        let left = room.checked_sub(key.len() + value.len());
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    labels.iter().filter(fits).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// The digest of an image's own manifest; `None` while it has no bytes.
+pub(crate) fn own_manifest(image: &Image) -> Option<OciDigest> {
+    let content = image.content.as_ref()?;
+    Some(manifests::of_image(&image.repository, &image.hash, content.size).digest)
+}
+
+/// Removes an image that never got its bytes, unless somebody brings them: then what they cost has changed.
+pub(crate) fn removed_without_bytes(image: &Image, charge: Option<&Charge>) -> Changes {
+    let unchanged = charge.map_or(Condition::Absent, |charge| Condition::Version(charge.version));
+    let key = keys::charge(image.repository.entity(), &image.hash);
+    removed(image).with([Write::check(key, unchanged)])
+}
+
+/// Removes an image, its id, what was read in it and its own manifest. Its tags and its link are another matter.
+pub(crate) fn removed(image: &Image) -> Changes {
+    let repository = &image.repository;
+    let mut changes = Changes::noted(Place::Repository(repository.clone()), What::ImageRemoved { hash: image.hash })
+        .with([
+            Write::delete(image.key(), Condition::Version(image.version)),
+            Write::delete(keys::pointer(image.id), Condition::None),
+        ]);
+    if let Some(own) = own_manifest(image) {
+        changes.add(Write::delete(keys::details(repository, &image.hash), Condition::None));
+        changes.add(Write::delete(keys::manifest(repository, &own), Condition::None));
+    }
+    changes
+}

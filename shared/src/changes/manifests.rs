@@ -1,0 +1,147 @@
+//! Manifests: the only code that makes their rows, and the epoch under which what names what in a repository changes.
+
+use super::{accounts, blobs};
+use crate::domain::manifest::{self, Manifest as Document};
+use crate::domain::{Digest, OciDigest, Repository, Time, UserName};
+use crate::error::Error;
+use crate::store::keys;
+use crate::store::rows::{Container, Manifest, ManifestLinks, Named, Referrer, Tagged};
+use crate::store::table::{Condition, Write};
+
+/// Counts the repository's epoch on: what names what in it changes.
+pub(crate) fn epoch_advanced(repository: &Repository) -> Write {
+    Write::epoch(repository, Condition::Present)
+}
+
+/// The same under the condition that nobody has changed what names what in the repository since its row was read.
+pub(crate) fn epoch_advanced_from(container: &Container) -> Write {
+    Write::epoch(&container.repository, Condition::Epoch(container.epoch))
+}
+
+/// A manifest that a client pushed, with what is known of it.
+#[derive(Debug)]
+pub(crate) struct Pushed<'a> {
+    pub(crate) repository: &'a Repository,
+    pub(crate) digest: OciDigest,
+    pub(crate) media_type: &'a str,
+    pub(crate) body: &'a str,
+    pub(crate) document: &'a Document,
+    /// The object that holds the bytes, where they are too long for a row.
+    pub(crate) object: Option<String>,
+    /// What it names and that is in the repository.
+    pub(crate) names: Vec<OciDigest>,
+    /// The library image that is its layer.
+    pub(crate) image: Option<Digest>,
+    /// What its entity is charged for it.
+    pub(crate) cost: u64,
+    pub(crate) created_by: Option<UserName>,
+    pub(crate) created: Time,
+}
+
+/// Writes a manifest that a client pushed, and its place among what refers to its subject.
+pub(crate) fn pushed(new: Pushed<'_>) -> Result<Vec<Write>, Error> {
+    let Pushed { repository, digest, media_type, body, document, object, mut names, .. } = new;
+    // A manifest keeps what it says something of.
+    names.extend(document.subject);
+    let row = Manifest {
+        repository: repository.clone(),
+        digest,
+        media_type: media_type.to_owned(),
+        size: body.len() as u64,
+        cost: new.cost,
+        body: if object.is_some() { String::new() } else { body.to_owned() },
+        object,
+        names,
+        subject: document.subject,
+        image: new.image,
+        created_by: new.created_by,
+        created: new.created,
+    };
+    let mut writes = vec![Write::put(&row, Condition::None)?];
+    if let Some(object) = &row.object {
+        // One that was ours and was deleted with the row, if an answer was lost on its way, is none to name again.
+        writes.push(Write::check(keys::condemned(object), Condition::Absent));
+    }
+    if let Some(subject) = document.subject {
+        let referrer = Referrer {
+            repository: repository.clone(),
+            subject,
+            digest,
+            artifact_type: document.artifact_type.clone(),
+            descriptor: document.descriptor(media_type, &digest, body.len()),
+        };
+        writes.push(Write::put(&referrer, Condition::None)?);
+    }
+    Ok(writes)
+}
+
+/// Removes a manifest, gives back what it cost, and condemns the object that held it.
+pub(crate) fn removed(row: &ManifestLinks, now: Time) -> Result<Vec<Write>, Error> {
+    let mut writes = vec![Write::delete(keys::manifest(&row.repository, &row.digest), Condition::Present)];
+    writes.extend(accounts::manifest_refunded(row));
+    if let Some(subject) = &row.subject {
+        writes.push(Write::delete(keys::referrer(&row.repository, subject, &row.digest), Condition::None));
+    }
+    if let Some(object) = &row.object {
+        writes.push(blobs::condemned(object, None, now)?);
+    }
+    Ok(writes)
+}
+
+/// What registry clients are told of the manifest of a library image of `size` bytes. The same image in the same
+/// repository always has the same one.
+pub(crate) fn of_image(repository: &Repository, hash: &Digest, size: u64) -> Named {
+    named(&manifest::of_sif(title(repository), hash, size), manifest::OCI_MANIFEST)
+}
+
+/// The row of the manifest of a library image.
+pub(crate) fn image_row(repository: &Repository, image: &Tagged, now: Time) -> Manifest {
+    let body = manifest::of_sif(title(repository), &image.hash, image.content.size);
+    let names = vec![image.hash.into(), Digest::of(manifest::EMPTY).into()];
+    let created_by = image.created_by.clone();
+    Manifest { names, image: Some(image.hash), created_by, ..own_row(repository, body, manifest::OCI_MANIFEST, now) }
+}
+
+/// The row of an index of such manifests, each with its architecture.
+pub(crate) fn index_row<'a>(
+    repository: &Repository,
+    listed: impl IntoIterator<Item = (&'a str, &'a Manifest)>,
+    now: Time,
+) -> Manifest {
+    let mut names = Vec::new();
+    let listed = listed.into_iter().map(|(arch, row)| {
+        names.push(row.digest);
+        (arch, Digest::of(row.body.as_bytes()), row.body.len())
+    });
+    let body = manifest::index_of(listed);
+    Manifest { names, ..own_row(repository, body, manifest::OCI_INDEX, now) }
+}
+
+/// A manifest that we write ourselves. It is short and costs nothing.
+fn own_row(repository: &Repository, body: String, media_type: &str, now: Time) -> Manifest {
+    let Named { digest, media_type, size } = named(&body, media_type);
+    Manifest {
+        repository: repository.clone(),
+        digest,
+        media_type,
+        size,
+        cost: 0,
+        body,
+        object: None,
+        names: Vec::new(),
+        subject: None,
+        image: None,
+        created_by: None,
+        created: now,
+    }
+}
+
+fn named(body: &str, media_type: &str) -> Named {
+    let digest = Digest::of(body.as_bytes()).into();
+    Named { digest, media_type: media_type.to_owned(), size: body.len() as u64 }
+}
+
+/// The last name of a repository, which titles its images.
+pub(crate) fn title(repository: &Repository) -> &str {
+    repository.rest().rsplit('/').next().unwrap_or_default()
+}

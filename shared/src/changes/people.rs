@@ -1,0 +1,79 @@
+//! People: accounts, tokens, and the wrong passwords that were shown for a name.
+
+use super::Changes;
+use super::entities::{self, Birth};
+use crate::domain::{Description, EntityName, Time, TokenId, UserName};
+use crate::error::Error;
+use crate::rules::Place;
+use crate::store::keys;
+use crate::store::rows::{Row, Token, User, UserListed, What, WrongPasswords};
+use crate::store::table::{Condition, Write};
+use std::time::Duration;
+
+/// Adds a user with an entity of the same name, whose account has this limit. `id` is the entity's.
+pub(crate) fn user_added(user: &User, id: crate::domain::Id, limit: u64) -> Result<Changes, Error> {
+    let name = &user.name;
+    let birth = Birth { id, by: Some(name.clone()), at: user.created };
+    let entity = entities::entity(&EntityName::from(name), name, Description::default(), limit, birth)?;
+    let mut changes = Changes::noted(Place::User(name.clone()), What::UserAdded { name: name.clone() });
+    changes.merge(entity.changes);
+    Ok(changes.with([
+        passwords_forgotten(name),
+        Write::put(user, Condition::Absent)?,
+        Write::put(&UserListed { name: name.clone() }, Condition::None)?,
+    ]))
+}
+
+/// Disables an account, or enables it again.
+pub(crate) fn user_disabled(user: User, disabled: bool) -> Result<Changes, Error> {
+    user_changed(User { disabled, ..user }, What::UserDisabled { disabled })
+}
+
+/// Sets a password, by its hash. The wrong ones that were shown before count no more.
+pub(crate) fn password_set(user: User, hash: String) -> Result<Changes, Error> {
+    let forgotten = passwords_forgotten(&user.name);
+    Ok(user_changed(User { password: Some(hash), ..user }, What::PasswordSet)?.with([forgotten]))
+}
+
+fn user_changed(mut user: User, what: What) -> Result<Changes, Error> {
+    let version = user.version;
+    user.version += 1;
+    let write = Write::put(&user, Condition::Version(version))?;
+    Ok(Changes::noted(Place::User(user.name), what).with([write]))
+}
+
+fn passwords_forgotten(name: &UserName) -> Write {
+    Write::delete(keys::wrong_passwords(name), Condition::None)
+}
+
+/// Writes the row of a new token.
+pub(crate) fn token_made(token: &Token) -> Result<Changes, Error> {
+    let what = What::TokenMade { id: token.id, scope: token.scope.clone() };
+    Ok(Changes::noted(Place::User(token.user.clone()), what).with([Write::put(token, Condition::Absent)?]))
+}
+
+/// Revokes a token, which must be there.
+pub(crate) fn token_revoked(user: &UserName, id: TokenId) -> Changes {
+    let deleted = Write::delete(keys::token(user, id), Condition::Present);
+    Changes::noted(Place::User(user.clone()), What::TokenRevoked { id }).with([deleted])
+}
+
+/// Counts one more wrong password for a name. After `window` from the first one on, counting begins anew.
+pub(crate) fn wrong_password(
+    name: &UserName,
+    before: Option<&WrongPasswords>,
+    now: Time,
+    window: Duration,
+) -> Result<Changes, Error> {
+    let condition = before.map_or(Condition::Absent, |before| Condition::Version(before.version));
+    let version = before.map_or(0, |before| before.version + 1);
+    let running = before.filter(|before| before.since.plus(window) > now);
+    let (count, since) = running.map_or((1, now), |before| (before.count.saturating_add(1), before.since));
+    let row = WrongPasswords { user: name.clone(), count, since, version };
+    Ok(Changes::unnoted().with([Write::put(&row, condition)?]))
+}
+
+/// Forgets wrong passwords, unless another one was counted since they were read.
+pub(crate) fn wrong_passwords_forgotten(row: &WrongPasswords) -> Changes {
+    Changes::unnoted().with([Write::delete(row.key(), Condition::Version(row.version))])
+}

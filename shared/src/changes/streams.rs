@@ -1,0 +1,114 @@
+//! Streams: blobs whose bytes a registry client sends through us, and what they hold meanwhile.
+
+use super::{Changes, accounts, blobs};
+use crate::domain::{OciDigest, Time};
+use crate::error::Error;
+use crate::store::rows::{Account, Flow, Row, Stream};
+use crate::store::table::{Condition, Write};
+use std::time::Duration;
+
+/// How long it is remembered what became of an upload.
+pub(crate) const REMEMBERED: Duration = Duration::from_hours(1);
+// What became of an upload is remembered for a while wherever it is asked.
+const _: () = assert!(REMEMBERED.as_secs() >= 4 * crate::domain::time::SKEW.as_secs());
+
+/// A stream as it was read, and whether its row is in the table at all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stored<'a> {
+    pub(crate) row: &'a Stream,
+    /// Whether the row is in the table.
+    pub(crate) kept: bool,
+}
+
+impl Stored<'_> {
+    /// The condition that nobody has written the row since.
+    fn unchanged(self) -> Condition {
+        if self.kept { Condition::Version(self.row.version) } else { Condition::Absent }
+    }
+}
+
+/// Bytes that are to be reserved for a stream, in all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reserving {
+    /// What it can't do without.
+    pub(crate) least: u64,
+    /// What it would rather have.
+    pub(crate) hoped: u64,
+}
+
+impl Reserving {
+    /// So many, neither more nor fewer.
+    pub(crate) fn exactly(bytes: u64) -> Self {
+        Self { least: bytes, hoped: bytes }
+    }
+}
+
+/// Writes a stream's row, which must not have changed, with more bytes reserved. The row's own write is the first.
+pub(crate) fn written(
+    before: Stored<'_>,
+    mut row: Stream,
+    Reserving { least, hoped }: Reserving,
+    account: &Account,
+) -> Result<(Stream, Changes), Error> {
+    let more = |wanted: u64| wanted.saturating_sub(before.row.reserved);
+    let (more, reserved) = match accounts::reserved(account, more(hoped)) {
+        Ok(reserved) => (more(hoped), reserved),
+        Err(_) => (more(least), accounts::reserved(account, more(least))?),
+    };
+    row.reserved = before.row.reserved + more;
+    row.version = before.row.version + 1;
+    let changes = Changes::unnoted().with([Write::put(&row, before.unchanged())?]).with(reserved);
+    Ok((row, changes))
+}
+
+/// Ends a stream without a blob: what it reserved is given back, its objects are condemned.
+pub(crate) fn ended(stream: Stored<'_>, now: Time) -> Result<Changes, Error> {
+    let row = stream.row;
+    let over = Stream { flow: Flow::Over, version: row.version + 1, ..emptied(row, now) };
+    Ok(Changes::unnoted().with([Write::put(&over, stream.unchanged())?]).with(given_back(row, now)?))
+}
+
+/// Ends a stream whose bytes are a blob now, in `object`: the remainder's object is condemned.
+pub(crate) fn done(stream: Stored<'_>, name: OciDigest, object: &str, now: Time) -> Result<Vec<Write>, Error> {
+    let row = stream.row;
+    let done = Stream { flow: Flow::Done(name), version: row.version + 1, ..emptied(row, now) };
+    let mut writes = vec![Write::put(&done, stream.unchanged())?];
+    if !row.tail.is_empty() && row.tail != object {
+        writes.push(blobs::condemned(&row.tail, None, now)?);
+    }
+    Ok(writes)
+}
+
+/// Gives back what a stream holds that ended long ago or will never end, and forgets it.
+pub(crate) fn forgotten(row: &Stream, now: Time) -> Result<Changes, Error> {
+    let deleted = Write::delete(row.key(), Condition::Version(row.version));
+    Ok(Changes::unnoted().with([deleted]).with(given_back(row, now)?))
+}
+
+/// Gives back what a stream holds: its reservation and its objects.
+fn given_back(row: &Stream, now: Time) -> Result<Vec<Write>, Error> {
+    let mut writes: Vec<Write> = accounts::released(row.repository.entity(), row.reserved).into_iter().collect();
+    if !row.object.is_empty() {
+        let upload = Some(row.upload.as_str()).filter(|upload| !upload.is_empty());
+        writes.push(blobs::condemned(&row.object, upload, now)?);
+    }
+    if !row.tail.is_empty() && row.tail != row.object {
+        writes.push(blobs::condemned(&row.tail, None, now)?);
+    }
+    Ok(writes)
+}
+
+/// The row of a stream that holds nothing any more.
+fn emptied(row: &Stream, now: Time) -> Stream {
+    Stream {
+        hasher: String::new(),
+        object: String::new(),
+        upload: String::new(),
+        etags: Vec::new(),
+        tail: String::new(),
+        tail_size: 0,
+        reserved: 0,
+        expires: now.plus(REMEMBERED),
+        ..row.clone()
+    }
+}

@@ -1,0 +1,109 @@
+//! Upload sessions: opening one with its reservation, sealing it, ending it.
+
+use super::accounts::{self, ChargeChange};
+use super::{Changes, blobs};
+use crate::error::Error;
+use crate::store::keys;
+use crate::store::rows::{Account, Charge, Image, Progress, Row, SealedListed, Session, State, Way};
+use crate::store::table::{Condition, Write};
+
+use crate::domain::Time;
+
+/// What has to be known to open or end a session.
+#[derive(Debug)]
+pub(crate) struct Paying<'a> {
+    /// What the session's blob costs its entity.
+    pub(crate) charge: Option<Charge>,
+    /// The entity's account.
+    pub(crate) account: &'a Account,
+}
+
+/// The store's id of a session's multipart upload; empty where it is none.
+pub(crate) fn parts_of(session: &Session) -> &str {
+    match &session.way {
+        Way::Parts(upload) => upload,
+        Way::Pinned | Way::Staged => "",
+    }
+}
+
+/// By how much the charge changes when a session opens in the place of another one, if there is one.
+fn opening(session: &Session, replaced: Option<&Session>) -> ChargeChange {
+    let sessions = i64::from(replaced.is_none());
+    ChargeChange { digest: session.hash, size: session.size, links: 0, sessions, released: 0 }
+}
+
+/// Refuses a session that the account has no room for.
+pub(crate) fn fits(session: &Session, Paying { charge, account }: Paying<'_>) -> Result<(), Error> {
+    accounts::charge(account, charge, opening(session, None)).map(drop)
+}
+
+/// Opens a session with its reservation, in the place of another one if there is one.
+pub(crate) fn opened(
+    session: &Session,
+    replaced: Option<&Session>,
+    Paying { charge, account }: Paying<'_>,
+) -> Result<Changes, Error> {
+    let condition = replaced.map_or(Condition::Absent, |session| Condition::Version(session.version));
+    let image = keys::image(&session.repository, &session.hash);
+    let mut changes = Changes::unnoted();
+    changes.extend([Write::put(session, condition)?, Write::check(image, Condition::Present)]);
+    if let Some(replaced) = replaced {
+        changes.add(blobs::condemned(&replaced.object, None, session.created)?);
+    }
+    changes.extend(accounts::charge(account, charge, opening(session, replaced))?.writes);
+    Ok(changes)
+}
+
+/// Notes that the bytes of a session are all there, to be verified later, and until when.
+pub(crate) fn sealed(open: &Session, image: &Image, expires: Time) -> Result<Changes, Error> {
+    let state = State::Sealed(Progress::default());
+    let session = Session { state, expires, version: open.version + 1, ..open.clone() };
+    let image_then = with_session(image, open);
+    Ok(Changes::unnoted().with([
+        Write::put(&session, Condition::Version(open.version))?,
+        Write::put(&image_then, Condition::Version(image.version))?,
+        Write::put(&SealedListed { upload: open.id }, Condition::None)?,
+    ]))
+}
+
+/// The image's row while the bytes of a session are being verified.
+pub(crate) fn with_session(image: &Image, session: &Session) -> Image {
+    Image { sealed: Some(session.id), version: image.version + 1, ..image.clone() }
+}
+
+/// Writes down how far the verification of a sealed session is.
+pub(crate) fn progressed(session: &Session, progress: Progress) -> Result<Changes, Error> {
+    let further = Session { state: State::Sealed(progress), version: session.version + 1, ..session.clone() };
+    Ok(Changes::unnoted().with([Write::put(&further, Condition::Version(session.version))?]))
+}
+
+/// Removes a session's row, and its entry in the list of sealed ones.
+pub(crate) fn removed(session: &Session) -> Vec<Write> {
+    let listed =
+        (session.state != State::Open).then(|| Write::delete(keys::sealed_listed(session.id), Condition::None));
+    let row = Write::delete(session.key(), Condition::Version(session.version));
+    std::iter::once(row).chain(listed).collect()
+}
+
+/// Ends a session without an image: its reservation goes back, its object is condemned, and the tags that were asked for
+/// are forgotten.
+pub(crate) fn ended(
+    session: &Session,
+    image: Option<Image>,
+    Paying { charge, account }: Paying<'_>,
+    now: Time,
+) -> Result<Changes, Error> {
+    let upload = Some(parts_of(session)).filter(|upload| !upload.is_empty());
+    let mut changes = Changes::unnoted().with(removed(session));
+    changes.add(blobs::condemned(&session.object, upload, now)?);
+    if let Some(image) = image.filter(|image| image.sealed == Some(session.id)) {
+        let version = image.version;
+        let image = Image { sealed: None, intents: Vec::new(), version: version + 1, ..image };
+        changes.add(Write::put(&image, Condition::Version(version))?);
+    }
+    if let Some(charge) = charge {
+        let by = ChargeChange { digest: session.hash, size: charge.size, links: 0, sessions: -1, released: 0 };
+        changes.extend(accounts::charge(account, Some(charge), by)?.writes);
+    }
+    Ok(changes)
+}

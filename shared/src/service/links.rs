@@ -1,0 +1,101 @@
+//! What names what in a repository, and taking away the links of blobs that nothing names any more.
+
+use super::retry::{Retry, Try};
+use crate::app::App;
+use crate::changes::blobs::{self, Unlinking, unlinking_keys};
+use crate::changes::{Changes, manifests};
+use crate::domain::time::SKEW;
+use crate::domain::{OciDigest, Repository, Time};
+use crate::error::Error;
+use crate::rules::{Grant, Place};
+use crate::store::keys;
+use crate::store::rows::{Account, Container, Link, ManifestLinks, What};
+use crate::store::table::Written;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How long a link stays that no manifest names, after a push last asked for it: time enough for the rest of that push.
+pub(crate) const LEASE: Duration = Duration::from_hours(24);
+/// How old it may be before it is noted again that a push asks for it.
+pub(crate) const NOTED: Duration = Duration::from_hours(1);
+// A push that is told that a blob is there has half a day for the rest, whichever hosts noted it and sweep it.
+const _: () = assert!(LEASE.as_secs() >= NOTED.as_secs() + 2 * SKEW.as_secs() + 12 * 3600);
+
+/// All manifests of a repository, without their bytes.
+pub(crate) async fn manifests(app: &App, repository: &Repository) -> Result<Vec<ManifestLinks>, Error> {
+    let mut all = Vec::new();
+    app.table.each(keys::manifests(repository), ManifestLinks::ATTRIBUTES, |row| all.push(row)).await?;
+    Ok(all)
+}
+
+/// Takes those links away that no manifest of the repository names any more and that no push asked for after `before`;
+/// returns how many went.
+///
+/// 1. Read the repository's epoch, then its manifests.
+/// 2. For each link, in one transaction: link, charge, account and blob, under the condition that the epoch is still the
+///    same. Whatever comes to name something counts it on, so nothing goes that is named.
+///    *Lost*: that link begins again with 1. *Dies*: the links that are left go with the next sweep.
+pub(crate) async fn free(
+    app: &App,
+    grant: &Grant,
+    repository: &Repository,
+    names: &[OciDigest],
+    before: Time,
+) -> Result<usize, Error> {
+    let mut freed = 0;
+    let mut left: BTreeSet<OciDigest> = names.iter().copied().collect();
+    let mut retry = Retry::of("changes of the same repository");
+    loop {
+        retry.pause().await?;
+        let container: Option<Container> = app.table.get(keys::container(repository)).await?;
+        let Some(mut container) = container else { return Ok(freed) };
+        let stays = |row: ManifestLinks| {
+            for name in &row.names {
+                left.remove(name);
+            }
+        };
+        app.table.each(keys::manifests(repository), ManifestLinks::ATTRIBUTES, stays).await?;
+        let mut lost = BTreeSet::new();
+        for name in std::mem::take(&mut left) {
+            match free_one(app, grant, &container, &name, before).await? {
+                Try::Done(went) => {
+                    freed += usize::from(went);
+                    container.epoch += u64::from(went);
+                }
+                Try::Lost => {
+                    lost.insert(name);
+                }
+            }
+        }
+        if lost.is_empty() {
+            return Ok(freed);
+        }
+        left = lost;
+    }
+}
+
+async fn free_one(
+    app: &App,
+    grant: &Grant,
+    container: &Container,
+    name: &OciDigest,
+    before: Time,
+) -> Result<Try<bool>, Error> {
+    let repository = &container.repository;
+    let link = app.table.get::<Link>(keys::link(repository, name)).await?;
+    let Some(link) = link.filter(|link| link.seen <= before) else { return Ok(Try::Done(false)) };
+    let keys = unlinking_keys(repository.entity(), &link.digest);
+    let mut rows = app.table.batch(keys.iter().cloned()).await?;
+    let [account, charge, blob] = &keys;
+    let account: Account = rows.take(account)?.ok_or(Error::NotFound("entity"))?;
+    let (charge, blob) = (rows.take(charge)?, rows.take(blob)?);
+    let unlinked = blobs::unlink(Unlinking { link: &link, account: &account, charge, blob, now: app.now() })?;
+    let what = What::BlobUnlinked { digest: *name };
+    let changes = Changes::noted(Place::Repository(repository.clone()), what)
+        .with([manifests::epoch_advanced_from(container)])
+        .with(unlinked);
+    Ok(match app.commit(grant, changes).await? {
+        Written::Done => Try::Done(true),
+        Written::Lost(_) => Try::Lost,
+    })
+}

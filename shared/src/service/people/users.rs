@@ -1,0 +1,173 @@
+//! Users and the quotas of their entities.
+
+use super::passwords;
+use super::tokens::{self, NewToken};
+use crate::app::App;
+use crate::auth::Credential;
+use crate::changes::{accounts, people};
+use crate::domain::quota::Quota;
+use crate::domain::{Caller, EntityName, Right, TokenScope, UserName};
+use crate::error::Error;
+use crate::rules::{Action, Grant, Resource};
+use crate::service::access::{Access, system};
+use crate::service::retry::Retry;
+use crate::store::keys;
+use crate::store::rows::{Account, User, UserListed};
+use crate::store::table::Written;
+use secrecy::SecretString;
+use std::collections::BTreeSet;
+
+/// A new person.
+#[derive(Debug)]
+pub struct NewUser {
+    /// The name: the account's and its entity's.
+    pub name: UserName,
+    /// The password, if there is to be one.
+    pub password: Option<SecretString>,
+    /// Whether they are a site admin.
+    pub admin: bool,
+    /// The quota of their entity in bytes, 0 for unlimited; by default the configured one.
+    pub quota: Option<u64>,
+}
+
+/// A person, with the account of their entity.
+#[derive(Debug)]
+pub struct UserView {
+    /// The person.
+    pub user: User,
+    /// The numbers of their entity.
+    pub quota: Quota,
+}
+
+/// Makes an account and its entity. Site admins only.
+pub async fn add(app: &App, credential: &Credential, new: NewUser) -> Result<(), Error> {
+    let grant = site_admin(app, credential, "add users").await?;
+    make(app, &grant, new).await
+}
+
+async fn site_admin(app: &App, credential: &Credential, doing: &str) -> Result<Grant, Error> {
+    let access = Access::load(app, credential, None, []).await?;
+    access.decide(Action::Manage, &Resource::Registry).map_err(|denial| Error::denied(denial, "it", doing))
+}
+
+async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
+    let NewUser { name, password, admin, quota } = new;
+    let password = match password {
+        Some(password) => Some(passwords::hashed(password).await?),
+        None => None,
+    };
+    let user = User { name: name.clone(), password, admin, disabled: false, created: app.now(), version: 0 };
+    let changes = people::user_added(&user, app.new_id()?, quota.unwrap_or(app.config.default_quota))?;
+    match app.commit(grant, changes).await? {
+        Written::Done => Ok(()),
+        Written::Lost(_) => Err(Error::Conflict(format!("the name `{name}` is taken"))),
+    }
+}
+
+/// Makes the first site admin of an empty installation and a token for the operator.
+/// Returns `None` when there are people already.
+pub async fn bootstrap(app: &App, name: UserName, password: SecretString) -> Result<Option<SecretString>, Error> {
+    let people = app.table.query::<UserListed>(keys::users(), None, 1).await?;
+    if !people.rows.is_empty() {
+        return Ok(None);
+    }
+    let grant = system(Action::Manage, &Resource::Registry)?;
+    make(app, &grant, NewUser { name: name.clone(), password: Some(password), admin: true, quota: Some(0) }).await?;
+    let token = NewToken { name: "operator".to_owned(), scope: TokenScope::full(), expires: None };
+    tokens::write(app, &grant, &name, token).await.map(Some)
+}
+
+/// Everybody, with their numbers. Site admins only.
+pub async fn list(app: &App, credential: &Credential) -> Result<Vec<UserView>, Error> {
+    site_admin(app, credential, "list users").await?;
+    let people: Vec<UserListed> = app.table.query_all(keys::users()).await?;
+    let mut views = Vec::new();
+    for some in people.chunks(50) {
+        let wanted = some.iter().flat_map(|one| [keys::user(&one.name), keys::account(&(&one.name).into())]);
+        let mut rows = app.table.batch(wanted).await?;
+        for one in some {
+            let user: Option<User> = rows.take(&keys::user(&one.name))?;
+            let account: Option<Account> = rows.take(&keys::account(&(&one.name).into()))?;
+            views.extend(user.zip(account).map(|(user, account)| UserView { user, quota: account.quota }));
+        }
+    }
+    Ok(views)
+}
+
+/// A change of an account.
+#[derive(Debug)]
+pub enum Change {
+    /// A new password. One's own, or anybody's as a site admin.
+    Password(SecretString),
+    /// Whether the account may do nothing for now. Site admins only.
+    Disabled(bool),
+}
+
+/// Changes an account. Conditional on the row's version: two changes at once are both made.
+pub async fn change(app: &App, credential: &Credential, name: &UserName, change: Change) -> Result<(), Error> {
+    let mut hash: Option<String> = None;
+    let mut retry = Retry::of("changes of the same account");
+    loop {
+        retry.pause().await?;
+        let mut account = Managed::load(app, credential, name, "change this account").await?;
+        let user = account.user.ok_or(Error::NotFound("user"))?;
+        let changes = match &change {
+            Change::Disabled(disabled) => {
+                account.grant = site_admin(app, credential, "disable accounts").await?;
+                people::user_disabled(user, *disabled)?
+            }
+            // A password allows all that its user may do, so only a token that allows that too can set one.
+            Change::Password(_) if account.rights.len() < Right::ALL.len() => {
+                return Err(Error::Forbidden("this token may not be used to set a password".to_owned()));
+            }
+            Change::Password(password) => {
+                // Not before it is known that they may: hashing costs.
+                let hashed = match hash.take() {
+                    Some(hashed) => hashed,
+                    None => passwords::hashed(password.clone()).await?,
+                };
+                hash = Some(hashed.clone());
+                people::password_set(user, hashed)?
+            }
+        };
+        if app.commit(&account.grant, changes).await? == Written::Done {
+            return Ok(());
+        }
+    }
+}
+
+/// An account that the caller may manage.
+pub(super) struct Managed {
+    pub(super) grant: Grant,
+    /// What the caller's token may be used for.
+    pub(super) rights: BTreeSet<Right>,
+    pub(super) user: Option<User>,
+}
+
+impl Managed {
+    /// Loads it, if the caller may manage it. One's own row is read twice then: with the caller, and here.
+    pub(super) async fn load(app: &App, credential: &Credential, name: &UserName, doing: &str) -> Result<Self, Error> {
+        let access = Access::load(app, credential, None, []).await?;
+        let grant = access.decide(Action::Manage, &Resource::User(name.clone()));
+        let grant = grant.map_err(|denial| Error::denied(denial, "user", doing))?;
+        let rights = match access.caller {
+            Caller::User { scope, .. } => scope.rights,
+            Caller::Anonymous | Caller::System => BTreeSet::new(),
+        };
+        Ok(Self { grant, rights, user: app.table.get(keys::user(name)).await? })
+    }
+}
+
+/// Sets the quota of an entity, in bytes; 0 for unlimited. Site admins only.
+pub async fn set_quota(app: &App, credential: &Credential, entity: &EntityName, limit: u64) -> Result<Quota, Error> {
+    let grant = site_admin(app, credential, "set quotas").await?;
+    let mut retry = Retry::of("changes of the same quota");
+    loop {
+        retry.pause().await?;
+        let account: Option<Account> = app.table.get(keys::account(entity)).await?;
+        let account = account.ok_or(Error::NotFound("entity"))?;
+        if app.commit(&grant, accounts::limited(&account, limit)).await? == Written::Done {
+            return Ok(Quota { limit, ..account.quota });
+        }
+    }
+}

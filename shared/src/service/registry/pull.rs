@@ -1,0 +1,104 @@
+//! Pulling manifests, by tag or by digest.
+
+use super::{Code, Refused, RepositoryAccess};
+use crate::app::App;
+use crate::auth::Credential;
+use crate::domain::{OciDigest, Repository, TagName};
+use crate::error::Error;
+use crate::store::rows::{Manifest, Named, Tag};
+use crate::store::table::pause;
+use crate::store::{StoreError, keys};
+use bytes::Bytes;
+
+/// Which manifest of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    /// What the tag names.
+    Tag(TagName),
+    /// Exactly these bytes.
+    Digest(OciDigest),
+}
+
+/// How often a manifest is read whose tag or bytes are gone by then.
+const MOST_READS: u32 = 8;
+
+pub(super) fn unknown() -> Refused {
+    Refused::code(Code::ManifestUnknown, "manifest unknown")
+}
+
+/// What there is to know of a manifest before its bytes. One round.
+pub async fn head(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    reference: &Reference,
+) -> Result<Named, Refused> {
+    match reference {
+        Reference::Tag(name) => {
+            let key = keys::tag(repository, name);
+            let mut access = RepositoryAccess::to_read(app, credential, repository, [key.clone()]).await?;
+            access.may_pull(Code::ManifestUnknown, "manifest")?;
+            Ok(access.loaded.take::<Tag>(&key)?.ok_or_else(unknown)?.named)
+        }
+        Reference::Digest(digest) => {
+            let row = read(app, credential, repository, digest).await?;
+            Ok(Named { digest: row.digest, media_type: row.media_type, size: row.size })
+        }
+    }
+}
+
+/// A manifest with its bytes. One round by digest, two by tag; more while it is deleted, or the tag moves and what it
+/// named is deleted.
+pub async fn get(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    reference: &Reference,
+) -> Result<(Named, Bytes), Refused> {
+    for attempt in 0..MOST_READS {
+        pause(attempt).await;
+        let row = match reference {
+            Reference::Digest(digest) => read(app, credential, repository, digest).await?,
+            Reference::Tag(_) => named_by(app, credential, repository, reference).await?,
+        };
+        let bytes = match &row.object {
+            Some(object) => match app.objects.read(object, 0..row.size).await {
+                // It was deleted since its row was read.
+                Err(StoreError::NoObject) => continue,
+                read => read?,
+            },
+            None => row.body.into_bytes().into(),
+        };
+        return Ok((Named { digest: row.digest, media_type: row.media_type, size: row.size }, bytes));
+    }
+    Err(Error::Unavailable(StoreError::NoObject).into())
+}
+
+/// The manifest that a tag names. Where it is gone, the tag has moved or gone since it was read, and is read again.
+async fn named_by(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    tag: &Reference,
+) -> Result<Manifest, Refused> {
+    for attempt in 0..MOST_READS {
+        pause(attempt).await;
+        let named = head(app, credential, repository, tag).await?;
+        if let Some(row) = app.table.get(keys::manifest(repository, &named.digest)).await? {
+            return Ok(row);
+        }
+    }
+    Err(Error::Unavailable(StoreError::Unavailable("the tag moves faster than it can be read".to_owned())).into())
+}
+
+async fn read(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    digest: &OciDigest,
+) -> Result<Manifest, Refused> {
+    let key = keys::manifest(repository, digest);
+    let mut access = RepositoryAccess::to_read(app, credential, repository, [key.clone()]).await?;
+    access.may_pull(Code::ManifestUnknown, "manifest")?;
+    access.loaded.take::<Manifest>(&key)?.ok_or_else(unknown)
+}

@@ -1,0 +1,346 @@
+//! Pushing manifests, and the tags that name them.
+//!
+//! 1. Parse it. Read the repository, its epoch and the tags that it shall have; then what the manifest names, and whether
+//!    it is here already.
+//! 2. What it needs must be there. A single layer that is a SIF image becomes a library image first, as if it had been
+//!    pushed through the library: its header is read in a few ranges, and the image
+//!    [commits](crate::service::uploads::commit).
+//!    Of a manifest of an unknown media type nothing is needed, and it becomes nothing: it is kept as it is.
+//! 3. Bytes that are too long for a row are made an object.
+//!    *Dies*: an object is left that no row names; the sweeper finds it.
+//! 4. In one transaction: the manifest, what a long one costs, its place among what refers to its subject, the tags, and
+//!    the repository's epoch, which must be the one that was read: nothing that the manifest needs was removed meanwhile,
+//!    and nobody else brought it and paid.
+//!    *Lost*: begin again with 1. *Fails*: the object of 3 is deleted, unless the row names it after all.
+
+use super::parse::{NewManifest, Parsed};
+use super::{Code, Refused, RepositoryAccess};
+use crate::app::App;
+use crate::auth::Credential;
+use crate::changes::blobs::{VerifiedBytes, VerifiedImage};
+use crate::changes::manifests::{self, Pushed};
+use crate::changes::tags::{self, Replacing};
+use crate::changes::{Changes, accounts};
+use crate::domain::{Description, Digest, OciDigest, Repository, TagName};
+use crate::error::Error;
+use crate::rules::quota::manifest_cost;
+use crate::rules::{Action, Grant, Place, Resource};
+use crate::service::create;
+use crate::service::retry::{Retry, Try};
+use crate::service::uploads::{commit, verify};
+use crate::store::keys;
+use crate::store::rows::{Account, Blob, Container, Image, Link, Manifest, Named, Tag, Tagged, What};
+use crate::store::table::{Rows, Write, Written};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bodies longer than this, in bytes, are kept in the bucket.
+const LONGEST_BODY: usize = 256 << 10;
+/// And those that would make a row longer than this, in bytes: it has at most 400 KB.
+const LONGEST_ROW: usize = 350_000;
+/// Bytes that a digest takes in a row, about.
+const NAME: usize = 80;
+
+/// A manifest that was taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// Its digest.
+    pub digest: OciDigest,
+    /// What it says something of.
+    pub subject: Option<OciDigest>,
+    /// The tags that it was given.
+    pub tags: Vec<TagName>,
+}
+
+/// That the caller may push manifests to a repository. To be known before there are any bytes; taking them decides anew.
+pub async fn allowed(app: &App, credential: &Credential, repository: &Repository) -> Result<(), Refused> {
+    RepositoryAccess::to_write(app, credential, repository, []).await?.may_push().map(drop)
+}
+
+/// Takes a manifest.
+pub async fn manifest(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    new: NewManifest<'_>,
+) -> Result<Taken, Refused> {
+    let parsed = match Parsed::of(&new) {
+        Ok(parsed) => parsed,
+        Err(refused) => {
+            // What is wrong with it is said to those who may push it.
+            allowed(app, credential, repository).await?;
+            return Err(refused);
+        }
+    };
+    let mut ours = None;
+    let taken = Box::pin(take(app, credential, repository, &parsed, &mut ours)).await;
+    if taken.is_err()
+        && let Some(OwnObject { grant, object }) = ours
+    {
+        // Nobody pays for it. If it is in use, an answer was lost on its way.
+        let row: Result<Option<Manifest>, _> = app.table.get(keys::manifest(repository, &parsed.digest)).await;
+        if row.is_ok_and(|row| row.and_then(|row| row.object).as_ref() != Some(&object)) {
+            let _ = app.objects.delete(&grant, &object).await;
+        }
+    }
+    let Parsed { digest, document, tags, .. } = parsed;
+    taken.map(|()| Taken { digest, subject: document.subject, tags })
+}
+
+/// An object that this push made, and that may be nobody's.
+struct OwnObject {
+    grant: Grant,
+    object: String,
+}
+
+/// Takes a manifest that was parsed. Leaves in `ours` an object that it made, if that may be nobody's.
+async fn take(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    new: &Parsed<'_>,
+    ours: &mut Option<OwnObject>,
+) -> Result<(), Refused> {
+    let mut retry = Retry::of("pushes to the same repository");
+    loop {
+        retry.pause().await?;
+        let mut push = Push::prepare(app, credential, repository, new).await?;
+        if let Some(before) = &push.before
+            && before.media_type != new.media_type
+        {
+            let why = format!("these bytes are here as {} already, they can't be two things", before.media_type);
+            return Err(Refused::Code(Code::ManifestInvalid, why));
+        }
+        if let Some(hash) = new.document.sif {
+            match push.become_image(app, hash).await? {
+                Try::Done(()) => {}
+                Try::Lost => continue,
+            }
+        } else if !push.children.is_empty() {
+            push.list_images(app).await?;
+        }
+        let object = push.object(app, new, ours).await?;
+        let grant = push.grant.clone();
+        let changes = push.changes(app, new, object)?;
+        if !changes.have_room_for(0) {
+            return Err(Refused::code(Code::TooLarge, "this changes too much at once: set its tags one by one"));
+        }
+        let written = app.commit(&grant, changes).await;
+        if written.is_err() {
+            // It may have been done.
+            *ours = None;
+        }
+        if written? == Written::Done {
+            return Ok(());
+        }
+    }
+}
+
+/// What is known before a manifest is written.
+struct Push {
+    grant: Grant,
+    container: Container,
+    before: Option<Manifest>,
+    /// The write that charges for it, where it is new.
+    charged: Option<Write>,
+    /// What was charged for it.
+    cost: u64,
+    /// The rows of its tags that are there.
+    old: BTreeMap<TagName, Tag>,
+    /// What it names and that is there.
+    names: Vec<OciDigest>,
+    /// The library images that it lists, by its children.
+    children: BTreeSet<Digest>,
+    /// The library images that it is, or lists.
+    images: Vec<Tagged>,
+}
+
+impl Push {
+    async fn prepare(
+        app: &App,
+        credential: &Credential,
+        repository: &Repository,
+        new: &Parsed<'_>,
+    ) -> Result<Self, Refused> {
+        let tag_keys: Vec<_> = new.tags.iter().map(|name| keys::tag(repository, name)).collect();
+        let cost = manifest_cost(new.body.len() as u64);
+        let account_key = (cost > 0).then(|| keys::account(repository.entity()));
+        let first = account_key.clone().into_iter().chain(tag_keys.iter().cloned());
+        let mut access = RepositoryAccess::to_write(app, credential, repository, first).await?;
+        let grant = access.may_push()?;
+        let mut old = BTreeMap::new();
+        for (name, key) in new.tags.iter().zip(&tag_keys) {
+            let tag: Option<Tag> = access.loaded.take(key)?;
+            let (read_only, frozen) = (false, tag.as_ref().is_some_and(|tag| tag.frozen));
+            let resource = Resource::Tag { repository: repository.clone(), read_only, frozen };
+            access.decide(Action::Retag, &resource, Code::ManifestUnknown, "tag")?;
+            old.extend(tag.map(|tag| (name.clone(), tag)));
+        }
+        // After the epoch, which a batch might read before or after these: a batch is no snapshot.
+        let found = Found::load(app, repository, new).await?;
+        if let Some(missing) = new.document.needs.iter().find(|name| !found.names.contains(name)) {
+            return Err(Refused::code(Code::ManifestBlobUnknown, format!("{missing} is not in this repository")));
+        }
+        let Found { before, names, children } = found;
+        let cost = before.as_ref().map_or(cost, |before| before.cost);
+        let charged = match account_key.filter(|_| before.is_none()) {
+            Some(key) => {
+                let account: Account = access.loaded.take(&key)?.ok_or(Error::NotFound("entity"))?;
+                Some(accounts::manifest_charged(&account, cost)?)
+            }
+            None => None,
+        };
+        let mut container = access.made(app, &grant).await?;
+        if access.container.is_none() {
+            // If somebody else has made it since we looked, what was read may be from before their first push.
+            container.epoch = 0;
+        }
+        Ok(Self { grant, container, before, charged, cost, old, names, children, images: Vec::new() })
+    }
+
+    /// Makes the library image of a manifest whose layer is one, in a repository that the library can spell.
+    async fn become_image(&mut self, app: &App, hash: Digest) -> Result<Try<()>, Refused> {
+        let Self { grant, container, .. } = &*self;
+        if container.collection_id.is_none() {
+            return Ok(Try::Done(()));
+        }
+        let repository = &container.repository;
+        let (image_key, blob_key, link_key) =
+            (keys::image(repository, &hash), keys::blob(&hash), keys::link(repository, &hash.into()));
+        let mut rows = app.table.batch([image_key.clone(), blob_key.clone(), link_key.clone()]).await?;
+        let image: Option<Image> = rows.take(&image_key)?;
+        if let Some((image, content)) = image.as_ref().and_then(|image| Some((image, image.content.as_ref()?))) {
+            self.images.push(tags::tagged(image, content));
+            return Ok(Try::Done(()));
+        }
+        let (Some(blob), Some(link)) = (rows.take::<Blob>(&blob_key)?, rows.take::<Link>(&link_key)?) else {
+            return Ok(Try::Lost);
+        };
+        let facts = match blob.facts {
+            Some(facts) => facts,
+            // What calls itself a SIF image and is none stays an artifact like any other.
+            None => match verify::facts(app, &link.object, link.size).await {
+                Ok(facts) => facts,
+                Err(Error::Invalid(_)) => return Ok(Try::Done(())),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let image = match image {
+            Some(image) => image,
+            None => create::begin(app, grant, container, hash, Description::default()).await?,
+        };
+        let bytes = VerifiedBytes { digest: hash, object: link.object, size: link.size };
+        commit::known(app, grant, &image, VerifiedImage { bytes, facts }).await?;
+        // That counted the epoch on, and what was read before may have changed with it: read again.
+        Ok(Try::Lost)
+    }
+
+    /// Looks the library images up that an index lists, so that its tags lead to them by their architecture.
+    async fn list_images(&mut self, app: &App) -> Result<(), Refused> {
+        let repository = &self.container.repository;
+        let children: Vec<Digest> = self.children.iter().copied().collect();
+        for some in children.chunks(100) {
+            let mut rows = app.table.batch(some.iter().map(|hash| keys::image(repository, hash))).await?;
+            for hash in some {
+                let image: Option<Image> = rows.take(&keys::image(repository, hash))?;
+                let tagged = |image: Image| image.content.as_ref().map(|content| tags::tagged(&image, content));
+                self.images.extend(image.and_then(tagged));
+            }
+        }
+        Ok(())
+    }
+
+    /// The object that holds the bytes, where they are too long for a row: that of the row there is, as long as it is
+    /// there itself, or else a new one.
+    async fn object(
+        &self,
+        app: &App,
+        new: &Parsed<'_>,
+        ours: &mut Option<OwnObject>,
+    ) -> Result<Option<String>, Refused> {
+        let mut theirs = self.before.as_ref().and_then(|before| before.object.clone());
+        if let Some(object) = &theirs
+            && app.objects.size(object).await?.is_none()
+        {
+            theirs = None;
+        }
+        // The digests that it names stand in its row in any case.
+        let short = new.body.len() <= LONGEST_BODY && new.body.len() + self.names.len() * NAME <= LONGEST_ROW;
+        if short || theirs.is_some() {
+            // Somebody was faster, or what it names went: ours would be nobody's.
+            if let Some(OwnObject { grant, object }) = ours.take().filter(|ours| theirs.as_ref() != Some(&ours.object))
+            {
+                let _ = app.objects.delete(&grant, &object).await;
+            }
+            return Ok(theirs);
+        }
+        if ours.is_none() {
+            let (grant, object) = (self.grant.clone(), app.new_object()?);
+            *ours = Some(OwnObject { grant, object: object.clone() });
+            app.objects.put(&self.grant, &object, new.bytes.clone()).await?;
+        }
+        Ok(ours.as_ref().map(|ours| ours.object.clone()))
+    }
+
+    /// The changes that write the manifest, and its tags.
+    fn changes(self, app: &App, new: &Parsed<'_>, object: Option<String>) -> Result<Changes, Error> {
+        let Self { grant, container, before, charged, cost, old, names, images, .. } = self;
+        let (repository, now) = (&container.repository, app.now());
+        let pushed = manifests::pushed(Pushed {
+            repository,
+            digest: new.digest,
+            media_type: &new.media_type,
+            body: new.body,
+            document: &new.document,
+            object,
+            names,
+            image: new.document.sif.and(images.first().map(|image| image.hash)),
+            cost,
+            created_by: before.as_ref().map_or_else(|| grant.by().cloned(), |before| before.created_by.clone()),
+            created: before.as_ref().map_or(now, |before| before.created),
+        })?;
+        let place = Place::Repository(repository.clone());
+        let mut changes = Changes::noted(place, What::ManifestPushed { digest: new.digest });
+        changes.add(manifests::epoch_advanced_from(&container));
+        changes.extend(pushed);
+        changes.extend(charged);
+        let size = new.body.len() as u64;
+        let named = Named { digest: new.digest, media_type: new.media_type.clone(), size };
+        let replacing = Replacing { repository, names: &new.tags, old: &old, named, images: &images, now };
+        changes.merge(tags::replace(&replacing)?);
+        Ok(changes)
+    }
+}
+
+/// What is in the repository of what a manifest names, and the manifest itself.
+struct Found {
+    before: Option<Manifest>,
+    names: Vec<OciDigest>,
+    /// The library images behind the manifests among them.
+    children: BTreeSet<Digest>,
+}
+
+impl Found {
+    async fn load(app: &App, repository: &Repository, new: &Parsed<'_>) -> Result<Self, Refused> {
+        // Config and layers are blobs, what an index lists are manifests; which is which is seen by what is there.
+        let all: Vec<OciDigest> = new.document.needs.iter().chain(&new.document.mentions).copied().collect();
+        let mut places: Vec<_> =
+            all.iter().flat_map(|name| [keys::link(repository, name), keys::manifest(repository, name)]).collect();
+        let (marker, manifest_key) = (keys::marker(repository), keys::manifest(repository, &new.digest));
+        places.extend([marker.clone(), manifest_key.clone()]);
+        let mut rows = Rows::default();
+        for some in places.chunks(100) {
+            rows.extend(app.table.batch(some.iter().cloned()).await?);
+        }
+        let there = |name: &OciDigest| {
+            let without_bytes = *name == super::blob::empty() && rows.has(&marker);
+            without_bytes || rows.has(&keys::link(repository, name)) || rows.has(&keys::manifest(repository, name))
+        };
+        let names = all.iter().filter(|name| there(name)).copied().collect();
+        let mut children = BTreeSet::new();
+        for name in &all {
+            let child: Option<Manifest> = rows.take(&keys::manifest(repository, name))?;
+            children.extend(child.and_then(|child| child.image));
+        }
+        Ok(Self { before: rows.take(&manifest_key)?, names, children })
+    }
+}

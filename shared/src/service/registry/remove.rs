@@ -1,0 +1,216 @@
+//! Removing manifests and tags.
+//!
+//! 1. In one transaction: the manifest, what it cost, its tags, its place among the referrers, and the library image
+//!    that it is.
+//!    *Lost*: begin again. *More tags than a transaction holds*: take some off first, and begin again.
+//! 2. Then what nothing names any more is [freed](crate::service::links::free).
+//!    *Dies before*: links are left that nothing names, which the sweeper takes.
+
+use super::pull::{Reference, unknown};
+use super::{Code, Refused, RepositoryAccess};
+use crate::app::App;
+use crate::auth::Credential;
+use crate::changes::tags::{self, TakingOff};
+use crate::changes::{Changes, images, manifests};
+use crate::domain::{Digest, OciDigest, Repository, TagName, UserName};
+use crate::rules::{Action, Grant, Place, Resource};
+use crate::service::links;
+use crate::service::retry::{Retry, Try};
+use crate::store::keys;
+use crate::store::rows::{Container, Image, Manifest, ManifestLinks, Tag, What};
+use crate::store::table::Written;
+use std::collections::BTreeSet;
+
+/// Removes a tag, or a manifest with its tags.
+pub async fn manifest(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    reference: &Reference,
+) -> Result<(), Refused> {
+    let mut retry = Retry::of("changes of the same repository");
+    loop {
+        retry.pause().await?;
+        let removed = match reference {
+            Reference::Tag(name) => remove_tag(app, credential, repository, name).await?,
+            Reference::Digest(digest) => {
+                let removing = Box::pin(Removing::load(app, credential, repository, digest)).await?;
+                Box::pin(removing.remove(app)).await?
+            }
+        };
+        if let Try::Done(()) = removed {
+            return Ok(());
+        }
+    }
+}
+
+/// The manifest stays: others may name it, or it may be asked for by its digest.
+async fn remove_tag(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    name: &TagName,
+) -> Result<Try<()>, Refused> {
+    let key = keys::tag(repository, name);
+    let mut access = RepositoryAccess::to_write(app, credential, repository, [key.clone()]).await?;
+    let tag: Option<Tag> = access.loaded.take(&key)?;
+    let tag = could_remove(&access, tag)?;
+    let read_only = access.container.as_ref().is_some_and(|container| container.read_only);
+    let makers: Vec<Option<UserName>> = match &tag {
+        tag if tag.images.is_empty() => {
+            let named: Option<Manifest> = app.table.get(keys::manifest(repository, &tag.named.digest)).await?;
+            vec![named.and_then(|named| named.created_by)]
+        }
+        tag => tag.images.values().map(|one| one.created_by.clone()).collect(),
+    };
+    let own = makers.iter().all(|maker| access.made_by(maker.as_ref()));
+    let resource = Resource::Image { repository: repository.clone(), read_only, own, frozen: tag.frozen };
+    let grant = access.decide(Action::Delete, &resource, Code::ManifestUnknown, "tag")?;
+    Ok(Try::of(&app.commit(&grant, tags::remove(&tag)).await?, ()))
+}
+
+/// The row, if there is one and the caller could delete something there. Others are refused before more is read, whether
+/// it is there or not.
+fn could_remove<R>(access: &RepositoryAccess, row: Option<R>) -> Result<R, Refused> {
+    let missing = Resource::Missing(Place::Repository(access.repository.clone()));
+    match access.decide(Action::Delete, &missing, Code::ManifestUnknown, "manifest") {
+        Err(Refused::Code(Code::ManifestUnknown, _)) | Ok(_) => row.ok_or_else(unknown),
+        Err(refused) => Err(refused),
+    }
+}
+
+/// A manifest that may be removed, with all that it has to do with.
+struct Removing {
+    grant: Grant,
+    container: Container,
+    row: ManifestLinks,
+    tags: Vec<Tag>,
+    /// The library image that goes with it.
+    image: Option<Image>,
+}
+
+impl Removing {
+    async fn load(
+        app: &App,
+        credential: &Credential,
+        repository: &Repository,
+        digest: &OciDigest,
+    ) -> Result<Self, Refused> {
+        let key = keys::manifest(repository, digest);
+        let mut access = RepositoryAccess::to_write(app, credential, repository, [key.clone()]).await?;
+        let row: Option<Manifest> = access.loaded.take(&key)?;
+        could_remove(&access, row)?;
+        let container = access.container.clone().ok_or_else(unknown)?;
+        let (tags, manifests) =
+            futures::join!(app.table.query_all::<Tag>(keys::tags(repository)), links::manifests(app, repository));
+        let (tags, manifests) = (tags?, manifests?);
+        // As it is after the epoch was read.
+        let row = manifests.iter().find(|row| row.digest == *digest).ok_or_else(unknown)?;
+        let mine = access.made_by(row.created_by.as_ref());
+        let frozen = tags.iter().any(|tag| tag.frozen && (names(tag, row) || reaches(tag, &manifests, digest)));
+        let decide = |own: bool| {
+            let (repository, read_only) = (repository.clone(), container.read_only);
+            let resource = Resource::Image { repository, read_only, own, frozen };
+            access.decide(Action::Delete, &resource, Code::ManifestUnknown, "manifest")
+        };
+        let grant = decide(mine)?;
+        let image: Option<Image> = match row.image {
+            Some(hash) => app.table.get(keys::image(repository, &hash)).await?,
+            None => None,
+        };
+        let own = image.as_ref().and_then(images::own_manifest);
+        let image = image.filter(|image| goes_with(image, row, own, &tags, &manifests));
+        // A right to delete one's own manifest is none to delete with it what somebody else pushed.
+        if let Some(image) = &image {
+            decide(mine && access.made_by(image.created_by.as_ref()))?;
+        }
+        let row = row.clone();
+        Ok(Self { grant, container, row, tags, image })
+    }
+
+    async fn remove(self, app: &App) -> Result<Try<()>, Refused> {
+        let (repository, now) = (&self.container.repository, app.now());
+        let digest = &self.row.digest;
+        let image = self.image.as_ref().map(|image| image.hash);
+        let led = |tag: &&Tag| tag.named.digest == *digest || image.is_some_and(|hash| leads_to(tag, hash));
+        let tags: Vec<&Tag> = self.tags.iter().filter(led).collect();
+        let mut groups = tags::groups(&tags);
+        let last = groups.pop().unwrap_or_default();
+        let off = TakingOff { manifest: Some(digest), image, image_stays: false, now };
+        for some in &groups {
+            let changes = tags::take_off(some, TakingOff { image_stays: true, ..off })?;
+            // Each under its own conditions: what is lost here is seen when all is read again.
+            let _ = app.commit(&self.grant, changes).await?;
+        }
+        if !groups.is_empty() {
+            return Ok(Try::Lost);
+        }
+        let place = Place::Repository(repository.clone());
+        let mut changes = Changes::noted(place.clone(), What::ManifestRemoved { digest: *digest });
+        changes.extend(manifests::removed(&self.row, now)?);
+        changes.add(manifests::epoch_advanced_from(&self.container));
+        changes.merge(tags::take_off(last, off)?);
+        let mut freed = self.row.names.clone();
+        if let Some(image) = &self.image {
+            // Its own manifest goes once, whichever of the two says so.
+            changes.merge(images::removed(image));
+            freed.push(image.hash.into());
+        }
+        if app.commit(&self.grant, changes).await? != Written::Done {
+            return Ok(Try::Lost);
+        }
+        if let Some(object) = &self.row.object {
+            // It is condemned, so what fails here the sweeper does; but nobody was ever given a URL of it, and until then
+            // nobody would pay for it.
+            let _ = app.objects.delete(&self.grant, object).await;
+        }
+        links::free(app, &self.grant, repository, &freed, app.now()).await?;
+        Ok(Try::Done(()))
+    }
+}
+
+/// Whether a library image goes with a manifest of it.
+///
+/// It has a manifest of its own beside those that were pushed. It goes with that one, if no other names it; or with the
+/// last of the others, unless its own is there and a tag leads to it. Without any it can't stay, since nothing would name
+/// its bytes.
+fn goes_with(
+    image: &Image,
+    row: &ManifestLinks,
+    own: Option<OciDigest>,
+    tags: &[Tag],
+    manifests: &[ManifestLinks],
+) -> bool {
+    let another = |other: &ManifestLinks| {
+        other.digest != row.digest && Some(other.digest) != own && other.image == Some(image.hash)
+    };
+    let tagged = |tag: &Tag| tag.named.digest != row.digest && leads_to(tag, image.hash);
+    let has_own = own != Some(row.digest) && manifests.iter().any(|other| Some(other.digest) == own);
+    let stays = manifests.iter().any(another) || has_own && tags.iter().any(tagged);
+    !stays
+}
+
+fn leads_to(tag: &Tag, hash: Digest) -> bool {
+    tag.images.values().any(|one| one.hash == hash)
+}
+
+/// Whether an index that a tag names leads to a manifest.
+fn reaches(tag: &Tag, manifests: &[ManifestLinks], digest: &OciDigest) -> bool {
+    let mut visited = BTreeSet::new();
+    let mut next = vec![tag.named.digest];
+    while let Some(one) = next.pop() {
+        if one == *digest {
+            return true;
+        }
+        if visited.insert(one) {
+            let named = manifests.iter().filter(|other| other.digest == one).flat_map(|other| &other.names);
+            next.extend(named);
+        }
+    }
+    false
+}
+
+/// Whether a tag names a manifest, or the library image that it is.
+fn names(tag: &Tag, row: &ManifestLinks) -> bool {
+    tag.named.digest == row.digest || row.image.is_some_and(|hash| leads_to(tag, hash))
+}

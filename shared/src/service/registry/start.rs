@@ -1,0 +1,116 @@
+//! Opening upload sessions of blobs, and mounting what is there already.
+
+use super::upload::linking;
+use super::{Code, Refused, RepositoryAccess};
+use crate::app::App;
+use crate::auth::Credential;
+use crate::auth::token::UploadTicket;
+use crate::changes::Changes;
+use crate::changes::blobs::{self, BlobRows, Linked, VerifiedBytes};
+use crate::domain::{OciDigest, Repository, UploadId};
+use crate::error::Error;
+use crate::rules::{Grant, Place};
+use crate::service::retry::{Retry, Try};
+use crate::store::keys;
+use crate::store::rows::{Link, What};
+
+/// An upload session that was opened: the right to bring its bytes.
+#[derive(Debug)]
+pub struct UploadSession {
+    /// Its id.
+    pub id: UploadId,
+    /// The right, to be put into its URL.
+    pub ticket: String,
+}
+
+/// What asking for an upload session comes to.
+#[derive(Debug)]
+pub enum Started {
+    /// The blob is there already.
+    Mounted,
+    /// Its bytes are to be brought.
+    Session(UploadSession),
+}
+
+/// A blob that might be mounted instead of brought.
+#[derive(Debug)]
+pub struct Mount {
+    /// Which.
+    pub digest: OciDigest,
+    /// From where; `None`: from wherever it is.
+    pub from: Option<Repository>,
+}
+
+/// Opens an upload session, or mounts the blob. What can't be mounted has to be brought, for whatever reason.
+pub async fn session(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    mount: Option<Mount>,
+) -> Result<Started, Refused> {
+    let mut retry = Retry::of("changes of the same blob");
+    loop {
+        retry.pause().await?;
+        let from = mount.as_ref().and_then(|mount| mount.from.as_ref().map(|from| (from, mount.digest)));
+        let source = match from {
+            Some((from, digest)) => readable_link(app, credential, from, &digest).await?,
+            None => None,
+        };
+        let blob_keys = source.as_ref().map(|link| BlobRows::keys(repository, &link.digest, &link.name));
+        let wanted = blob_keys.iter().flatten().cloned();
+        let mut access = RepositoryAccess::to_write(app, credential, repository, wanted).await?;
+        let grant = access.may_push()?;
+        if let Some((source, blob_keys)) = source.zip(blob_keys) {
+            let found = BlobRows::take(access.loaded.rows(), &blob_keys)?;
+            match mounted(app, &access, &grant, &source, found).await? {
+                Try::Done(()) => return Ok(Started::Mounted),
+                Try::Lost => continue,
+            }
+        }
+        return Ok(Started::Session(signed(app, credential, repository)?));
+    }
+}
+
+fn signed(app: &App, credential: &Credential, repository: &Repository) -> Result<UploadSession, Refused> {
+    let (user, token) = match credential {
+        Credential::Anonymous => return Err(Error::Unauthenticated(crate::error::NO_TOKEN).into()),
+        Credential::Token { user, id } => (user, Some(*id)),
+        Credential::Registry { user, id, .. } => (user, *id),
+    };
+    let id = app.new_upload()?;
+    let until = app.now().plus(app.config.upload_life);
+    let right = UploadTicket { upload: id, repository: repository.clone(), user: user.clone(), token, until };
+    Ok(UploadSession { id, ticket: app.keys.sign_upload(&right)? })
+}
+
+/// The link of a blob in another repository that the caller may pull from.
+async fn readable_link(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    digest: &OciDigest,
+) -> Result<Option<Link>, Refused> {
+    let key = keys::link(repository, digest);
+    let mut access = RepositoryAccess::to_read(app, credential, repository, [key.clone()]).await?;
+    if access.may_pull(Code::BlobUnknown, "blob").is_err() {
+        return Ok(None);
+    }
+    Ok(access.loaded.take(&key)?)
+}
+
+async fn mounted(
+    app: &App,
+    access: &RepositoryAccess,
+    grant: &Grant,
+    source: &Link,
+    found: BlobRows,
+) -> Result<Try<()>, Refused> {
+    let Some(blob) = &found.blob else { return Ok(Try::Lost) };
+    let bytes = VerifiedBytes { digest: blob.digest, object: blob.object.clone(), size: blob.size };
+    access.made(app, grant).await?;
+    let repository = &access.repository;
+    let new = linking(app, repository, source.name, &bytes, 0)?;
+    let Linked { writes, .. } = blobs::link(found, &new)?;
+    let changes = Changes::noted(Place::Repository(repository.clone()), What::BlobLinked { digest: source.name });
+    Ok(Try::of(&app.commit(grant, changes.with(writes)).await?, ()))
+}

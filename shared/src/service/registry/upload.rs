@@ -1,0 +1,340 @@
+//! Pushing blobs: the chunks that an upload session takes, and what becomes of them.
+//!
+//! # Pushing one
+//!
+//! 1. [Opening](super::start) writes nothing: the upload's id and the right to bring bytes to it are in its URL, signed.
+//! 2. Bytes come in one request or many, see [`intake`](super::intake).
+//! 3. Closing names the digest. The bytes are made an object that nobody can change, and compared with it.
+//!    *Wrong bytes*: the upload ends, what it reserved is given back, its objects are condemned.
+//! 4. In one transaction: link, blob, charge and account as at any [commit](crate::service::uploads::commit), and the
+//!    upload's row says what became of it, so that a client that did not hear the answer can ask again.
+//!    *Lost*: begin again with 4. *Dies before*: the sweeper collects what the upload holds.
+
+use super::intake::{End, Incoming, Intake};
+use super::{Code, Refused, RepositoryAccess};
+use crate::app::App;
+use crate::auth::Credential;
+use crate::auth::token::UploadTicket;
+use crate::changes::blobs::{self, BlobRows, Linked, Linking, VerifiedBytes};
+use crate::changes::streams::{self, Stored};
+use crate::changes::{Changes, accounts};
+use crate::domain::{OciDigest, Repository, Right, TokenPlace, TokenScope, UploadId};
+use crate::error::Error;
+use crate::random;
+use crate::rules::upload::LONGEST_STREAM;
+use crate::rules::{Grant, Place};
+use crate::service::retry::Retry;
+use crate::store::keys;
+use crate::store::rows::{Account, Flow, Link, Row, Stream, What};
+use crate::store::table::Written;
+use futures::StreamExt;
+use std::fmt;
+use std::time::Duration;
+
+const CONTENDED: &str = "changes of the same blob";
+
+/// Verified bytes that are to be seen in a repository; `released` of those that a stream reserved for them go back.
+pub(super) fn linking<'a>(
+    app: &App,
+    repository: &'a Repository,
+    name: OciDigest,
+    bytes: &'a VerifiedBytes,
+    released: u64,
+) -> Result<Linking<'a>, Error> {
+    let (now, first_version) = (app.now(), random::number()?);
+    Ok(Linking { repository, name, bytes, facts: None, sessions: 0, released, now, first_version })
+}
+
+/// How long bytes of a request that was refused are still read, so that its client, which is sending, hears why.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Reads what still comes of a request that was refused, into nowhere. A connection that is closed on a client that sends
+/// is reset, and the answer lost.
+fn linger(mut body: Incoming) {
+    tokio::spawn(async move {
+        let rest = async { while let Some(Ok(_)) = body.next().await {} };
+        // Who sends for longer than that has had the answer, or does not listen.
+        let _ = tokio::time::timeout(LINGER, rest).await;
+    });
+}
+
+/// The right to bring bytes to an upload, as its URL has it, and what it is for.
+pub fn right(app: &App, repository: &Repository, id: UploadId, ticket: &str) -> Result<UploadRight, Refused> {
+    let ticket = app.keys.upload(ticket, app.now());
+    let ticket = ticket.filter(|ticket| ticket.upload == id && ticket.repository == *repository);
+    ticket.map(UploadRight).ok_or_else(unknown_upload)
+}
+
+/// The right to bring bytes to one upload. Only a URL that we signed gives it.
+#[derive(Debug, Clone)]
+pub struct UploadRight(UploadTicket);
+
+impl UploadRight {
+    /// The user who opened the upload, with their rights at this moment.
+    fn credential(&self) -> Credential {
+        let rights = [Right::Pull, Right::Push].into();
+        let access = vec![TokenScope { rights, place: TokenPlace::Repository(self.0.repository.clone()) }];
+        Credential::Registry { user: self.0.user.clone(), id: self.0.token, access }
+    }
+
+    fn new_row(&self, app: &App) -> Stream {
+        Stream {
+            id: self.0.upload,
+            repository: self.0.repository.clone(),
+            opened_by: self.0.user.clone(),
+            flow: Flow::Open,
+            taken: 0,
+            hasher: String::new(),
+            object: String::new(),
+            upload: String::new(),
+            etags: Vec::new(),
+            tail: String::new(),
+            tail_size: 0,
+            reserved: 0,
+            expires: app.now().plus(app.config.upload_life),
+            version: 0,
+        }
+    }
+}
+
+fn unknown_upload() -> Refused {
+    Refused::code(Code::BlobUploadUnknown, "there is no such upload, or it is over")
+}
+
+/// Bytes that a request brings, and what it says of them.
+pub struct Chunk {
+    /// The bytes.
+    pub body: Incoming,
+    /// How many, where it says so.
+    pub length: Option<u64>,
+    /// Where the first of them belongs, where it says so.
+    pub start: Option<u64>,
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunk").field("length", &self.length).field("start", &self.start).finish_non_exhaustive()
+    }
+}
+
+/// An upload, and what a request that brings bytes to it has to know.
+struct Bringing {
+    access: RepositoryAccess,
+    grant: Grant,
+    account: Account,
+    row: Option<Stream>,
+}
+
+impl Bringing {
+    async fn load(app: &App, right: &UploadRight) -> Result<Self, Refused> {
+        let (key, account_key) = (keys::stream(right.0.upload), keys::account(right.0.repository.entity()));
+        let wanted = [key.clone(), account_key.clone()];
+        let mut access = RepositoryAccess::to_write(app, &right.credential(), &right.0.repository, wanted).await?;
+        let grant = access.may_push()?;
+        let account: Account = access.loaded.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
+        let row = access.loaded.take::<Stream>(&key)?;
+        Ok(Self { access, grant, account, row })
+    }
+
+    /// Takes the upload up to bring more bytes, if they belong where its others end.
+    async fn intake<'a>(
+        &'a self,
+        app: &'a App,
+        right: &UploadRight,
+        start: Option<u64>,
+        length: Option<u64>,
+    ) -> Result<Intake<'a>, Refused> {
+        let row = self.row.clone();
+        let fresh = row.is_none();
+        let row = row.unwrap_or_else(|| right.new_row(app));
+        if row.flow != Flow::Open {
+            return Err(unknown_upload());
+        }
+        if start.is_some_and(|start| start != row.taken) {
+            return Err(Refused::code(Code::Range, format!("the upload has {} bytes, go on there", row.taken)));
+        }
+        let total = row.taken.saturating_add(length.unwrap_or(0));
+        // Before any byte of it is taken.
+        accounts::fits(&self.account, total.saturating_sub(row.reserved))?;
+        if total > LONGEST_STREAM {
+            return Err(Refused::code(Code::TooLarge, "a blob has at most 395 GiB"));
+        }
+        Intake::begin(app, &self.grant, row, fresh).await
+    }
+}
+
+/// How many bytes an upload has.
+pub async fn status(app: &App, right: &UploadRight) -> Result<u64, Refused> {
+    let key = keys::stream(right.0.upload);
+    let mut access = RepositoryAccess::to_write(app, &right.credential(), &right.0.repository, [key.clone()]).await?;
+    access.may_push()?;
+    match access.loaded.take::<Stream>(&key)? {
+        Some(row) if row.flow != Flow::Open => Err(unknown_upload()),
+        row => Ok(row.map_or(0, |row| row.taken)),
+    }
+}
+
+/// Takes more bytes of an upload in; returns how many it has then.
+pub async fn bring(app: &App, right: &UploadRight, mut chunk: Chunk) -> Result<u64, Refused> {
+    let taken = bring_some(app, right, &mut chunk).await;
+    if taken.is_err() {
+        linger(chunk.body);
+    }
+    taken
+}
+
+async fn bring_some(app: &App, right: &UploadRight, chunk: &mut Chunk) -> Result<u64, Refused> {
+    let bringing = Bringing::load(app, right).await?;
+    let account = &bringing.account;
+    let mut intake = bringing.intake(app, right, chunk.start, chunk.length).await?;
+    match intake.take(&mut chunk.body, chunk.length, account).await {
+        End::Whole => intake.pause(account).await?,
+        End::Broken(why) => {
+            intake.break_off(account).await?;
+            return Err(why);
+        }
+    }
+    Ok(intake.row.taken)
+}
+
+/// Gives an upload up. One that never had bytes, or is over, is fine.
+pub async fn cancel(app: &App, right: &UploadRight) -> Result<(), Refused> {
+    let key = keys::stream(right.0.upload);
+    let mut retry = Retry::of(CONTENDED);
+    loop {
+        retry.pause().await?;
+        let repository = &right.0.repository;
+        let mut access = RepositoryAccess::to_write(app, &right.credential(), repository, [key.clone()]).await?;
+        let grant = access.may_push()?;
+        let row = access.loaded.take::<Stream>(&key)?;
+        let kept = row.is_some();
+        let row = row.unwrap_or_else(|| right.new_row(app));
+        if row.flow != Flow::Open {
+            return Err(unknown_upload());
+        }
+        let changes = streams::ended(Stored { row: &row, kept }, app.now())?;
+        if app.commit(&grant, changes).await? == Written::Done {
+            discard(app, &grant, &row).await;
+            return Ok(());
+        }
+    }
+}
+
+/// Deletes what an upload held that is over. It is condemned, so what fails here the sweeper does; but nobody was ever
+/// given a URL of it, and until then nobody would pay for it.
+async fn discard(app: &App, grant: &Grant, row: &Stream) {
+    if !row.upload.is_empty() {
+        let _ = app.objects.abort_parts(grant, &row.object, &row.upload).await;
+    }
+    for object in [&row.object, &row.tail].into_iter().filter(|object| !object.is_empty()) {
+        let _ = app.objects.delete(grant, object).await;
+    }
+}
+
+/// Takes the last bytes of an upload in, if any come, and makes the blob of it.
+pub async fn close(app: &App, right: &UploadRight, digest: &OciDigest, mut chunk: Chunk) -> Result<(), Refused> {
+    let closed = close_with(app, right, digest, &mut chunk).await;
+    if closed.is_err() {
+        linger(chunk.body);
+    }
+    closed
+}
+
+async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &mut Chunk) -> Result<(), Refused> {
+    let repository = &right.0.repository;
+    let bringing = Bringing::load(app, right).await?;
+    if bringing.row.as_ref().is_some_and(|row| row.flow == Flow::Done(*digest)) {
+        return still_there(app, repository, digest).await;
+    }
+    let (account, grant) = (&bringing.account, &bringing.grant);
+    let mut intake = bringing.intake(app, right, chunk.start, chunk.length).await?;
+    if let End::Broken(why) = intake.take(&mut chunk.body, chunk.length, account).await {
+        intake.break_off(account).await?;
+        return Err(why);
+    }
+    let (object, hasher, bytes) = intake.finish(account).await?;
+    let size = hasher.taken();
+    let own = hasher.finish();
+    let right_bytes = match (digest, bytes) {
+        (OciDigest::Sha256(wanted), _) => *wanted == own,
+        (OciDigest::Sha512(_), Some(bytes)) => digest.like(&bytes) == *digest,
+        (OciDigest::Sha512(_), None) => app.objects.sha512(&object).await? == *digest,
+    };
+    if !right_bytes {
+        let row = Stream { object: object.clone(), upload: String::new(), ..intake.row.clone() };
+        let stored = Stored { row: &row, kept: true };
+        if intake.as_stored().kept && app.commit(grant, streams::ended(stored, app.now())?).await? != Written::Done {
+            // Another request has closed or changed it meanwhile.
+            return Err(unknown_upload());
+        }
+        discard(app, grant, &row).await;
+        intake.whole(&object).await;
+        return Err(Refused::code(Code::DigestInvalid, format!("{size} bytes with the digest {own} arrived")));
+    }
+    bringing.access.made(app, grant).await?;
+    let verified = VerifiedBytes { digest: own, object: object.clone(), size };
+    let committed = commit(app, grant, digest, &verified, intake.as_stored()).await;
+    match &committed {
+        Ok(()) => intake.whole(&object).await,
+        // What was surely not committed and no row names. After other errors the sweeper looks.
+        Err(Refused::Error(Error::QuotaExceeded { .. })) if !intake.as_stored().kept => {
+            drop(app.objects.delete(grant, &object).await);
+        }
+        Err(_) => {}
+    }
+    committed
+}
+
+/// Whether the blob that an upload came to is still there. Read after the upload's row: a batch is no snapshot.
+async fn still_there(app: &App, repository: &Repository, name: &OciDigest) -> Result<(), Refused> {
+    let link: Option<Link> = app.table.get(keys::link(repository, name)).await?;
+    link.map(drop).ok_or_else(unknown_upload)
+}
+
+async fn commit(
+    app: &App,
+    grant: &Grant,
+    name: &OciDigest,
+    bytes: &VerifiedBytes,
+    stored: Stored<'_>,
+) -> Result<(), Refused> {
+    let row = stored.row;
+    let repository = &row.repository;
+    let blob_keys = BlobRows::keys(repository, &bytes.digest, name);
+    let mut retry = Retry::of(CONTENDED);
+    loop {
+        retry.pause().await?;
+        let mut rows = app.table.batch(blob_keys.iter().cloned().chain([row.key()])).await?;
+        let now: Option<Stream> = rows.take(&row.key())?;
+        if let Some(other) = &now
+            && other.version != row.version
+        {
+            // Another request has closed or changed it meanwhile.
+            return match other.flow {
+                Flow::Done(done) if done == *name => still_there(app, repository, name).await,
+                _ => Err(unknown_upload()),
+            };
+        }
+        if stored.kept && now.is_none() {
+            return Err(unknown_upload());
+        }
+        let found = BlobRows::take(&mut rows, &blob_keys)?;
+        let new = linking(app, repository, *name, bytes, row.reserved)?;
+        let Linked { writes, object, .. } = blobs::link(found, &new)?;
+        let place = Place::Repository(repository.clone());
+        let mut changes = Changes::noted(place, What::BlobLinked { digest: *name }).with(writes);
+        // The same bytes may have been here before.
+        let surplus = object != bytes.object;
+        if surplus {
+            changes.add(blobs::condemned(&bytes.object, None, app.now())?);
+        }
+        changes.extend(streams::done(stored, *name, &bytes.object, app.now())?);
+        if app.commit(grant, changes).await? == Written::Done {
+            if surplus {
+                let ours = Stream { object: bytes.object.clone(), upload: String::new(), ..row.clone() };
+                discard(app, grant, &ours).await;
+            }
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! What a sweep does with each row of the table, and afterwards with what it has found.
+
+use super::{Ages, MOST_FOUND, Mode, Swept, WrongAccount};
+use crate::app::App;
+use crate::changes::{Changes, blobs, events, images, people, streams};
+use crate::domain::{OciDigest, Repository, Time};
+use crate::error::Error;
+use crate::rules::Grant;
+use crate::service::people::passwords::WINDOW;
+use crate::service::{links, uploads};
+use crate::store::keys::{self, Kind};
+use crate::store::objects::OpenParts;
+use crate::store::rows::{
+    Account, Blob, Charge, Condemned, Event, Flow, Image, Link, Manifest, Session, State, Stream, Way, WrongPasswords,
+};
+use crate::store::table::{Scanned, Written};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+
+/// What a sweep has seen in the table.
+#[derive(Default)]
+struct Inventory {
+    objects: BTreeSet<String>,
+    uploads: BTreeSet<String>,
+    accounts: BTreeMap<String, (u64, u64)>,
+    charges: BTreeMap<String, (u64, u64)>,
+    /// Blobs on their way through us whose time is over.
+    streams: Vec<Stream>,
+    /// Links that are old enough to go, by repository.
+    links: BTreeMap<Repository, BTreeSet<OciDigest>>,
+    /// Deletions of what nothing else depends on.
+    forgettable: Vec<Changes>,
+    /// What manifests name.
+    named: BTreeMap<Repository, BTreeSet<OciDigest>>,
+}
+
+/// A sweep on its way.
+pub(super) struct Sweeper<'a> {
+    app: &'a App,
+    grant: &'a Grant,
+    ages: Ages,
+    now: Time,
+    mode: Mode,
+    inventory: Inventory,
+    swept: Swept,
+}
+
+impl<'a> Sweeper<'a> {
+    pub(super) fn new(app: &'a App, grant: &'a Grant, ages: Ages, mode: Mode) -> Self {
+        let (inventory, swept) = (Inventory::default(), Swept::default());
+        Self { app, grant, ages, now: app.now(), mode, inventory, swept }
+    }
+
+    /// Whether something that was left over is to go. A dry run notes it instead.
+    fn goes(&mut self, what: impl FnOnce() -> String) -> bool {
+        if self.mode == Mode::DryRun && self.swept.found.len() < MOST_FOUND {
+            self.swept.found.push(what());
+        }
+        self.mode == Mode::Collect
+    }
+
+    /// Whether something was done. What fails must not keep all else from being swept; the next sweep tries it again.
+    pub(super) fn tried(&mut self, what: &impl Debug, done: Result<(), Error>) -> bool {
+        let Err(error) = done else { return true };
+        tracing::error!(?what, %error, inside = error.inside(), "sweep");
+        self.swept.failed += 1;
+        false
+    }
+
+    pub(super) async fn row(&mut self, row: Scanned) -> Result<(), Error> {
+        match keys::kind(&row.key) {
+            Kind::Session => self.session(row.read()?).await?,
+            Kind::Image => self.image(row.read()?).await?,
+            Kind::Condemned => self.condemned(row.read()?).await?,
+            Kind::Blob => {
+                self.inventory.objects.insert(row.read::<Blob>()?.object);
+            }
+            Kind::Stream => self.stream(row.read()?),
+            Kind::Link => {
+                let link: Link = row.read()?;
+                if link.seen.plus(self.ages.link) <= self.now {
+                    self.inventory.links.entry(link.repository).or_default().insert(link.name);
+                }
+            }
+            Kind::Manifest => {
+                let manifest: Manifest = row.read()?;
+                let sum = self.inventory.charges.entry(manifest.repository.entity().to_string()).or_default();
+                sum.0 += manifest.cost;
+                self.inventory.objects.extend(manifest.object);
+                self.inventory.named.entry(manifest.repository).or_default().extend(manifest.names);
+            }
+            Kind::Charge => {
+                let charge: Charge = row.read()?;
+                let sum = self.inventory.charges.entry(charge.entity.to_string()).or_default();
+                *(if charge.links == 0 { &mut sum.1 } else { &mut sum.0 }) += charge.size;
+            }
+            Kind::Account => {
+                let Account { entity, quota } = row.read()?;
+                self.inventory.accounts.insert(entity.to_string(), (quota.used(), quota.reserved));
+            }
+            Kind::WrongPasswords => {
+                let wrong: WrongPasswords = row.read()?;
+                if wrong.since.plus(WINDOW) <= self.now {
+                    self.inventory.forgettable.push(people::wrong_passwords_forgotten(&wrong));
+                }
+            }
+            Kind::Event => {
+                let event: Event = row.read()?;
+                if event.gone <= self.now {
+                    self.inventory.forgettable.push(events::forgotten(&event));
+                }
+            }
+            Kind::Other => {}
+        }
+        Ok(())
+    }
+
+    /// Forgets wrong passwords that count no more, and events whose time is over. Many at a time, since there may be
+    /// many; if one of the passwords counts again, the next sweep takes the others.
+    pub(super) async fn forgettable(&mut self) {
+        let forgettable = std::mem::take(&mut self.inventory.forgettable);
+        if self.mode == Mode::DryRun {
+            return;
+        }
+        for some in forgettable.chunks(Changes::MOST) {
+            let mut together = Changes::unnoted();
+            for one in some {
+                together.merge(one.clone());
+            }
+            let done = self.app.commit(self.grant, together).await;
+            self.tried(&"what is only forgotten", done.map(drop));
+        }
+    }
+
+    /// Notes what a blob on its way through us holds. It goes after the scan, so that the accounts, which may be read
+    /// before or after it, still count it.
+    fn stream(&mut self, row: Stream) {
+        self.inventory.objects.extend([row.object.clone(), row.tail.clone()]);
+        self.inventory.uploads.insert(row.upload.clone());
+        self.inventory.charges.entry(row.repository.entity().to_string()).or_default().1 += row.reserved;
+        if self.ages.all_sessions || row.expires.plus(self.ages.session) <= self.now {
+            self.inventory.streams.push(row);
+        }
+    }
+
+    async fn session(&mut self, row: Session) -> Result<(), Error> {
+        self.inventory.objects.insert(row.object.clone());
+        if let Way::Parts(upload) = &row.way {
+            self.inventory.uploads.insert(upload.clone());
+        }
+        let sealed = row.state != State::Open;
+        let over = row.expires.plus(self.ages.session) <= self.now;
+        if sealed && !over {
+            self.swept.sealed.push(row.id);
+        } else if self.ages.all_sessions || over {
+            if self.goes(|| format!("upload of {} to {}", row.hash, row.repository)) {
+                uploads::end(self.app, self.grant, &row).await?;
+            }
+            self.swept.sessions += 1;
+        }
+        Ok(())
+    }
+
+    async fn image(&mut self, row: Image) -> Result<(), Error> {
+        if row.content.is_some() || row.sealed.is_some() || row.created.plus(self.ages.image) > self.now {
+            return Ok(());
+        }
+        // An open session would bring bytes for an image that is gone; the charge counts them all.
+        let charge_key = keys::charge(row.repository.entity(), &row.hash);
+        let charge: Option<Charge> = self.app.table.get(charge_key).await?;
+        if charge.as_ref().is_some_and(|charge| charge.sessions > 0) {
+            return Ok(());
+        }
+        if self.goes(|| format!("image without bytes {} in {}", row.hash, row.repository)) {
+            let changes = images::removed_without_bytes(&row, charge.as_ref());
+            if self.app.commit(self.grant, changes).await? != Written::Done {
+                return Ok(());
+            }
+        }
+        self.swept.images += 1;
+        Ok(())
+    }
+
+    async fn condemned(&mut self, row: Condemned) -> Result<(), Error> {
+        self.inventory.objects.insert(row.object.clone());
+        self.inventory.uploads.extend(row.upload.clone());
+        if row.since.plus(self.ages.condemned) > self.now {
+            return Ok(());
+        }
+        if self.goes(|| format!("object {}, not used any more", row.object)) {
+            if let Some(upload) = &row.upload {
+                self.app.objects.abort_parts(self.grant, &row.object, upload).await?;
+            }
+            self.app.objects.delete(self.grant, &row.object).await?;
+            let _ = self.app.commit(self.grant, blobs::condemned_deleted(&row)).await?;
+        }
+        self.swept.objects += 1;
+        Ok(())
+    }
+
+    pub(super) async fn streams(&mut self) {
+        for row in std::mem::take(&mut self.inventory.streams) {
+            // One that ended before holds nothing, and is only forgotten.
+            let open = row.flow == Flow::Open;
+            if !open && self.mode == Mode::DryRun {
+                continue;
+            }
+            if self.goes(|| format!("upload of {} bytes to {}", row.taken, row.repository)) {
+                let forgotten = self.forget(&row).await;
+                if !self.tried(&row.id, forgotten) {
+                    continue;
+                }
+            }
+            self.swept.sessions += u64::from(open);
+        }
+    }
+
+    pub(super) async fn links(&mut self) {
+        for (repository, links) in std::mem::take(&mut self.inventory.links) {
+            let named = self.inventory.named.get(&repository);
+            let unnamed = links.into_iter().filter(|link| named.is_none_or(|named| !named.contains(link)));
+            let mut going: Vec<OciDigest> = unnamed.collect();
+            let found = going.len() as u64;
+            going.retain(|link| self.goes(|| format!("blob {link} in {repository}, which no manifest names")));
+            if self.mode == Mode::DryRun {
+                self.swept.links += found;
+            } else if !going.is_empty() {
+                let before = self.now.minus(self.ages.link);
+                let freed = links::free(self.app, self.grant, &repository, &going, before).await;
+                let freed = freed.map(|freed| self.swept.links += freed as u64);
+                self.tried(&repository, freed);
+            }
+        }
+    }
+
+    /// What is in the store and what no row names.
+    pub(super) async fn unnamed(&mut self, uploads: Vec<OpenParts>, objects: Vec<(String, i64)>) {
+        let (latest, any) = (self.now.minus(self.ages.unnamed).0, self.ages.unnamed.is_zero());
+        let old = |since: i64| since <= latest || any;
+        for open in uploads {
+            if old(open.since) && !self.inventory.uploads.contains(&open.upload) {
+                if self.goes(|| format!("multipart upload of object {}, which nothing names", open.object)) {
+                    let done = self.app.objects.abort_parts(self.grant, &open.object, &open.upload).await;
+                    if !self.tried(&open.object, done.map_err(Error::from)) {
+                        continue;
+                    }
+                }
+                self.swept.uploads += 1;
+            }
+        }
+        for (object, since) in objects {
+            if old(since) && !self.inventory.objects.contains(&object) {
+                if self.goes(|| format!("object {object}, which nothing names")) {
+                    let done = self.condemns(&object).await;
+                    if !self.tried(&object, done) {
+                        continue;
+                    }
+                }
+                self.swept.condemned += 1;
+            }
+        }
+    }
+
+    async fn condemns(&self, object: &str) -> Result<(), Error> {
+        self.app.commit(self.grant, blobs::unnamed(object, self.now)?).await.map(drop)
+    }
+
+    /// Gives back what a stream holds that ended long ago or will never end, and forgets it.
+    async fn forget(&self, row: &Stream) -> Result<(), Error> {
+        self.app.commit(self.grant, streams::forgotten(row, self.now)?).await.map(drop)
+    }
+
+    pub(super) fn accounts(self) -> Swept {
+        let Self { inventory, mut swept, .. } = self;
+        for (entity, account) in inventory.accounts {
+            let charges = inventory.charges.get(&entity).copied().unwrap_or_default();
+            // While pushes run, the two are read at different moments.
+            if account != charges {
+                swept.wrong_accounts.push(WrongAccount { entity, account, charges });
+            }
+        }
+        swept
+    }
+}

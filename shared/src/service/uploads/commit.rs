@@ -1,0 +1,117 @@
+//! Making an image visible, and all that has to be true at that moment, in one transaction.
+//!
+//! # The commit
+//!
+//! Bytes were verified before: they lie in an object that nobody can change any more, and their digest is the image's.
+//!
+//! 1. Read image, blob, the entity's charge, its account, the repository's link, and the session, in one batch.
+//!    *The image has its content already*: somebody else committed the same bytes. That is success, and the end of the
+//!    session.
+//! 2. In one transaction, each row conditional on what was read:
+//!    the image gets its content; the blob row is made, or counts one more entity;
+//!    the link makes the blob visible in the repository; the charge turns from reserved to used;
+//!    details and OCI manifest are written; the repository's epoch counts on, since something more names the blob;
+//!    the session goes; an object that is not needed after all is condemned; the tags that were asked for are set.
+//!    *Lost*: begin again. Every step reads anew, none is half done.
+//!    *Dies before*: an open session is left, which the sweeper ends. *Dies after*: nothing is left to do.
+
+use crate::app::App;
+use crate::changes::blobs::{self, BlobRows, Linked, Linking, VerifiedImage};
+use crate::changes::images::{self, Committed, Committing};
+use crate::domain::quota::Quota;
+use crate::domain::{Repository, TagName};
+use crate::error::Error;
+use crate::random;
+use crate::rules::Grant;
+use crate::service::retry::Retry;
+use crate::store::keys;
+use crate::store::rows::{Image, Row, Session, Tag};
+use crate::store::table::Written;
+use std::collections::BTreeMap;
+
+/// Commits an image whose bytes are known without an upload.
+pub(crate) async fn known(app: &App, grant: &Grant, image: &Image, known: VerifiedImage) -> Result<Image, Error> {
+    commit(app, grant, &image.repository, known, None).await.map(|(image, _)| image)
+}
+
+/// Commits an image whose bytes a session brought.
+pub(crate) async fn uploaded(
+    app: &App,
+    grant: &Grant,
+    session: &Session,
+    verified: VerifiedImage,
+) -> Result<(Image, Quota), Error> {
+    commit(app, grant, &session.repository, verified, Some(session)).await
+}
+
+async fn commit(
+    app: &App,
+    grant: &Grant,
+    repository: &Repository,
+    verified: VerifiedImage,
+    session: Option<&Session>,
+) -> Result<(Image, Quota), Error> {
+    let digest = verified.bytes.digest;
+    let image_key = keys::image(repository, &digest);
+    let blob_keys = BlobRows::keys(repository, &digest, &digest.into());
+    let mut retry = Retry::of("pushes of the same image");
+    loop {
+        retry.pause().await?;
+        let wanted = blob_keys.iter().cloned().chain([image_key.clone()]).chain(session.map(Row::key));
+        let mut rows = app.table.batch(wanted).await?;
+        let image: Image = rows.take(&image_key)?.ok_or(Error::NotFound("image"))?;
+        let found = BlobRows::take(&mut rows, &blob_keys)?;
+        let quota = found.account.quota;
+        if image.content.is_some() {
+            if let Some(session) = session {
+                super::end(app, grant, session).await?;
+            }
+            return Ok((image, quota));
+        }
+        // A session that was replaced meanwhile has another object, and ours was condemned with the old one.
+        let open: Option<Session> = match session {
+            Some(session) => rows.take(&session.key())?.filter(|open: &Session| open.object == session.object),
+            None => None,
+        };
+        if session.is_some() && open.is_none() {
+            return Err(Error::Conflict(super::session::OVER.to_owned()));
+        }
+        if session.is_none() && found.blob.is_none() {
+            // The known bytes went while we looked at them. They have to be brought.
+            return Ok((image, quota));
+        }
+        let intended = intended(app, &image).await?;
+        let linking = Linking {
+            repository,
+            name: digest.into(),
+            bytes: &verified.bytes,
+            facts: Some(&verified.facts),
+            sessions: -i64::from(open.is_some()),
+            released: 0,
+            now: app.now(),
+            first_version: random::number()?,
+        };
+        let Linked { writes, object, quota } = blobs::link(found, &linking)?;
+        let (session, now) = (open.as_ref(), app.now());
+        let committing = Committing { image, verified: &verified, object, session, intended, now };
+        let Committed { image, changes } = images::committed(committing)?;
+        match app.commit(grant, changes.with(writes)).await? {
+            Written::Done => return Ok((image, quota)),
+            Written::Lost(failed) => tracing::debug!(?failed, "commit lost a race"),
+        }
+    }
+}
+
+/// The rows of the tags that were asked for while the image's bytes were being verified.
+async fn intended(app: &App, image: &Image) -> Result<BTreeMap<TagName, Tag>, Error> {
+    let mut tags = BTreeMap::new();
+    if image.intents.is_empty() {
+        return Ok(tags);
+    }
+    let keys: Vec<_> = image.intents.iter().map(|intent| keys::tag(&image.repository, &intent.tag)).collect();
+    let mut rows = app.table.batch(keys.iter().cloned()).await?;
+    for (key, intent) in keys.iter().zip(&image.intents) {
+        tags.extend(rows.take::<Tag>(key)?.map(|tag| (intent.tag.clone(), tag)));
+    }
+    Ok(tags)
+}

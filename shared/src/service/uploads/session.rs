@@ -1,0 +1,143 @@
+//! Upload sessions: what is known when one opens or completes, and their end.
+
+use crate::app::App;
+use crate::auth::Credential;
+use crate::changes::uploads::{self, Paying};
+use crate::domain::quota::Quota;
+use crate::domain::{Id, Time, UploadId};
+use crate::error::Error;
+use crate::rules::Grant;
+use crate::rules::upload::LONGEST_FILE;
+use crate::service::access::Access;
+use crate::service::retry::Retry;
+use crate::store::keys;
+use crate::store::rows::{Account, Charge, Container, Image, Row, Session, State, Target, Way};
+use crate::store::table::Written;
+use std::time::Duration;
+
+pub(super) const DOING: &str = "push this image";
+pub(super) const OVER: &str = "the upload was given up or has expired, push again";
+pub(super) const CONTENDED: &str = "uploads of the same image";
+
+/// An image about to receive bytes, and all that opening or completing its session needs to know.
+pub(super) struct UploadTarget {
+    pub(super) grant: Grant,
+    pub(super) image: Image,
+    /// The session of single `PUT`s, or the one that was asked for.
+    pub(super) session: Option<Session>,
+    charge: Option<Charge>,
+    account: Account,
+}
+
+impl UploadTarget {
+    /// Two rounds: from the image's id to everything about it; decides that the caller may push there.
+    pub(super) async fn load(app: &App, credential: &Credential, image: Id, session: UploadId) -> Result<Self, Error> {
+        let session_key = keys::session(session);
+        let mut access = Access::load(app, credential, None, [keys::pointer(image), session_key.clone()]).await?;
+        let Some(Target::Image(repository, hash)) = access.target(image)? else {
+            return Err(access.points_nowhere("image", DOING));
+        };
+        let entity = repository.entity();
+        let (container_key, image_key) = (keys::container(&repository), keys::image(&repository, &hash));
+        let (charge_key, account_key) = (keys::charge(entity, &hash), keys::account(entity));
+        let wanted = [&container_key, &image_key, &charge_key, &account_key].map(Clone::clone);
+        access.load_more(app, entity, wanted).await?;
+        let container: Option<Container> = access.take(&container_key)?;
+        let (grant, _) = access.may_push(&repository, container, DOING)?;
+        Ok(Self {
+            grant,
+            image: access.take(&image_key)?.ok_or(Error::NotFound("image"))?,
+            session: access.take(&session_key)?,
+            charge: access.take(&charge_key)?,
+            account: access.take(&account_key)?.ok_or(Error::NotFound("entity"))?,
+        })
+    }
+
+    fn paying(&self) -> Paying<'_> {
+        Paying { charge: self.charge.clone(), account: &self.account }
+    }
+
+    /// A session that the caller opens now.
+    pub(super) fn new_session(&self, app: &App, id: UploadId, way: Way, size: u64) -> Result<Session, Error> {
+        let now = app.now();
+        Ok(Session {
+            id,
+            repository: self.image.repository.clone(),
+            hash: self.image.hash,
+            image: self.image.id,
+            opened_by: self.grant.by().cloned().ok_or(Error::Unauthenticated(crate::error::NO_TOKEN))?,
+            way,
+            object: app.new_object()?,
+            size,
+            state: State::Open,
+            created: now,
+            expires: now.plus(app.config.upload_life),
+            version: self.session.as_ref().map_or(0, |session| session.version + 1),
+        })
+    }
+
+    /// Refuses a session that the account has no room for.
+    pub(super) fn fits(&self, session: &Session) -> Result<(), Error> {
+        uploads::fits(session, self.paying())
+    }
+
+    /// Writes the session's row with its reservation.
+    pub(super) async fn open(&self, app: &App, session: &Session) -> Result<Written, Error> {
+        app.commit(&self.grant, uploads::opened(session, self.session.as_ref(), self.paying())?).await
+    }
+
+    /// What completing comes to where the same bytes were committed before, by this upload or by another one, whose
+    /// session then is of no use any more.
+    pub(super) async fn already(self, app: &App) -> Result<Completed, Error> {
+        if let Some(session) = &self.session
+            && self.grant.by() == Some(&session.opened_by)
+        {
+            end(app, &self.grant, session).await?;
+        }
+        Ok(Completed { image: self.image, quota: self.account.quota })
+    }
+}
+
+/// An upload that came to its end.
+#[derive(Debug)]
+pub struct Completed {
+    /// The image.
+    pub image: Image,
+    /// The account of its entity.
+    pub quota: Quota,
+}
+
+/// Refuses a size that no image has.
+pub(super) fn check_size(size: u64) -> Result<(), Error> {
+    match size {
+        0 => Err(Error::Invalid("the file is empty, that is not an image".to_owned())),
+        size if size > LONGEST_FILE => Err(Error::Invalid(format!("a file has at most {LONGEST_FILE} bytes"))),
+        _ => Ok(()),
+    }
+}
+
+/// How long something still lasts.
+pub(super) fn left(now: Time, expires: Time) -> Duration {
+    Duration::from_secs(u64::try_from(expires.0.saturating_sub(now.0)).unwrap_or(0))
+}
+
+/// Ends a session without an image: removes it, gives its reservation back, condemns its object. Done at most once.
+pub(crate) async fn end(app: &App, grant: &Grant, session: &Session) -> Result<(), Error> {
+    let entity = session.repository.entity();
+    let (charge_key, account_key) = (keys::charge(entity, &session.hash), keys::account(entity));
+    let image_key = keys::image(&session.repository, &session.hash);
+    let mut retry = Retry::of(CONTENDED);
+    loop {
+        retry.pause().await?;
+        let wanted = [&session.key(), &charge_key, &account_key, &image_key].map(Clone::clone);
+        let mut rows = app.table.batch(wanted).await?;
+        let open: Option<Session> = rows.take(&session.key())?;
+        let Some(open) = open.filter(|open| open.object == session.object) else { return Ok(()) };
+        let account: Account = rows.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
+        let paying = Paying { charge: rows.take(&charge_key)?, account: &account };
+        let changes = uploads::ended(&open, rows.take(&image_key)?, paying, app.now())?;
+        if app.commit(grant, changes).await? == Written::Done {
+            return Ok(());
+        }
+    }
+}

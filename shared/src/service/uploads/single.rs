@@ -1,0 +1,78 @@
+//! Uploads of a whole file in one `PUT`.
+
+use super::session::{CONTENDED, Completed, UploadTarget, check_size, left};
+use super::verify;
+use crate::app::App;
+use crate::auth::Credential;
+use crate::domain::{Digest, Id, UploadId};
+use crate::error::Error;
+use crate::service::retry::Retry;
+use crate::store::objects::MAX_PUT;
+use crate::store::rows::Way;
+use crate::store::table::Written;
+
+/// What a client announces before it brings a whole file at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Announced {
+    /// Bytes.
+    pub size: u64,
+    /// The digest of the file, from clients that send it with the upload.
+    pub digest: Option<Digest>,
+}
+
+/// Opens, or joins, the session of single `PUT`s of an image, and returns the URL for the bytes.
+pub async fn open(app: &App, credential: &Credential, image: Id, file: Announced) -> Result<String, Error> {
+    if file.size > MAX_PUT {
+        return Err(Error::Invalid(format!("a single upload takes at most {MAX_PUT} bytes, use a multipart upload")));
+    }
+    check_size(file.size)?;
+    let mut retry = Retry::of(CONTENDED);
+    loop {
+        retry.pause().await?;
+        let target = UploadTarget::load(app, credential, image, UploadId::of_image(image)).await?;
+        if file.digest.is_some_and(|digest| digest != target.image.hash) {
+            return Err(Error::Invalid(format!("the upload's SHA-256 is not the image's, {}", target.image.hash)));
+        }
+        let pin = file.digest.filter(|_| app.config.pin_uploads);
+        let way = if pin.is_some() { Way::Pinned } else { Way::Staged };
+        if let Some(open) = target.session.as_ref().filter(|open| open.way == way && open.size == file.size) {
+            let left = left(app.now(), open.expires);
+            // A session that is about to end is no use to somebody who begins.
+            if left >= app.config.upload_life / 2 {
+                return Ok(app.objects.presign_put(&open.object, open.size, pin, left).await?);
+            }
+        }
+        let session = target.new_session(app, UploadId::of_image(image), way, file.size)?;
+        if target.open(app, &session).await? == Written::Done {
+            let life = app.config.upload_life;
+            return Ok(app.objects.presign_put(&session.object, session.size, pin, life).await?);
+        }
+    }
+}
+
+/// Completes the single `PUT` of an image.
+pub async fn complete(app: &App, credential: &Credential, image: Id) -> Result<Completed, Error> {
+    let target = UploadTarget::load(app, credential, image, UploadId::of_image(image)).await?;
+    if target.image.content.is_some() {
+        return target.already(app).await;
+    }
+    let UploadTarget { grant, session, .. } = target;
+    let session = session.ok_or_else(|| Error::Conflict("there is no open upload of this image".to_owned()))?;
+    let size = app.objects.size(&session.object).await?;
+    if size != Some(session.size) {
+        // Nothing arrived, or not all of it; the URL still takes it.
+        return Err(Error::Invalid(format!("the upload is not complete, {} bytes are missing", session.size)));
+    }
+    let pinned = matches!(session.way, Way::Pinned);
+    if pinned {
+        return verify::finish(app, &grant, &session, &session.object, pinned).await;
+    }
+    let object = app.new_object()?;
+    app.objects.copy(&grant, &session.object, &object).await?;
+    let completed = verify::finish(app, &grant, &session, &object, pinned).await;
+    if matches!(completed, Err(Error::Invalid(_))) {
+        // The copy was never committed, and no client knows it. After other errors that isn't sure: the sweeper looks.
+        app.objects.delete(&grant, &object).await?;
+    }
+    completed
+}
