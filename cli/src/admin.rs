@@ -34,7 +34,7 @@ enum Command {
         /// When it ends, like 12h, 30d or 52w; without this, never.
         #[arg(long, value_parser = seconds)]
         expires: Option<u64>,
-        /// What it may be used for: rights (pull, push, delete, admin) and a place, like `pull,push@acme/tools/bb`.
+        /// What it may be used for: rights (pull, push, delete, manage, admin) and a place, like `pull,push@acme/tools/bb`.
         #[arg(long)]
         scope: Option<String>,
     },

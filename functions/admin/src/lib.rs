@@ -145,7 +145,7 @@ async fn tokens(State(app): State<App>, headers: HeaderMap, Path(name): Path<Str
 #[schema(as = NewToken)]
 struct Token {
     name: String,
-    /// `RIGHT[,RIGHT…][@ENTITY | @REPOSITORY]` with the rights pull, push, delete and admin; by default all of them.
+    /// `RIGHT[,RIGHT…][@ENTITY | @REPOSITORY]` with the rights pull, push, delete, manage and admin; by default all of them.
     #[schema(value_type = Option<String>)]
     scope: Option<TokenScope>,
     /// Seconds from now; by default never.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use shared::domain::sif::{self, Arch, Filesystem, Kind, PartitionKind, SifFacts};
 use shared::domain::time::NEVER;
-use shared::domain::{Time, UserName, Visibility};
+use shared::domain::{Actor, Time, Visibility};
 use shared::service::browse::{ContainerView, EntityView};
 use shared::service::search::Results;
 use shared::store::rows;
@@ -27,7 +27,7 @@ struct Common {
     custom_data: &'static str,
 }
 
-fn common(created: Time, by: Option<&UserName>) -> Common {
+fn common(created: Time, by: Option<&Actor>) -> Common {
     let by = by.map(ToString::to_string).unwrap_or_default();
     let at = created.to_string();
     Common {

@@ -3,7 +3,7 @@
 //! A token is a JWT that names its user (`sub`) and its row (`jti`), so that the row is read in the same batch as all
 //! the rest. What it may be used for stands in the row, not in the token.
 
-use crate::domain::{Repository, Time, TokenId, TokenScope, UploadId, UserName};
+use crate::domain::{Actor, Repository, Time, TokenId, TokenScope, UploadId, UserName};
 use crate::error::{BAD_TOKEN, Error};
 use crate::random;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -26,15 +26,15 @@ pub enum Credential {
     Anonymous,
     /// The user of a token that we signed and that has not expired by its own word. Its row has the last word.
     Token {
-        /// The user.
-        user: UserName,
+        /// Whose it is.
+        actor: Actor,
         /// The token's row.
         id: TokenId,
     },
     /// A short-lived token that a registry client was given for what it said it would do.
     Registry {
-        /// The user.
-        user: UserName,
+        /// Whose it is.
+        actor: Actor,
         /// The row of the token that they showed for it; `None` where they showed their password.
         id: Option<TokenId>,
         /// What it may be used for at most.
@@ -47,7 +47,7 @@ impl Credential {
     pub fn user(&self) -> Option<&UserName> {
         match self {
             Self::Anonymous => None,
-            Self::Token { user, .. } | Self::Registry { user, .. } => Some(user),
+            Self::Token { actor, .. } | Self::Registry { actor, .. } => actor.user(),
         }
     }
 }
@@ -56,7 +56,7 @@ impl Credential {
 #[derive(Serialize, Deserialize)]
 struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    sub: Option<UserName>,
+    sub: Option<Actor>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     jti: Option<TokenId>,
     iat: i64,
@@ -86,7 +86,7 @@ pub struct UploadTicket {
     pub repository: Repository,
     /// Who opened it.
     #[serde(rename = "by")]
-    pub user: UserName,
+    pub actor: Actor,
     /// The row of the token that they showed for it, where it was one.
     #[serde(rename = "id", default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenId>,
@@ -157,7 +157,7 @@ impl Keys {
     /// Signs a token.
     pub fn sign(&self, user: &UserName, id: TokenId, now: Time, expires: Option<Time>) -> Result<SecretString, Error> {
         let mut claims = Claims {
-            sub: Some(user.clone()),
+            sub: Some(user.clone().into()),
             jti: Some(id),
             iat: now.0,
             exp: expires.map(|time| time.0),
@@ -182,8 +182,8 @@ impl Keys {
     ) -> Result<SecretString, Error> {
         let (sub, jti) = match credential {
             Credential::Anonymous => (None, None),
-            Credential::Token { user, id } => (Some(user.clone()), Some(*id)),
-            Credential::Registry { user, id, .. } => (Some(user.clone()), *id),
+            Credential::Token { actor, id } => (Some(actor.clone()), Some(*id)),
+            Credential::Registry { actor, id, .. } => (Some(actor.clone()), *id),
         };
         self.encode(&Claims { sub, jti, iat: now.0, exp: Some(expires.0), acc: Some(access), pad: String::new() })
             .map(Into::into)
@@ -249,10 +249,10 @@ impl Keys {
     fn see(&self, token: &str) -> Option<Seen> {
         let Claims { sub, jti, exp: expires, acc, .. } = self.decode(token)?;
         let credential = match (sub, jti, acc) {
-            (Some(user), Some(id), None) => Credential::Token { user, id },
+            (Some(actor), Some(id), None) => Credential::Token { actor, id },
             // What was given for a while says how long that is.
             (.., Some(_)) if expires.is_none() => return None,
-            (Some(user), id, Some(access)) => Credential::Registry { user, id, access },
+            (Some(actor), id, Some(access)) => Credential::Registry { actor, id, access },
             (None, None, Some(_)) => Credential::Anonymous,
             _ => return None,
         };
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn a_token_is_its_users_until_it_expires() {
         let keys = keys();
-        let user = Credential::Token { user: "a".parse().unwrap(), id: TokenId::from_random([7; 12]) };
+        let user = Credential::Token { actor: "a".parse().unwrap(), id: TokenId::from_random([7; 12]) };
         for scheme in ["Bearer", "BEARER", "bEaReR"] {
             let header = format!("{scheme} {}", token(&keys, None));
             assert_eq!(keys.credential(Some(&header), NOW).unwrap(), user);
@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn a_short_lived_token_without_an_end_is_none() {
         let keys = keys();
-        let user: UserName = "a".parse().unwrap();
+        let user: Actor = "a".parse().unwrap();
         for (exp, good) in [(Some(NOW.0 + 1), true), (Some(NOW.0), false), (None, false)] {
             for sub in [Some(user.clone()), None] {
                 let acc = Some(vec![TokenScope::full()]);

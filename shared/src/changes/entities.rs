@@ -2,7 +2,7 @@
 
 use super::{Changes, accounts};
 use crate::domain::{
-    CollectionName, Description, Digest, EntityName, Id, Repository, Role, Time, UserName, Visibility,
+    Actor, CollectionName, Description, Digest, EntityName, Id, Repository, Role, Time, UserName, Visibility,
 };
 use crate::error::Error;
 use crate::rules::Place;
@@ -15,7 +15,7 @@ use crate::store::table::{Condition, Write};
 #[derive(Debug, Clone)]
 pub(crate) struct Birth {
     pub(crate) id: Id,
-    pub(crate) by: Option<UserName>,
+    pub(crate) by: Option<Actor>,
     pub(crate) at: Time,
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn event(
         },
         millis: at.millis,
         random: at.random,
-        actor: grant.by().cloned().map_or(Actor::System, Actor::User),
+        actor: grant.by().cloned().unwrap_or(Actor::System),
         token: grant.token(),
         action: grant.action().word().to_owned(),
         what,

@@ -2,7 +2,7 @@
 
 use super::{accounts, blobs};
 use crate::domain::manifest::{self, Manifest as Document};
-use crate::domain::{Digest, OciDigest, Repository, Time, UserName};
+use crate::domain::{Actor, Digest, OciDigest, Repository, Time};
 use crate::error::Error;
 use crate::store::keys;
 use crate::store::rows::{Container, Manifest, ManifestLinks, Named, Referrer, Tagged};
@@ -34,7 +34,7 @@ pub(crate) struct Pushed<'a> {
     pub(crate) image: Option<Digest>,
     /// What its entity is charged for it.
     pub(crate) cost: u64,
-    pub(crate) created_by: Option<UserName>,
+    pub(crate) created_by: Option<Actor>,
     pub(crate) created: Time,
 }
 

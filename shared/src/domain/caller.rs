@@ -1,5 +1,6 @@
 //! Who is calling, and what their token may be used for.
 
+use super::actor::Actor;
 use super::ids::TokenId;
 use super::names::{EntityName, UserName};
 use super::reference::Repository;
@@ -37,6 +38,20 @@ impl Caller {
             Self::User { name, .. } => Some(name),
             Self::Anonymous | Self::System => None,
         }
+    }
+
+    /// Whoever acts: nobody in particular does not.
+    pub fn actor(&self) -> Option<Actor> {
+        match self {
+            Self::User { name, .. } => Some(Actor::User(name.clone())),
+            Self::System => Some(Actor::System),
+            Self::Anonymous => None,
+        }
+    }
+
+    /// Whether they are this actor.
+    pub fn is(&self, actor: &Actor) -> bool {
+        self.actor().as_ref() == Some(actor)
     }
 
     /// The row of the token that they show, where they show one.
@@ -87,19 +102,22 @@ pub enum Right {
     Push,
     /// Remove images and tags.
     Delete,
-    /// Settings, members, users; and what a site admin may.
+    /// Settings and members of what its user manages, their account and its tokens.
+    Manage,
+    /// All that a site admin may do, managing too.
     Admin,
 }
 
 impl Right {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Pull, Self::Push, Self::Delete, Self::Admin];
+    pub const ALL: [Self; 5] = [Self::Pull, Self::Push, Self::Delete, Self::Manage, Self::Admin];
 
     fn word(self) -> &'static str {
         match self {
             Self::Pull => "pull",
             Self::Push => "push",
             Self::Delete => "delete",
+            Self::Manage => "manage",
             Self::Admin => "admin",
         }
     }
@@ -135,7 +153,7 @@ pub struct TokenScope {
 /// The text is not a scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a scope: write rights and, after an `@`, a place, like `pull,push@acme` or `pull@acme/tools/bb`; rights are pull, push, delete, admin"
+    "`{0}` is not a scope: write rights and, after an `@`, a place, like `pull,push@acme` or `pull@acme/tools/bb`; rights are pull, push, delete, manage, admin"
 )]
 pub struct ScopeError(String);
 
@@ -143,6 +161,16 @@ impl TokenScope {
     /// Everything that the user may.
     pub fn full() -> Self {
         Self { rights: Right::ALL.into(), place: TokenPlace::All }
+    }
+
+    /// Whether it allows a right, wherever it may be used. What a site admin may do, managing is part of.
+    pub fn allows(&self, right: Right) -> bool {
+        self.rights.contains(&right) || (right == Right::Manage && self.rights.contains(&Right::Admin))
+    }
+
+    /// Whether it allows every right that another one has.
+    pub fn allows_all_of(&self, other: &Self) -> bool {
+        other.rights.iter().all(|right| self.allows(*right))
     }
 }
 
@@ -198,8 +226,15 @@ mod tests {
 
     #[test]
     fn a_scope_reads_back_as_it_is_written() {
-        for text in ["pull", "pull,push", "pull,push,delete,admin", "push@acme", "pull@acme/tools/bb", "pull@_catalog"]
-        {
+        for text in [
+            "pull",
+            "pull,push",
+            "pull,push,delete,manage,admin",
+            "manage",
+            "push@acme",
+            "pull@acme/tools/bb",
+            "pull@_catalog",
+        ] {
             assert_eq!(text.parse::<TokenScope>().unwrap().to_string(), text);
         }
         for text in ["", "read", "pull,", "pull@", "pull@A", "pull@tags", "@acme", "pull@a//b"] {

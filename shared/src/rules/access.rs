@@ -3,7 +3,8 @@
 //! Every door asks it, and every store call that changes something wants the [`Grant`] that only it can make.
 
 use crate::domain::{
-    Caller, CollectionName, EntityName, Repository, Right, Role, TokenId, TokenPlace, TokenScope, UserName, Visibility,
+    Actor, Caller, CollectionName, EntityName, Repository, Right, Role, TokenId, TokenPlace, TokenScope, UserName,
+    Visibility,
 };
 use std::fmt;
 
@@ -73,7 +74,8 @@ const fn needs(action: Action) -> (Role, Option<Right>) {
         Action::Pull => (Role::Reader, Some(Right::Pull)),
         Action::Create | Action::Push | Action::Retag => (Role::Contributor, Some(Right::Push)),
         Action::Delete => (Role::Admin, Some(Right::Delete)),
-        Action::Manage | Action::Sweep => (Role::Admin, Some(Right::Admin)),
+        Action::Manage => (Role::Admin, Some(Right::Manage)),
+        Action::Sweep => (Role::Admin, Some(Right::Admin)),
     }
 }
 
@@ -200,7 +202,7 @@ pub struct Subject<'a> {
 pub struct Grant {
     action: Action,
     place: Place,
-    by: Option<UserName>,
+    by: Option<Actor>,
     token: Option<TokenId>,
 }
 
@@ -215,8 +217,8 @@ impl Grant {
         &self.place
     }
 
-    /// Who it was allowed to; `None` for nobody in particular and for Stackroom itself.
-    pub fn by(&self) -> Option<&UserName> {
+    /// Who it was allowed to; `None` for nobody in particular.
+    pub fn by(&self) -> Option<&Actor> {
         self.by.as_ref()
     }
 
@@ -258,7 +260,7 @@ pub fn decide(subject: Subject<'_>, action: Action, resource: &Resource) -> Resu
     };
     // The last word has what everybody is bound by, and only those who may write learn of it.
     allowed.and_then(|()| bound(action, resource))?;
-    Ok(Grant { action, place, by: subject.caller.user().cloned(), token: subject.caller.token() })
+    Ok(Grant { action, place, by: subject.caller.actor(), token: subject.caller.token() })
 }
 
 fn read(subject: Subject<'_>, action: Action, resource: &Resource, place: &Place) -> Result<(), Denial> {
@@ -344,7 +346,7 @@ fn is_admin(caller: &Caller) -> bool {
 fn in_scope(caller: &Caller, action: Action, place: &Place) -> bool {
     let Caller::User { scope, access, .. } = caller else { return *caller == Caller::System };
     let covers = |scope: &TokenScope| {
-        needs(action).1.is_none_or(|right| scope.rights.contains(&right)) && reaches(&scope.place, action, place)
+        needs(action).1.is_none_or(|right| scope.allows(right)) && reaches(&scope.place, action, place)
     };
     covers(scope) && access.as_ref().is_none_or(|access| access.iter().any(covers))
 }
@@ -381,12 +383,14 @@ mod tests {
     }
 
     /// Every kind of scope that can make a difference at `acme/tools/bb`.
-    const SCOPES: [&str; 13] = [
+    const SCOPES: [&str; 15] = [
         "pull",
         "push",
         "pull,push",
         "delete",
+        "manage",
         "admin",
+        "pull,push,delete,manage",
         "pull,push,delete,admin",
         "pull,push,delete,admin@acme",
         "pull,push,delete,admin@acme/tools/bb",
@@ -398,9 +402,10 @@ mod tests {
     ];
 
     /// Those that a person has to read: what the others may follows by the laws.
-    const GOLDEN: [&str; 6] = [
+    const GOLDEN: [&str; 7] = [
         "pull",
         "pull,push",
+        "pull,push,delete,manage",
         "pull,push,delete,admin",
         "pull,push,delete,admin@other",
         "pull,push,delete,admin > pull@acme/tools/bb",

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Caller, EntityName, Id, Repository, Role, TokenScope, UserName};
+use crate::domain::{Actor, Caller, EntityName, Id, Repository, Role, TokenScope, UserName};
 use crate::error::{BAD_TOKEN, Error};
 use crate::rules::{self, Action, Denial, Grant, Place, Resource, Subject};
 use crate::store::keys::{self, Key};
@@ -33,8 +33,8 @@ impl Access {
         let mut batch: Vec<Key> = wanted.into_iter().collect();
         let own = match credential {
             Credential::Anonymous => None,
-            Credential::Token { user, id } => Some((keys::user(user), Some(*id))),
-            Credential::Registry { user, id, .. } => Some((keys::user(user), *id)),
+            Credential::Token { actor, id } => Some((keys::user(user_of(actor)?), Some(*id))),
+            Credential::Registry { actor, id, .. } => Some((keys::user(user_of(actor)?), *id)),
         };
         let token_key = credential.user().zip(own.as_ref().and_then(|(_, id)| *id));
         let token_key = token_key.map(|(user, id)| keys::token(user, id));
@@ -66,15 +66,15 @@ impl Access {
         Ok(access)
     }
 
-    /// The same for a user who is not calling now: what they may do at this moment, without a token that narrows it.
+    /// The same for an actor who is not calling now: what they may do at this moment, without a token that narrows it.
     pub(crate) async fn of(
         app: &App,
-        user: &UserName,
+        actor: &Actor,
         entity: &EntityName,
         wanted: impl IntoIterator<Item = Key>,
     ) -> Result<Self, Error> {
         let access = vec![TokenScope::full()];
-        Self::load(app, &Credential::Registry { user: user.clone(), id: None, access }, Some(entity), wanted).await
+        Self::load(app, &Credential::Registry { actor: actor.clone(), id: None, access }, Some(entity), wanted).await
     }
 
     /// A second round, once the first has told which entity it is about.
@@ -152,6 +152,11 @@ impl Access {
         let grant = grant.map_err(|denial| Error::denied(denial, "container", doing))?;
         Ok((grant, container.ok_or(Error::NotFound("container"))?))
     }
+}
+
+/// The user whom an actor's account is.
+fn user_of(actor: &Actor) -> Result<&UserName, Error> {
+    actor.user().ok_or(Error::Unauthenticated(BAD_TOKEN))
 }
 
 /// A container, as the rules see it.

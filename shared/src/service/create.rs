@@ -6,7 +6,9 @@ use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::blobs::VerifiedImage;
 use crate::changes::entities::{self, Birth, Made, NewContainer};
-use crate::domain::{CollectionName, ContainerName, Description, Digest, EntityName, Id, Repository, Visibility};
+use crate::domain::{
+    Actor, CollectionName, ContainerName, Description, Digest, EntityName, Id, Repository, Visibility,
+};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::keys;
@@ -31,7 +33,7 @@ pub async fn entity(
     }
     let doing = format!("create entity {name}");
     let grant = access.decide(Action::Create, &resource).map_err(|denial| Error::denied(denial, "entity", &doing))?;
-    let owner = grant.by().ok_or(Error::Unauthenticated(crate::error::NO_TOKEN))?;
+    let owner = grant.by().and_then(Actor::user).ok_or(Error::Unauthenticated(crate::error::NO_TOKEN))?;
     let made = entities::entity(&name, owner, description, app.config.default_quota, birth(app, &grant)?)?;
     written(app, &grant, made).await
 }

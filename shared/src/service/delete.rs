@@ -116,7 +116,7 @@ impl Deleting {
             |image| Resource::Image {
                 repository: repository.clone(),
                 read_only: container.read_only,
-                own: image.created_by.is_some() && image.created_by.as_ref() == access.caller.user(),
+                own: image.created_by.as_ref().is_some_and(|by| access.caller.is(by)),
                 frozen: tags.iter().any(|tag| tag.frozen),
             },
         );

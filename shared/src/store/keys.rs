@@ -28,8 +28,8 @@
 //! | `S#⟨upload⟩` | `-` | [`Session`](super::rows::Session) |
 //! | `O#⟨upload⟩` | `-` | [`Stream`](super::rows::Stream): a blob on its way through us |
 //! | `X#⟨object key⟩` | `-` | [`Condemned`](super::rows::Condemned): an object to be deleted |
-//! | `A#⟨entity⟩` | `⟨time⟩⟨random⟩` | [`Event`](super::rows::Event): who did what in an entity |
-//! | `A#+⟨user⟩`, `A#-` | `⟨time⟩⟨random⟩` | the same of a user's account, and of the installation |
+//! | `A#⟨entity⟩` | `T#⟨time⟩⟨random⟩` | [`Event`](super::rows::Event): who did what in an entity |
+//! | `A#+⟨user⟩`, `A#-` | `T#⟨time⟩⟨random⟩` | the same of a user's account, and of the installation |
 //! | `L` | `U#⟨user⟩` | [`UserListed`](super::rows::UserListed): the list of users |
 //! | `L` | `S#⟨upload⟩` | [`SealedListed`](super::rows::SealedListed): the list of uploads that wait to be verified |
 
@@ -95,7 +95,12 @@ pub fn sealed() -> KeyRange {
 /// An event, in the log of an entity, of `+` and a user, or of the installation, which is `-`. The keys of a log are in
 /// the order of time.
 pub fn event(log: &str, millis: u64, random: u32) -> Key {
-    key(format!("A#{log}"), format!("{millis:012x}{random:08x}"))
+    key(format!("A#{log}"), format!("T#{millis:012x}{random:08x}"))
+}
+
+/// The events of a log.
+pub fn events(log: &str) -> KeyRange {
+    range(format!("A#{log}"), "T#")
 }
 
 /// The wrong passwords that were shown for a name.

@@ -122,7 +122,7 @@ pub struct Entity {
     /// Whether what is created in it is private.
     pub default_private: bool,
     /// Who made it.
-    pub created_by: Option<UserName>,
+    pub created_by: Option<Actor>,
     /// When.
     pub created: Time,
     /// Counts the changes of this row, which are conditional on it.
@@ -157,7 +157,7 @@ pub struct Collection {
     /// Whether containers created in it are private.
     pub private: bool,
     /// Who made it.
-    pub created_by: Option<UserName>,
+    pub created_by: Option<Actor>,
     /// When.
     pub created: Time,
     /// Counts the changes of this row, which are conditional on it.
@@ -184,7 +184,7 @@ pub struct Container {
     /// Whether it takes no writes for now.
     pub read_only: bool,
     /// Who made it.
-    pub created_by: Option<UserName>,
+    pub created_by: Option<Actor>,
     /// When.
     pub created: Time,
     /// Counts the changes of what names what in it. Who removes what nothing names does so only if it has not changed
@@ -227,7 +227,7 @@ pub struct Image {
     /// What its pusher says of it.
     pub description: Description,
     /// Who brought it.
-    pub created_by: Option<UserName>,
+    pub created_by: Option<Actor>,
     /// When the push began.
     pub created: Time,
     /// What is known of its bytes; `None` while they have not been verified, and then nobody else may see it.
@@ -327,7 +327,7 @@ pub struct Tagged {
     /// What its pusher says of it.
     pub description: Description,
     /// Who brought it.
-    pub created_by: Option<UserName>,
+    pub created_by: Option<Actor>,
     /// When.
     pub created: Time,
     /// What is known of its bytes.
@@ -370,7 +370,7 @@ pub struct Manifest {
     pub image: Option<Digest>,
     /// Who brought it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub created_by: Option<UserName>,
+    pub created_by: Option<Actor>,
     /// When.
     pub created: Time,
 }
@@ -401,7 +401,7 @@ pub struct ManifestLinks {
     pub image: Option<Digest>,
     /// Who brought it.
     #[serde(default)]
-    pub created_by: Option<UserName>,
+    pub created_by: Option<Actor>,
 }
 
 impl ManifestLinks {
@@ -559,7 +559,7 @@ pub struct Session {
     /// The image's id.
     pub image: Id,
     /// Who opened it.
-    pub opened_by: UserName,
+    pub opened_by: Actor,
     /// How the bytes travel.
     pub way: Way,
     /// Name of the object in the bucket.
@@ -597,7 +597,7 @@ pub struct Stream {
     /// The repository.
     pub repository: Repository,
     /// Who opened it.
-    pub opened_by: UserName,
+    pub opened_by: Actor,
     /// How far it is.
     pub flow: Flow,
     /// Bytes taken in.

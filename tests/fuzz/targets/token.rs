@@ -42,8 +42,8 @@ fn signed() -> Vec<(String, Said)> {
     let user: UserName = "alice".parse().expect("a name");
     let id = TokenId::from_random([7; 12]);
     let access: Vec<TokenScope> = vec!["pull,push@alice/tools/hello".parse().expect("a scope")];
-    let token = Credential::Token { user: user.clone(), id };
-    let short = Credential::Registry { user: user.clone(), id: Some(id), access: access.clone() };
+    let token = Credential::Token { actor: user.clone().into(), id };
+    let short = Credential::Registry { actor: user.clone().into(), id: Some(id), access: access.clone() };
     let upload = UploadTicket {
         upload: UploadId::from_random([8; 16]),
         repository: "alice/tools/hello".parse().expect("a path"),
@@ -155,19 +155,19 @@ fn drawn(drawn: Drawn) {
         assert_eq!(read(&FOREIGN, text, at), None, "{text}");
     };
 
-    let token = Credential::Token { user: user.clone(), id };
+    let token = Credential::Token { actor: user.clone().into(), id };
     let text = KEYS.sign(&user, id, NOW, expires).expect("a token");
     assert!((200..=LONGEST).contains(&text.expose_secret().len()), "a length that clients take");
     same(text.expose_secret(), Some(Said::Token(token.clone())).filter(|_| lasts));
 
     let until = expires.unwrap_or(LATER);
-    let password = Credential::Registry { user: user.clone(), id: None, access: Vec::new() };
+    let password = Credential::Registry { actor: user.clone().into(), id: None, access: Vec::new() };
     for who in [token, password, Credential::Anonymous] {
         let text = KEYS.sign_access(&who, access.clone(), NOW, until).expect("a token");
         let text = text.expose_secret();
         let said = match who {
-            Credential::Token { user, id } => Credential::Registry { user, id: Some(id), access: access.clone() },
-            Credential::Registry { user, id, .. } => Credential::Registry { user, id, access: access.clone() },
+            Credential::Token { actor, id } => Credential::Registry { actor, id: Some(id), access: access.clone() },
+            Credential::Registry { actor, id, .. } => Credential::Registry { actor, id, access: access.clone() },
             Credential::Anonymous => Credential::Anonymous,
         };
         same(text, Some(Said::Token(said)).filter(|_| until > at && text.len() <= LONGEST));

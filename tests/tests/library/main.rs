@@ -12,6 +12,7 @@
 mod browse;
 mod cost;
 mod delete;
+mod events;
 mod everyone;
 mod invariants;
 mod quota;

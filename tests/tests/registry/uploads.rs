@@ -39,8 +39,8 @@ async fn hazard_upload_session_hijack_and_capability_url() {
     let bobs = parts(&open(&bob, "bob/tools/bb").await).1;
     let until = server.local.app.now().minus(Duration::from_secs(1));
     let upload: UploadId = id.parse().unwrap();
-    let (repository, user) = (BB.parse().unwrap(), "alice".parse().unwrap());
-    let expired = UploadTicket { upload, repository, user, token: None, until };
+    let (repository, actor) = (BB.parse().unwrap(), "alice".parse().unwrap());
+    let expired = UploadTicket { upload, repository, actor, token: None, until };
     let expired = server.local.app.keys.sign_upload(&expired).unwrap();
     let short = narrowed(&alice, "alice", &[&format!("repository:{BB}:pull,push")]).await;
     let hop = server.local.app.keys.seal(&format!("{}{url}", server.url)).unwrap();

@@ -35,7 +35,7 @@ pub async fn with_secret(app: &App, name: &str, secret: &SecretString) -> Result
         return Err(bad());
     }
     let user = passwords::user(app, name.parse().ok().as_ref(), secret).await?.ok_or_else(bad)?;
-    Ok(Credential::Registry { user: user.name, id: None, access: vec![TokenScope::full()] })
+    Ok(Credential::Registry { actor: user.name.into(), id: None, access: vec![TokenScope::full()] })
 }
 
 /// A short-lived token for what a client says that it will do. What it may really do is decided when it does it.

@@ -30,7 +30,7 @@ pub async fn add(app: &App, credential: &Credential, user: &UserName, token: New
     }
     let account = Managed::load(app, credential, user, "make tokens for this account").await?;
     account.user.ok_or(Error::NotFound("user"))?;
-    if !token.scope.rights.is_subset(&account.rights) {
+    if !account.scope.allows_all_of(&token.scope) {
         return Err(Error::Forbidden(
             "not permitted to make a token that may do more than the one it is made with".to_owned(),
         ));

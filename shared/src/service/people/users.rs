@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::{accounts, people};
 use crate::domain::quota::Quota;
-use crate::domain::{Caller, EntityName, Right, TokenScope, UserName};
+use crate::domain::{Caller, EntityName, TokenScope, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::service::access::{Access, system};
@@ -15,7 +15,6 @@ use crate::store::keys;
 use crate::store::rows::{Account, User, UserListed};
 use crate::store::table::Written;
 use secrecy::SecretString;
-use std::collections::BTreeSet;
 
 /// A new person.
 #[derive(Debug)]
@@ -117,7 +116,7 @@ pub async fn change(app: &App, credential: &Credential, name: &UserName, change:
                 people::user_disabled(user, *disabled)?
             }
             // A password allows all that its user may do, so only a token that allows that too can set one.
-            Change::Password(_) if account.rights.len() < Right::ALL.len() => {
+            Change::Password(_) if !account.scope.allows_all_of(&TokenScope::full()) => {
                 return Err(Error::Forbidden("this token may not be used to set a password".to_owned()));
             }
             Change::Password(password) => {
@@ -140,7 +139,7 @@ pub async fn change(app: &App, credential: &Credential, name: &UserName, change:
 pub(super) struct Managed {
     pub(super) grant: Grant,
     /// What the caller's token may be used for.
-    pub(super) rights: BTreeSet<Right>,
+    pub(super) scope: TokenScope,
     pub(super) user: Option<User>,
 }
 
@@ -150,11 +149,12 @@ impl Managed {
         let access = Access::load(app, credential, None, []).await?;
         let grant = access.decide(Action::Manage, &Resource::User(name.clone()));
         let grant = grant.map_err(|denial| Error::denied(denial, "user", doing))?;
-        let rights = match access.caller {
-            Caller::User { scope, .. } => scope.rights,
-            Caller::Anonymous | Caller::System => BTreeSet::new(),
+        let scope = match access.caller {
+            Caller::User { scope, .. } => scope,
+            // Neither asks for an account.
+            Caller::Anonymous | Caller::System => return Err(Error::Unauthenticated(crate::error::NO_TOKEN)),
         };
-        Ok(Self { grant, rights, user: app.table.get(keys::user(name)).await? })
+        Ok(Self { grant, scope, user: app.table.get(keys::user(name)).await? })
     }
 }
 

@@ -18,7 +18,7 @@ pub use intake::Incoming;
 
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Caller, Repository, UserName, Visibility};
+use crate::domain::{Actor, Caller, Repository, Visibility};
 use crate::error::Error;
 use crate::rules::{Action, Denial, Grant, Resource};
 use crate::service::access::{Access, resource_at};
@@ -157,8 +157,8 @@ impl RepositoryAccess {
     }
 
     /// Whether they are the caller.
-    fn made_by(&self, maker: Option<&UserName>) -> bool {
-        maker.is_some() && maker == self.loaded.caller.user()
+    fn made_by(&self, maker: Option<&Actor>) -> bool {
+        maker.is_some_and(|maker| self.loaded.caller.is(maker))
     }
 
     fn refused(&self) -> Refused {

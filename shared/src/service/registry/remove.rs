@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::tags::{self, TakingOff};
 use crate::changes::{Changes, images, manifests};
-use crate::domain::{Digest, OciDigest, Repository, TagName, UserName};
+use crate::domain::{Actor, Digest, OciDigest, Repository, TagName};
 use crate::rules::{Action, Grant, Place, Resource};
 use crate::service::links;
 use crate::service::retry::{Retry, Try};
@@ -56,7 +56,7 @@ async fn remove_tag(
     let tag: Option<Tag> = access.loaded.take(&key)?;
     let tag = could_remove(&access, tag)?;
     let read_only = access.container.as_ref().is_some_and(|container| container.read_only);
-    let makers: Vec<Option<UserName>> = match &tag {
+    let makers: Vec<Option<Actor>> = match &tag {
         tag if tag.images.is_empty() => {
             let named: Option<Manifest> = app.table.get(keys::manifest(repository, &tag.named.digest)).await?;
             vec![named.and_then(|named| named.created_by)]

@@ -72,14 +72,14 @@ pub async fn session(
 }
 
 fn signed(app: &App, credential: &Credential, repository: &Repository) -> Result<UploadSession, Refused> {
-    let (user, token) = match credential {
+    let (actor, token) = match credential {
         Credential::Anonymous => return Err(Error::Unauthenticated(crate::error::NO_TOKEN).into()),
-        Credential::Token { user, id } => (user, Some(*id)),
-        Credential::Registry { user, id, .. } => (user, *id),
+        Credential::Token { actor, id } => (actor, Some(*id)),
+        Credential::Registry { actor, id, .. } => (actor, *id),
     };
     let id = app.new_upload()?;
     let until = app.now().plus(app.config.upload_life);
-    let right = UploadTicket { upload: id, repository: repository.clone(), user: user.clone(), token, until };
+    let right = UploadTicket { upload: id, repository: repository.clone(), actor: actor.clone(), token, until };
     Ok(UploadSession { id, ticket: app.keys.sign_upload(&right)? })
 }
 

@@ -74,14 +74,14 @@ impl UploadRight {
     fn credential(&self) -> Credential {
         let rights = [Right::Pull, Right::Push].into();
         let access = vec![TokenScope { rights, place: TokenPlace::Repository(self.0.repository.clone()) }];
-        Credential::Registry { user: self.0.user.clone(), id: self.0.token, access }
+        Credential::Registry { actor: self.0.actor.clone(), id: self.0.token, access }
     }
 
     fn new_row(&self, app: &App) -> Stream {
         Stream {
             id: self.0.upload,
             repository: self.0.repository.clone(),
-            opened_by: self.0.user.clone(),
+            opened_by: self.0.actor.clone(),
             flow: Flow::Open,
             taken: 0,
             hasher: String::new(),

@@ -111,7 +111,7 @@ async fn own_session(
     let Some(session) = session else {
         return UploadTarget::load(app, credential, image, upload).await.map(|_| None);
     };
-    let own = access.caller.user() == Some(&session.opened_by);
+    let own = access.caller.is(&session.opened_by);
     let resource = Resource::Upload { repository: session.repository.clone(), own };
     let grant = access.decide(Action::Push, &resource);
     Ok(Some((grant.map_err(|denial| Error::denied(denial, "image", DOING))?, session)))
