@@ -103,18 +103,18 @@ pub struct Keys {
     validation: Validation,
     /// What tokens say whose signatures were found good. Nothing of the table is in it: whether a token was revoked, its
     /// row says on every request. Checking a signature is a fifth of what a token adds to a lookup.
-    seen: Mutex<HashMap<String, Seen>>,
+    verified: Mutex<HashMap<String, Verified>>,
 }
 
 /// What a token says, once and for all: its text has one good signature or none.
 #[derive(Clone)]
-struct Seen {
+struct Verified {
     credential: Credential,
     expires: Option<i64>,
 }
 
 /// The most tokens that are remembered, at up to 4 KiB each; all are forgotten when they are more.
-const MOST_SEEN: usize = 1024;
+const MOST_VERIFIED: usize = 1024;
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -144,7 +144,7 @@ impl Keys {
             signing: EncodingKey::from_secret(&secret),
             verifying: verifying.collect(),
             validation,
-            seen: Mutex::default(),
+            verified: Mutex::default(),
         })
     }
 
@@ -237,16 +237,16 @@ impl Keys {
         if token.len() > LONGEST {
             return None;
         }
-        let known = self.seen.lock().ok().and_then(|seen| seen.get(token).cloned());
-        let seen = known.or_else(|| self.see(token))?;
-        if seen.expires.is_some_and(|expires| expires <= now.0) {
+        let known = self.verified.lock().ok().and_then(|verified| verified.get(token).cloned());
+        let verified = known.or_else(|| self.check(token))?;
+        if verified.expires.is_some_and(|expires| expires <= now.0) {
             return None;
         }
-        Some(seen.credential)
+        Some(verified.credential)
     }
 
     /// Checks the signature of a token, and remembers a good one.
-    fn see(&self, token: &str) -> Option<Seen> {
+    fn check(&self, token: &str) -> Option<Verified> {
         let Claims { sub, jti, exp: expires, acc, .. } = self.decode(token)?;
         let credential = match (sub, jti, acc) {
             (Some(actor), Some(id), None) => Credential::Token { actor, id },
@@ -256,12 +256,12 @@ impl Keys {
             (None, None, Some(_)) => Credential::Anonymous,
             _ => return None,
         };
-        let found = Seen { credential, expires };
-        if let Ok(mut seen) = self.seen.lock() {
-            if seen.len() >= MOST_SEEN {
-                seen.clear();
+        let found = Verified { credential, expires };
+        if let Ok(mut verified) = self.verified.lock() {
+            if verified.len() >= MOST_VERIFIED {
+                verified.clear();
             }
-            seen.insert(token.to_owned(), found.clone());
+            verified.insert(token.to_owned(), found.clone());
         }
         Some(found)
     }

@@ -111,7 +111,7 @@ fn place(tag: Option<Tag>, arch: &str, new: Pointing<'_>) -> Result<Placed, Erro
     let old = images.insert(arch.to_owned(), tagged(image, content)).map(|old| old.hash);
     // The same image may stand under the tag for another architecture only if it says nothing of its own.
     let left = old.filter(|old| *old != image.hash && !images.values().any(|other| other.hash == *old));
-    let Naming { named, manifests } = naming(&image.repository, &images, now)?;
+    let TagTarget { named, manifests } = target_of(&image.repository, &images, now)?;
     let tag = Tag {
         repository: image.repository.clone(),
         name: name.clone(),
@@ -142,14 +142,14 @@ fn removed(name: &TagName) -> What {
 }
 
 /// What a tag names for registry clients, and the writes of the manifests behind it.
-struct Naming {
+struct TagTarget {
     named: Named,
     manifests: Vec<Write>,
 }
 
 /// What a tag of these images, at least one, names: the only one's manifest, or an index of all of them. Whoever sets a
 /// tag makes sure that what it names is there.
-fn naming(repository: &Repository, images: &BTreeMap<String, Tagged>, now: Time) -> Result<Naming, Error> {
+fn target_of(repository: &Repository, images: &BTreeMap<String, Tagged>, now: Time) -> Result<TagTarget, Error> {
     let mut rows: Vec<Manifest> = images.values().map(|one| manifests::image_row(repository, one, now)).collect();
     if rows.len() > 1 {
         let listed = images.keys().map(String::as_str).zip(&rows);
@@ -159,7 +159,7 @@ fn naming(repository: &Repository, images: &BTreeMap<String, Tagged>, now: Time)
     let named = Named { digest: last.digest, media_type: last.media_type.clone(), size: last.size };
     let writes = rows.iter().map(|row| Write::put(row, Condition::None)).collect::<Result<Vec<_>, _>>()?;
     // The same image under two architectures has one manifest.
-    Ok(Naming { named, manifests: joined(writes) })
+    Ok(TagTarget { named, manifests: joined(writes) })
 }
 
 /// Tags that are to name a manifest which a registry client pushed.
@@ -251,7 +251,7 @@ fn without(tag: &Tag, hash: &Digest, now: Time) -> Result<Changes, Error> {
             Changes::noted(place_of(&tag.repository), removed(&tag.name)).with([Write::delete(tag.key(), condition)])
         );
     }
-    let Naming { named, manifests } = naming(&tag.repository, &images, now)?;
+    let TagTarget { named, manifests } = target_of(&tag.repository, &images, now)?;
     let left = Tag { images, named, version: tag.version + 1, ..tag.clone() };
     Ok(Changes::noted(place_of(&tag.repository), What::TagSet(moved(&left)))
         .with([Write::put(&left, condition)?])

@@ -259,7 +259,7 @@ pub fn decide(subject: Subject<'_>, action: Action, resource: &Resource) -> Resu
         write(subject, action, resource, &place)
     };
     // The last word has what everybody is bound by, and only those who may write learn of it.
-    allowed.and_then(|()| bound(action, resource))?;
+    allowed.and_then(|()| obligations(action, resource))?;
     Ok(Grant { action, place, by: subject.caller.actor(), token: subject.caller.token() })
 }
 
@@ -312,7 +312,7 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
 }
 
 /// What binds everybody, site admins and Stackroom itself too.
-fn bound(action: Action, resource: &Resource) -> Result<(), Denial> {
+fn obligations(action: Action, resource: &Resource) -> Result<(), Denial> {
     let lifts = matches!(action, Action::Manage) || action.is_read();
     match resource {
         _ if lifts => Ok(()),

@@ -194,10 +194,10 @@ async fn written<R: Row>(app: &App, grant: &Grant, made: Made<R>) -> Result<R, E
     let key = made.row.key();
     match app.commit(grant, made.changes).await? {
         Written::Done => Ok(made.row),
-        Written::Lost(_) => app.table.get(key).await?.ok_or_else(gone),
+        Written::Lost(_) => app.table.get(key).await?.ok_or_else(deleted_meanwhile),
     }
 }
 
-fn gone() -> Error {
+fn deleted_meanwhile() -> Error {
     Error::Conflict("it was deleted while it was being made, try again".to_owned())
 }

@@ -11,9 +11,9 @@ use crate::store::rows::{Collection, Container, Entity, Image};
 use futures::future::try_join_all;
 
 /// The shortest text that is searched for, in characters: the clients' own rule.
-pub const SHORTEST: usize = 3;
+pub const SHORTEST_TEXT: usize = 3;
 /// The most results of each kind.
-pub const MOST: usize = 100;
+pub const MOST_RESULTS: usize = 100;
 
 /// What to look for.
 #[derive(Debug, Clone, Default)]
@@ -48,8 +48,8 @@ pub struct Results {
 
 /// Searches the caller's entities.
 pub async fn search(app: &App, credential: &Credential, query: &Query) -> Result<Results, Error> {
-    if query.text.chars().count() < SHORTEST {
-        return Err(Error::Invalid(format!("search for at least {SHORTEST} characters")));
+    if query.text.chars().count() < SHORTEST_TEXT {
+        return Err(Error::Invalid(format!("search for at least {SHORTEST_TEXT} characters")));
     }
     let (access, members) = futures::join!(Access::load(app, credential, None, []), memberships(app, credential));
     let (access, members) = (access?, members?);
@@ -63,10 +63,10 @@ pub async fn search(app: &App, credential: &Credential, query: &Query) -> Result
         results.containers.extend(more.containers);
         results.images.extend(more.images);
     }
-    results.entities.truncate(MOST);
-    results.collections.truncate(MOST);
-    results.containers.truncate(MOST);
-    results.images.truncate(MOST);
+    results.entities.truncate(MOST_RESULTS);
+    results.collections.truncate(MOST_RESULTS);
+    results.containers.truncate(MOST_RESULTS);
+    results.images.truncate(MOST_RESULTS);
     Ok(results)
 }
 

@@ -284,7 +284,7 @@ pub fn lies_in(key: &Key, grant: &Grant) -> bool {
 
 /// What kind of row a key is of, as far as the sweeper has to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RowKind {
     /// An upload session.
     Session,
     /// A blob on its way through us.
@@ -312,21 +312,21 @@ pub enum Kind {
 }
 
 /// Reads the kind of row back from its key.
-pub fn kind(key: &Key) -> Kind {
+pub fn kind(key: &Key) -> RowKind {
     let part = |text: &str| text.get(..2).map(str::to_owned).unwrap_or_default();
     match (part(&key.pk).as_str(), part(&key.sk).as_str()) {
-        ("S#", _) => Kind::Session,
-        ("O#", _) => Kind::Stream,
-        ("R#", "B#") => Kind::Link,
-        ("R#", "M#") => Kind::Manifest,
-        ("X#", _) => Kind::Condemned,
-        ("B#", _) => Kind::Blob,
-        ("A#", _) => Kind::Event,
-        ("E#", "B#") => Kind::Charge,
-        ("E#", "I#") => Kind::Image,
-        ("E#", _) if key.sk == "Q" => Kind::Account,
-        ("U#", _) if key.sk == "W" => Kind::WrongPasswords,
-        _ => Kind::Other,
+        ("S#", _) => RowKind::Session,
+        ("O#", _) => RowKind::Stream,
+        ("R#", "B#") => RowKind::Link,
+        ("R#", "M#") => RowKind::Manifest,
+        ("X#", _) => RowKind::Condemned,
+        ("B#", _) => RowKind::Blob,
+        ("A#", _) => RowKind::Event,
+        ("E#", "B#") => RowKind::Charge,
+        ("E#", "I#") => RowKind::Image,
+        ("E#", _) if key.sk == "Q" => RowKind::Account,
+        ("U#", _) if key.sk == "W" => RowKind::WrongPasswords,
+        _ => RowKind::Other,
     }
 }
 
@@ -386,20 +386,20 @@ mod tests {
         let repository: Repository = "a/a/a".parse().unwrap();
         let digest = Digest::of(b"");
         for (key, expected) in [
-            (session(UploadId::from_random([0; 16])), Kind::Session),
-            (condemned("aa/a"), Kind::Condemned),
-            (event("a", 0, 0), Kind::Event),
-            (sealed_listed(UploadId::from_random([0; 16])), Kind::Other),
-            (blob(&digest), Kind::Blob),
-            (charge(repository.entity(), &digest), Kind::Charge),
-            (image(&repository, &digest), Kind::Image),
-            (account(repository.entity()), Kind::Account),
-            (container(&repository), Kind::Other),
-            (wrong_passwords(&"a".parse().unwrap()), Kind::WrongPasswords),
-            (user(&"a".parse().unwrap()), Kind::Other),
-            (link(&repository, &digest.into()), Kind::Link),
-            (manifest(&repository, &digest.into()), Kind::Manifest),
-            (stream(UploadId::from_random([0; 16])), Kind::Stream),
+            (session(UploadId::from_random([0; 16])), RowKind::Session),
+            (condemned("aa/a"), RowKind::Condemned),
+            (event("a", 0, 0), RowKind::Event),
+            (sealed_listed(UploadId::from_random([0; 16])), RowKind::Other),
+            (blob(&digest), RowKind::Blob),
+            (charge(repository.entity(), &digest), RowKind::Charge),
+            (image(&repository, &digest), RowKind::Image),
+            (account(repository.entity()), RowKind::Account),
+            (container(&repository), RowKind::Other),
+            (wrong_passwords(&"a".parse().unwrap()), RowKind::WrongPasswords),
+            (user(&"a".parse().unwrap()), RowKind::Other),
+            (link(&repository, &digest.into()), RowKind::Link),
+            (manifest(&repository, &digest.into()), RowKind::Manifest),
+            (stream(UploadId::from_random([0; 16])), RowKind::Stream),
         ] {
             assert_eq!(kind(&key), expected, "{key:?}");
         }

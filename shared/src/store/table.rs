@@ -83,10 +83,10 @@ pub enum Condition {
 
 /// One write of a transaction.
 #[derive(Debug, Clone)]
-pub struct Write(Kind);
+pub struct Write(Operation);
 
 #[derive(Debug, Clone)]
-enum Kind {
+enum Operation {
     Put(Key, Item, Condition),
     Delete(Key, Condition),
     Check(Key, Condition),
@@ -96,7 +96,7 @@ enum Kind {
     Label(Key, &'static str, Vec<String>, &'static str),
 }
 
-impl Kind {
+impl Operation {
     /// Takes another addition to the same row in, if one of the two only wants the row to be present.
     fn takes(&mut self, other: &Key, more: &[(&'static str, i128)], condition: &Condition) -> bool {
         let Self::Add(key, numbers, before) = self else { return false };
@@ -122,17 +122,17 @@ impl Write {
         let mut item: Item = serde_dynamo::to_item(row).map_err(StoreError::Row)?;
         let key = row.key();
         item.extend(item_key(key.clone()));
-        Ok(Self(Kind::Put(key, item, condition)))
+        Ok(Self(Operation::Put(key, item, condition)))
     }
 
     /// Deletes the row.
     pub fn delete(key: Key, condition: Condition) -> Self {
-        Self(Kind::Delete(key, condition))
+        Self(Operation::Delete(key, condition))
     }
 
     /// Only wants the condition to hold.
     pub fn check(key: Key, condition: Condition) -> Self {
-        Self(Kind::Check(key, condition))
+        Self(Operation::Check(key, condition))
     }
 
     /// Charges the account of an entity for more bytes or fewer; `reserved` of them are for uploads that are not
@@ -140,32 +140,32 @@ impl Write {
     pub fn charge(entity: &EntityName, charged: i128, reserved: i128, condition: Condition) -> Self {
         let both = [("charged", charged), ("reserved", reserved)];
         let numbers = both.into_iter().filter(|(_, number)| *number != 0).collect();
-        Self(Kind::Add(keys::account(entity), numbers, condition))
+        Self(Operation::Add(keys::account(entity), numbers, condition))
     }
 
     /// Changes the limit of an entity's account from what it was.
     pub fn limit(entity: &EntityName, before: u64, after: u64) -> Self {
         let more = i128::from(after) - i128::from(before);
-        Self(Kind::Add(keys::account(entity), vec![("limit", more)], Condition::Limit(before)))
+        Self(Operation::Add(keys::account(entity), vec![("limit", more)], Condition::Limit(before)))
     }
 
     /// Counts the epoch of a repository on.
     pub fn epoch(repository: &Repository, condition: Condition) -> Self {
-        Self(Kind::Add(keys::container(repository), vec![("epoch", 1), ("version", 1)], condition))
+        Self(Operation::Add(keys::container(repository), vec![("epoch", 1), ("version", 1)], condition))
     }
 
     /// Notes on the image's row that the tags, at least one, name it. The image must have been committed.
     pub fn tagged<'a>(image: Key, tags: impl IntoIterator<Item = &'a TagName>) -> Self {
         let committed = "attribute_exists(pk) AND attribute_type(content, :map)";
         let tags = tags.into_iter().map(ToString::to_string).collect();
-        Self(Kind::Label(image, "SET #named = :true ADD #tags :tags, #version :one", tags, committed))
+        Self(Operation::Label(image, "SET #named = :true ADD #tags :tags, #version :one", tags, committed))
     }
 
     /// Notes on the image's row that the tags, at least one, name it no longer.
     pub fn untagged<'a>(image: Key, tags: impl IntoIterator<Item = &'a TagName>) -> Self {
         let there = "attribute_exists(pk) AND attribute_type(content, :map)";
         let tags = tags.into_iter().map(ToString::to_string).collect();
-        Self(Kind::Label(image, "SET #named = :true ADD #version :one DELETE #tags :tags", tags, there))
+        Self(Operation::Label(image, "SET #named = :true ADD #version :one DELETE #tags :tags", tags, there))
     }
 
     /// Puts a write behind others, unless one of them does the same: several changes may want the same immutable row to
@@ -173,12 +173,14 @@ impl Write {
     /// stay, so that the table refuses them loudly.
     pub fn join(self, writes: &mut Vec<Self>) {
         let again = match &self.0 {
-            Kind::Put(key, ..) => writes.iter().any(|other| matches!(&other.0, Kind::Put(same, ..) if same == key)),
-            // Whether or not it is there: another deletion says more, or the same.
-            Kind::Delete(key, Condition::None) => {
-                writes.iter().any(|other| matches!(&other.0, Kind::Delete(same, _) if same == key))
+            Operation::Put(key, ..) => {
+                writes.iter().any(|other| matches!(&other.0, Operation::Put(same, ..) if same == key))
             }
-            Kind::Add(key, more, condition) => writes.iter_mut().any(|other| other.0.takes(key, more, condition)),
+            // Whether or not it is there: another deletion says more, or the same.
+            Operation::Delete(key, Condition::None) => {
+                writes.iter().any(|other| matches!(&other.0, Operation::Delete(same, _) if same == key))
+            }
+            Operation::Add(key, more, condition) => writes.iter_mut().any(|other| other.0.takes(key, more, condition)),
             _ => false,
         };
         if !again {
@@ -189,8 +191,11 @@ impl Write {
     /// The row that is written; `None` when it is only looked at.
     fn key(&self) -> Option<&Key> {
         match &self.0 {
-            Kind::Put(key, ..) | Kind::Delete(key, _) | Kind::Add(key, ..) | Kind::Label(key, ..) => Some(key),
-            Kind::Check(..) => None,
+            Operation::Put(key, ..)
+            | Operation::Delete(key, _)
+            | Operation::Add(key, ..)
+            | Operation::Label(key, ..) => Some(key),
+            Operation::Check(..) => None,
         }
     }
 }
@@ -490,25 +495,25 @@ impl Table {
         let item = TransactWriteItem::builder();
         let table = &self.name;
         Ok(match write.0 {
-            Kind::Put(_, row, condition) => {
+            Operation::Put(_, row, condition) => {
                 let Expression { text, names, values } = Expression::of(condition);
                 let put = Put::builder().table_name(table).set_item(Some(row)).set_condition_expression(text);
                 let put = put.set_expression_attribute_names(names).set_expression_attribute_values(values);
                 item.put(put.build().map_err(build)?).build()
             }
-            Kind::Delete(key, condition) => {
+            Operation::Delete(key, condition) => {
                 let Expression { text, names, values } = Expression::of(condition);
                 let delete = Delete::builder().table_name(table).set_key(Some(item_key(key)));
                 let delete = delete.set_condition_expression(text).set_expression_attribute_names(names);
                 item.delete(delete.set_expression_attribute_values(values).build().map_err(build)?).build()
             }
-            Kind::Check(key, condition) => {
+            Operation::Check(key, condition) => {
                 let Expression { text, names, values } = Expression::of(condition);
                 let check = ConditionCheck::builder().table_name(table).set_key(Some(item_key(key)));
                 let check = check.set_condition_expression(text).set_expression_attribute_names(names);
                 item.condition_check(check.set_expression_attribute_values(values).build().map_err(build)?).build()
             }
-            Kind::Add(key, numbers, condition) => {
+            Operation::Add(key, numbers, condition) => {
                 let mut expression = Expression::of(condition);
                 let update = expression.additions(&numbers);
                 let Expression { text, names, values } = expression;
@@ -516,7 +521,7 @@ impl Table {
                 let add = add.set_condition_expression(text).set_expression_attribute_names(names);
                 item.update(add.set_expression_attribute_values(values).build().map_err(build)?).build()
             }
-            Kind::Label(key, update, words, condition) => {
+            Operation::Label(key, update, words, condition) => {
                 let label = Update::builder().table_name(table).set_key(Some(item_key(key))).update_expression(update);
                 let label = label.condition_expression(condition).expression_attribute_names("#tags", "tags");
                 let label = label.expression_attribute_names("#version", "version");
@@ -601,7 +606,7 @@ mod tests {
                 write.join(&mut all);
             }
             let shown = |write: Write| match write.0 {
-                Kind::Add(_, numbers, condition) => Some((numbers, matches!(condition, Condition::Present))),
+                Operation::Add(_, numbers, condition) => Some((numbers, matches!(condition, Condition::Present))),
                 _ => None,
             };
             all.into_iter().filter_map(shown).collect::<Vec<_>>()

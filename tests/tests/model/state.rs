@@ -6,7 +6,7 @@ use shared::domain::{Digest, OciDigest};
 use shared::service::registry::blob;
 use shared::service::registry::pull::Reference;
 use shared::service::registry::remove;
-use shared::store::keys::{self, Kind};
+use shared::store::keys::{self, RowKind};
 use shared::store::rows::{Account, Blob, Charge, Condemned, Image, Link, Manifest, Session, Stream, Tag};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -75,19 +75,19 @@ impl Table {
             let (rows, next) = fixture.app.table.scan(start).await.unwrap();
             for row in rows {
                 match keys::kind(&row.key) {
-                    Kind::Link => table.links.push(row.read().unwrap()),
-                    Kind::Manifest => table.manifests.push(row.read().unwrap()),
-                    Kind::Blob => {
+                    RowKind::Link => table.links.push(row.read().unwrap()),
+                    RowKind::Manifest => table.manifests.push(row.read().unwrap()),
+                    RowKind::Blob => {
                         let blob: Blob = row.read().unwrap();
                         table.blobs.insert(blob.digest, blob);
                     }
-                    Kind::Charge => table.charges.push(row.read().unwrap()),
-                    Kind::Account => table.accounts.push(row.read().unwrap()),
-                    Kind::Session => table.sessions.push(row.read().unwrap()),
-                    Kind::Stream => table.streams.push(row.read().unwrap()),
-                    Kind::Condemned => table.condemned.push(row.read().unwrap()),
-                    Kind::Image => table.images.push(row.read().unwrap()),
-                    Kind::WrongPasswords | Kind::Event | Kind::Other => {}
+                    RowKind::Charge => table.charges.push(row.read().unwrap()),
+                    RowKind::Account => table.accounts.push(row.read().unwrap()),
+                    RowKind::Session => table.sessions.push(row.read().unwrap()),
+                    RowKind::Stream => table.streams.push(row.read().unwrap()),
+                    RowKind::Condemned => table.condemned.push(row.read().unwrap()),
+                    RowKind::Image => table.images.push(row.read().unwrap()),
+                    RowKind::WrongPasswords | RowKind::Event | RowKind::Other => {}
                 }
             }
             start = next;

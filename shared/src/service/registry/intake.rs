@@ -146,7 +146,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Takes in all that comes. `length` is how much that will be, where the client says it.
-    pub(super) async fn take(&mut self, body: &mut Incoming, length: Option<u64>, account: &Account) -> End {
+    pub(super) async fn receive(&mut self, body: &mut Incoming, length: Option<u64>, account: &Account) -> End {
         self.expected = length.map(|length| self.row.taken.saturating_add(length));
         let longest = self.app.config.longest_chunk;
         let broken = |why: &str| End::Broken(Refused::code(Code::BlobUploadInvalid, why));
@@ -170,13 +170,13 @@ impl<'a> Intake<'a> {
                 let why = format!("more than {longest} bytes at once are not taken here, send smaller chunks");
                 return End::Broken(Refused::Code(Code::TooLarge, why));
             }
-            if let Err(refused) = self.take_chunk(chunk, length, account).await {
+            if let Err(refused) = self.receive_chunk(chunk, length, account).await {
                 return End::Broken(refused);
             }
         }
     }
 
-    async fn take_chunk(&mut self, mut chunk: Bytes, length: Option<u64>, account: &Account) -> Result<(), Refused> {
+    async fn receive_chunk(&mut self, mut chunk: Bytes, length: Option<u64>, account: &Account) -> Result<(), Refused> {
         while !chunk.is_empty() {
             self.make_room(length).await?;
             let part = usize::try_from(stream_part_length(self.parts())).unwrap_or(usize::MAX);

@@ -72,7 +72,7 @@ pub async fn manifest(
         }
     };
     let mut ours = None;
-    let taken = Box::pin(take(app, credential, repository, &parsed, &mut ours)).await;
+    let taken = Box::pin(accept(app, credential, repository, &parsed, &mut ours)).await;
     if taken.is_err()
         && let Some(OwnObject { grant, object }) = ours
     {
@@ -93,7 +93,7 @@ struct OwnObject {
 }
 
 /// Takes a manifest that was parsed. Leaves in `ours` an object that it made, if that may be nobody's.
-async fn take(
+async fn accept(
     app: &App,
     credential: &Credential,
     repository: &Repository,
@@ -176,11 +176,11 @@ impl Push {
             old.extend(tag.map(|tag| (name.clone(), tag)));
         }
         // After the epoch, which a batch might read before or after these: a batch is no snapshot.
-        let found = Found::load(app, repository, new).await?;
-        if let Some(missing) = new.document.needs.iter().find(|name| !found.names.contains(name)) {
+        let present = Present::load(app, repository, new).await?;
+        if let Some(missing) = new.document.needs.iter().find(|name| !present.names.contains(name)) {
             return Err(Refused::code(Code::ManifestBlobUnknown, format!("{missing} is not in this repository")));
         }
-        let Found { before, names, children } = found;
+        let Present { before, names, children } = present;
         let cost = before.as_ref().map_or(cost, |before| before.cost);
         let charged = match account_key.filter(|_| before.is_none()) {
             Some(key) => {
@@ -312,14 +312,14 @@ impl Push {
 }
 
 /// What is in the repository of what a manifest names, and the manifest itself.
-struct Found {
+struct Present {
     before: Option<Manifest>,
     names: Vec<OciDigest>,
     /// The library images behind the manifests among them.
     children: BTreeSet<Digest>,
 }
 
-impl Found {
+impl Present {
     async fn load(app: &App, repository: &Repository, new: &Parsed<'_>) -> Result<Self, Refused> {
         // Config and layers are blobs, what an index lists are manifests; which is which is seen by what is there.
         let all: Vec<OciDigest> = new.document.needs.iter().chain(&new.document.mentions).copied().collect();

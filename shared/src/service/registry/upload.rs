@@ -187,7 +187,7 @@ async fn bring_some(app: &App, right: &UploadRight, chunk: &mut Chunk) -> Result
     let bringing = Bringing::load(app, right).await?;
     let account = &bringing.account;
     let mut intake = bringing.intake(app, right, chunk.start, chunk.length).await?;
-    match intake.take(&mut chunk.body, chunk.length, account).await {
+    match intake.receive(&mut chunk.body, chunk.length, account).await {
         End::Whole => intake.pause(account).await?,
         End::Broken(why) => {
             intake.break_off(account).await?;
@@ -248,7 +248,7 @@ async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &
     }
     let (account, grant) = (&bringing.account, &bringing.grant);
     let mut intake = bringing.intake(app, right, chunk.start, chunk.length).await?;
-    if let End::Broken(why) = intake.take(&mut chunk.body, chunk.length, account).await {
+    if let End::Broken(why) = intake.receive(&mut chunk.body, chunk.length, account).await {
         intake.break_off(account).await?;
         return Err(why);
     }

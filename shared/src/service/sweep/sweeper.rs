@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::rules::Grant;
 use crate::service::people::passwords::WINDOW;
 use crate::service::{links, uploads};
-use crate::store::keys::{self, Kind};
+use crate::store::keys::{self, RowKind};
 use crate::store::objects::OpenParts;
 use crate::store::rows::{
     Account, Blob, Charge, Condemned, Event, Flow, Image, Link, Manifest, Session, State, Stream, Way, WrongPasswords,
@@ -69,48 +69,48 @@ impl<'a> Sweeper<'a> {
 
     pub(super) async fn row(&mut self, row: Scanned) -> Result<(), Error> {
         match keys::kind(&row.key) {
-            Kind::Session => self.session(row.read()?).await?,
-            Kind::Image => self.image(row.read()?).await?,
-            Kind::Condemned => self.condemned(row.read()?).await?,
-            Kind::Blob => {
+            RowKind::Session => self.session(row.read()?).await?,
+            RowKind::Image => self.image(row.read()?).await?,
+            RowKind::Condemned => self.condemned(row.read()?).await?,
+            RowKind::Blob => {
                 self.inventory.objects.insert(row.read::<Blob>()?.object);
             }
-            Kind::Stream => self.stream(row.read()?),
-            Kind::Link => {
+            RowKind::Stream => self.stream(row.read()?),
+            RowKind::Link => {
                 let link: Link = row.read()?;
                 if link.seen.plus(self.ages.link) <= self.now {
                     self.inventory.links.entry(link.repository).or_default().insert(link.name);
                 }
             }
-            Kind::Manifest => {
+            RowKind::Manifest => {
                 let manifest: Manifest = row.read()?;
                 let sum = self.inventory.charges.entry(manifest.repository.entity().to_string()).or_default();
                 sum.0 += manifest.cost;
                 self.inventory.objects.extend(manifest.object);
                 self.inventory.named.entry(manifest.repository).or_default().extend(manifest.names);
             }
-            Kind::Charge => {
+            RowKind::Charge => {
                 let charge: Charge = row.read()?;
                 let sum = self.inventory.charges.entry(charge.entity.to_string()).or_default();
                 *(if charge.links == 0 { &mut sum.1 } else { &mut sum.0 }) += charge.size;
             }
-            Kind::Account => {
+            RowKind::Account => {
                 let Account { entity, quota } = row.read()?;
                 self.inventory.accounts.insert(entity.to_string(), (quota.used(), quota.reserved));
             }
-            Kind::WrongPasswords => {
+            RowKind::WrongPasswords => {
                 let wrong: WrongPasswords = row.read()?;
                 if wrong.since.plus(WINDOW) <= self.now {
                     self.inventory.forgettable.push(people::wrong_passwords_forgotten(&wrong));
                 }
             }
-            Kind::Event => {
+            RowKind::Event => {
                 let event: Event = row.read()?;
                 if event.gone <= self.now {
                     self.inventory.forgettable.push(events::forgotten(&event));
                 }
             }
-            Kind::Other => {}
+            RowKind::Other => {}
         }
         Ok(())
     }
