@@ -1,10 +1,27 @@
 //! Stackroom's words, rules, store and use cases.
 //!
 //! ```text
-//! domain  ←  rules  ←────────── service  ←  functions/*
-//!    ↑         store ←─────────────┘
-//!    └──────── auth ←──────────────┘     http, telemetry, config, error: leaves
+//! http              what the routes of all functions share
+//!  ↓
+//! service           use cases: read, decide, commit
+//!  ↓
+//! app               the parts of an installation; commits changes
+//!  ↓
+//! auth              who is calling
+//!  ↓
+//! changes, random   which rows a change writes, as pure functions; randomness
+//!  ↓
+//! error             what goes wrong, without HTTP
+//!  ↓
+//! store             the table and the bucket
+//!  ↓
+//! rules             who may do what, and whether bytes fit
+//!  ↓
+//! domain            words and values
 //! ```
+//!
+//! No module imports one above it. Beside the column stand `config`, which imports only `domain`, and `telemetry`,
+//! which imports nothing.
 //!
 //! Without the feature `service` there are only `domain` and `rules`.
 
