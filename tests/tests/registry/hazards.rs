@@ -1,5 +1,5 @@
-//! Hazards of a registry that strangers can reach, one test each: slow clients, guessed passwords, forged headers,
-//! redirects, clocks.
+//! Hazards of a registry that strangers can reach, a test for each story: slow clients, guessed passwords, forged
+//! headers, redirects, clocks.
 
 use crate::library::{opened_old, sif, sweep_up, write};
 use crate::support::{
@@ -29,29 +29,43 @@ async fn impatient() -> Server {
     Server::start_with(&[("STACKROOM_PATIENCE", "2"), ("STACKROOM_BUFFERS", "8")]).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hazard_slow_loris_half_uploads() {
+/// A manifest that is announced and doesn't come.
+fn silence() -> String {
+    format!("Content-Type: {MANIFEST}\r\nContent-Length: 1000")
+}
+
+/// Alice on a server without much patience, and a manifest whose blobs she has brought.
+async fn impatient_with_a_manifest() -> (Server, Caller, String) {
     let server = impatient().await;
-    let (alice, bob) = (server.user("alice", 0).await, server.user("bob", 0).await);
+    let alice = server.user("alice", 0).await;
     blob(&alice, BB, b"config").await;
-    let body = image(b"config", &[]).to_string();
-    let silence = format!("Content-Type: {MANIFEST}\r\nContent-Length: 1000");
-    // Useless tokens, and more of them than manifests are read at a time: nobody has to wait for them.
+    (server, alice, image(b"config", &[]).to_string())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hazard_slow_loris_who_may_not_push_takes_no_turn_from_who_may() {
+    let (server, alice, body) = impatient_with_a_manifest().await;
+    let bob = server.user("bob", 0).await;
     let pull_only = narrowed(&alice, "alice", &[&format!("repository:{BB}:pull")]).await;
+    // More of them than manifests are read at a time.
     let mut silent = Vec::new();
     for number in 0..20 {
         let who = if number % 2 == 0 { &bob } else { &pull_only };
-        silent.push(Wire::begin(&server, who, "PUT", &manifest_at(BB, "latest"), &silence).await);
+        silent.push(Wire::begin(&server, who, "PUT", &manifest_at(BB, "latest"), &silence()).await);
     }
     let pushed = tokio::time::timeout(LONG, put(&alice, BB, "latest", MANIFEST, &body)).await;
     is(&pushed.expect("no turn is free"), 201);
     for wire in silent {
         assert_eq!(wire.heard().await.status, 401);
     }
-    // Who may push and sends nothing is given up on, and who waits for a turn meanwhile is told when to come back.
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hazard_slow_loris_who_sends_nothing_is_given_up_on_and_who_waits_meanwhile_is_told() {
+    let (server, alice, body) = impatient_with_a_manifest().await;
     let mut silent = Vec::new();
     for _ in 0..20 {
-        silent.push(Wire::begin(&server, &alice, "PUT", &manifest_at(BB, "latest"), &silence).await);
+        silent.push(Wire::begin(&server, &alice, "PUT", &manifest_at(BB, "latest"), &silence()).await);
     }
     let pushed = tokio::time::timeout(LONG, put(&alice, BB, "other", MANIFEST, &body)).await.unwrap();
     if pushed.status != 201 {
@@ -62,7 +76,12 @@ async fn hazard_slow_loris_half_uploads() {
         assert!([400, 429].contains(&wire.heard().await.status));
     }
     is(&put(&alice, BB, "latest", MANIFEST, &body).await, 201);
-    // What drips ends too, and goes on later where the last whole part ended.
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hazard_slow_loris_an_upload_that_drips_ends_and_goes_on_after_its_last_whole_part() {
+    let server = impatient().await;
+    let alice = server.user("alice", 0).await;
     let bytes = junk(1, 10 * MIB);
     let url = open(&alice, BB).await;
     let mut drip = Wire::begin(&server, &alice, "PATCH", &url, "Transfer-Encoding: chunked").await;
@@ -82,7 +101,13 @@ async fn hazard_slow_loris_half_uploads() {
     is(&patch(&alice, &url, &bytes[8 * MIB..]).await, 202);
     is(&close(&alice, &url, &digest(&bytes), b"").await, 201);
     assert!(fetch(&alice, BB, &digest(&bytes)).await.bytes == bytes);
-    // Who is fast enough may hold all room, and is waited for as long as that may take.
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hazard_slow_loris_who_is_fast_enough_may_hold_all_room_and_is_waited_for() {
+    let server = impatient().await;
+    let alice = server.user("alice", 0).await;
+    let bytes = junk(1, 10 * MIB);
     let (first, second) = (open(&alice, BB).await, open(&alice, BB).await);
     let mut slow = Wire::begin(&server, &alice, "PATCH", &first, "Transfer-Encoding: chunked").await;
     assert!(slow.chunk(&bytes[..=MIB]).await && slow.chunk(b"more").await);
@@ -97,11 +122,26 @@ async fn hazard_slow_loris_half_uploads() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     is(&patch(&alice, &second, &bytes).await, 202);
     assert_eq!(slow.await.unwrap(), 202);
-    // Nothing of all that is left.
-    for tag in ["latest", "other"] {
-        alice.delete(&manifest_at(BB, tag)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hazard_slow_loris_a_sweep_leaves_nothing_of_what_was_half_sent() {
+    let (server, alice, body) = impatient_with_a_manifest().await;
+    let bytes = junk(1, 10 * MIB);
+    let silent = Wire::begin(&server, &alice, "PUT", &manifest_at(BB, "latest"), &silence()).await;
+    let (broken, left, closed) = (open(&alice, BB).await, open(&alice, BB).await, open(&alice, BB).await);
+    let mut stopped = Wire::begin(&server, &alice, "PATCH", &broken, "Transfer-Encoding: chunked").await;
+    for piece in bytes[..9 * MIB].chunks(MIB) {
+        assert!(stopped.chunk(piece).await);
     }
-    alice.delete(&manifest_at(BB, &digest(body.as_bytes()))).await;
+    is(&patch(&alice, &left, &bytes).await, 202);
+    is(&close(&alice, &closed, &digest(&bytes), &bytes).await, 201);
+    is(&put(&alice, BB, "other", MANIFEST, &body).await, 201);
+    let told = [silent.heard().await.status, stopped.heard().await.status];
+    assert_eq!(told, [400, 400]);
+    assert_ne!((server.quota("alice").await, server.objects().await), ((0, 0), Vec::new()));
+    is(&alice.delete(&manifest_at(BB, "other")).await, 202);
+    is(&alice.delete(&manifest_at(BB, &digest(body.as_bytes()))).await, 202);
     sweep_up(&server).await;
     assert_eq!((server.quota("alice").await, server.objects().await), ((0, 0), Vec::new()));
 }
