@@ -21,20 +21,20 @@ pub(crate) struct Admin {
 
 #[derive(Subcommand)]
 enum Command {
-    /// People.
+    /// Manage users.
     #[command(subcommand)]
     User(User),
-    /// Make a token for a user and print it, alone, on standard output. It is shown only now.
+    /// Make a token for a user, and print only the token. It can't be shown again.
     Token {
         /// The user.
         user: String,
-        /// What the user calls it.
+        /// A name by which the user recognises it.
         #[arg(long)]
         name: String,
-        /// When it ends, like 12h, 30d or 52w; without this, never.
+        /// How long it is valid, like 12h, 30d or 52w; by default for ever.
         #[arg(long, value_parser = seconds)]
         expires: Option<u64>,
-        /// What it may be used for: rights (pull, push, delete, manage, admin) and a place, like `pull,push@acme/tools/bb`.
+        /// What it can be used for: rights (pull, push, delete, manage, admin) and a place, like `pull,push@acme/tools/bb`.
         #[arg(long)]
         scope: Option<String>,
     },
@@ -53,27 +53,27 @@ enum Command {
     /// Change an entity, a collection, a container or another repository, or a tag.
     Set {
         /// `entity`, `entity/collection`, `entity/collection/container`, the name of a repository, or that with `:tag`.
-        /// Of two parts it is a repository where `--visibility` or `--read-only` is given, since no collection has them.
+        /// Two parts mean a repository if `--visibility` or `--read-only` is given, since collections have neither.
         path: String,
-        /// What is said of it.
+        /// A description.
         #[arg(long)]
         description: Option<String>,
-        /// Entity or collection: whether containers created in it later are private.
+        /// Entity or collection: whether new containers in it are private.
         #[arg(long)]
         private: Option<bool>,
         /// Container or repository: who may read it: public, internal or private.
         #[arg(long)]
         visibility: Option<String>,
-        /// Container or repository: whether it takes no writes.
+        /// Container or repository: whether it is read-only.
         #[arg(long)]
         read_only: Option<bool>,
-        /// Tag: whether it can't be moved or deleted.
+        /// Tag: whether it is protected from being moved or deleted.
         #[arg(long)]
         frozen: Option<bool>,
     },
-    /// Make the first site administrator, `admin`, of a deployment on AWS, and print a token for them.
+    /// Create the first site administrator, `admin`, of a deployment on AWS, and print a token for them.
     ///
-    /// Works on the table itself, with the AWS credentials and the settings of a function in the environment:
+    /// Works directly on the table, with AWS credentials and the settings of a function in the environment:
     /// `STACKROOM_TABLE`, `STACKROOM_BUCKET`, `STACKROOM_PUBLIC_URL`, `STACKROOM_TOKEN_KEYS`.
     #[cfg(feature = "server")]
     Bootstrap {
@@ -81,12 +81,12 @@ enum Command {
         #[arg(long, required = true)]
         password_stdin: bool,
     },
-    /// Collect what abandoned uploads and deleted images left over.
+    /// Clean up after abandoned uploads and deleted images.
     Sweep {
-        /// Collect everything at once, however young. Only while nobody pushes or pulls.
+        /// Clean up everything at once, regardless of age. Only use this while nobody pushes or pulls.
         #[arg(long)]
         now: bool,
-        /// Only say what would be collected, and change nothing.
+        /// Only list what would be removed, and change nothing.
         #[arg(long)]
         dry_run: bool,
     },
@@ -101,21 +101,21 @@ enum User {
         /// Make them a site administrator.
         #[arg(long)]
         admin: bool,
-        /// The most that their entity may hold, like 500MiB or 10GiB; 0 for unlimited.
+        /// The quota of their entity, like 500MiB or 10GiB; 0 for unlimited.
         #[arg(long, value_parser = bytes)]
         quota: Option<u64>,
-        /// Read a password from standard input. Without one they can only use tokens.
+        /// Read a password from standard input. Without a password, they can only use tokens.
         #[arg(long)]
         password_stdin: bool,
     },
-    /// List users with what they use.
+    /// List users and their usage.
     List,
     /// Set a user's password, read from standard input.
     Passwd {
         /// The name.
         name: String,
     },
-    /// Set the most that a user's entity may hold.
+    /// Set the quota of a user's entity.
     Quota {
         /// The name.
         name: String,
@@ -123,19 +123,19 @@ enum User {
         #[arg(value_parser = bytes)]
         limit: u64,
     },
-    /// Take all permissions from a user, tokens included.
+    /// Disable a user, and all of their tokens.
     Disable {
         /// The name.
         name: String,
     },
-    /// Give them back.
+    /// Enable a disabled user again.
     Enable {
         /// The name.
         name: String,
     },
 }
 
-/// How often `sweep --now` goes over everything at the most.
+/// The maximum number of passes of `sweep --now`.
 const SWEEPS: usize = 5;
 
 /// Reads a number of bytes with a unit of 1024.
@@ -150,10 +150,10 @@ fn bytes(text: &str) -> Result<u64, String> {
         unit => return Err(format!("`{unit}` is not a unit, use KiB, MiB, GiB or TiB")),
     };
     let number: u64 = digits.trim().parse().map_err(|_| format!("`{digits}` is not a whole number"))?;
-    number.checked_mul(unit).ok_or_else(|| "that is too much".to_owned())
+    number.checked_mul(unit).ok_or_else(|| "that number is too large".to_owned())
 }
 
-/// Reads a span of time with a unit.
+/// Reads a duration with a unit.
 fn seconds(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text.get(digits.len()..).unwrap_or_default() {
@@ -165,10 +165,10 @@ fn seconds(text: &str) -> Result<u64, String> {
         _ => return Err("write a number and s, m, h, d or w, like 30d".to_owned()),
     };
     let number: u64 = digits.parse().map_err(|_| format!("`{digits}` is not a whole number"))?;
-    number.checked_mul(unit).filter(|seconds| *seconds > 0).ok_or_else(|| "that is no span of time".to_owned())
+    number.checked_mul(unit).filter(|seconds| *seconds > 0).ok_or_else(|| "that is not a valid duration".to_owned())
 }
 
-/// Writes a number of bytes for people.
+/// Formats a number of bytes for people.
 fn human(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.iter().find(|(_, size)| bytes >= *size) {
@@ -182,7 +182,7 @@ fn human(bytes: u64) -> String {
 
 fn password() -> anyhow::Result<String> {
     if std::io::stdin().is_terminal() {
-        bail!("give the password on standard input, like: printf %s \"$PASSWORD\" | stackroom admin …");
+        bail!("pass the password on standard input, for example: printf %s \"$PASSWORD\" | stackroom admin …");
     }
     let mut text = String::new();
     std::io::stdin().take(4096).read_to_string(&mut text).context("can't read the password")?;
@@ -226,7 +226,7 @@ impl Admin {
             Command::Bootstrap { .. } => print(&crate::serve::bootstrap(password).await?),
             Command::Sweep { now, dry_run: true } => self.dry_run(*now).await,
             Command::Sweep { now, dry_run: false } => {
-                // What one pass condemns, the next one deletes.
+                // Each pass deletes what the pass before condemned.
                 let mut all = serde_json::Map::new();
                 for _ in 0..SWEEPS {
                     let swept = self.client.call(Method::POST, &["api", "sweep"], Some(json!({ "now": now }))).await?;

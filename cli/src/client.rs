@@ -1,4 +1,4 @@
-//! The HTTP client of a running library: where it is, the token that is shown to it, and what its refusals say.
+//! The HTTP client of a running library: its address, the token to use, and its error messages.
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -6,21 +6,20 @@ use reqwest::Method;
 use serde_json::Value;
 use std::path::PathBuf;
 
-// Not a comment of the documentation: clap would take it for what the command itself does.
-// A running library, as every command that talks to one is told of it.
+// The options that say which running library to use. Not a doc comment: clap would use it as the command's description.
 #[derive(Args)]
 pub(crate) struct Client {
-    /// The library.
+    /// The URL of the library.
     #[arg(long, env = "STACKROOM_URL", default_value = "http://127.0.0.1:8080", global = true)]
     url: String,
-    /// The data folder of a library on this machine, whose admin.token is used unless `STACKROOM_TOKEN` is set.
+    /// The data folder of a library on this machine. Its admin.token is used unless `STACKROOM_TOKEN` is set.
     #[arg(long, env = "STACKROOM_DATA", default_value = "data", global = true)]
     data: PathBuf,
 }
 
 impl Client {
-    /// Asks the library for something, and returns the `data` of its answer. The fields of a body that goes with a `GET`
-    /// are its query.
+    /// Sends a request to the library, and returns the `data` of its answer. A `GET` sends the fields of the body as its
+    /// query.
     pub(crate) async fn call(&self, method: Method, path: &[&str], body: Option<Value>) -> anyhow::Result<Value> {
         let mut url = reqwest::Url::parse(&self.url).with_context(|| format!("`{}` is not a URL", self.url))?;
         url.path_segments_mut()
@@ -41,7 +40,7 @@ impl Client {
         let body: Value = answer
             .json()
             .await
-            .with_context(|| format!("{} answered {status}, and not as Stackroom does", self.url))?;
+            .with_context(|| format!("{} answered {status}, but not in Stackroom's format", self.url))?;
         if status.is_success() {
             return Ok(body.get("data").cloned().unwrap_or_default());
         }
@@ -55,7 +54,7 @@ impl Client {
         }
         let file = self.data.join("admin.token");
         std::fs::read_to_string(&file).with_context(|| {
-            format!("no STACKROOM_TOKEN is set, and {} can't be read; run this where the library runs, or set both STACKROOM_URL and STACKROOM_TOKEN", file.display())
+            format!("STACKROOM_TOKEN is not set and {} can't be read; run this on the library's machine, or set both STACKROOM_URL and STACKROOM_TOKEN", file.display())
         })
     }
 }

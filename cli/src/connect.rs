@@ -1,23 +1,23 @@
-//! `stackroom connect`: writes a library into the list of remotes of apptainer or singularity.
+//! `stackroom connect`: adds a library to the list of remotes of apptainer or singularity.
 //!
-//! `remote add` can't do it where the library listens on another port than 443: it takes `host:port` for `scheme:path`.
-//! The client's own file holds a whole URL, which works.
+//! `remote add` can't do it if the library listens on a port other than 443: it reads `host:port` as `scheme:path`.
+//! The client's own file can hold a whole URL, which works.
 
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_yaml_ng::{Mapping, Value};
 use std::path::{Path, PathBuf};
 
-/// Write a library into a client's list of remotes.
+/// Add a library to a client's list of remotes.
 #[derive(Args)]
 pub(crate) struct Connect {
-    /// The library.
+    /// The URL of the library.
     #[arg(env = "STACKROOM_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// What the client calls it.
+    /// The name of the remote.
     #[arg(long, default_value = "stackroom")]
     name: String,
-    /// The client's file; by default that of apptainer, and that of singularity where its folder exists.
+    /// The client's file; by default apptainer's, and also singularity's if its folder exists.
     #[arg(long)]
     file: Option<PathBuf>,
 }
@@ -33,7 +33,7 @@ impl Connect {
         };
         for file in files {
             self.write(&file)?;
-            eprintln!("{}: the remote `{}` is {}, and active", file.display(), self.name, self.url);
+            eprintln!("{}: the remote `{}` is now {}, and active", file.display(), self.name, self.url);
         }
         Ok(())
     }
@@ -46,7 +46,7 @@ impl Connect {
         };
         let new = self.edited(&old).with_context(|| format!("{} is not a list of remotes", file.display()))?;
         let folder = file.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+        std::fs::create_dir_all(folder).with_context(|| format!("can't create {}", folder.display()))?;
         // The file may hold tokens of other remotes.
         let temporary = file.with_extension("yaml.new");
         let written = || -> std::io::Result<()> {
@@ -66,7 +66,7 @@ impl Connect {
         let mut root = match serde_yaml_ng::from_str(old)? {
             Value::Null => Mapping::new(),
             Value::Mapping(root) => root,
-            _ => bail!("there is no mapping at its top"),
+            _ => bail!("its top level is not a mapping"),
         };
         let remotes = root.entry("Remotes".into()).or_insert_with(|| Mapping::new().into());
         let remotes = remotes.as_mapping_mut().context("`Remotes` is not a mapping")?;
@@ -75,7 +75,7 @@ impl Connect {
         let url = self.url.trim_end_matches('/');
         let same = remote.get("URI").and_then(Value::as_str) == Some(url);
         if !same {
-            // A token of another server is not for this one.
+            // A token for another server must not be sent to this one.
             remote.remove("Token");
         }
         remote.insert("URI".into(), url.into());
@@ -87,7 +87,7 @@ impl Connect {
 }
 
 fn default_files() -> anyhow::Result<Vec<PathBuf>> {
-    let home = PathBuf::from(std::env::var_os("HOME").context("HOME is not set, name the file with --file")?);
+    let home = PathBuf::from(std::env::var_os("HOME").context("HOME is not set, give the file with --file")?);
     let mut files = vec![home.join(".apptainer/remote.yaml")];
     if home.join(".singularity").is_dir() {
         files.push(home.join(".singularity/remote.yaml"));

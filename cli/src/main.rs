@@ -1,4 +1,4 @@
-//! The command `stackroom`. Without the feature `server` it is a client alone.
+//! The command `stackroom`. Without the feature `server` it is only a client.
 
 mod admin;
 mod client;
@@ -9,7 +9,8 @@ mod serve;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// A request is hundreds of small allocations: over the C library's this saves a fifth of a lookup, at the same memory.
+/// A request makes hundreds of small allocations: compared with the C library's allocator, this one saves a fifth of a
+/// lookup, and needs the same memory.
 #[cfg(feature = "server")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -27,14 +28,14 @@ enum Command {
     /// Serve the whole library in one process, on an embedded store.
     #[cfg(feature = "server")]
     Serve(serve::Serve),
-    /// Take the bytes of blobs for a library on functions, which take no large ones: the host of `STACKROOM_INGEST_URL`.
+    /// Accept blob uploads for a library on functions, which accept no large ones: the host of `STACKROOM_INGEST_URL`.
     ///
-    /// Reads the same environment as the functions do.
+    /// Reads the same environment as the functions.
     #[cfg(feature = "server")]
     Ingest(serve::Ingest),
     /// Administer a running library: users, tokens, quotas, sweeping.
     Admin(admin::Admin),
-    /// Write a library into the list of remotes of apptainer or singularity, and make it the active one.
+    /// Add a library to the remotes of apptainer or singularity, and make it the active one.
     Connect(connect::Connect),
 }
 

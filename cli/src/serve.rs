@@ -1,4 +1,4 @@
-//! What works on the stores themselves, and not through a running library: `serve`, `ingest`, `admin bootstrap`.
+//! The commands that work directly on the stores, not through a running library: `serve`, `ingest`, `admin bootstrap`.
 
 use anyhow::bail;
 use clap::Args;
@@ -15,10 +15,10 @@ pub(crate) struct Serve {
     /// The folder that holds everything.
     #[arg(long, env = "STACKROOM_DATA", default_value = "data")]
     data: PathBuf,
-    /// Another address that only takes the bytes of blobs, to which `STACKROOM_INGEST_URL` sends registry clients.
+    /// A second address that only accepts blob uploads; `STACKROOM_INGEST_URL` sends registry clients there.
     #[arg(long, env = "STACKROOM_INGEST_LISTEN")]
     ingest_listen: Option<SocketAddr>,
-    /// How clients reach the server; by default http:// and the listening address.
+    /// The URL under which clients reach the server; by default http:// and the listening address.
     #[arg(long, env = "STACKROOM_PUBLIC_URL")]
     public_url: Option<String>,
 }
@@ -30,10 +30,10 @@ impl Serve {
     }
 }
 
-/// Take the bytes of blobs for a library on functions.
+/// Accept blob uploads for a library on functions.
 #[derive(Args)]
 pub(crate) struct Ingest {
-    /// Where to listen. Put what speaks TLS in front of it.
+    /// Where to listen. Put a proxy with TLS in front of it.
     #[arg(long, env = "STACKROOM_LISTEN", default_value = "127.0.0.1:8081")]
     listen: SocketAddr,
 }
@@ -44,18 +44,18 @@ impl Ingest {
     }
 }
 
-/// Makes the first site administrator of a deployment on AWS, and returns a token for them.
+/// Creates the first site administrator of a deployment on AWS, and returns a token for them.
 pub(crate) async fn bootstrap(password: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<String> {
     let app = shared::App::from_env().await.map_err(explained)?;
     let password = SecretString::from(password()?);
     let made = shared::service::people::users::bootstrap(&app, "admin".parse()?, password).await.map_err(explained)?;
     match made {
         Some(token) => Ok(token.expose_secret().to_owned()),
-        None => bail!("there are users already: a site administrator makes tokens with `stackroom admin token`"),
+        None => bail!("users exist already: a site administrator can make tokens with `stackroom admin token`"),
     }
 }
 
-/// An error of a use case with what happened inside, which only the operator is told.
+/// An error of a use case with its internal cause, which only the operator may see.
 fn explained(error: shared::Error) -> anyhow::Error {
     let inside = error.inside();
     let error = anyhow::Error::from(error);

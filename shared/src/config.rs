@@ -48,7 +48,7 @@ const _: () = assert!(LONGEST_URL.as_secs() + SKEW.as_secs() < 8 * 24 * 3600);
 
 /// Something in the environment can't be used. Names all that is wrong, not only the first.
 #[derive(Debug, thiserror::Error)]
-#[error("the settings can't be used: {}", .0.join("; "))]
+#[error("invalid settings: {}", .0.join("; "))]
 pub struct ConfigError(pub Vec<String>);
 
 impl Config {
@@ -89,8 +89,8 @@ impl Config {
         }
         if ingest_url.as_deref().is_some_and(|url| lies_below(host(url), host(public_url))) {
             wrong.push(
-                "the host of `STACKROOM_INGEST_URL` must not lie below that of `STACKROOM_PUBLIC_URL`: clients written \
-                 in Go send their token on to every name below the one that they asked; take a name beside it"
+                "the host of `STACKROOM_INGEST_URL` must not be a subdomain of that of `STACKROOM_PUBLIC_URL`: clients \
+                 written in Go pass their token on to all subdomains of the host that they asked; use a name beside it"
                     .to_owned(),
             );
         }
@@ -124,8 +124,8 @@ pub(crate) fn beside(public_url: &str, bucket: &str) -> Result<(), ConfigError> 
     if !lies_below(host(bucket), host(public_url)) {
         return Ok(());
     }
-    let why = "the host of `STACKROOM_S3_PUBLIC_URL` must not lie below that of `STACKROOM_PUBLIC_URL`: clients written in \
-               Go send their token on to every name below the one that they asked; take a name beside it";
+    let why = "the host of `STACKROOM_S3_PUBLIC_URL` must not be a subdomain of that of `STACKROOM_PUBLIC_URL`: clients \
+               written in Go pass their token on to all subdomains of the host that they asked; use a name beside it";
     Err(ConfigError(vec![why.to_owned()]))
 }
 

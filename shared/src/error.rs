@@ -17,7 +17,7 @@ pub enum Error {
     /// Who is calling must be known and isn't, or their token is not valid (any more).
     #[error("{0}")]
     Unauthenticated(&'static str),
-    /// It is not there, or not for the caller to know.
+    /// It does not exist, or the caller may not know that it exists.
     #[error("{0} not found")]
     NotFound(&'static str),
     /// The caller may not.
@@ -45,7 +45,7 @@ pub enum Error {
         /// How long to stay away.
         after: Duration,
     },
-    /// The body is longer than the route takes.
+    /// The body is longer than the route accepts.
     #[error("the request is too large: {0}")]
     TooLarge(&'static str),
     /// The store can't be reached.
@@ -69,8 +69,8 @@ impl Error {
             Denial::Hidden => Self::NotFound(what),
             Denial::Forbidden => Self::Forbidden(format!("not permitted to {doing}")),
             Denial::OutOfScope => Self::Forbidden(format!("this token may not be used to {doing}")),
-            Denial::ReadOnly => Self::Forbidden(format!("not possible to {doing}: the container is read-only")),
-            Denial::Frozen => Self::Forbidden(format!("not possible to {doing}: the tag is frozen")),
+            Denial::ReadOnly => Self::Forbidden(format!("can't {doing}: the container is read-only")),
+            Denial::Frozen => Self::Forbidden(format!("can't {doing}: the tag is frozen")),
         }
     }
 

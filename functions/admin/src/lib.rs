@@ -43,7 +43,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(sweep_now, sweep_dry))
 }
 
-/// All users, with their numbers.
+/// All users, with their usage.
 #[utoipa::path(
     get,
     path = "/api/users",
@@ -65,11 +65,11 @@ struct User {
     password: Option<SecretString>,
     #[serde(default)]
     admin: bool,
-    /// Of the entity, in bytes, 0 for unlimited; by default the configured one.
+    /// The quota of the entity in bytes, 0 for unlimited; by default the configured one.
     quota: Option<u64>,
 }
 
-/// Adds a user, and the entity of that name.
+/// Adds a user, and an entity of the same name.
 #[utoipa::path(
     post,
     path = "/api/users",
@@ -90,7 +90,7 @@ struct Password {
     password: SecretString,
 }
 
-/// Sets a password: one's own, or anybody's as an administrator.
+/// Sets a password: the caller's own, or as an administrator anybody's.
 #[utoipa::path(
     put,
     path = "/api/users/{name}/password",
@@ -111,7 +111,7 @@ struct Disabled {
     disabled: bool,
 }
 
-/// Disables an account, or lifts that.
+/// Disables or enables an account.
 #[utoipa::path(
     put,
     path = "/api/users/{name}/disabled",
@@ -148,11 +148,11 @@ struct Token {
     /// `RIGHT[,RIGHT…][@ENTITY | @REPOSITORY]` with the rights pull, push, delete, manage and admin; by default all of them.
     #[schema(value_type = Option<String>)]
     scope: Option<TokenScope>,
-    /// Seconds from now; by default never.
+    /// The lifetime in seconds; by default unlimited.
     expires_in: Option<u64>,
 }
 
-/// Makes a token, which is shown only now.
+/// Makes a token, which is never shown again.
 #[utoipa::path(
     post,
     path = "/api/users/{name}/tokens",
@@ -211,12 +211,12 @@ async fn set_quota(State(app): State<App>, headers: HeaderMap, Path(name): Path<
 
 #[derive(Deserialize, Default, ToSchema)]
 struct Sweep {
-    /// Whether everything is collected at once, however young. Only while nothing else runs.
+    /// Whether everything is collected at once, regardless of age. Only safe while nothing else runs.
     #[serde(default)]
     now: bool,
 }
 
-/// Collects what was left over, at once.
+/// Runs a sweep at once.
 #[utoipa::path(
     post,
     path = "/api/sweep",
@@ -230,12 +230,12 @@ async fn sweep_now(State(app): State<App>, headers: HeaderMap, body: Bytes) -> A
     swept(&app, &caller, now, Mode::Collect).await
 }
 
-/// Says what a sweep would collect, and changes nothing.
+/// Lists what a sweep would collect, and changes nothing.
 #[utoipa::path(
     get,
     path = "/api/sweep",
     tag = "administration",
-    params(("now" = Option<bool>, Query, description = "Whether everything is meant, however young")),
+    params(("now" = Option<bool>, Query, description = "Whether everything is collected, regardless of age")),
     responses((status = 200, body = wire::Swept), (status = 403)),
 )]
 async fn sweep_dry(State(app): State<App>, headers: HeaderMap, Query(Sweep { now }): Query<Sweep>) -> Answer {

@@ -7,23 +7,23 @@ use shared::service::sweep;
 use shared::store::rows;
 use utoipa::ToSchema;
 
-/// What an entity has and may have.
+/// The usage and the limit of an entity.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Quota {
     /// Bytes of images.
     used: u64,
-    /// Bytes announced for uploads that have not come to their end.
+    /// Bytes announced by uploads that are not completed yet.
     reserved: u64,
-    /// The most bytes that may be used and reserved together, 0 for unlimited.
+    /// The limit of used and reserved bytes together, 0 for unlimited.
     limit: u64,
 }
 
-/// What an entity has and may have.
+/// The usage and the limit of an entity.
 pub(crate) fn quota(quota: quota::Quota) -> Quota {
     Quota { used: quota.used(), reserved: quota.reserved, limit: quota.limit }
 }
 
-/// A user, with the numbers of their entity.
+/// A user, with the usage of their entity.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct User {
     name: String,
@@ -35,7 +35,7 @@ pub(crate) struct User {
     quota: Quota,
 }
 
-/// A user, with the numbers of their entity.
+/// A user, with the usage of their entity.
 pub(crate) fn user(view: &UserView) -> User {
     let user = &view.user;
     User {
@@ -77,38 +77,38 @@ pub(crate) struct Secret<'a> {
     pub(crate) token: &'a str,
 }
 
-/// What a sweep did, and how the accounts stand.
+/// The results of a sweep, and a check of the accounts.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Swept {
-    /// Uploads given up.
+    /// Cancelled uploads.
     sessions: u64,
-    /// The ids of uploads that wait to be verified.
+    /// The ids of uploads that wait for verification.
     sealed: Vec<String>,
-    /// Images without bytes removed.
+    /// Removed images whose bytes never came.
     images: u64,
-    /// Blobs taken out of repositories where no manifest named them.
+    /// Blobs removed from repositories in which no manifest named them.
     links: u64,
-    /// Objects deleted.
+    /// Deleted objects.
     objects: u64,
-    /// Objects that nothing named, to be deleted by a later sweep.
+    /// Objects that nothing named, which a later sweep will delete.
     condemned: u64,
-    /// Uploads aborted in the store that nothing named.
+    /// Aborted uploads in the store that nothing named.
     uploads: u64,
-    /// Accounts whose numbers are not the sum of their charges. Always empty, or we have made a mistake.
+    /// Accounts whose numbers differ from the sum of their charges. If it is not empty, there is a bug.
     wrong_accounts: Vec<WrongAccount>,
-    /// What could not be collected, or not be read. The log says why, and the next sweep tries again.
+    /// Things that could not be collected or read. The log says why, and the next sweep tries again.
     failed: u64,
-    /// What a dry run found, in words; the first 1000 of it.
+    /// The first 1000 findings of a dry run, in words.
     found: Vec<String>,
 }
 
-/// An account whose numbers are not the sum of its charges.
+/// An account whose numbers differ from the sum of its charges.
 #[derive(Serialize, ToSchema)]
 struct WrongAccount {
     entity: String,
-    /// Used and reserved bytes by the account's row.
+    /// Used and reserved bytes according to the account's row.
     account: (u64, u64),
-    /// Used and reserved bytes by the charges.
+    /// Used and reserved bytes according to the charges.
     charges: (u64, u64),
 }
 

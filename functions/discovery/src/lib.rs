@@ -1,4 +1,4 @@
-//! What a client asks before anything else: where the services are, which version they speak, whether they are well.
+//! The first requests of every client: where the services are, which version they speak, whether they are well.
 
 use axum::Json;
 use axum::Router;
@@ -35,8 +35,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(openapi_json))
 }
 
-/// The discovery document. Every value at its top must be an object; services that are not there are left out, but for
-/// the keyserver, without which clients refuse to pull.
+/// The discovery document. Every top-level value must be an object. Missing services are left out, except the keyserver:
+/// without it, clients refuse to pull.
 #[derive(Serialize, ToSchema)]
 struct Services {
     #[serde(rename = "keystoreAPI")]
@@ -47,7 +47,7 @@ struct Services {
     token: Service,
 }
 
-/// Where the library is, and the registry of the same repositories.
+/// The addresses of the library, and of the registry for the same repositories.
 #[derive(Serialize, ToSchema)]
 struct Library {
     uri: String,
@@ -55,7 +55,7 @@ struct Library {
     registry_uri: String,
 }
 
-/// Where a service is.
+/// The address of a service.
 #[derive(Clone, Serialize, ToSchema)]
 struct Service {
     uri: String,
@@ -70,7 +70,7 @@ fn services(public_url: &str) -> Services {
 /// How long a client may keep what changes only with the server.
 const FOR_A_WHILE: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=300");
 
-/// Where the services are.
+/// The addresses of the services.
 #[utoipa::path(
     get,
     path = "/assets/config/config.prod.json",
@@ -96,7 +96,7 @@ async fn version() -> Response {
     data(Version { version: concat!("v", env!("CARGO_PKG_VERSION")), api_version: API_VERSION })
 }
 
-/// Whether the server runs.
+/// Whether the server is running.
 #[utoipa::path(
     get,
     path = "/livez",

@@ -52,10 +52,10 @@ fn shouts(headers: &HeaderMap) -> bool {
     authorization(headers).is_some_and(|text| text.starts_with("BEARER "))
 }
 
-/// The bytes of an image: where they are.
+/// Redirects to the bytes of an image.
 ///
-/// Clients that would send their token there, which the store refuses, get one more hop on our own host, which answers
-/// every request with a 307: a token does not survive that.
+/// Some clients would pass their token on to the store, which refuses it. They get one more hop on our own host, which
+/// answers every request with a 307: they drop the token there.
 #[utoipa::path(
     get,
     path = "/v1/imagefile/{*reference}",
@@ -93,10 +93,9 @@ struct Hop {
     to: String,
 }
 
-/// The second half of a download for clients that would send their token on.
+/// The second half of a download, for clients that would pass their token on.
 ///
-/// The ticket is all the permission that it needs: it holds a presigned URL under our signature, and ends when that
-/// does.
+/// The ticket is the only permission needed: it contains a presigned URL that we have signed, and expires with that URL.
 #[utoipa::path(
     get,
     path = "/v1/hop",
@@ -114,7 +113,7 @@ async fn hop(State(app): State<App>, Query(Hop { to }): Query<Hop>) -> Answer {
     Ok(redirect(StatusCode::TEMPORARY_REDIRECT, &url))
 }
 
-/// The upload of clients before Singularity 3.3: refused, since the bytes would have to pass through us.
+/// The upload of clients before Singularity 3.3: refused, since the bytes would pass through the server.
 #[utoipa::path(
     post,
     path = "/v1/imagefile/{*reference}",
@@ -138,12 +137,12 @@ fn digest(hex: &str) -> Result<Option<Digest>, Failure> {
 struct NewUpload {
     /// Bytes.
     filesize: u64,
-    /// The digest of the file, 64 hexadecimal digits, from clients that compute it.
+    /// The digest of the file, 64 hexadecimal digits, if the client computes it.
     #[serde(default)]
     sha256sum: String,
 }
 
-/// Opens the upload of an image in one piece, up to 5 GiB: where to put the bytes.
+/// Opens the upload of an image in one piece, up to 5 GiB, and says where to send the bytes.
 #[utoipa::path(
     post,
     path = "/v2/imagefile/{image}",
@@ -174,7 +173,7 @@ async fn complete(State(app): State<App>, headers: HeaderMap, Path(image): Path<
     Ok(data(wire::completed(&single::complete(&app, &caller, image.parse::<Id>()?).await?)))
 }
 
-/// Opens the upload of an image in parts: how many, how large.
+/// Opens a multipart upload of an image, and says how many parts to send, and of what size.
 #[utoipa::path(
     post,
     path = "/v2/imagefile/{image}/_multipart",
@@ -201,13 +200,13 @@ struct NewPart {
     upload: UploadId,
     /// From 1.
     part_number: u64,
-    /// The digest of the part, 64 hexadecimal digits, from clients that compute it.
+    /// The digest of the part, 64 hexadecimal digits, if the client computes it.
     #[serde(default)]
     #[serde(rename = "sha256sum")]
     sha256: String,
 }
 
-/// Where to put the bytes of one part.
+/// Where to send the bytes of one part.
 #[utoipa::path(
     put,
     path = "/v2/imagefile/{image}/_multipart",
@@ -231,7 +230,7 @@ struct EndOfParts {
     #[serde(rename = "uploadID")]
     #[schema(value_type = String)]
     upload: UploadId,
-    /// All of them in order; to give up, none.
+    /// All parts in order; none to cancel the upload.
     #[serde(default)]
     completed_parts: Vec<CompletedPart>,
 }
@@ -244,7 +243,7 @@ struct CompletedPart {
     token: String,
 }
 
-/// Completes the upload of an image in parts.
+/// Completes a multipart upload of an image.
 #[utoipa::path(
     put,
     path = "/v2/imagefile/{image}/_multipart_complete",
@@ -263,7 +262,7 @@ async fn complete_parts(State(app): State<App>, headers: HeaderMap, Path(image):
     Ok(data(wire::completed(&parts::complete(&app, &caller, image, upload, &parts).await?)))
 }
 
-/// Gives the upload of an image in parts up.
+/// Cancels a multipart upload of an image.
 #[utoipa::path(
     put,
     path = "/v2/imagefile/{image}/_multipart_abort",
@@ -280,7 +279,7 @@ async fn abort(State(app): State<App>, headers: HeaderMap, Path(image): Path<Str
     Ok(data(serde_json::json!({})))
 }
 
-/// What `shub://` asks for, in the default entity.
+/// Looks up an image for `shub://`, in the default entity.
 #[utoipa::path(
     get,
     path = "/api/container/{collection}/{container}",
@@ -297,7 +296,7 @@ async fn shub_default(
     shub_manifest(&app, &headers, &format!("{entity}/{collection}/{container}")).await
 }
 
-/// What `shub://` asks for.
+/// The answer to a `shub://` lookup.
 #[utoipa::path(
     get,
     path = "/{entity}/api/container/{collection}/{container}",

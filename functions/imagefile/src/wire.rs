@@ -5,33 +5,33 @@ use shared::service::pull::Found;
 use shared::service::uploads;
 use utoipa::ToSchema;
 
-/// Where to put the bytes of an image.
+/// Where to send the bytes of an image.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct UploadUrl {
     #[serde(rename = "uploadURL")]
     pub(crate) upload_url: String,
 }
 
-/// An upload in parts that was opened.
+/// An opened multipart upload.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct OpenedParts {
     #[serde(rename = "uploadID")]
     upload: String,
     total_parts: u64,
-    /// Bytes of every part but the last.
+    /// The size in bytes of every part except the last.
     part_size: u64,
     options: PartOptions,
 }
 
-/// How the parts are to be sent.
+/// How to send the parts.
 #[derive(Serialize, ToSchema)]
 struct PartOptions {
-    /// `true`: with their SHA-256 in a header, which the URL wants; `false`: without.
+    /// `true`: with their SHA-256 in a header, which the URL requires; `false`: without.
     s3compliant: &'static str,
 }
 
-/// An upload in parts that was opened.
+/// An opened multipart upload.
 pub(crate) fn opened(opened: &uploads::parts::Opened, pinned: bool) -> OpenedParts {
     OpenedParts {
         upload: opened.id.to_string(),
@@ -41,14 +41,14 @@ pub(crate) fn opened(opened: &uploads::parts::Opened, pinned: bool) -> OpenedPar
     }
 }
 
-/// Where to put the bytes of a part.
+/// Where to send the bytes of a part.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PartUrl {
     #[serde(rename = "presignedURL")]
     pub(crate) presigned_url: String,
 }
 
-/// An upload that came to its end.
+/// A completed upload.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Completed {
@@ -57,7 +57,7 @@ pub(crate) struct Completed {
     container_url: String,
 }
 
-/// The quota of the entity, as the client prints it.
+/// The quota of the entity, in the client's form.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct QuotaLine {
@@ -67,7 +67,7 @@ struct QuotaLine {
     quota_usage: u64,
 }
 
-/// An upload that came to its end.
+/// A completed upload.
 pub(crate) fn completed(done: &uploads::Completed) -> Completed {
     Completed {
         quota: QuotaLine { quota_total: done.quota.limit, quota_usage: done.quota.used() },
@@ -75,12 +75,12 @@ pub(crate) fn completed(done: &uploads::Completed) -> Completed {
     }
 }
 
-/// What `shub://` asks for.
+/// The answer to a `shub://` lookup.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Manifest {
     /// Changes with the content: the client's cache key.
     commit: String,
-    /// Where the bytes are.
+    /// The URL of the bytes.
     image: String,
     name: String,
     tag: String,

@@ -25,7 +25,7 @@ fn routes() -> OpenApiRouter {
     OpenApiRouter::new().routes(routes!(lookup).map(|_| any(lookup))).routes(routes!(add).map(|_| any(add)))
 }
 
-/// Looks for keys, in vain.
+/// Looks for keys, and never finds any.
 #[utoipa::path(
     get,
     path = "/pks/lookup",
@@ -41,8 +41,8 @@ async fn lookup() -> Response {
     plain(StatusCode::NOT_FOUND, "no matching keys found: this library keeps no keys")
 }
 
-/// Adds a key, which is refused.
+/// Refuses to add a key.
 #[utoipa::path(post, path = "/pks/add", tag = "keys", security(()), responses((status = 404)))]
 async fn add() -> Response {
-    plain(StatusCode::NOT_FOUND, "this library keeps no keys, hand them out another way")
+    plain(StatusCode::NOT_FOUND, "this library keeps no keys, distribute them another way")
 }

@@ -66,19 +66,19 @@ impl Listing {
     fn after(&self) -> Result<Option<String>, Failure> {
         match &self.after {
             Some(after) if after.is_empty() || after.len() > 512 => {
-                Err(Failure(Error::Invalid("`after` is not what the last page gave".to_owned())))
+                Err(Failure(Error::Invalid("`after` must be the `page.next` of the previous page".to_owned())))
             }
             after => Ok(after.clone()),
         }
     }
 }
 
-/// The entities where the caller has a role, page by page.
+/// The entities in which the caller has a role, page by page.
 #[utoipa::path(
     get,
     path = "/v1/entities",
     tag = "entities",
-    params(("after" = Option<String>, Query, description = "Where the last page ended: its `page.next`")),
+    params(("after" = Option<String>, Query, description = "The `page.next` of the previous page")),
     responses((status = 200, body = [wire::Entity])),
 )]
 async fn list_entities(State(app): State<App>, headers: HeaderMap, Query(query): Query<Listing>) -> Answer {
@@ -119,9 +119,9 @@ struct NewEntity {
     description: Option<Description>,
 }
 
-/// Makes an entity, which its maker owns.
+/// Creates an entity, owned by the caller.
 ///
-/// One that is there already is answered as it is.
+/// If it exists already, it is returned unchanged.
 #[utoipa::path(
     post,
     path = "/v1/entities",
@@ -143,8 +143,8 @@ async fn create_entity(State(app): State<App>, headers: HeaderMap, body: Bytes) 
     path = "/v1/collections",
     tag = "collections",
     params(
-        ("entity" = Option<String>, Query, description = "The entity, by default the default one"),
-        ("after" = Option<String>, Query, description = "Where the last page ended: its `page.next`"),
+        ("entity" = Option<String>, Query, description = "The entity; if missing, the default entity"),
+        ("after" = Option<String>, Query, description = "The `page.next` of the previous page"),
     ),
     responses((status = 200, body = [wire::Collection]), (status = 404)),
 )]
@@ -177,9 +177,9 @@ struct NewCollection {
     description: Option<Description>,
 }
 
-/// Makes a collection in an entity.
+/// Creates a collection in an entity.
 ///
-/// One that is there already is answered as it is.
+/// If it exists already, it is returned unchanged.
 #[utoipa::path(
     post,
     path = "/v1/collections",
@@ -200,9 +200,9 @@ async fn create_collection(State(app): State<App>, headers: HeaderMap, body: Byt
     path = "/v1/containers",
     tag = "containers",
     params(
-        ("entity" = Option<String>, Query, description = "The entity, by default the default one"),
+        ("entity" = Option<String>, Query, description = "The entity; if missing, the default entity"),
         ("collection" = Option<String>, Query, description = "`[ENTITY/]COLLECTION`, instead of an entity"),
-        ("after" = Option<String>, Query, description = "Where the last page ended: its `page.next`"),
+        ("after" = Option<String>, Query, description = "The `page.next` of the previous page"),
     ),
     responses((status = 200, body = [wire::Container]), (status = 404)),
 )]
@@ -241,9 +241,9 @@ struct NewContainer {
     description: Option<Description>,
 }
 
-/// Makes a container in a collection.
+/// Creates a container in a collection.
 ///
-/// One that is there already is answered as it is. A new one is private if its collection or entity says so.
+/// If it exists already, it is returned unchanged. A new one is private if its collection or entity says so.
 #[utoipa::path(
     post,
     path = "/v1/containers",
@@ -266,7 +266,7 @@ async fn create_container(State(app): State<App>, headers: HeaderMap, body: Byte
     tag = "images",
     params(
         ("container" = String, Query, description = "`[[ENTITY/]COLLECTION/]CONTAINER`"),
-        ("after" = Option<String>, Query, description = "Where the last page ended: its `page.next`"),
+        ("after" = Option<String>, Query, description = "The `page.next` of the previous page"),
     ),
     responses((status = 200, body = [wire::Image]), (status = 404)),
 )]
@@ -288,9 +288,9 @@ struct NewImage {
     description: Option<Description>,
 }
 
-/// Makes an image in a container, its bytes still to come.
+/// Creates an image in a container, before its bytes are uploaded.
 ///
-/// One that is there already is answered as it is. `uploaded` says whether the bytes have to come.
+/// If it exists already, it is returned unchanged. `uploaded` tells whether its bytes are there already.
 #[utoipa::path(
     post,
     path = "/v1/images",
@@ -320,7 +320,7 @@ fn arch(query: &HashMap<String, String>) -> Option<&str> {
     params(
         ("reference" = String, Path, description = "`[[ENTITY/]COLLECTION/]CONTAINER[:TAG-OR-HASH]`"),
         ("arch" = Option<String>, Query, description = "The architecture of the image, like `amd64`"),
-        ("details" = Option<String>, Query, description = "Given, whatever its value: answers with `details` too"),
+        ("details" = Option<String>, Query, description = "If present, with any value, the answer includes `details`"),
     ),
     responses((status = 200, body = wire::Image), (status = 404)),
 )]
@@ -370,7 +370,7 @@ fn visibility() -> Object {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build()
 }
 
-/// What a `PATCH` may say; what is left out stays as it is.
+/// What a `PATCH` can change; fields that are left out stay unchanged.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Changed {
@@ -428,7 +428,7 @@ async fn change_collection(
     Ok(data(wire::collection(&browse::collection(&app, &caller, &entity, &name).await?)))
 }
 
-/// Changes the description of a container, who may see it, whether it takes writes.
+/// Changes the description of a container, its visibility, and whether it is read-only.
 #[utoipa::path(
     patch,
     path = "/v1/containers/{*path}",
@@ -445,7 +445,7 @@ async fn change_container(State(app): State<App>, headers: HeaderMap, Path(path)
     Ok(data(wire::whole(&view)))
 }
 
-/// Freezes the tag of a reference, or lifts that: `{"frozen": true}`.
+/// Freezes the tag of a reference with `{"frozen": true}`, or unfreezes it.
 #[utoipa::path(
     patch,
     path = "/v1/images/{*reference}",
@@ -465,7 +465,7 @@ async fn change_tag(State(app): State<App>, headers: HeaderMap, Path(reference):
     Ok(data(serde_json::json!({})))
 }
 
-/// Changes a repository by the name that registry clients give it, of any number of parts, or one of its tags.
+/// Changes a repository, or one of its tags, by its registry name, which can have any number of parts.
 #[utoipa::path(
     patch,
     path = "/api/repositories/{*name}",
@@ -489,7 +489,7 @@ async fn change_repository(
     Ok(data(serde_json::json!({})))
 }
 
-/// The tags of a container as clients without architectures see them: tag → the image set last.
+/// The tags of a container for clients without architectures: tag → the image set last.
 #[utoipa::path(
     get,
     path = "/v1/tags/{container}",
@@ -574,14 +574,14 @@ struct Search {
     signed: Option<String>,
 }
 
-/// Searches the entities of the caller: names, descriptions, tags, labels.
+/// Searches the names, descriptions, tags and labels in the caller's entities.
 #[utoipa::path(
     get,
     path = "/v1/search",
     tag = "search",
     params(
-        ("value" = String, Query, description = "What to look for, at least 3 characters"),
-        ("arch" = Option<String>, Query, description = "Only images for these architectures, with commas between them"),
+        ("value" = String, Query, description = "The text to search for, at least 3 characters"),
+        ("arch" = Option<String>, Query, description = "Only images for these architectures, separated by commas"),
         ("signed" = Option<bool>, Query, description = "Only signed images, or only unsigned ones"),
     ),
     responses((status = 200, body = wire::Found)),
@@ -596,10 +596,9 @@ async fn find(State(app): State<App>, headers: HeaderMap, Query(query): Query<Se
     Ok(data(wire::results(&search::search(&app, &caller, &query).await?)))
 }
 
-/// Where an OCI registry stands behind the library: nowhere.
+/// The OCI registry behind the library: there is none.
 ///
-/// Clients then use the library API, which is what they should: a registry behind it is another door to the same
-/// images.
+/// Clients then use the library API, as they should: a registry behind it would only be a second way to the same images.
 #[utoipa::path(get, path = "/v1/oci-redirect", tag = "discovery", security(()), responses((status = 404)))]
 async fn oci_redirect() -> Response {
     plain(StatusCode::NOT_FOUND, "this library is its own registry").into_response()

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Not;
 use utoipa::ToSchema;
 
-/// What every object has.
+/// The fields that every object has.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Common {
@@ -205,12 +205,12 @@ pub struct Image {
     container_downloads: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
-    /// For who asks with `?details`.
+    /// Only with `?details`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<Details>,
 }
 
-/// What was read in an image, whole: partitions, definition file, labels. Ours alone, no client knows it.
+/// Everything that was read from an image: partitions, definition file, labels. An extension that no client knows.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Details {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -220,7 +220,7 @@ pub struct Details {
     kind: Kind,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     partitions: Vec<Partition>,
-    /// Whether there is a signature. Nothing here says that it is valid.
+    /// Whether there is a signature. It may be invalid.
     #[serde(skip_serializing_if = "Not::not")]
     signed: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -300,7 +300,7 @@ pub fn tags_v1(tags: &[rows::Tag]) -> BTreeMap<String, String> {
     tags.iter().filter_map(|tag| Some((tag.name.to_string(), last(tag)?.to_string()))).collect()
 }
 
-/// What a search found.
+/// The results of a search.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Found {
     entity: Vec<Entity>,
@@ -309,7 +309,7 @@ pub struct Found {
     image: Vec<Image>,
 }
 
-/// What a search found.
+/// The results of a search.
 pub fn results(found: &Results) -> Found {
     Found {
         entity: found.entities.iter().map(new_entity).collect(),

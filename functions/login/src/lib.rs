@@ -48,13 +48,13 @@ const LONGEST_LOGIN: usize = 16 << 10;
 
 /// Whether the token is good.
 ///
-/// A bad one is 404 here: clients then say "invalid credentials".
+/// A bad token gets 404 here: clients then say "invalid credentials".
 #[utoipa::path(
     get,
     path = "/v1/token-status",
     tag = "accounts",
     security(("bearer" = [])),
-    responses((status = 200), (status = 404, description = "The token is no good, or there is none")),
+    responses((status = 200), (status = 404, description = "The token is invalid or missing")),
 )]
 async fn token_status(State(app): State<App>, headers: HeaderMap) -> Answer {
     let who = match caller(&app, &headers) {
@@ -68,7 +68,7 @@ async fn token_status(State(app): State<App>, headers: HeaderMap) -> Answer {
     }
 }
 
-/// Who the caller is, in the form of the old identity service.
+/// The caller's identity, in the form of the old identity service.
 ///
 /// The registry password is the token itself.
 #[utoipa::path(
@@ -86,16 +86,16 @@ async fn current_user(State(app): State<App>, headers: HeaderMap) -> Answer {
     Ok(([(http::header::CACHE_CONTROL, "no-store")], Json(wire::current_user(&name, token))).into_response())
 }
 
-/// A short-lived token for a registry client, for what it says that it will do.
+/// A short-lived token for a registry client, for the scopes that it asks for.
 ///
-/// Who shows nothing gets nobody's token. What a token may really do is decided when it does it.
+/// A request without credentials gets an anonymous token. Access is decided later, each time the token is used.
 #[utoipa::path(
     get,
     path = "/token",
     tag = "registry",
     security((), ("basic" = [])),
     params(
-        ("scope" = Option<String>, Query, description = "`repository:NAME:pull,push,delete`, once or more"),
+        ("scope" = Option<String>, Query, description = "`repository:NAME:pull,push,delete`; can be repeated"),
         ("service" = Option<String>, Query),
         ("account" = Option<String>, Query),
     ),
@@ -118,7 +118,7 @@ async fn registry_token(
     granted(&app, token.await)
 }
 
-/// The same for clients that send name and password, or a token, in a form (OAuth 2, RFC 6749 §4.3 and §6).
+/// The same for clients that send a name and a password, or a token, in a form (OAuth 2, RFC 6749 §4.3 and §6).
 #[utoipa::path(
     post,
     path = "/token",

@@ -5,7 +5,7 @@ use shared::domain::{Time, UserName};
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// Who the caller is, in the form of the old identity service.
+/// The caller's identity, in the form of the old identity service.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CurrentUser {
     email: &'static str,
@@ -14,7 +14,7 @@ pub(crate) struct CurrentUser {
     username: String,
 }
 
-/// What the caller shows to the registry.
+/// The caller's credentials for the registry.
 #[derive(Serialize, ToSchema)]
 struct Registry {
     /// The token itself.
@@ -32,7 +32,7 @@ pub(crate) fn current_user(name: &UserName, token: &str) -> CurrentUser {
     }
 }
 
-/// A short-lived token, under both names that clients look for.
+/// A short-lived token, under both names that clients expect.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RegistryToken<'a> {
     token: &'a str,

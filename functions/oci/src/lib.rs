@@ -40,7 +40,7 @@ pub fn router(app: App) -> Router {
     shared::http::finish_as(plain, routes().split_for_parts().0.with_state(app))
 }
 
-/// The routes of a host that only takes the bytes of blobs, whose URLs are handed out by the others.
+/// The routes of a host that only accepts blob uploads. The other hosts hand out its URLs.
 pub fn ingest(app: App) -> Router {
     let routes = Router::new()
         .route("/livez", axum::routing::get(|| async { "ok\n" }))
@@ -52,7 +52,7 @@ async fn bring_only(State(app): State<App>, request: Request) -> Response {
     match Route::read(request.uri().path()) {
         Ok(Route::Upload(..)) => answer(app, request).await,
         // Never a challenge: there is nothing to log in to here.
-        _ => plain(StatusCode::NOT_FOUND, "this host only takes the bytes of uploads that were opened elsewhere"),
+        _ => plain(StatusCode::NOT_FOUND, "this host only accepts bytes of uploads that were opened on another host"),
     }
 }
 
@@ -82,7 +82,7 @@ const UPLOAD: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
 
-/// Whether there is a registry, and whether the caller is known to it. Clients begin here: a 401 says where to log in.
+/// Whether there is a registry, and whether the caller is logged in. Clients start here: a 401 says where to log in.
 #[utoipa::path(
     get,
     path = "/v2/",
@@ -99,72 +99,72 @@ async fn base_bare(State(app): State<App>, request: Request) -> Response {
     answer(app, request).await
 }
 
-/// Fetches a manifest or blob, lists tags, referrers or repositories, or asks how far an upload is.
+/// Fetches a manifest or blob, lists tags, referrers or repositories, or asks for the progress of an upload.
 #[utoipa::path(
     get,
     path = "/v2/{*path}",
     tag = "registry",
-    params(("path" = String, Path, description = "As the OCI distribution specification has it")),
+    params(("path" = String, Path, description = "As the OCI distribution specification defines it")),
     responses((status = 200), (status = 204), (status = 206), (status = 307), (status = 404), (status = 416)),
 )]
 async fn fetch(State(app): State<App>, request: Request) -> Response {
     answer(app, request).await
 }
 
-/// Asks whether a manifest or blob is there.
+/// Checks whether a manifest or blob exists.
 #[utoipa::path(
     head,
     path = "/v2/{*path}",
     tag = "registry",
-    params(("path" = String, Path, description = "As the OCI distribution specification has it")),
+    params(("path" = String, Path, description = "As the OCI distribution specification defines it")),
     responses((status = 200), (status = 404)),
 )]
 async fn look(State(app): State<App>, request: Request) -> Response {
     answer(app, request).await
 }
 
-/// Opens the upload of a blob, mounts one, or brings a small one whole.
+/// Opens the upload of a blob, mounts one, or uploads a small one whole.
 #[utoipa::path(
     post,
     path = "/v2/{*path}",
     tag = "registry",
-    params(("path" = String, Path, description = "As the OCI distribution specification has it")),
+    params(("path" = String, Path, description = "As the OCI distribution specification defines it")),
     responses((status = 201), (status = 202), (status = 404)),
 )]
 async fn open_upload(State(app): State<App>, request: Request) -> Response {
     answer(app, request).await
 }
 
-/// Brings a manifest, or closes the upload of a blob.
+/// Pushes a manifest, or completes the upload of a blob.
 #[utoipa::path(
     put,
     path = "/v2/{*path}",
     tag = "registry",
-    params(("path" = String, Path, description = "As the OCI distribution specification has it")),
+    params(("path" = String, Path, description = "As the OCI distribution specification defines it")),
     responses((status = 201), (status = 404), (status = 416)),
 )]
 async fn put(State(app): State<App>, request: Request) -> Response {
     answer(app, request).await
 }
 
-/// Brings bytes of a blob.
+/// Uploads bytes of a blob.
 #[utoipa::path(
     patch,
     path = "/v2/{*path}",
     tag = "registry",
-    params(("path" = String, Path, description = "As the OCI distribution specification has it")),
+    params(("path" = String, Path, description = "As the OCI distribution specification defines it")),
     responses((status = 202), (status = 404), (status = 416)),
 )]
 async fn bring(State(app): State<App>, request: Request) -> Response {
     answer(app, request).await
 }
 
-/// Removes a manifest, tag or blob, or gives an upload up.
+/// Removes a manifest, tag or blob, or cancels an upload.
 #[utoipa::path(
     delete,
     path = "/v2/{*path}",
     tag = "registry",
-    params(("path" = String, Path, description = "As the OCI distribution specification has it")),
+    params(("path" = String, Path, description = "As the OCI distribution specification defines it")),
     responses((status = 202), (status = 204), (status = 404), (status = 405)),
 )]
 async fn remove(State(app): State<App>, request: Request) -> Response {
@@ -188,7 +188,7 @@ async fn answer(app: App, request: Request) -> Response {
     let mut response = served.unwrap_or_else(|refused| refusal(&app, &refused, scope.as_deref()));
     if bringing && response.status() == StatusCode::UNAUTHORIZED {
         // The URL is all the permission that there is: logging in again would not help, and cost gigabytes.
-        response = plain(StatusCode::FORBIDDEN, "whoever opened this upload may not bring bytes to it any more");
+        response = plain(StatusCode::FORBIDDEN, "the user who opened this upload may no longer send bytes to it");
     }
     response.headers_mut().insert(VERSION.0, VERSION.1);
     response
@@ -228,7 +228,7 @@ async fn serve(app: &App, route: Route, parts: Parts, body: Body) -> Answer {
             remove::manifest(app, &credential, &repository, &reference).await?;
             Ok(empty(StatusCode::ACCEPTED))
         }
-        _ => Err(Refused::Code(Code::Unsupported, "this can't be done here".to_owned())),
+        _ => Err(Refused::Code(Code::Unsupported, "this operation is not supported here".to_owned())),
     }
 }
 
@@ -537,7 +537,7 @@ fn unencoded(headers: &HeaderMap) -> Result<(), Refused> {
     if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Ok(());
     }
-    Err(Refused::Code(Code::Unsupported, "bytes are taken as they are, without a Content-Encoding".to_owned()))
+    Err(Refused::Code(Code::Unsupported, "bytes must be sent without a Content-Encoding".to_owned()))
 }
 
 /// What a request brings of an upload.
@@ -555,7 +555,10 @@ fn brought(app: &App, headers: &HeaderMap, body: Body) -> Result<Chunk, Refused>
     if let (Some((_, said)), Some(length)) = (range, length)
         && said != length
     {
-        return Err(Refused::Code(Code::Range, format!("the Content-Range has {said} bytes, the body {length}")));
+        return Err(Refused::Code(
+            Code::Range,
+            format!("the Content-Range says {said} bytes, but the body has {length}"),
+        ));
     }
     let longest = app.config.longest_chunk;
     if length.is_some_and(|length| length > longest) {
@@ -599,7 +602,7 @@ async fn upload(app: &App, repository: &Repository, id: UploadId, parts: Parts, 
             upload::cancel(app, &right).await?;
             Ok(empty(StatusCode::NO_CONTENT))
         }
-        _ => Err(Refused::Code(Code::Unsupported, "this can't be done here".to_owned())),
+        _ => Err(Refused::Code(Code::Unsupported, "this operation is not supported here".to_owned())),
     }
 }
 

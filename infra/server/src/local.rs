@@ -46,25 +46,25 @@ pub struct Local {
 }
 
 impl Local {
-    /// Opens the installation in `folder`, or makes it.
+    /// Opens the installation in `folder`, or creates it.
     pub async fn open(folder: &Path, config: Config) -> anyhow::Result<Self> {
         Self::open_through(folder, config, |client| client).await
     }
 
-    /// The same, with something between it and its stores: for tests of what happens between two calls of them.
+    /// The same, with a layer between the app and its stores: for tests of events between two calls to a store.
     pub async fn open_through(
         folder: &Path,
         mut config: Config,
         between: impl Fn(SharedHttpClient) -> SharedHttpClient,
     ) -> anyhow::Result<Self> {
-        // The store is this process: a redirect would only lead back here, without the digest's header.
+        // This process is the store: a redirect would only lead back here, without the digest header.
         config.serve_blobs = true;
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)
-            .with_context(|| format!("can't make the data folder {}", folder.display()))?;
-        let lock = File::create(folder.join("lock")).context("can't make the lock file in the data folder")?;
+            .with_context(|| format!("can't create the data folder {}", folder.display()))?;
+        let lock = File::create(folder.join("lock")).context("can't create the lock file in the data folder")?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -91,13 +91,13 @@ impl Local {
             .region(Region::new(REGION))
             .credentials_provider(credentials.clone())
             .endpoint_url("http://table.invalid")
-            // There is nobody between us and the table: no request need be signed, no stream can stall.
+            // Nobody is between us and the table: no request needs a signature, and no stream can stall.
             .allow_no_auth()
             .auth_scheme_preference([AuthSchemeId::from("noAuth")])
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .http_client(between(table.connector()))
             .build();
-        // The endpoint is the public one, since it is signed into the URLs; the connector looks at no host.
+        // The endpoint is the public one, since it is signed into the URLs; the connector ignores the host.
         let s3 = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(REGION))
@@ -121,8 +121,8 @@ impl Local {
         Ok(Self { app, objects, table, folder: folder.to_owned(), _lock: lock })
     }
 
-    /// On an empty installation, makes the first site admin, `admin`, and keeps the operator's token in `admin.token`.
-    /// Returns the password, which is kept nowhere.
+    /// In an empty installation, creates the first site admin, `admin`, and writes the operator's token to `admin.token`.
+    /// Returns the password, which is not stored anywhere.
     pub async fn first_admin(&self) -> anyhow::Result<Option<String>> {
         let password = random_text::<12>()?;
         let secret = SecretString::from(password.clone());
@@ -145,7 +145,7 @@ fn random_text<const N: usize>() -> anyhow::Result<String> {
     Ok(bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
 }
 
-/// The text of a file that is made once and then kept.
+/// The text of a file that is created once and then kept.
 fn kept(path: &Path, make: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<String> {
     if !path.exists() {
         write_private(path, &make()?)?;

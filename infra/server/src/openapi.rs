@@ -1,52 +1,54 @@
-//! The document of the whole HTTP interface in the form of `OpenAPI`: what the routes of all functions say of
-//! themselves, put together.
+//! The `OpenAPI` document of the whole HTTP interface, put together from the descriptions of all functions' routes.
 //!
-//! A handler says what is its own: method and path, parameters, bodies, what it refuses. What holds for all of them is
-//! said here, once:
+//! A handler describes only itself: method and path, parameters, bodies, its own refusals. This module adds the rules that
+//! hold for all handlers:
 //!
-//! - Every JSON answer is an object with the answer as its `data`, unless the handler marks it `x-bare`. Where `after`
-//!   can be asked, `page.next` says with what.
+//! - Every JSON answer is an object with the answer as its `data`, unless the handler marks it `x-bare`. If a route has an
+//!   `after`, `page.next` gives its next value.
 //! - Every refusal has one form, the schema `Error`.
-//! - Whoever asks who is calling may find a bad token (401), no store (503), or a mistake of ours (500).
-//! - Whoever is given parameters or a body may find them wrong (400), and a body too long (413).
+//! - A route that identifies the caller can meet a bad token (401), an unreachable store (503), or an error of ours (500).
+//! - A route with parameters or a body can find them invalid (400), or the body too long (413).
 //! - Reading can be anonymous, writing can't, unless the handler says otherwise.
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
 
-/// What the tags of operations mean, in the order of the document.
+/// The meanings of the operations' tags, in the order of the document.
 const TAGS: [(&str, &str); 14] = [
-    ("discovery", "What a client asks before anything else"),
-    ("entities", "A user's or group's own space, which pays for what is in it"),
-    ("collections", "What an entity holds"),
-    ("containers", "What a collection holds: a named thing with images"),
+    ("discovery", "The first requests of every client"),
+    ("entities", "A user's or group's own space, with a quota of its own"),
+    ("collections", "The second level, inside an entity"),
+    ("containers", "Named sets of images, inside a collection"),
     ("images", "One SIF file, by its hash"),
-    ("tags", "Names of images in a container, for each architecture one"),
-    ("search", "Finding all of these"),
-    ("uploads", "The bytes of images on their way in: presigned URLs of the object store"),
-    ("downloads", "The bytes of images on their way out: presigned URLs of the object store"),
-    ("shub", "What clients ask for `shub://`"),
-    ("registry", "The OCI registry, as the OCI distribution specification 1.1 says; errors are in its form"),
-    ("keys", "The place of the keyserver, which keeps no keys"),
-    ("accounts", "Who is calling, with which tokens"),
-    ("administration", "What a site admin does"),
+    ("tags", "Names of images in a container, one image for each architecture"),
+    ("search", "Search for all of these"),
+    ("uploads", "Uploads of images, by presigned URLs of the object store"),
+    ("downloads", "Downloads of images, by presigned URLs of the object store"),
+    ("shub", "Lookups for `shub://`"),
+    (
+        "registry",
+        "The OCI registry, which follows the OCI distribution specification 1.1; its errors have the form defined there",
+    ),
+    ("keys", "A stand-in for the keyserver, which keeps no keys"),
+    ("accounts", "Login, tokens, and who the caller is"),
+    ("administration", "Users, tokens, quotas and sweeping"),
 ];
 
-/// The refusals that operations name without a description of their own.
+/// The descriptions of refusals for which an operation gives none of its own.
 const REFUSALS: [(StatusCode, &str); 9] = [
     (StatusCode::BAD_REQUEST, "The request can't be used; the message says why"),
-    (StatusCode::UNAUTHORIZED, "There must be a token and is none, or the token is invalid, expired or revoked"),
-    (StatusCode::FORBIDDEN, "The caller or the token may not do that, or the container takes no writes"),
-    (StatusCode::NOT_FOUND, "It is not there, or not for the caller to know"),
-    (StatusCode::CONFLICT, "It does not fit the state that things are in"),
-    (StatusCode::PAYLOAD_TOO_LARGE, "The body is longer than the route takes"),
-    (StatusCode::INTERNAL_SERVER_ERROR, "A mistake of the server"),
+    (StatusCode::UNAUTHORIZED, "A token is required but missing, or it is invalid, expired or revoked"),
+    (StatusCode::FORBIDDEN, "The caller or the token is not permitted to do that, or the container is read-only"),
+    (StatusCode::NOT_FOUND, "It does not exist, or the caller may not know that it exists"),
+    (StatusCode::CONFLICT, "It conflicts with the current state"),
+    (StatusCode::PAYLOAD_TOO_LARGE, "The body is longer than the route accepts"),
+    (StatusCode::INTERNAL_SERVER_ERROR, "An error in the server"),
     (StatusCode::SERVICE_UNAVAILABLE, "The store can't be reached, try again later"),
-    (StatusCode::INSUFFICIENT_STORAGE, "The entity has no room for that"),
+    (StatusCode::INSUFFICIENT_STORAGE, "The entity's quota has no room for it"),
 ];
 
-/// The functions by their logical ids, with what their routes say of themselves. Paths are as the router takes them.
+/// The functions by their logical ids, with the descriptions of their routes. Paths are in the router's syntax.
 pub fn functions() -> [(&'static str, OpenApi); 7] {
     [
         ("Admin", admin::openapi()),
@@ -66,7 +68,7 @@ pub fn document() -> Value {
     for (_, described) in functions() {
         for (path, item) in entries(&json!(described.paths)) {
             let operations = entries(item).map(|(method, operation)| (method.clone(), complete(method, operation)));
-            // A rest of several segments is written as one.
+            // A wildcard for several segments is written as one parameter.
             paths.insert(path.replace("{*", "{"), operations.collect());
         }
         let own = described.components.unwrap_or_default().schemas;
@@ -78,7 +80,7 @@ pub fn document() -> Value {
         "info": {
             "title": "Stackroom",
             "summary": env!("CARGO_PKG_DESCRIPTION"),
-            "description": "The library API of SingularityCE and Apptainer, and what administers it.",
+            "description": "The library API of SingularityCE and Apptainer, and an API for administration.",
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "Apache License 2.0", "identifier": env!("CARGO_PKG_LICENSE") },
         },
@@ -89,14 +91,14 @@ pub fn document() -> Value {
             "schemas": schemas,
             "responses": refusals.collect::<Map<_, _>>(),
             "securitySchemes": {
-                "bearer": { "type": "http", "scheme": "bearer", "description": "A token of a user" },
-                "basic": { "type": "http", "scheme": "basic", "description": "A user's name, and password or token" },
+                "bearer": { "type": "http", "scheme": "bearer", "description": "A user's token" },
+                "basic": { "type": "http", "scheme": "basic", "description": "A user's name, with their password or a token" },
             },
         },
     })
 }
 
-/// The document as it is kept in `docs/openapi.json`.
+/// The document as in `docs/openapi.json`.
 pub fn text() -> String {
     format!("{:#}\n", document())
 }
@@ -115,18 +117,18 @@ fn error() -> Value {
 
 /// The form of every refusal of the registry.
 fn registry_errors() -> (String, Value) {
-    let code = json!({ "type": "string", "description": "A code of the specification" });
+    let code = json!({ "type": "string", "description": "An error code of the specification" });
     let message = json!({ "type": "string", "description": "A sentence for the user" });
     let one = object(&json!({ "code": code, "message": message }));
     ("RegistryErrors".to_owned(), object(&json!({ "errors": { "type": "array", "items": one } })))
 }
 
 fn page() -> (String, Value) {
-    let next = json!({ "type": "string", "description": "What to ask with as `after`; empty after the last page" });
+    let next = json!({ "type": "string", "description": "The `after` of the next request; empty on the last page" });
     ("Page".to_owned(), object(&json!({ "next": next })))
 }
 
-/// An object that has all of these.
+/// An object that has all of these properties.
 fn object(properties: &Value) -> Value {
     let names: Vec<&String> = entries(properties).map(|(name, _)| name).collect();
     json!({ "type": "object", "required": names, "properties": properties })
@@ -149,11 +151,11 @@ fn name(status: StatusCode) -> String {
     status.canonical_reason().unwrap_or_default().replace(' ', "")
 }
 
-/// An operation, with what holds for all of its kind.
+/// An operation, with everything that all operations of its kind share.
 fn complete(method: &str, operation: &Value) -> Value {
     let public = operation["security"] == json!([{}]);
     let body = operation.get("requestBody").is_some();
-    // What tells whether a token is good tells it with 404.
+    // This operation answers 404 for a bad token.
     let tells = operation["operationId"] == "token_status";
     let parameters = || operation["parameters"].as_array().into_iter().flatten();
     let given = body || parameters().count() > 0;

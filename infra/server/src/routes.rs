@@ -1,4 +1,4 @@
-//! Which request goes to which function: the prefixes of `template.yaml`, as API Gateway would dispatch them.
+//! Which request goes to which function: dispatches by the prefixes of `template.yaml`, as API Gateway would.
 
 use axum::Router;
 use axum::extract::Request;
@@ -10,7 +10,7 @@ use shared::App;
 use std::sync::Arc;
 use tower::ServiceExt;
 
-/// The template that a deployment is made of.
+/// The template of a deployment.
 pub const TEMPLATE: &str = include_str!("../../../template.yaml");
 
 /// A prefix of the template.
@@ -22,7 +22,7 @@ pub struct Route {
     pub path: String,
 }
 
-/// The template says something that this server does not understand.
+/// The template contains something that this server does not understand.
 #[derive(Debug, thiserror::Error)]
 #[error("template.yaml can't be served: {0}")]
 pub struct TemplateError(String);

@@ -24,24 +24,24 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tower::ServiceExt;
 
-/// What `serve` is told.
+/// The settings of `serve`.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where to listen.
     pub listen: SocketAddr,
     /// The data folder.
     pub data: PathBuf,
-    /// Where to listen for the bytes of blobs alone, if anywhere.
+    /// The address that only accepts blob uploads, if any.
     pub ingest_listen: Option<SocketAddr>,
-    /// How clients reach us, where that is not simply the listening address.
+    /// The URL under which clients reach the server, if it is not simply the listening address.
     pub public_url: Option<String>,
 }
 
-/// How long the head of a request may take at most, and how long a connection may lie idle between two.
+/// The longest time for the head of a request, and for an idle connection between two requests.
 const HEAD: Duration = Duration::from_secs(75);
 /// How often a server sweeps.
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
-/// Object files that nothing names are deleted when they are older than this.
+/// Object files that nothing names are deleted once they are older than this.
 const LEFTOVERS_AFTER: Duration = Duration::from_hours(1);
 
 /// Serves until the process is told to stop.
@@ -51,7 +51,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let public_url = match settings.public_url {
         Some(url) => url,
         None if address.ip().is_unspecified() => {
-            bail!("{address} is no address that clients can reach: say which is, with --public-url")
+            bail!("clients can't reach {address}: give an address that they can reach with --public-url")
         }
         None => format!("http://{address}"),
     };
@@ -79,11 +79,11 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes the bytes of blobs for a deployment on functions, until the process is told to stop.
+/// Accepts blob uploads for a deployment on functions, until the process is told to stop.
 pub async fn ingest(address: SocketAddr) -> anyhow::Result<()> {
     let listener = listen(address).await?;
     let app = shared::App::from_env().await?;
-    tracing::info!(address = %listener.local_addr()?, "takes the bytes of blobs");
+    tracing::info!(address = %listener.local_addr()?, "accepting uploads of blobs");
     let patience = app.config.patience;
     answer(listener, oci::ingest(app), patience, stopped()).await;
     Ok(())
@@ -94,18 +94,19 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     bound.with_context(|| format!("can't listen on {address}, is something else listening there?"))
 }
 
-/// Answers requests until `stop` comes, and then those that were begun. The head of a request must be here within
-/// `patience` and within [`HEAD`]: `axum::serve` would wait for it for ever.
+/// Answers requests until `stop` completes, and then finishes those in progress. The head of a request must arrive within
+/// 1.25 times `patience` and within [`HEAD`]: `axum::serve` would wait for it for ever.
 pub async fn answer(mut listener: TcpListener, router: Router, patience: Duration, stop: impl Future<Output = ()>) {
-    // Longer than the minute after which proxies close what lies idle: they must be the ones who do.
+    // Longer than the minute after which proxies close idle connections: the proxy must be the one to close them.
     let patience = (patience * 5 / 4).min(HEAD);
-    // Each connection holds a receiver: it hears of the end, and while one is left the end has not come.
+    // Each connection holds a receiver: through it, the connection learns that the server stops. The server ends only when
+    // the last receiver is gone.
     let (stopping, watching) = watch::channel(false);
     let mut stop = pin!(stop);
     loop {
         tokio::select! {
             (stream, _) = Listener::accept(&mut listener) => {
-                // Small answers must not wait for the client's acknowledgement of the last one.
+                // A small answer must not wait until the client has acknowledged the last one.
                 let _ = stream.set_nodelay(true);
                 tokio::spawn(connection(stream, router.clone(), patience, watching.clone()));
             }
@@ -129,12 +130,12 @@ async fn connection(stream: TcpStream, router: Router, patience: Duration, mut s
     builder.http1().timer(TokioTimer::new()).header_read_timeout(patience);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(patience).keep_alive_timeout(patience);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // Which version of HTTP it is, only the first bytes say: until the first request hyper keeps no time by itself.
+    // Only the first bytes tell the version of HTTP: before the first request, hyper has no timeout of its own.
     let mut first = pin!(tokio::time::timeout(patience, begun.notified()));
     let (mut waits, mut ends) = (true, false);
     loop {
         tokio::select! {
-            // What goes wrong with a connection is the client's to notice.
+            // The client notices by itself if a connection fails.
             _ = &mut connection => return,
             first = &mut first, if waits => match first {
                 Ok(()) => waits = false,
@@ -161,12 +162,12 @@ pub fn router(local: &Local) -> anyhow::Result<Router> {
     Ok(routes.route(&format!("/{BUCKET}/{{*key}}"), axum::routing::any(objects)))
 }
 
-/// A sweep that somebody asked for, which here takes leftover files too.
+/// A sweep on request, which here also removes leftover files.
 async fn sweep_asked(objects: embedded::objects::Objects, request: Request, next: Next) -> Response {
     let asked = request.uri().path() == "/api/sweep" && request.method() == Method::POST;
     let response = next.run(request).await;
     if asked && response.status().is_success() {
-        // Of any age: what this process still writes it holds, and there is no other one on the folder.
+        // Regardless of age: this process knows which files it is still writing, and no other process uses the folder.
         collect(objects, Duration::ZERO).await;
     }
     response
@@ -191,12 +192,12 @@ async fn sweep_always(app: shared::App, objects: embedded::objects::Objects) {
     }
 }
 
-/// How often a server looks for uploads to verify, where it is set not to verify all of them at once.
+/// How often a server looks for uploads to verify, if its settings leave any to be verified later.
 const VERIFY_EVERY: Duration = Duration::from_secs(5);
 
 async fn verify_always(app: shared::App) {
     let mut every = tokio::time::interval(VERIFY_EVERY);
-    // Those that an earlier start left are taken up in any case.
+    // Uploads left over from an earlier run are verified in any case.
     let always = app.config.verify_at_once < u64::MAX;
     loop {
         every.tick().await;
@@ -223,24 +224,24 @@ async fn stopped() {
     }
 }
 
-/// Says how to connect. To people, so on standard error.
+/// Says how to connect. This is for people, so it goes to standard error.
 fn greet(local: &Local, password: Option<&str>) {
     let url = &local.app.config.public_url;
     let token = local.admin_token();
     let first = password.map_or_else(String::new, |password| {
         format!(
             "\nThis is a new library. Its administrator is `admin`, with the password {password}\n\
-             which is shown only now. The administrator's token is in {}.\n",
+             which is not shown again. The administrator's token is in {}.\n",
             token.display()
         )
     });
     let behind = if url.starts_with("http://") {
-        "\nOther machines want a name and TLS: put a reverse proxy with a certificate in front,\n\
-         and start this with --public-url https://its.name\n"
+        "\nOther machines need a host name and TLS: put a reverse proxy with a certificate in front,\n\
+         and start this server with --public-url https://its.name\n"
     } else {
         ""
     };
-    // What `stackroom admin` would not guess.
+    // The options that `stackroom admin` would not guess.
     let folder = token.parent().unwrap_or(&token);
     let guessed = url.as_str() == "http://127.0.0.1:8080" && folder == Path::new("data");
     let at = if guessed { String::new() } else { format!(" --url {url} --data {}", folder.display()) };
@@ -255,6 +256,6 @@ fn greet(local: &Local, password: Option<&str>) {
          and the same with `singularity`.\n{behind}"
     );
     let mut out = std::io::stderr().lock();
-    // Nobody there to read it is no reason not to serve.
+    // If nobody can read it, serve anyway.
     let _ = writeln!(out, "{text}");
 }

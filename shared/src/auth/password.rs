@@ -20,7 +20,7 @@ pub const NOBODY: &str =
 pub fn hash(password: &SecretString) -> Result<String, Error> {
     let password = password.expose_secret();
     if !(SHORTEST..=LONGEST).contains(&password.len()) {
-        return Err(Error::Invalid(format!("a password has {SHORTEST} to {LONGEST} bytes")));
+        return Err(Error::Invalid(format!("a password must have {SHORTEST} to {LONGEST} bytes")));
     }
     let hash = Argon2::default().hash_password(password.as_bytes());
     hash.map(|hash| hash.to_string()).map_err(|error| Error::Internal(format!("can't hash a password: {error}")))

@@ -55,7 +55,7 @@ pub(crate) fn charge(account: &Account, charge: Option<Charge>, by: ChargeChange
     after.sessions = before.sessions.saturating_add_signed(by.sessions);
     after.version = before.version + 1;
     if by.sessions > 0 && after.sessions > MOST_SESSIONS {
-        return Err(Error::Conflict("too many uploads of this image are open, let them end first".to_owned()));
+        return Err(Error::Conflict("too many uploads of this image are open, wait until some of them end".to_owned()));
     }
     // A reservation is as large as the largest size announced; used is what the bytes really are.
     after.size = match (before.links, after.links, after.sessions) {

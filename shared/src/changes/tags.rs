@@ -29,7 +29,7 @@ pub(crate) fn check_arch(arch: &str) -> Result<(), Error> {
         return Ok(());
     }
     let why =
-        format!("an architecture has a name like `amd64`: at most {LONGEST_ARCH} letters, digits, `_`, `.` and `-`");
+        format!("an architecture is a name like `amd64`, of at most {LONGEST_ARCH} letters, digits, `_`, `.` and `-`");
     Err(Error::Invalid(why))
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn check_room(tag: Option<&Tag>, arch: &str) -> Result<(), Error> {
     if tag.is_none_or(|tag| tag.images.len() < MOST_ARCHS || tag.images.contains_key(arch)) {
         return Ok(());
     }
-    Err(Error::Conflict(format!("a tag has images for at most {MOST_ARCHS} architectures")))
+    Err(Error::Conflict(format!("a tag can have images for at most {MOST_ARCHS} architectures")))
 }
 
 /// The architecture that an image is tagged for: its own, or, where it says nothing, what the client believes.
@@ -46,7 +46,7 @@ fn arch_of(content: &Content, said: Option<&str>) -> Result<String, Error> {
     match (content.arch.as_str(), said) {
         ("", Some(arch)) => Ok(arch.to_owned()),
         (own, Some(arch)) if own != arch => {
-            Err(Error::Invalid(format!("the image is for `{own}`, it can't be tagged for `{arch}`")))
+            Err(Error::Invalid(format!("the image is for `{own}` and can't be tagged for `{arch}`")))
         }
         (own, _) => Ok(own.to_owned()),
     }
@@ -306,7 +306,9 @@ pub(crate) fn intend(tag: Option<&Tag>, image: &Image, intent: Intent) -> Result
     let mut sealed = Image { version: image.version + 1, ..image.clone() };
     sealed.intents.retain(|other| other.tag != intent.tag);
     if sealed.intents.len() >= MOST_INTENTS {
-        return Err(Error::Conflict(format!("at most {MOST_INTENTS} tags while the image is being verified")));
+        return Err(Error::Conflict(format!(
+            "an image can get at most {MOST_INTENTS} tags while it is being verified"
+        )));
     }
     sealed.intents.push(intent);
     Ok(Changes::unnoted().with([Write::put(&sealed, Condition::Version(image.version))?]))

@@ -14,7 +14,7 @@ const LONGEST: usize = 4096;
 
 /// The text is too long for a description.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a description has at most {LONGEST} bytes")]
+#[error("a description can have at most {LONGEST} bytes")]
 pub struct DescriptionError;
 
 impl TryFrom<String> for Description {

@@ -88,24 +88,24 @@ impl Manifest {
     pub fn read(media_type: &str, bytes: &[u8]) -> Result<Self, ManifestError> {
         let wrong = |why: &str| Err(ManifestError(why.to_owned()));
         if media_type.starts_with(DOCKER_V1) {
-            return wrong("manifests of Docker's schema 1 are not taken, push with a client of this decade");
+            return wrong("manifests of Docker's schema 1 are not accepted, push with a newer client");
         }
         if !media_type.contains('/') || media_type.len() > 255 || !media_type.bytes().all(|b| b.is_ascii_graphic()) {
-            return wrong("the manifest's media type is needed in the Content-Type header");
+            return wrong("the Content-Type header must give the manifest's media type");
         }
         if depth(bytes) > MAX_DEPTH {
-            return wrong("the manifest is nested too deep");
+            return wrong("the manifest is nested too deeply");
         }
         let unread = |error: serde_json::Error| ManifestError(format!("the manifest can't be read: {error}"));
         let document: Document = serde_json::from_slice(bytes).map_err(unread)?;
         Place::Document.deserialize(&mut serde_json::Deserializer::from_slice(bytes)).map_err(unread)?;
         if document.media_type.as_ref().is_some_and(|own| !own.eq_ignore_ascii_case(media_type)) {
-            return wrong("the manifest's own mediaType is not the one in the Content-Type header");
+            return wrong("the manifest's mediaType differs from the Content-Type header");
         }
         // One document that is both would mean one thing or the other, by its Content-Type alone (CVE-2021-41190).
         let image = document.config.is_some() || document.layers.is_some();
         if image && document.manifests.is_some() {
-            return wrong("the manifest is an image and an index at once");
+            return wrong("the manifest is both an image and an index");
         }
         let missing = match media_type {
             OCI_MANIFEST | DOCKER_MANIFEST => document.config.is_none() || document.layers.is_none(),
@@ -113,7 +113,7 @@ impl Manifest {
             _ => false,
         };
         if missing {
-            return wrong("the manifest lacks what its media type demands: config and layers, or manifests");
+            return wrong("the manifest lacks fields that its media type requires: config and layers, or manifests");
         }
         Self::of(media_type, document)
     }
@@ -134,7 +134,7 @@ impl Manifest {
         let config_type = config.as_ref().map(|config| config.media_type.clone()).unwrap_or_default();
         let artifact_type = artifact_type.unwrap_or(config_type);
         if artifact_type.len() > 255 {
-            return Err(ManifestError("a media type has at most 255 bytes".to_owned()));
+            return Err(ManifestError("a media type can have at most 255 bytes".to_owned()));
         }
         let parts = [layers, blobs, manifests].into_iter().flatten().flatten().chain(config);
         let (mut needs, mut mentions) = (Vec::new(), Vec::new());
@@ -145,7 +145,7 @@ impl Manifest {
             list.push(part.digest);
         }
         if needs.len() + mentions.len() > MAX_DESCRIPTORS {
-            return Err(ManifestError(format!("a manifest names at most {MAX_DESCRIPTORS} others")));
+            return Err(ManifestError(format!("a manifest can name at most {MAX_DESCRIPTORS} others")));
         }
         needs.sort_unstable();
         needs.dedup();
@@ -239,7 +239,7 @@ impl<'de> Visitor<'de> for Place {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object, a list of such, or nothing")
+        f.write_str("an object, a list of objects, or null")
     }
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
@@ -257,10 +257,12 @@ impl<'de> Visitor<'de> for Place {
             let name = folded(&key);
             if let Some(known) = self.keys().iter().find(|known| known.eq_ignore_ascii_case(&name)) {
                 if *known != key {
-                    return Err(A::Error::custom(format!("`{key}` is not `{known}`, but some would take it for that")));
+                    return Err(A::Error::custom(format!(
+                        "`{key}` is not `{known}`, but some clients would read it as that"
+                    )));
                 }
                 if !seen.insert(known) {
-                    return Err(A::Error::custom(format!("`{key}` is there twice")));
+                    return Err(A::Error::custom(format!("`{key}` appears twice")));
                 }
             }
             object.next_value_seed(self.below(&key))?;

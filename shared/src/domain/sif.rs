@@ -215,10 +215,10 @@ pub enum SifError {
     #[error("the file is not a SIF image: no SIF magic at byte 32")]
     NoMagic,
     /// The layout is not known.
-    #[error("the SIF image is of format version \"{version}\", and only version 01 can be read")]
+    #[error("the SIF image has format version \"{version}\", but only version 01 is supported")]
     Version { version: String },
     /// The number of descriptors is negative or absurd.
-    #[error("the SIF header announces {total} descriptors, and from 0 to {} can be read", MAX_DESCRIPTORS)]
+    #[error("the SIF header announces {total} descriptors, but only 0 to {} are supported", MAX_DESCRIPTORS)]
     Descriptors { total: i64 },
     /// The descriptor table is cut off, or too short for its descriptors, or in the header.
     #[error(
@@ -229,7 +229,7 @@ pub enum SifError {
     #[error("object {id} of the SIF image does not fit in the file of {size} bytes: the file is damaged or incomplete")]
     Object { id: u32, size: u64 },
     /// What was fed is not what was asked for: the file changed, or its size was wrong.
-    #[error("{wanted} bytes of the file were to be read at byte {at}, and {got} bytes came")]
+    #[error("expected {wanted} bytes of the file at byte {at}, but got {got}")]
     Read { at: u64, wanted: u64, got: usize },
 }
 
@@ -244,7 +244,7 @@ pub enum Step {
 
 /// A range of the image that is to be fetched and fed.
 #[derive(Debug)]
-#[must_use = "an image is only read when what it asks for is fed"]
+#[must_use = "the image is read only if the range it asks for is fed to it"]
 pub struct Ask {
     range: Range<u64>,
     goal: Goal,

@@ -88,6 +88,5 @@ pub fn list(rows: impl Serialize, next: Option<&str>) -> Response {
 /// Reads a JSON body. Its type is not asked: the clients don't state it.
 pub fn json<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
     // What is wrong with a value, the value's own type says best, like which names are allowed.
-    serde_json::from_slice(body)
-        .map_err(|error| Failure(Error::Invalid(format!("the body is not what is expected here: {error}"))))
+    serde_json::from_slice(body).map_err(|error| Failure(Error::Invalid(format!("the body can't be used: {error}"))))
 }

@@ -71,7 +71,7 @@ pub fn refusal(app: &App, refused: &Refused, scope: Option<&str>) -> Response {
         Error::Forbidden(_) => errors(StatusCode::FORBIDDEN, "DENIED", &sentence),
         Error::Invalid(_) | Error::Conflict(_) => errors(StatusCode::BAD_REQUEST, "UNSUPPORTED", &sentence),
         Error::QuotaExceeded { charged, limit } => {
-            let sentence = format!("{sentence}: {charged} of {limit} bytes are taken");
+            let sentence = format!("{sentence}: {charged} of {limit} bytes are in use");
             errors(StatusCode::FORBIDDEN, "DENIED", &sentence)
         }
         Error::TooLarge(_) => errors(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", &sentence),

@@ -199,5 +199,5 @@ async fn written<R: Row>(app: &App, grant: &Grant, made: Made<R>) -> Result<R, E
 }
 
 fn deleted_meanwhile() -> Error {
-    Error::Conflict("it was deleted while it was being made, try again".to_owned())
+    Error::Conflict("it was deleted while it was being created, try again".to_owned())
 }

@@ -84,7 +84,7 @@ pub async fn set(app: &App, credential: &Credential, container: Id, new: SetTag<
                 tags::intend(tag.as_ref(), &found, Intent { tag: name.clone(), arch: arch.map(str::to_owned) })?
             }
             (None, None) => {
-                return Err(Error::Conflict("the image's bytes have not arrived, it can't be tagged".to_owned()));
+                return Err(Error::Conflict("the image can't be tagged before its bytes have arrived".to_owned()));
             }
         };
         if app.commit(&grant, changes).await? == Written::Done {

@@ -70,7 +70,7 @@ pub(crate) async fn user(app: &App, name: Option<&UserName>, secret: &SecretStri
     if let Some(wrong) = wrong.as_ref().filter(|wrong| wrong.count >= MOST_WRONG) {
         let left = wrong.since.plus(WINDOW).0.saturating_sub(app.now().0);
         if let Ok(left @ 1..) = u64::try_from(left) {
-            let why = "too many wrong passwords were shown for this name, try again later or use a token";
+            let why = "too many wrong passwords for this name, try again later or use a token";
             return Err(Error::Busy { why, after: Duration::from_secs(left) });
         }
     }

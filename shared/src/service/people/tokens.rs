@@ -26,13 +26,13 @@ pub struct NewToken {
 /// Makes a token for `user`: one's own, or anybody's as a site admin. It is shown this once.
 pub async fn add(app: &App, credential: &Credential, user: &UserName, token: NewToken) -> Result<SecretString, Error> {
     if token.name.is_empty() || token.name.len() > 100 || token.name.chars().any(char::is_control) {
-        return Err(Error::Invalid("a token's name has 1 to 100 bytes and no control characters".to_owned()));
+        return Err(Error::Invalid("a token's name must have 1 to 100 bytes and no control characters".to_owned()));
     }
     let account = Managed::load(app, credential, user, "make tokens for this account").await?;
     account.user.ok_or(Error::NotFound("user"))?;
     if !account.scope.allows_all_of(&token.scope) {
         return Err(Error::Forbidden(
-            "not permitted to make a token that may do more than the one it is made with".to_owned(),
+            "not permitted to make a token with more rights than the token in use".to_owned(),
         ));
     }
     write(app, &account.grant, user, token).await

@@ -135,7 +135,9 @@ pub async fn remove(
     let grant = access.decide(Action::Delete, &resource, Code::BlobUnknown, "blob")?;
     let Some(link) = link else { return Err(Refused::code(Code::BlobUnknown, "blob unknown")) };
     match links::free(app, &grant, repository, &[link.name], app.now()).await? {
-        0 => Err(Refused::code(Code::Denied, "a manifest of this repository names the blob, delete that first")),
+        0 => {
+            Err(Refused::code(Code::Denied, "a manifest of this repository names the blob, delete the manifest first"))
+        }
         _ => Ok(()),
     }
 }

@@ -140,7 +140,8 @@ impl<'a> Intake<'a> {
         drop(self.room.take());
         let patience = self.app.config.patience.saturating_mul(wanted.max(LEAST_WAIT));
         let room = tokio::time::timeout(patience, self.app.buffers().acquire_many_owned(wanted)).await;
-        let room = room.map_err(|_| Error::Busy { why: "too many uploads at once, go on later", after: COME_BACK })?;
+        let room =
+            room.map_err(|_| Error::Busy { why: "too many uploads at once, continue later", after: COME_BACK })?;
         self.room = Some(room.map_err(|error| Error::Internal(error.to_string()))?);
         Ok(())
     }
@@ -158,8 +159,8 @@ impl<'a> Intake<'a> {
             let chunk = match tokio::time::timeout(left, body.next()).await {
                 Ok(Some(Ok(chunk))) => chunk,
                 Ok(None) => return End::Whole,
-                Ok(Some(Err(_))) => return broken("the connection broke before all bytes were here"),
-                Err(_) => return broken("the bytes came too slowly, go on where the upload ends now"),
+                Ok(Some(Err(_))) => return broken("the connection broke before all bytes arrived"),
+                Err(_) => return broken("the bytes arrived too slowly, continue where the upload ends now"),
             };
             (left, paced) = (left.saturating_sub(began.elapsed()), paced + chunk.len() as u64);
             if paced >= PACE {
@@ -167,7 +168,7 @@ impl<'a> Intake<'a> {
             }
             came += chunk.len() as u64;
             if came > longest {
-                let why = format!("more than {longest} bytes at once are not taken here, send smaller chunks");
+                let why = format!("a request can bring at most {longest} bytes here, send smaller chunks");
                 return End::Broken(Refused::Code(Code::TooLarge, why));
             }
             if let Err(refused) = self.receive_chunk(chunk, length, account).await {
@@ -193,7 +194,7 @@ impl<'a> Intake<'a> {
     async fn send_part(&mut self, account: &Account) -> Result<(), Refused> {
         self.arrive().await?;
         if self.parts() >= MOST_STREAM_PARTS {
-            return Err(Refused::code(Code::TooLarge, "a blob has at most 395 GiB"));
+            return Err(Refused::code(Code::TooLarge, "a blob can have at most 395 GiB"));
         }
         self.lease(account).await?;
         if self.row.upload.is_empty() {
@@ -242,7 +243,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Counts the row's version on, so that nobody else brings bytes meanwhile, and reserves room in the quota: for all
-    /// that is expected, or a slab at a time; where that is too much, for what is here.
+    /// that is expected, or a slab at a time; where that number is too large, for what is here.
     async fn lease(&mut self, account: &Account) -> Result<(), Refused> {
         let here = self.taken();
         if self.leased && here <= self.row.reserved {
@@ -379,7 +380,10 @@ impl<'a> Intake<'a> {
                 return Ok((self.row.object.clone(), hasher, None));
             }
             Err(StoreError::Refused(_)) => {
-                return Err(Refused::code(Code::BlobUploadInvalid, "the upload was changed meanwhile, begin again"));
+                return Err(Refused::code(
+                    Code::BlobUploadInvalid,
+                    "the upload was changed in the meantime, start again",
+                ));
             }
             Err(error) => return Err(error.into()),
         }
@@ -388,9 +392,9 @@ impl<'a> Intake<'a> {
 }
 
 fn over() -> Refused {
-    Refused::code(Code::BlobUploadInvalid, "the upload is over, begin again")
+    Refused::code(Code::BlobUploadInvalid, "the upload has ended, start again")
 }
 
 fn busy() -> Refused {
-    Refused::code(Code::Range, "another request brings bytes to this upload")
+    Refused::code(Code::Range, "another request is sending bytes to this upload")
 }

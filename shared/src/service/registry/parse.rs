@@ -50,7 +50,7 @@ impl<'a> Parsed<'a> {
             }
         };
         if digest.like(body.as_bytes()) != digest {
-            return Err(Refused::code(Code::DigestInvalid, "the manifest has another digest than its URL says"));
+            return Err(Refused::code(Code::DigestInvalid, "the manifest's digest differs from the one in the URL"));
         }
         tags.sort_unstable();
         tags.dedup();

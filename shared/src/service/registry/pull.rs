@@ -88,7 +88,7 @@ async fn named_by(
             return Ok(row);
         }
     }
-    Err(Error::Unavailable(StoreError::Unavailable("the tag moves faster than it can be read".to_owned())).into())
+    Err(Error::Unavailable(StoreError::Unavailable("the tag changes faster than it can be read".to_owned())).into())
 }
 
 async fn read(

@@ -107,7 +107,8 @@ async fn accept(
         if let Some(before) = &push.before
             && before.media_type != new.media_type
         {
-            let why = format!("these bytes are here as {} already, they can't be two things", before.media_type);
+            let why =
+                format!("these bytes are stored as {} already and can't have a second media type", before.media_type);
             return Err(Refused::Code(Code::ManifestInvalid, why));
         }
         if let Some(hash) = new.document.sif {
@@ -122,7 +123,7 @@ async fn accept(
         let grant = push.grant.clone();
         let changes = push.changes(app, new, object)?;
         if !changes.have_room_for(0) {
-            return Err(Refused::code(Code::TooLarge, "this changes too much at once: set its tags one by one"));
+            return Err(Refused::code(Code::TooLarge, "this is too much for one change, set its tags one by one"));
         }
         let written = app.commit(&grant, changes).await;
         if written.is_err() {

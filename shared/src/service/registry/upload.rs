@@ -98,7 +98,7 @@ impl UploadRight {
 }
 
 fn unknown_upload() -> Refused {
-    Refused::code(Code::BlobUploadUnknown, "there is no such upload, or it is over")
+    Refused::code(Code::BlobUploadUnknown, "there is no such upload, or it has ended")
 }
 
 /// Bytes that a request brings, and what it says of them.
@@ -151,13 +151,13 @@ impl Bringing {
             return Err(unknown_upload());
         }
         if start.is_some_and(|start| start != row.taken) {
-            return Err(Refused::code(Code::Range, format!("the upload has {} bytes, go on there", row.taken)));
+            return Err(Refused::code(Code::Range, format!("the upload has {} bytes, continue there", row.taken)));
         }
         let total = row.taken.saturating_add(length.unwrap_or(0));
         // Before any byte of it is taken.
         accounts::fits(&self.account, total.saturating_sub(row.reserved))?;
         if total > LONGEST_STREAM {
-            return Err(Refused::code(Code::TooLarge, "a blob has at most 395 GiB"));
+            return Err(Refused::code(Code::TooLarge, "a blob can have at most 395 GiB"));
         }
         Intake::begin(app, &self.grant, row, fresh).await
     }

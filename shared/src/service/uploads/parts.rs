@@ -152,7 +152,7 @@ pub async fn complete(
     };
     let (_, count) = parts(session.size);
     if !named.iter().map(|part| part.number).eq(1..=count) {
-        return Err(Error::Invalid(format!("the parts 1 to {count} must be named, each once and in order")));
+        return Err(Error::Invalid(format!("the parts 1 to {count} must be listed, each once and in order")));
     }
     match app.objects.complete_parts(&grant, &session.object, store_upload, named).await {
         Ok(()) => {}

@@ -16,7 +16,7 @@ use crate::store::table::Written;
 use std::time::Duration;
 
 pub(super) const DOING: &str = "push this image";
-pub(super) const OVER: &str = "the upload was given up or has expired, push again";
+pub(super) const OVER: &str = "the upload was cancelled or has expired, push again";
 pub(super) const CONTENDED: &str = "uploads of the same image";
 
 /// An image about to receive bytes, and all that opening or completing its session needs to know.
@@ -110,8 +110,8 @@ pub struct Completed {
 /// Refuses a size that no image has.
 pub(super) fn check_size(size: u64) -> Result<(), Error> {
     match size {
-        0 => Err(Error::Invalid("the file is empty, that is not an image".to_owned())),
-        size if size > LONGEST_FILE => Err(Error::Invalid(format!("a file has at most {LONGEST_FILE} bytes"))),
+        0 => Err(Error::Invalid("the file is empty, so it is not an image".to_owned())),
+        size if size > LONGEST_FILE => Err(Error::Invalid(format!("a file can have at most {LONGEST_FILE} bytes"))),
         _ => Ok(()),
     }
 }

@@ -31,7 +31,10 @@ pub async fn open(app: &App, credential: &Credential, image: Id, file: Announced
         retry.pause().await?;
         let target = UploadTarget::load(app, credential, image, UploadId::of_image(image)).await?;
         if file.digest.is_some_and(|digest| digest != target.image.hash) {
-            return Err(Error::Invalid(format!("the upload's SHA-256 is not the image's, {}", target.image.hash)));
+            return Err(Error::Invalid(format!(
+                "the SHA-256 of the upload is not that of the image, {}",
+                target.image.hash
+            )));
         }
         let pin = file.digest.filter(|_| app.config.pin_uploads);
         let way = if pin.is_some() { Way::Pinned } else { Way::Staged };

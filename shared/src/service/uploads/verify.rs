@@ -142,7 +142,7 @@ async fn check(app: &App, session: &Session, object: &str, pinned: bool) -> Resu
 
 fn wrong_bytes(session: &Session, digest: Digest, taken: u64) -> Error {
     let Session { hash, size, .. } = session;
-    Error::Invalid(format!("{taken} bytes with the digest {digest} arrived, not {size} with {hash}"))
+    Error::Invalid(format!("{taken} bytes with the digest {digest} arrived instead of {size} with {hash}"))
 }
 
 /// What the image in an object of `size` bytes says of itself, in a few ranged reads.
