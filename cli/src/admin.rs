@@ -52,8 +52,9 @@ enum Command {
     },
     /// Change an entity, a collection, a container or another repository, or a tag.
     Set {
-        /// `entity`, `entity/collection`, `entity/collection/container`, the name of a repository, or that with `:tag`.
-        /// Two parts mean a repository if `--visibility` or `--read-only` is given, since collections have neither.
+        /// `entity`, `entity/collection`, `entity/collection/container`, the name of a repository, or that with
+        /// `:tag`. Two parts mean a repository if `--visibility` or `--read-only` is given, since collections have
+        /// neither.
         path: String,
         /// A description.
         #[arg(long)]

@@ -6,7 +6,8 @@ use reqwest::Method;
 use serde_json::Value;
 use std::path::PathBuf;
 
-// The options that say which running library to use. Not a doc comment: clap would use it as the command's description.
+// The options that say which running library to use. Not a doc comment: clap would use it as the command's
+// description.
 #[derive(Args)]
 pub(crate) struct Client {
     /// The URL of the library.
@@ -18,8 +19,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Sends a request to the library, and returns the `data` of its answer. A `GET` sends the fields of the body as its
-    /// query.
+    /// Sends a request to the library, and returns the `data` of its answer. A `GET` sends the fields of the body as
+    /// its query.
     pub(crate) async fn call(&self, method: Method, path: &[&str], body: Option<Value>) -> anyhow::Result<Value> {
         let mut url = reqwest::Url::parse(&self.url).with_context(|| format!("`{}` is not a URL", self.url))?;
         url.path_segments_mut()

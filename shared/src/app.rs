@@ -53,8 +53,9 @@ fn setting(name: &str) -> Result<String, Error> {
 
 impl App {
     /// Puts the parts of a deployment on AWS, or on stores that speak its protocols, together from the environment:
-    /// `STACKROOM_TABLE`, `STACKROOM_BUCKET`, `STACKROOM_TOKEN_KEYS`, `STACKROOM_PUBLIC_URL`, what [`Config`] names, and
-    /// what the AWS SDK reads. `STACKROOM_S3_PUBLIC_URL` is the bucket's endpoint as clients reach it, where that differs.
+    /// `STACKROOM_TABLE`, `STACKROOM_BUCKET`, `STACKROOM_TOKEN_KEYS`, `STACKROOM_PUBLIC_URL`, what [`Config`] names,
+    /// and what the AWS SDK reads. `STACKROOM_S3_PUBLIC_URL` is the bucket's endpoint as clients reach it, where that
+    /// differs.
     pub async fn from_env() -> Result<Self, Error> {
         let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
         let config = Config::read(&setting("STACKROOM_PUBLIC_URL")?, |name| std::env::var(name).ok());

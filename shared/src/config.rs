@@ -29,7 +29,8 @@ pub struct Config {
     pub ingest_url: Option<String>,
     /// Memory for the bytes of blobs on their way to the store, in MiB. `STACKROOM_BUFFERS`.
     pub buffers: u32,
-    /// The most bytes of a blob that one request can bring. `STACKROOM_LONGEST_CHUNK`; functions take no more than 4 MiB.
+    /// The most bytes of a blob that one request can bring. `STACKROOM_LONGEST_CHUNK`; functions take no more than 4
+    /// MiB.
     pub longest_chunk: u64,
     /// How long a client may take for a manifest or for a MiB of a blob, and how long it waits for its turn where many
     /// bring some at once. `STACKROOM_PATIENCE`, seconds.

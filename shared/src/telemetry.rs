@@ -51,8 +51,8 @@ pub async fn recorded<T>(work: impl Future<Output = T>) -> (T, Summary) {
     (result, Summary { reads, writes, caller, decision, inside })
 }
 
-/// Runs `work` to its end even when nobody waits for it any more, as when a client's connection breaks; what it does is
-/// noted for the same request.
+/// Runs `work` to its end even when nobody waits for it any more, as when a client's connection breaks; what it does
+/// is noted for the same request.
 pub fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
     match RECORD.try_with(Arc::clone) {
         Ok(record) => tokio::spawn(RECORD.scope(record, work)),
@@ -102,8 +102,8 @@ pub fn inside(text: String) {
     word(|words| words.inside = Some(text));
 }
 
-/// What is logged unless `STACKROOM_LOG` says otherwise. The S3 face logs every refusal as an error; what is ours of them is
-/// logged elsewhere.
+/// What is logged unless `STACKROOM_LOG` says otherwise. The S3 face logs every refusal as an error; what is ours of
+/// them is logged elsewhere.
 pub const FILTER: &str = "info,s3s=off";
 
 /// Starts logging to standard error: JSON lines, or readable ones at a terminal or with `STACKROOM_LOG_FORMAT=pretty`.

@@ -13,7 +13,8 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The version of the library API that clients have to find: with it they use multipart uploads and tags by architecture.
+/// The version of the library API that clients have to find: with it they use multipart uploads and tags by
+/// architecture.
 pub const API_VERSION: &str = "2.0.0-alpha.2";
 
 /// The routes.
@@ -35,8 +36,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(openapi_json))
 }
 
-/// The discovery document. Every top-level value must be an object. Missing services are left out, except the keyserver:
-/// without it, clients refuse to pull.
+/// The discovery document. Every top-level value must be an object. Missing services are left out, except the
+/// keyserver: without it, clients refuse to pull.
 #[derive(Serialize, ToSchema)]
 struct Services {
     #[serde(rename = "keystoreAPI")]

@@ -1,4 +1,5 @@
-//! The bytes of images, both ways: presigned URLs for uploads and downloads, and shub. No byte of an image passes here.
+//! The bytes of images, both ways: presigned URLs for uploads and downloads, and shub. No byte of an image passes
+//! here.
 
 mod wire;
 
@@ -95,7 +96,8 @@ struct Hop {
 
 /// The second half of a download, for clients that would pass their token on.
 ///
-/// The ticket is the only permission needed: it contains a presigned URL that we have signed, and expires with that URL.
+/// The ticket is the only permission needed: it contains a presigned URL that we have signed, and expires with that
+/// URL.
 #[utoipa::path(
     get,
     path = "/v1/hop",

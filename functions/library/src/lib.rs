@@ -598,7 +598,8 @@ async fn find(State(app): State<App>, headers: HeaderMap, Query(query): Query<Se
 
 /// The OCI registry behind the library: there is none.
 ///
-/// Clients then use the library API, as they should: a registry behind it would only be a second way to the same images.
+/// Clients then use the library API, as they should: a registry behind it would only be a second way to the same
+/// images.
 #[utoipa::path(get, path = "/v1/oci-redirect", tag = "discovery", security(()), responses((status = 404)))]
 async fn oci_redirect() -> Response {
     plain(StatusCode::NOT_FOUND, "this library is its own registry").into_response()

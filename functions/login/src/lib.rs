@@ -1,5 +1,6 @@
-//! Logging in: short-lived tokens for registry clients, what clients ask of a token, and the page that tells people how to
-//! get one. Anybody reaches it, so it is a function of its own, that may neither read the whole table nor touch the bucket.
+//! Logging in: short-lived tokens for registry clients, what clients ask of a token, and the page that tells people
+//! how to get one. Anybody reaches it, so it is a function of its own, that may neither read the whole table nor touch
+//! the bucket.
 
 mod wire;
 

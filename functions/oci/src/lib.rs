@@ -404,9 +404,9 @@ async fn put_manifest(
 
 /// Reads a manifest whole, with a turn at that, which has to be kept while it is held.
 ///
-/// Nobody's are read, and of the others only so many at a time and not for ever. Who keeps us waiting has to show first
-/// that they may push at all, or useless tokens could take all turns; who does not is spared that, since it costs a read
-/// of the table which taking the manifest does anyway.
+/// Nobody's are read, and of the others only so many at a time and not for ever. Who keeps us waiting has to show
+/// first that they may push at all, or useless tokens could take all turns; who does not is spared that, since it
+/// costs a read of the table which taking the manifest does anyway.
 async fn manifest_body(
     app: &App,
     credential: &Credential,

@@ -121,8 +121,8 @@ impl Local {
         Ok(Self { app, objects, table, folder: folder.to_owned(), _lock: lock })
     }
 
-    /// In an empty installation, creates the first site admin, `admin`, and writes the operator's token to `admin.token`.
-    /// Returns the password, which is not stored anywhere.
+    /// In an empty installation, creates the first site admin, `admin`, and writes the operator's token to
+    /// `admin.token`. Returns the password, which is not stored anywhere.
     pub async fn first_admin(&self) -> anyhow::Result<Option<String>> {
         let password = random_text::<12>()?;
         let secret = SecretString::from(password.clone());

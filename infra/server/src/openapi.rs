@@ -1,12 +1,13 @@
 //! The `OpenAPI` document of the whole HTTP interface, put together from the descriptions of all functions' routes.
 //!
-//! A handler describes only itself: method and path, parameters, bodies, its own refusals. This module adds the rules that
-//! hold for all handlers:
+//! A handler describes only itself: method and path, parameters, bodies, its own refusals. This module adds the rules
+//! that hold for all handlers:
 //!
-//! - Every JSON answer is an object with the answer as its `data`, unless the handler marks it `x-bare`. If a route has an
-//!   `after`, `page.next` gives its next value.
+//! - Every JSON answer is an object with the answer as its `data`, unless the handler marks it `x-bare`. If a route
+//!   has an `after`, `page.next` gives its next value.
 //! - Every refusal has one form, the schema `Error`.
-//! - A route that identifies the caller can meet a bad token (401), an unreachable store (503), or an error of ours (500).
+//! - A route that identifies the caller can meet a bad token (401), an unreachable store (503), or an error of ours
+//!   (500).
 //! - A route with parameters or a body can find them invalid (400), or the body too long (413).
 //! - Reading can be anonymous, writing can't, unless the handler says otherwise.
 

@@ -94,13 +94,13 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     bound.with_context(|| format!("can't listen on {address}, is something else listening there?"))
 }
 
-/// Answers requests until `stop` completes, and then finishes those in progress. The head of a request must arrive within
-/// 1.25 times `patience` and within [`HEAD`]: `axum::serve` would wait for it for ever.
+/// Answers requests until `stop` completes, and then finishes those in progress. The head of a request must arrive
+/// within 1.25 times `patience` and within [`HEAD`]: `axum::serve` would wait for it for ever.
 pub async fn answer(mut listener: TcpListener, router: Router, patience: Duration, stop: impl Future<Output = ()>) {
     // Longer than the minute after which proxies close idle connections: the proxy must be the one to close them.
     let patience = (patience * 5 / 4).min(HEAD);
-    // Each connection holds a receiver: through it, the connection learns that the server stops. The server ends only when
-    // the last receiver is gone.
+    // Each connection holds a receiver: through it, the connection learns that the server stops. The server ends only
+    // when the last receiver is gone.
     let (stopping, watching) = watch::channel(false);
     let mut stop = pin!(stop);
     loop {

@@ -52,7 +52,8 @@ impl Credential {
     }
 }
 
-/// What a token says. An API token has `sub` and `jti`; a registry client's has `acc`, and who has shown nothing, no `sub`.
+/// What a token says. An API token has `sub` and `jti`; a registry client's has `acc`, and who has shown nothing, no
+/// `sub`.
 #[derive(Serialize, Deserialize)]
 struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,8 +102,8 @@ pub struct Keys {
     signing: EncodingKey,
     verifying: HashMap<String, DecodingKey>,
     validation: Validation,
-    /// What tokens say whose signatures were found good. Nothing of the table is in it: whether a token was revoked, its
-    /// row says on every request. Checking a signature is a fifth of what a token adds to a lookup.
+    /// What tokens say whose signatures were found good. Nothing of the table is in it: whether a token was revoked,
+    /// its row says on every request. Checking a signature is a fifth of what a token adds to a lookup.
     verified: Mutex<HashMap<String, Verified>>,
 }
 
@@ -135,7 +136,8 @@ impl Keys {
         }
         let (current, secret) = keys.first().cloned().ok_or_else(bad)?;
         let verifying = keys.iter().map(|(id, secret)| (id.clone(), DecodingKey::from_secret(secret)));
-        // The algorithm belongs to the key and is never taken from the token. The expiry is compared with our own clock.
+        // The algorithm belongs to the key and is never taken from the token. The expiry is compared with our own
+        // clock.
         let mut validation = Validation::new(Algorithm::HS256);
         validation.validate_exp = false;
         validation.set_required_spec_claims::<&str>(&[]);

@@ -41,7 +41,8 @@ const MOST_SESSIONS: u64 = 100;
 
 /// Changes what a blob costs an entity, and the account with it.
 ///
-/// The charge is reserved while it has no links, used while it has some, and gone when it has neither links nor sessions.
+/// The charge is reserved while it has no links, used while it has some, and gone when it has neither links nor
+/// sessions.
 ///
 /// # Errors
 /// [`Error::QuotaExceeded`]; [`Error::Conflict`] where too many uploads of the blob are open.

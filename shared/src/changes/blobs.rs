@@ -141,8 +141,8 @@ pub(crate) struct Unlinking<'a> {
     pub(crate) now: Time,
 }
 
-/// Takes a link away: with the last one of its entity the bytes are paid for no more, with the last one of all the blob
-/// goes and leaves its object condemned.
+/// Takes a link away: with the last one of its entity the bytes are paid for no more, with the last one of all the
+/// blob goes and leaves its object condemned.
 pub(crate) fn unlink(Unlinking { link, account, charge, blob, now }: Unlinking<'_>) -> Result<Vec<Write>, Error> {
     let mut writes = vec![Write::delete(link.key(), not_asked_for_since(link))];
     let last_in_entity = charge.as_ref().is_none_or(|charge| charge.links <= 1);
@@ -171,8 +171,8 @@ fn not_asked_for_since(link: &Link) -> Condition {
     Condition::Seen(link.seen)
 }
 
-/// Marks an object to be deleted once no URL for it can be in use. `upload` is the multipart upload of it, if it is none
-/// yet.
+/// Marks an object to be deleted once no URL for it can be in use. `upload` is the multipart upload of it, if it is
+/// none yet.
 pub(crate) fn condemned(object: &str, upload: Option<&str>, now: Time) -> Result<Write, Error> {
     let row = Condemned { object: object.to_owned(), since: now, upload: upload.map(str::to_owned) };
     Ok(Write::put(&row, Condition::None)?)

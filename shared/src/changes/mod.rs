@@ -1,9 +1,10 @@
 //! What is to be written: rows in, writes out. Pure functions without a clock, without waiting, without a store.
 //!
-//! A use case reads rows, decides, and hands them to a function here with the time and whatever had to be drawn at random.
-//! It gets back what one transaction is to do, which [`App::commit`](crate::App::commit) does as a whole or not at all.
-//! Each kind of row that must agree with others is made in one file: [`accounts`] is the only code that changes what an
-//! entity is charged, [`tags`] the only one that makes tags, [`manifests`] the only one that makes manifests.
+//! A use case reads rows, decides, and hands them to a function here with the time and whatever had to be drawn at
+//! random. It gets back what one transaction is to do, which [`App::commit`](crate::App::commit) does as a whole or
+//! not at all. Each kind of row that must agree with others is made in one file: [`accounts`] is the only code that
+//! changes what an entity is charged, [`tags`] the only one that makes tags, [`manifests`] the only one that makes
+//! manifests.
 
 pub(crate) mod accounts;
 pub(crate) mod blobs;
@@ -37,8 +38,8 @@ impl Changes {
         Self { writes: Vec::new(), noted: Some(Noted { place, what: vec![what] }) }
     }
 
-    /// Steps on the way to a change or behind it, of which nobody has to hear: how far an upload is, when something was
-    /// last asked for, what is counted. Noted is what they lead to.
+    /// Steps on the way to a change or behind it, of which nobody has to hear: how far an upload is, when something
+    /// was last asked for, what is counted. Noted is what they lead to.
     pub fn unnoted() -> Self {
         Self::default()
     }

@@ -1,7 +1,7 @@
 //! Tags: one row, architecture → image, and the only code that makes one.
 //!
-//! Whatever sets a tag also writes the manifests that it names, and notes the tag in the row of each image that it leads
-//! to or no longer leads to.
+//! Whatever sets a tag also writes the manifests that it names, and notes the tag in the row of each image that it
+//! leads to or no longer leads to.
 
 use super::{Changes, joined, manifests};
 use crate::domain::{Digest, OciDigest, Repository, TagName, Time};
@@ -80,8 +80,8 @@ pub(crate) struct Pointing<'a> {
 /// Points a tag at an image of its repository.
 ///
 /// # Errors
-/// [`Error::Invalid`] where the image is for another architecture, [`Error::Conflict`] where the tag has no room for one
-/// more.
+/// [`Error::Invalid`] where the image is for another architecture, [`Error::Conflict`] where the tag has no room for
+/// one more.
 pub(crate) fn point(tag: Option<Tag>, new: Pointing<'_>) -> Result<Changes, Error> {
     let Pointing { name, image, .. } = new;
     let arch = arch_of(new.content, new.arch)?;
@@ -147,8 +147,8 @@ struct TagTarget {
     manifests: Vec<Write>,
 }
 
-/// What a tag of these images, at least one, names: the only one's manifest, or an index of all of them. Whoever sets a
-/// tag makes sure that what it names is there.
+/// What a tag of these images, at least one, names: the only one's manifest, or an index of all of them. Whoever sets
+/// a tag makes sure that what it names is there.
 fn target_of(repository: &Repository, images: &BTreeMap<String, Tagged>, now: Time) -> Result<TagTarget, Error> {
     let mut rows: Vec<Manifest> = images.values().map(|one| manifests::image_row(repository, one, now)).collect();
     if rows.len() > 1 {
@@ -226,8 +226,8 @@ pub(crate) fn remove(tag: &Tag) -> Changes {
     Changes::noted(place_of(&tag.repository), removed(&tag.name)).with(std::iter::once(deleted).chain(untagged))
 }
 
-/// Tags in groups, of which each can be changed in one transaction with some forty other writes: with a tag the manifests
-/// are written of all images that it leads to.
+/// Tags in groups, of which each can be changed in one transaction with some forty other writes: with a tag the
+/// manifests are written of all images that it leads to.
 pub(crate) fn groups<T: Borrow<Tag>>(tags: &[T]) -> Vec<&[T]> {
     const MOST: usize = Changes::MOST / 2;
     let weight = |tag: &T| tag.borrow().images.len() + 3;
@@ -315,8 +315,8 @@ pub(crate) fn intend(tag: Option<&Tag>, image: &Image, intent: Intent) -> Result
 }
 
 /// Sets the tags that were asked for while the bytes of `image` were being verified, for its commit. Tags that were
-/// frozen or filled meanwhile stay, and so do those that the transaction has no room for. The ones that are set are noted
-/// in the image.
+/// frozen or filled meanwhile stay, and so do those that the transaction has no room for. The ones that are set are
+/// noted in the image.
 pub(crate) fn intended(
     image: &mut Image,
     content: &Content,

@@ -85,8 +85,8 @@ pub(crate) fn removed(session: &Session) -> Vec<Write> {
     std::iter::once(row).chain(listed).collect()
 }
 
-/// Ends a session without an image: its reservation goes back, its object is condemned, and the tags that were asked for
-/// are forgotten.
+/// Ends a session without an image: its reservation goes back, its object is condemned, and the tags that were asked
+/// for are forgotten.
 pub(crate) fn ended(
     session: &Session,
     image: Option<Image>,

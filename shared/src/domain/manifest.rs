@@ -120,8 +120,8 @@ impl Manifest {
 
     fn of(media_type: &str, document: Document) -> Result<Self, ManifestError> {
         let Document { artifact_type, config, layers, blobs, manifests, subject, annotations, .. } = document;
-        // What a field means is known of these only. All else is taken as it is, as the specification wants it: what it
-        // names need not be there, and it is no library image.
+        // What a field means is known of these only. All else is taken as it is, as the specification wants it: what
+        // it names need not be there, and it is no library image.
         let known = matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST | OCI_INDEX | DOCKER_LIST);
         let sif = match layers.as_deref() {
             Some([Descriptor { digest: OciDigest::Sha256(digest), media_type }])
@@ -183,9 +183,9 @@ impl Manifest {
     }
 }
 
-/// A place in a manifest whose keys have a meaning. Clients in Go take `Layers` for `layers`, and of two the last one, so
-/// that a document with both means one thing to them and another to us (CVE-2021-41190 again): each known key must be
-/// spelt exactly, and come once.
+/// A place in a manifest whose keys have a meaning. Clients in Go take `Layers` for `layers`, and of two the last one,
+/// so that a document with both means one thing to them and another to us (CVE-2021-41190 again): each known key must
+/// be spelt exactly, and come once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Document,

@@ -1,6 +1,7 @@
 //! Words and values: what can be said about a library, and nothing else.
 //!
-//! No I/O, no async, no clock. A value of one of these types was checked when it was made and is believed from then on.
+//! No I/O, no async, no clock. A value of one of these types was checked when it was made and is believed from then
+//! on.
 
 pub mod actor;
 pub mod caller;

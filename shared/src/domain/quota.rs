@@ -15,8 +15,8 @@ pub struct Quota {
     pub limit: u64,
 }
 
-/// A number that is below zero by some mistake is read as 0: it is counted wrong, and that must not make all else that is
-/// the entity's unreadable. The sweeper tells.
+/// A number that is below zero by some mistake is read as 0: it is counted wrong, and that must not make all else that
+/// is the entity's unreadable. The sweeper tells.
 fn or_zero<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

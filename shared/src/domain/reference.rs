@@ -130,7 +130,8 @@ pub struct Defaults {
 }
 
 impl Defaults {
-    /// Reads the path of a container of one to three parts. Empty parts are left out: old clients send them for defaults.
+    /// Reads the path of a container of one to three parts. Empty parts are left out: old clients send them for
+    /// defaults.
     pub fn container(&self, path: &str) -> Result<Repository, ReferenceError> {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         match parts.as_slice() {

@@ -1,4 +1,5 @@
-//! What every function does around its routes: one form of paths, limits, one log line a request, no panic to the client.
+//! What every function does around its routes: one form of paths, limits, one log line a request, no panic to the
+//! client.
 
 pub mod lambda;
 pub mod library;
@@ -25,8 +26,8 @@ pub type Form = fn(StatusCode, &str) -> Response;
 /// How long a body may take that a route reads whole.
 const BODY: Duration = Duration::from_mins(1);
 
-/// Puts around a function's routes what all of them share, with errors in the library's form. Its bodies are short, are
-/// read whole, and have to be here in time.
+/// Puts around a function's routes what all of them share, with errors in the library's form. Its bodies are short,
+/// are read whole, and have to be here in time.
 pub fn finish(router: Router) -> Router {
     finish_as(library::plain, router.layer(middleware::map_request(in_time)))
 }

@@ -1,4 +1,5 @@
-//! The registry's own forms: `{"errors": [{"code", "message"}]}`, and the challenge that tells clients where to log in.
+//! The registry's own forms: `{"errors": [{"code", "message"}]}`, and the challenge that tells clients where to log
+//! in.
 
 use crate::app::App;
 use crate::error::Error;

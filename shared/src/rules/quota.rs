@@ -5,7 +5,8 @@ use crate::domain::quota::Quota;
 /// What a reservation of some bytes comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// There is room: the write must hold `limit` and see at most `charged_at_most` bytes charged (`None`: any number).
+    /// There is room: the write must hold `limit` and see at most `charged_at_most` bytes charged (`None`: any
+    /// number).
     Room {
         /// The highest number of bytes already charged at which the write may go through.
         charged_at_most: Option<u64>,

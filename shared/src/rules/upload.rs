@@ -30,8 +30,8 @@ pub const MOST_STREAM_PARTS: usize = 4000;
 /// The longest blob that streams through us, in bytes: 4 000 parts of these lengths.
 pub const LONGEST_STREAM: u64 = (500 * 8 + 500 * 32 + 3000 * 128) << 20;
 
-/// The length of the part after `parts` others of a blob that streams through us, in bytes: short ones first, longer ones
-/// later, so that a small blob needs little memory and 4 000 of them are 395 GiB.
+/// The length of the part after `parts` others of a blob that streams through us, in bytes: short ones first, longer
+/// ones later, so that a small blob needs little memory and 4 000 of them are 395 GiB.
 pub fn stream_part_length(parts: usize) -> u64 {
     match parts {
         0..500 => 8 << 20,

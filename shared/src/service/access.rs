@@ -183,8 +183,8 @@ pub(crate) async fn memberships(app: &App, credential: &Credential) -> Result<Ve
     Ok(app.table.query(keys::memberships(user), None, MOST_ENTITIES).await?.rows)
 }
 
-/// A grant for what Stackroom does by itself: sweeping, verifying, the first start, and what an operator does who holds
-/// the installation's own keys.
+/// A grant for what Stackroom does by itself: sweeping, verifying, the first start, and what an operator does who
+/// holds the installation's own keys.
 pub fn system(action: Action, resource: &Resource) -> Result<Grant, Error> {
     let subject = Subject { caller: &Caller::System, role: None };
     rules::decide(subject, action, resource).map_err(|denial| Error::denied(denial, "it", "do that"))

@@ -84,8 +84,8 @@ struct Deleting {
     container: Container,
     image: Image,
     found: BlobRows,
-    /// The tags that lead to it; the one that was asked for goes last, so that it leads here again if not all can go at
-    /// once.
+    /// The tags that lead to it; the one that was asked for goes last, so that it leads here again if not all can go
+    /// at once.
     tags: Vec<Tag>,
     manifests: Vec<ManifestLinks>,
 }

@@ -14,7 +14,8 @@ use crate::store::table::Written;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How long a link stays that no manifest names, after a push last asked for it: time enough for the rest of that push.
+/// How long a link stays that no manifest names, after a push last asked for it: time enough for the rest of that
+/// push.
 pub(crate) const LEASE: Duration = Duration::from_hours(24);
 /// How old it may be before it is noted again that a push asks for it.
 pub(crate) const NOTED: Duration = Duration::from_hours(1);
@@ -32,9 +33,9 @@ pub(crate) async fn manifests(app: &App, repository: &Repository) -> Result<Vec<
 /// returns how many went.
 ///
 /// 1. Read the repository's epoch, then its manifests.
-/// 2. For each link, in one transaction: link, charge, account and blob, under the condition that the epoch is still the
-///    same. Whatever comes to name something counts it on, so nothing goes that is named.
-///    *Lost*: that link begins again with 1. *Dies*: the links that are left go with the next sweep.
+/// 2. For each link, in one transaction: link, charge, account and blob, under the condition that the epoch is still
+///    the same. Whatever comes to name something counts it on, so nothing goes that is named. *Lost*: that link begins
+///    again with 1. *Dies*: the links that are left go with the next sweep.
 pub(crate) async fn free(
     app: &App,
     grant: &Grant,

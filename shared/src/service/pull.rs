@@ -20,8 +20,8 @@ pub struct Found {
     pub image: Image,
 }
 
-/// What is said of a tag that names something for other runtimes. `SingularityCE` looks for the media type in it, and then
-/// asks the registry.
+/// What is said of a tag that names something for other runtimes. `SingularityCE` looks for the media type in it, and
+/// then asks the registry.
 const NO_SIF: &str = "the tag names no SIF image, pull it with docker:// or oras:// \
     (unexpected media type: got application/vnd.oci.image.config.v1+json)";
 

@@ -1,7 +1,7 @@
 //! Changes that race: each try reads anew, and one that lost begins again.
 //!
-//! A loop and not a function that takes a closure: whether the future of an async closure is `Send` can't be shown to the
-//! compiler where it borrows what its handler holds.
+//! A loop and not a function that takes a closure: whether the future of an async closure is `Send` can't be shown to
+//! the compiler where it borrows what its handler holds.
 
 use crate::error::Error;
 use crate::store::StoreError;

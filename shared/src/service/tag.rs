@@ -41,10 +41,9 @@ pub struct SetTag<'a> {
 /// Points a tag of a container at an image, for the image's architecture.
 ///
 /// 1. Read both ids; then container, image and tag.
-/// 2. In one transaction, conditional on the tag's version: the tag's row, and the tag in the row of the new and of the
-///    old image. So a tag names a whole image at every moment.
-///    *Lost*: begin again. *The image's bytes are still being verified*: the tag is remembered in its row, and set by the
-///    commit.
+/// 2. In one transaction, conditional on the tag's version: the tag's row, and the tag in the row of the new and of
+///    the old image. So a tag names a whole image at every moment. *Lost*: begin again. *The image's bytes are still
+///    being verified*: the tag is remembered in its row, and set by the commit.
 pub async fn set(app: &App, credential: &Credential, container: Id, new: SetTag<'_>) -> Result<(), Error> {
     let SetTag { image, name, arch } = new;
     arch.map(tags::check_arch).transpose()?;

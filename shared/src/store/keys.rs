@@ -1,8 +1,8 @@
 //! Every key of the table and the bucket, encode and decode side by side.
 //!
-//! Rows are laid out by name, so that all that a pull has to know is one batch of keys which the request itself spells.
-//! `⟨rest⟩` is a repository's path below its entity, `⟨hash⟩` 64 hexadecimal digits, `⟨digest⟩` the same or `sha512:` and
-//! 128 of them.
+//! Rows are laid out by name, so that all that a pull has to know is one batch of keys which the request itself
+//! spells. `⟨rest⟩` is a repository's path below its entity, `⟨hash⟩` 64 hexadecimal digits, `⟨digest⟩` the same or
+//! `sha512:` and 128 of them.
 //!
 //! | pk | sk | row |
 //! |---|---|---|
@@ -92,8 +92,8 @@ pub fn sealed() -> KeyRange {
     range("L".to_owned(), "S#")
 }
 
-/// An event, in the log of an entity, of `+` and a user, or of the installation, which is `-`. The keys of a log are in
-/// the order of time.
+/// An event, in the log of an entity, of `+` and a user, or of the installation, which is `-`. The keys of a log are
+/// in the order of time.
 pub fn event(log: &str, millis: u64, random: u32) -> Key {
     key(format!("A#{log}"), format!("T#{millis:012x}{random:08x}"))
 }
@@ -259,8 +259,9 @@ pub fn condemned(object: &str) -> Key {
     key(format!("X#{object}"), SELF)
 }
 
-/// Whether a row may be written with `grant`: rows of an entity, a repository or a user only with a grant for that place.
-/// What belongs to the installation – ids, sessions, blobs, condemned objects – goes with any grant for an entity.
+/// Whether a row may be written with `grant`: rows of an entity, a repository or a user only with a grant for that
+/// place. What belongs to the installation – ids, sessions, blobs, condemned objects – goes with any grant for an
+/// entity.
 pub fn lies_in(key: &Key, grant: &Grant) -> bool {
     let common = ["P#", "S#", "B#", "O#", "X#"].iter().any(|prefix| key.pk.starts_with(prefix));
     let in_entity = |name: &EntityName| {

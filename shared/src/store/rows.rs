@@ -376,8 +376,8 @@ pub struct Manifest {
 }
 row!(Manifest, row => keys::manifest(&row.repository, &row.digest));
 
-/// What a manifest has to do with what else is in its repository. Read without its bytes, for which a repository is too
-/// large to be held at once.
+/// What a manifest has to do with what else is in its repository. Read without its bytes, for which a repository is
+/// too large to be held at once.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ManifestLinks {
     /// The repository.
@@ -444,8 +444,8 @@ pub struct Link {
 }
 row!(Link, row => keys::link(&row.repository, &row.name));
 
-/// That library images are, or were, in a repository: the empty configuration that their manifests name is there without
-/// bytes, and without a link that somebody would have to pay for.
+/// That library images are, or were, in a repository: the empty configuration that their manifests name is there
+/// without bytes, and without a link that somebody would have to pay for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Marker {
     /// The repository.
@@ -464,8 +464,8 @@ pub struct Blob {
     pub size: u64,
     /// How many entities hold it. The row goes with the last one.
     pub entities: u64,
-    /// Counts the changes of this row, which are conditional on it. Begins at random, so that a blob which went and came
-    /// back is not taken for the old one.
+    /// Counts the changes of this row, which are conditional on it. Begins at random, so that a blob which went and
+    /// came back is not taken for the old one.
     pub version: u64,
     /// What the image says of itself, when it is one.
     pub facts: Option<SifFacts>,

@@ -50,8 +50,8 @@ impl StoreError {
 pub enum Written {
     /// All of it is written.
     Done,
-    /// None of it is: the conditions of these writes did not hold, by their places in the transaction. Somebody else was
-    /// faster, or the fact was never so.
+    /// None of it is: the conditions of these writes did not hold, by their places in the transaction. Somebody else
+    /// was faster, or the fact was never so.
     Lost(Vec<usize>),
 }
 
@@ -168,9 +168,9 @@ impl Write {
         Self(Operation::Label(image, "SET #named = :true ADD #version :one DELETE #tags :tags", tags, there))
     }
 
-    /// Puts a write behind others, unless one of them does the same: several changes may want the same immutable row to
-    /// be there, or add to one row that only has to be present. Other writes of one row are none of the same thing, and
-    /// stay, so that the table refuses them loudly.
+    /// Puts a write behind others, unless one of them does the same: several changes may want the same immutable row
+    /// to be there, or add to one row that only has to be present. Other writes of one row are none of the same thing,
+    /// and stay, so that the table refuses them loudly.
     pub fn join(self, writes: &mut Vec<Self>) {
         let again = match &self.0 {
             Operation::Put(key, ..) => {
@@ -314,8 +314,8 @@ pub struct Table {
 
 /// The most writes of one transaction: a limit of `DynamoDB`.
 pub const MOST_WRITES: usize = 100;
-/// The most tries of a call that only met others: of a write that lost a race for the table's own locks, of a batch that
-/// was answered in part.
+/// The most tries of a call that only met others: of a write that lost a race for the table's own locks, of a batch
+/// that was answered in part.
 const MOST_TRIES: u32 = 12;
 
 impl Table {
@@ -387,8 +387,8 @@ impl Table {
         answer.item.map(serde_dynamo::from_item).transpose().map_err(StoreError::Row)
     }
 
-    /// Reads at most `limit` rows of a partition whose sort keys begin with the prefix, after the one that goes on with
-    /// `after`.
+    /// Reads at most `limit` rows of a partition whose sort keys begin with the prefix, after the one that goes on
+    /// with `after`.
     pub async fn query<R: Row>(
         &self,
         KeyRange { pk, prefix }: KeyRange,

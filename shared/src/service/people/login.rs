@@ -30,7 +30,8 @@ pub async fn with_secret(app: &App, name: &str, secret: &SecretString) -> Result
         // Whether it was revoked is seen when it is used.
         return Ok(credential);
     }
-    // What we signed is nobody's password, and one that expired in somebody's script must not be counted as a wrong one.
+    // What we signed is nobody's password, and one that expired in somebody's script must not be counted as a wrong
+    // one.
     if app.keys.token(secret.expose_secret(), Time(i64::MIN)).is_some() {
         return Err(bad());
     }
@@ -84,8 +85,8 @@ pub async fn credential(app: &App, authorization: Option<&str>) -> Result<Creden
     }
 }
 
-/// What is shown for a short-lived token: a name and secret, an API token, or nothing. A short-lived token gives no other
-/// one, or it would last for ever and for anything.
+/// What is shown for a short-lived token: a name and secret, an API token, or nothing. A short-lived token gives no
+/// other one, or it would last for ever and for anything.
 pub async fn with_long_lived(app: &App, authorization: Option<&str>) -> Result<Credential, Error> {
     let bearer = authorization.is_some_and(|text| {
         text.trim().split_once(' ').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))

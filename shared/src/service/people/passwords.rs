@@ -3,12 +3,12 @@
 //! # Comparing one
 //!
 //! 1. Wait for a turn: hashing takes 19 MiB and a core.
-//! 2. In one batch, read the user and how many wrong passwords were shown for the name lately. After too many, nothing is
-//!    compared any more, not even the right one.
+//! 2. In one batch, read the user and how many wrong passwords were shown for the name lately. After too many, nothing
+//!    is compared any more, not even the right one.
 //! 3. Compare. Where there is no user, no password, or nobody who may log in, with the hash of nobody, which takes as
 //!    long.
-//! 4. Count a wrong one, and only then give the turn back: of many guesses at once, a process makes no more than it has
-//!    turns before the first of them counts.
+//! 4. Count a wrong one, and only then give the turn back: of many guesses at once, a process makes no more than it
+//!    has turns before the first of them counts.
 
 use crate::app::App;
 use crate::auth::password;

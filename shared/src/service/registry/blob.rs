@@ -25,8 +25,8 @@ pub struct Readable {
     object: Option<String>,
 }
 
-/// Finds a blob in a repository, to know whether it is there. A push that is told so will not bring it: where the caller
-/// may push, it is noted that it was asked for, once an hour at most, and stays for a day.
+/// Finds a blob in a repository, to know whether it is there. A push that is told so will not bring it: where the
+/// caller may push, it is noted that it was asked for, once an hour at most, and stays for a day.
 pub async fn look(
     app: &App,
     credential: &Credential,

@@ -1,17 +1,19 @@
-//! Taking in the bytes of a blob while they come: into parts of the object store, hashed on the way, with little memory.
+//! Taking in the bytes of a blob while they come: into parts of the object store, hashed on the way, with little
+//! memory.
 //!
 //! # Bringing bytes
 //!
-//! 1. The stream's row says how far it is: parts in the store with their `ETag`s, the hasher's state after them, and an
-//!    object with what came after the last whole part.
+//! 1. The stream's row says how far it is: parts in the store with their `ETag`s, the hasher's state after them, and
+//!    an object with what came after the last whole part.
 //! 2. That remainder is read back, and what comes is put behind it. What is held is at most one part being filled and
-//!    one on its way to the store; for each, room is taken from the process's budget first, so that clients wait for the
-//!    store and not in memory.
+//!    one on its way to the store; for each, room is taken from the process's budget first, so that clients wait for
+//!    the store and not in memory.
 //! 3. Before the first part of a request goes out, the row's version is counted on. Whoever brings bytes to the same
 //!    upload at the same time fails there, or here: no two write the same part of one session. With it, room in the
 //!    quota is reserved: all of it where the length is known, else a slab at a time.
 //! 4. At the end the row is written, conditional on that version: parts, hasher, the object of the remainder. A
-//!    connection that breaks is an end like any other, at the last whole part: the client is told truly where to go on.
+//!    connection that breaks is an end like any other, at the last whole part: the client is told truly where to go
+//!    on.
 //!
 //! Dying between leaves parts that no row names, or another remainder's object: what is put together later is exactly
 //! the parts that the row names, and the sweeper collects the rest.
@@ -40,9 +42,9 @@ const MIB: u64 = 1 << 20;
 const COME_BACK: Duration = Duration::from_secs(10);
 /// Bytes reserved at a time for a stream of unknown length.
 const SLAB: u64 = 64 * MIB;
-/// The slowest that a client may be: so many bytes within the [patience](crate::config::Config::patience) that we wait for
-/// them. Each holds room for a part, of which there is only so much. A line of 140 kbit/s does it for each layer that is
-/// pushed at a time.
+/// The slowest that a client may be: so many bytes within the [patience](crate::config::Config::patience) that we wait
+/// for them. Each holds room for a part, of which there is only so much. A line of 140 kbit/s does it for each layer
+/// that is pushed at a time.
 const PACE: u64 = MIB;
 /// Whoever has room for a part may take the patience for each of its MiB, so who waits for any waits as long at least.
 const LEAST_WAIT: u32 = 8;
@@ -114,8 +116,8 @@ impl<'a> Intake<'a> {
         self.row.etags.len() + usize::from(self.going.is_some())
     }
 
-    /// Waits for room for a part, or for `length` bytes where those are fewer. Who has sent little holds little: the first
-    /// MiB of a part takes room for one, and only more takes room for all of it.
+    /// Waits for room for a part, or for `length` bytes where those are fewer. Who has sent little holds little: the
+    /// first MiB of a part takes room for one, and only more takes room for all of it.
     async fn make_room(&mut self, length: Option<u64>) -> Result<(), Refused> {
         let (part, held) = (stream_part_length(self.parts()), self.held.len() as u64);
         let most = length.map_or(part, |length| held.saturating_add(length).min(part));
@@ -128,8 +130,8 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Waits until room for so many MiB is ours: for as long as those may take that have it, which is the longer the more
-    /// it is.
+    /// Waits until room for so many MiB is ours: for as long as those may take that have it, which is the longer the
+    /// more it is.
     async fn hold_room(&mut self, mib: u64) -> Result<(), Refused> {
         let has = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let wanted = u32::try_from(mib).unwrap_or(u32::MAX).clamp(1, self.app.config.buffers);
@@ -242,8 +244,8 @@ impl<'a> Intake<'a> {
         self.row.taken - self.row.tail_size + self.held.len() as u64
     }
 
-    /// Counts the row's version on, so that nobody else brings bytes meanwhile, and reserves room in the quota: for all
-    /// that is expected, or a slab at a time; where that number is too large, for what is here.
+    /// Counts the row's version on, so that nobody else brings bytes meanwhile, and reserves room in the quota: for
+    /// all that is expected, or a slab at a time; where that number is too large, for what is here.
     async fn lease(&mut self, account: &Account) -> Result<(), Refused> {
         let here = self.taken();
         if self.leased && here <= self.row.reserved {
@@ -319,8 +321,8 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Writes down how far the stream is whose connection broke: at the last whole part. Where nothing of it reached the
-    /// store, nothing changed.
+    /// Writes down how far the stream is whose connection broke: at the last whole part. Where nothing of it reached
+    /// the store, nothing changed.
     pub(super) async fn break_off(&mut self, account: &Account) -> Result<(), Refused> {
         if !self.leased {
             return Ok(());
@@ -368,8 +370,8 @@ impl<'a> Intake<'a> {
         let parts: Vec<_> = parts.map(|(etag, number)| Part { number, etag: etag.clone() }).collect();
         match self.app.objects.complete_parts(self.grant, &self.row.object, &self.row.upload, &parts).await {
             Ok(()) => {}
-            // It was put together before: by a request that died, or by one that took other bytes in. It can't change any
-            // more, so what it really is can be read.
+            // It was put together before: by a request that died, or by one that took other bytes in. It can't change
+            // any more, so what it really is can be read.
             Err(StoreError::NoObject) => {
                 let size = self.app.objects.size(&self.row.object).await?.ok_or_else(over)?;
                 let hasher = self.app.objects.hash(&self.row.object, Hasher::default(), size).await;

@@ -1,7 +1,7 @@
 //! The registry's door: blobs, manifests, tags, referrers, as the OCI distribution specification 1.1 has them.
 //!
-//! It works on the same rows as the library's door, under the same rules. What is special is how a refusal is told:
-//! a caller who may not do something gets the same answer whether it is there or not, and 404 is for those who may read
+//! It works on the same rows as the library's door, under the same rules. What is special is how a refusal is told: a
+//! caller who may not do something gets the same answer whether it is there or not, and 404 is for those who may read
 //! there.
 
 pub mod blob;

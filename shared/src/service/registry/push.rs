@@ -1,17 +1,17 @@
 //! Pushing manifests, and the tags that name them.
 //!
-//! 1. Parse it. Read the repository, its epoch and the tags that it shall have; then what the manifest names, and whether
-//!    it is here already.
+//! 1. Parse it. Read the repository, its epoch and the tags that it shall have; then what the manifest names, and
+//!    whether it is here already.
 //! 2. What it needs must be there. A single layer that is a SIF image becomes a library image first, as if it had been
 //!    pushed through the library: its header is read in a few ranges, and the image
 //!    [commits](crate::service::uploads::commit).
 //!    Of a manifest of an unknown media type nothing is needed, and it becomes nothing: it is kept as it is.
 //! 3. Bytes that are too long for a row are made an object.
 //!    *Dies*: an object is left that no row names; the sweeper finds it.
-//! 4. In one transaction: the manifest, what a long one costs, its place among what refers to its subject, the tags, and
-//!    the repository's epoch, which must be the one that was read: nothing that the manifest needs was removed meanwhile,
-//!    and nobody else brought it and paid.
-//!    *Lost*: begin again with 1. *Fails*: the object of 3 is deleted, unless the row names it after all.
+//! 4. In one transaction: the manifest, what a long one costs, its place among what refers to its subject, the tags,
+//!    and the repository's epoch, which must be the one that was read: nothing that the manifest needs was removed
+//!    meanwhile, and nobody else brought it and paid. *Lost*: begin again with 1. *Fails*: the object of 3 is deleted,
+//!    unless the row names it after all.
 
 use super::parse::{NewManifest, Parsed};
 use super::{Code, Refused, RepositoryAccess};
@@ -51,7 +51,8 @@ pub struct Taken {
     pub tags: Vec<TagName>,
 }
 
-/// That the caller may push manifests to a repository. To be known before there are any bytes; taking them decides anew.
+/// That the caller may push manifests to a repository. To be known before there are any bytes; taking them decides
+/// anew.
 pub async fn allowed(app: &App, credential: &Credential, repository: &Repository) -> Result<(), Refused> {
     RepositoryAccess::to_write(app, credential, repository, []).await?.may_push().map(drop)
 }

@@ -69,8 +69,8 @@ async fn remove_tag(
     Ok(Try::of(&app.commit(&grant, tags::remove(&tag)).await?, ()))
 }
 
-/// The row, if there is one and the caller could delete something there. Others are refused before more is read, whether
-/// it is there or not.
+/// The row, if there is one and the caller could delete something there. Others are refused before more is read,
+/// whether it is there or not.
 fn could_remove<R>(access: &RepositoryAccess, row: Option<R>) -> Result<R, Refused> {
     let missing = Resource::Missing(Place::Repository(access.repository.clone()));
     match access.decide(Action::Delete, &missing, Code::ManifestUnknown, "manifest") {
@@ -160,8 +160,8 @@ impl Removing {
             return Ok(Try::Lost);
         }
         if let Some(object) = &self.row.object {
-            // It is condemned, so what fails here the sweeper does; but nobody was ever given a URL of it, and until then
-            // nobody would pay for it.
+            // It is condemned, so what fails here the sweeper does; but nobody was ever given a URL of it, and until
+            // then nobody would pay for it.
             let _ = app.objects.delete(&self.grant, object).await;
         }
         links::free(app, &self.grant, repository, &freed, app.now()).await?;
@@ -171,9 +171,9 @@ impl Removing {
 
 /// Whether a library image goes with a manifest of it.
 ///
-/// It has a manifest of its own beside those that were pushed. It goes with that one, if no other names it; or with the
-/// last of the others, unless its own is there and a tag leads to it. Without any it can't stay, since nothing would name
-/// its bytes.
+/// It has a manifest of its own beside those that were pushed. It goes with that one, if no other names it; or with
+/// the last of the others, unless its own is there and a tag leads to it. Without any it can't stay, since nothing
+/// would name its bytes.
 fn goes_with(
     image: &Image,
     row: &ManifestLinks,

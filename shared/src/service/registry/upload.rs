@@ -2,7 +2,8 @@
 //!
 //! # Pushing one
 //!
-//! 1. [Opening](super::start) writes nothing: the upload's id and the right to bring bytes to it are in its URL, signed.
+//! 1. [Opening](super::start) writes nothing: the upload's id and the right to bring bytes to it are in its URL,
+//!    signed.
 //! 2. Bytes come in one request or many, see [`intake`](super::intake).
 //! 3. Closing names the digest. The bytes are made an object that nobody can change, and compared with it.
 //!    *Wrong bytes*: the upload ends, what it reserved is given back, its objects are condemned.
@@ -48,8 +49,8 @@ pub(super) fn linking<'a>(
 /// How long bytes of a request that was refused are still read, so that its client, which is sending, hears why.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Reads what still comes of a request that was refused, into nowhere. A connection that is closed on a client that sends
-/// is reset, and the answer lost.
+/// Reads what still comes of a request that was refused, into nowhere. A connection that is closed on a client that
+/// sends is reset, and the answer lost.
 fn linger(mut body: Incoming) {
     tokio::spawn(async move {
         let rest = async { while let Some(Ok(_)) = body.next().await {} };

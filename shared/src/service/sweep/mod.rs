@@ -1,13 +1,13 @@
 //! Collecting what was left over: sessions that ended, images whose bytes never came, condemned objects, objects that
 //! nothing names. Runs beside everything else; every step is conditional and can be done again.
 //!
-//! 1. List the store's open multipart uploads and, page by page, its objects. What is begun after this is not looked at.
+//! 1. List the store's open multipart uploads and, page by page, its objects. What is begun after this is not looked
+//!    at.
 //! 2. Scan the table. A session past its end is [ended](super::uploads::end): its reservation goes back, its object is
-//!    condemned. An image without bytes whose push began long ago goes, unless a session is open.
-//!    A condemned object that was condemned long enough ago is deleted, then its row. A blob on its way through us whose
-//!    time is over gives back what it holds.
-//!    Wrong passwords that count no more are forgotten, and so are events whose time is over.
-//!    A link that no manifest names and that no push asked for lately [goes](super::links::free), unless
+//!    condemned. An image without bytes whose push began long ago goes, unless a session is open. A condemned object
+//!    that was condemned long enough ago is deleted, then its row. A blob on its way through us whose time is over
+//!    gives back what it holds. Wrong passwords that count no more are forgotten, and so are events whose time is
+//!    over. A link that no manifest names and that no push asked for lately [goes](super::links::free), unless
 //!    something came to name it since.
 //! 3. An open multipart upload that no session names is aborted, an object that no row names is condemned, if they are
 //!    old enough.
@@ -46,7 +46,8 @@ pub struct Ages {
 
 /// How long beyond the longest life of a URL things are kept that a URL may lead to.
 const MARGIN: Duration = Duration::from_hours(1);
-// One host signs, another one condemns, a third one sweeps; and who begins to read at the last moment reads for a while.
+// One host signs, another one condemns, a third one sweeps; and who begins to read at the last moment reads for a
+// while.
 const _: () = assert!(MARGIN.as_secs() >= 2 * SKEW.as_secs() + 30 * 60);
 
 impl Ages {

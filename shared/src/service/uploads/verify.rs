@@ -45,8 +45,8 @@ pub async fn pending(app: &App) -> Result<Verified, Error> {
     Ok(verified)
 }
 
-/// Verifies the bytes of a sealed session and commits its image, or refuses them. Does nothing for any other session, so
-/// it can be called again at any time. The user who opened the session must still be allowed to push there.
+/// Verifies the bytes of a sealed session and commits its image, or refuses them. Does nothing for any other session,
+/// so it can be called again at any time. The user who opened the session must still be allowed to push there.
 pub async fn upload(app: &App, upload: UploadId) -> Result<(), Error> {
     let system = system(Action::Sweep, &Resource::Registry)?;
     loop {
@@ -88,8 +88,8 @@ pub async fn upload(app: &App, upload: UploadId) -> Result<(), Error> {
     }
 }
 
-/// The grant that the opener of a session has now, if they may still push there. What their token was for was asked when
-/// the session was opened and sealed.
+/// The grant that the opener of a session has now, if they may still push there. What their token was for was asked
+/// when the session was opened and sealed.
 async fn opener(app: &App, session: &Session) -> Result<Option<Grant>, Error> {
     let key = keys::container(&session.repository);
     let access = Access::of(app, &session.opened_by, session.repository.entity(), [key.clone()]).await;
