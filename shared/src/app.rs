@@ -1,4 +1,4 @@
-//! What every function shares: built once a start.
+//! The state that every function shares: built once at each start.
 
 use crate::auth::Keys;
 use crate::changes::Changes;
@@ -30,11 +30,11 @@ pub struct Parts {
     pub objects: Objects,
     /// The keys that sign tokens.
     pub keys: Keys,
-    /// The clock, since 1970: [`system_clock`], but in tests of what happens after days.
+    /// The clock: the time since 1970. It is [`system_clock`], except in tests that need days to pass.
     pub clock: fn() -> Duration,
 }
 
-/// What the system's clock says: the time since 1970.
+/// The time since 1970 by the system's clock.
 pub fn system_clock() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
@@ -46,16 +46,16 @@ impl std::ops::Deref for App {
     }
 }
 
-/// The setting that a deployment must have, or an error that names it.
+/// A setting that a deployment must have, or an error that names it.
 fn setting(name: &str) -> Result<String, Error> {
     std::env::var(name).map_err(|_| Error::Internal(format!("`{name}` is not set")))
 }
 
 impl App {
-    /// Puts the parts of a deployment on AWS, or on stores that speak its protocols, together from the environment:
-    /// `STACKROOM_TABLE`, `STACKROOM_BUCKET`, `STACKROOM_TOKEN_KEYS`, `STACKROOM_PUBLIC_URL`, what [`Config`] names,
-    /// and what the AWS SDK reads. `STACKROOM_S3_PUBLIC_URL` is the bucket's endpoint as clients reach it, where that
-    /// differs.
+    /// Builds the parts of a deployment on AWS, or on stores that speak its protocols, from the environment:
+    /// `STACKROOM_TABLE`, `STACKROOM_BUCKET`, `STACKROOM_TOKEN_KEYS`, `STACKROOM_PUBLIC_URL`, the settings in
+    /// [`Config`], and the variables that the AWS SDK reads. `STACKROOM_S3_PUBLIC_URL` is the bucket's endpoint for
+    /// clients, if it differs from ours.
     pub async fn from_env() -> Result<Self, Error> {
         let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
         let config = Config::read(&setting("STACKROOM_PUBLIC_URL")?, |name| std::env::var(name).ok());
@@ -63,7 +63,7 @@ impl App {
         let s3 = aws_sdk_s3::config::Builder::from(&aws)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            // Stores that are not AWS's know their buckets by path.
+            // Stores other than AWS's address their buckets by path.
             .force_path_style(aws.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some());
         let public = std::env::var("STACKROOM_S3_PUBLIC_URL").ok();
         if let Some(url) = &public {
@@ -89,7 +89,7 @@ impl App {
         Self(Arc::new(parts), Arc::new(Semaphore::new(buffers)))
     }
 
-    /// Room for bytes on their way to the store: one permit a MiB.
+    /// Memory for bytes on their way to the store: one permit for each MiB.
     pub fn buffers(&self) -> Arc<Semaphore> {
         Arc::clone(&self.1)
     }
@@ -99,7 +99,8 @@ impl App {
         Time(i64::try_from((self.0.clock)().as_secs()).unwrap_or(i64::MAX))
     }
 
-    /// Does all of the changes, and notes what was done, or none of it. The only way to the table for what changes it.
+    /// Makes all of the changes and records them as an event, or makes none. Every change to the table goes through
+    /// here.
     pub async fn commit(&self, grant: &Grant, changes: Changes) -> Result<Written, Error> {
         if !changes.have_room_for(0) {
             return Err(Error::Internal("more changes than one transaction holds".to_owned()));

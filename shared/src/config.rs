@@ -1,4 +1,4 @@
-//! What can be set, each once, with its default.
+//! The settings, each defined once, with its default.
 
 use crate::domain::reference::Defaults;
 use crate::domain::time::SKEW;
@@ -7,53 +7,53 @@ use std::time::Duration;
 /// The settings of an installation.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// How clients reach us, without a slash at the end. `STACKROOM_PUBLIC_URL`.
+    /// The URL under which clients reach us, without a slash at the end. `STACKROOM_PUBLIC_URL`.
     pub public_url: String,
-    /// What stands in for missing parts of a reference. `STACKROOM_DEFAULT_ENTITY`, `STACKROOM_DEFAULT_COLLECTION`.
+    /// The defaults for missing parts of a reference. `STACKROOM_DEFAULT_ENTITY`, `STACKROOM_DEFAULT_COLLECTION`.
     pub defaults: Defaults,
     /// The quota of a new entity in bytes, 0 for unlimited. `STACKROOM_DEFAULT_QUOTA`.
     pub default_quota: u64,
-    /// How long an upload may take, and so how long its URLs live. `STACKROOM_UPLOAD_LIFE`, seconds.
+    /// The time limit of an upload, and so the lifetime of its URLs. `STACKROOM_UPLOAD_LIFE`, seconds.
     pub upload_life: Duration,
-    /// The largest multipart upload, in bytes, that is verified before its completion is answered; larger ones are
-    /// answered first and verified by the `verify` function. `STACKROOM_VERIFY_AT_ONCE`, by default all of them.
+    /// The largest multipart upload, in bytes, that is verified before its completion is answered. Larger ones are
+    /// answered first, and the `verify` function verifies them later. `STACKROOM_VERIFY_AT_ONCE`, by default no limit.
     pub verify_at_once: u64,
-    /// Whether the digest of what is uploaded is signed into its URL, so that the store itself refuses other bytes.
-    /// `STACKROOM_PIN_UPLOADS`; `false` for stores that refuse such URLs: uploads are then read and hashed by us.
+    /// Whether the digest of an upload is signed into its URL, so that the store itself refuses other bytes.
+    /// `STACKROOM_PIN_UPLOADS`. Set it to `false` for stores that refuse such URLs: then we read and hash the uploads.
     pub pin_uploads: bool,
-    /// How long a download may take, and so how long its URLs live. `STACKROOM_DOWNLOAD_LIFE`, seconds.
-    /// The registry's own redirects live 20 minutes at most.
+    /// The time limit of a download, and so the lifetime of its URLs. `STACKROOM_DOWNLOAD_LIFE`, seconds. The
+    /// registry's own redirects last 20 minutes at most.
     pub download_life: Duration,
-    /// Where registry clients bring the bytes of blobs, when that is another host than [`Self::public_url`]: one where
-    /// `stackroom ingest` listens. `STACKROOM_INGEST_URL`.
+    /// Where registry clients upload blobs, if that is another host than [`Self::public_url`]: one where `stackroom
+    /// ingest` listens. `STACKROOM_INGEST_URL`.
     pub ingest_url: Option<String>,
-    /// Memory for the bytes of blobs on their way to the store, in MiB. `STACKROOM_BUFFERS`.
+    /// Memory for buffering blob uploads, in MiB. `STACKROOM_BUFFERS`.
     pub buffers: u32,
-    /// The most bytes of a blob that one request can bring. `STACKROOM_LONGEST_CHUNK`; functions take no more than 4
+    /// The most bytes of a blob that one request can bring. `STACKROOM_LONGEST_CHUNK`; functions accept no more than 4
     /// MiB.
     pub longest_chunk: u64,
-    /// How long a client may take for a manifest or for a MiB of a blob, and how long it waits for its turn where many
-    /// bring some at once. `STACKROOM_PATIENCE`, seconds.
+    /// The time that a client may take for a manifest or for a MiB of a blob, and the time that it waits for its turn
+    /// if many clients upload at once. `STACKROOM_PATIENCE`, seconds.
     pub patience: Duration,
-    /// How long it is remembered who did what. `STACKROOM_EVENT_LIFE`, seconds.
+    /// How long events are kept. `STACKROOM_EVENT_LIFE`, seconds.
     pub event_life: Duration,
-    /// Whether registry clients get the bytes of blobs from us, and not from the store by a redirect.
+    /// Whether we send blobs to registry clients ourselves, instead of redirecting them to the store.
     /// `STACKROOM_SERVE_BLOBS`.
     pub serve_blobs: bool,
 }
 
-/// The longest that any URL may live: S3's own limit.
+/// The longest lifetime of any URL: S3's own limit.
 pub const LONGEST_URL: Duration = Duration::from_hours(7 * 24);
 // The bucket's own rule in template.yaml aborts multipart uploads after eight days, by its own clock.
 const _: () = assert!(LONGEST_URL.as_secs() + SKEW.as_secs() < 8 * 24 * 3600);
 
-/// Something in the environment can't be used. Names all that is wrong, not only the first.
+/// The environment has invalid settings. Lists all of them, not only the first.
 #[derive(Debug, thiserror::Error)]
 #[error("invalid settings: {}", .0.join("; "))]
 pub struct ConfigError(pub Vec<String>);
 
 impl Config {
-    /// Reads the settings through `get`, which knows the environment.
+    /// Reads the settings through `get`, which looks up an environment variable.
     pub fn read(public_url: &str, get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut wrong = Vec::new();
         let mut number = |name: &str, default: u64| match get(name).map(|text| text.parse()) {
@@ -70,7 +70,7 @@ impl Config {
         let upload_life = Duration::from_secs(number("STACKROOM_UPLOAD_LIFE", 24 * 3600));
         let download_life = Duration::from_secs(number("STACKROOM_DOWNLOAD_LIFE", 24 * 3600));
         let buffers = u32::try_from(number("STACKROOM_BUFFERS", 128)).unwrap_or(u32::MAX).clamp(8, 1 << 20);
-        // Proxies wait as long for a client's next bytes, and clients for ours.
+        // Proxies wait for the same time for a client's next bytes, and clients for ours.
         let patience = Duration::from_secs(number("STACKROOM_PATIENCE", 60).max(1));
         let event_life = Duration::from_secs(number("STACKROOM_EVENT_LIFE", 400 * 24 * 3600));
         let longest_chunk = number("STACKROOM_LONGEST_CHUNK", u64::MAX);
@@ -120,7 +120,7 @@ impl Config {
     }
 }
 
-/// That no token comes to the bucket: its host as clients reach it must not lie below our own.
+/// Makes sure that clients send no token to the bucket: its public host must not be a subdomain of our own.
 pub(crate) fn beside(public_url: &str, bucket: &str) -> Result<(), ConfigError> {
     if !lies_below(host(bucket), host(public_url)) {
         return Ok(());
@@ -141,7 +141,7 @@ fn host(url: &str) -> &str {
     }
 }
 
-/// Whether a name is below another one.
+/// Whether a name is a subdomain of another one.
 fn lies_below(name: &str, other: &str) -> bool {
     let (name, other) = (name.to_ascii_lowercase(), other.to_ascii_lowercase());
     name.strip_suffix(&other).is_some_and(|rest| rest.ends_with('.'))

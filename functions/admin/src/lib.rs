@@ -1,4 +1,4 @@
-//! What `stackroom admin` asks: users and their tokens, quotas, sweeping.
+//! The routes behind `stackroom admin`: users and their tokens, quotas, sweeping.
 
 mod wire;
 
@@ -27,7 +27,7 @@ pub fn router(app: App) -> Router {
     shared::http::finish(routes().split_for_parts().0.with_state(app))
 }
 
-/// What the routes say of themselves.
+/// The OpenAPI description of the routes.
 pub fn openapi() -> OpenApi {
     routes().into_openapi()
 }

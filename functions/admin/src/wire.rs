@@ -1,4 +1,4 @@
-//! What the routes of administration answer, field by field.
+//! The answers of the administration routes, field by field.
 
 use serde::Serialize;
 use shared::domain::quota;

@@ -22,7 +22,7 @@ pub fn router(app: App) -> Router {
     shared::http::finish(routes().split_for_parts().0.with_state(app))
 }
 
-/// What the routes say of themselves.
+/// The OpenAPI description of the routes.
 pub fn openapi() -> OpenApi {
     routes().into_openapi()
 }
@@ -68,7 +68,7 @@ fn services(public_url: &str) -> Services {
     Services { keystore: service.clone(), library, token: service }
 }
 
-/// How long a client may keep what changes only with the server.
+/// How long a client may cache what changes only with the server.
 const FOR_A_WHILE: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=300");
 
 /// The addresses of the services.

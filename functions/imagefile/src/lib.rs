@@ -30,7 +30,7 @@ pub fn router(app: App) -> Router {
     shared::http::finish(routes().split_for_parts().0.with_state(app))
 }
 
-/// What the routes say of themselves.
+/// The OpenAPI description of the routes.
 pub fn openapi() -> OpenApi {
     routes().into_openapi()
 }
@@ -48,7 +48,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(shub))
 }
 
-/// Whether the token came as `BEARER`, as the clients do that send it on to wherever a 303 leads.
+/// Whether the token came as `BEARER`: the clients that write it so pass it on to the target of a 303.
 fn shouts(headers: &HeaderMap) -> bool {
     authorization(headers).is_some_and(|text| text.starts_with("BEARER "))
 }

@@ -1,4 +1,4 @@
-//! What the routes of images' bytes answer, field by field.
+//! The answers of the routes for images' bytes, field by field.
 
 use serde::Serialize;
 use shared::service::pull::Found;
@@ -87,7 +87,7 @@ pub(crate) struct Manifest {
     version: String,
 }
 
-/// What `shub://` asks for, of an image with its URL.
+/// The answer to a `shub://` lookup of an image, with its URL.
 pub(crate) fn manifest(found: &Found, url: String) -> Manifest {
     let hex = found.image.hash.hex();
     Manifest {

@@ -1,4 +1,4 @@
-//! The place of the keyserver. Clients refuse to pull where none is published; what they ask for is not found here.
+//! A stand-in for the keyserver. Clients refuse to pull if no keyserver is published; this one never finds a key.
 
 use axum::Router;
 use axum::response::Response;
@@ -15,12 +15,12 @@ pub fn router(_app: App) -> Router {
     shared::http::finish(routes().split_for_parts().0)
 }
 
-/// What the routes say of themselves.
+/// The OpenAPI description of the routes.
 pub fn openapi() -> OpenApi {
     routes().into_openapi()
 }
 
-/// Whatever the method is, there are no keys.
+/// There are no keys, whatever the method is.
 fn routes() -> OpenApiRouter {
     OpenApiRouter::new().routes(routes!(lookup).map(|_| any(lookup))).routes(routes!(add).map(|_| any(add)))
 }

@@ -28,7 +28,7 @@ pub fn router(app: App) -> Router {
     shared::http::finish(routes().split_for_parts().0.with_state(app))
 }
 
-/// What the routes say of themselves.
+/// The OpenAPI description of the routes.
 pub fn openapi() -> OpenApi {
     routes().into_openapi()
 }
@@ -331,7 +331,7 @@ async fn image(
     Query(query): Query<HashMap<String, String>>,
 ) -> Answer {
     let caller = caller(&app, &headers)?;
-    // A reference that nothing can have names nothing.
+    // A reference that is not valid can't name anything.
     let not_found = |_: ReferenceError| Failure(Error::NotFound("image"));
     let reference = app.config.defaults.reference(&reference).map_err(not_found)?;
     let found = pull::find(&app, &caller, &reference, arch(&query), Purpose::Look).await?;

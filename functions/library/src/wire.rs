@@ -131,7 +131,7 @@ pub struct Container {
     collection_name: String,
 }
 
-/// A container with its images, and the tags that they say they have; lists of containers go without.
+/// A container with its images and their tags. Lists of containers leave both out.
 pub fn container(row: &rows::Container, images: &[rows::Image]) -> Container {
     let mut arch_tags: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     let mut image_tags = BTreeMap::new();
@@ -170,7 +170,7 @@ pub fn whole(view: &ContainerView) -> Container {
     Container { image_tags, arch_tags, ..container(&view.container, &view.images) }
 }
 
-/// The names of collection and container. A repository that is no library container shows its whole path as the name.
+/// The names of collection and container. A repository that is no library container uses its whole path as the name.
 fn names(row: &rows::Container) -> (String, String) {
     row.repository.as_container().map_or_else(
         || (String::new(), row.repository.rest().to_owned()),
@@ -283,7 +283,7 @@ pub fn image(container: &rows::Container, row: &rows::Image) -> Image {
     }
 }
 
-/// Tags as clients with architectures see them: architecture → tag → image.
+/// Tags for clients with architectures: architecture → tag → image.
 pub fn tags_v2(tags: &[rows::Tag]) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut map: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for tag in tags {
@@ -294,7 +294,7 @@ pub fn tags_v2(tags: &[rows::Tag]) -> BTreeMap<String, BTreeMap<String, String>>
     map
 }
 
-/// Tags as clients without architectures see them: tag → the image set last.
+/// Tags for clients without architectures: tag → the image set last.
 pub fn tags_v1(tags: &[rows::Tag]) -> BTreeMap<String, String> {
     let last = |tag: &rows::Tag| tag.images.get(&tag.last).or_else(|| tag.images.values().next()).map(|image| image.id);
     tags.iter().filter_map(|tag| Some((tag.name.to_string(), last(tag)?.to_string()))).collect()

@@ -1,6 +1,6 @@
-//! Logging in: short-lived tokens for registry clients, what clients ask of a token, and the page that tells people
-//! how to get one. Anybody reaches it, so it is a function of its own, that may neither read the whole table nor touch
-//! the bucket.
+//! Logging in: short-lived tokens for registry clients, token checks, and the page that tells people how to get a
+//! token. Anybody can reach these routes, so they are a separate function, which may neither read the whole table nor
+//! touch the bucket.
 
 mod wire;
 
@@ -27,7 +27,7 @@ pub fn router(app: App) -> Router {
     shared::http::finish(routes().split_for_parts().0.with_state(app))
 }
 
-/// What the routes say of themselves.
+/// The OpenAPI description of the routes.
 pub fn openapi() -> OpenApi {
     routes().into_openapi()
 }
@@ -44,7 +44,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tokens_page))
 }
 
-/// The longest form with a name, a password and scopes that is read, in bytes. Anybody may send one.
+/// The longest login form (name, password and scopes) that is read, in bytes. Anybody may send one.
 const LONGEST_LOGIN: usize = 16 << 10;
 
 /// Whether the token is good.

@@ -1,4 +1,4 @@
-//! What the routes of logging in answer, field by field.
+//! The answers of the login routes, field by field.
 
 use serde::Serialize;
 use shared::domain::{Time, UserName};

@@ -1,4 +1,4 @@
-//! The OCI registry: `/v2/` as the distribution specification 1.1 has it, on the same repositories as the library.
+//! The OCI registry: `/v2/` as the distribution specification 1.1 defines it, on the same repositories as the library.
 
 mod range;
 mod route;
@@ -51,12 +51,12 @@ pub fn ingest(app: App) -> Router {
 async fn bring_only(State(app): State<App>, request: Request) -> Response {
     match Route::read(request.uri().path()) {
         Ok(Route::Upload(..)) => answer(app, request).await,
-        // Never a challenge: there is nothing to log in to here.
+        // Never a challenge: clients can't log in here.
         _ => plain(StatusCode::NOT_FOUND, "this host only accepts bytes of uploads that were opened on another host"),
     }
 }
 
-/// What the routes say of themselves.
+/// The OpenAPI description of the routes.
 pub fn openapi() -> OpenApi {
     routes().into_openapi()
 }
@@ -72,9 +72,9 @@ fn routes() -> OpenApiRouter<App> {
     ))
 }
 
-/// Manifests that are read at a time.
+/// How many manifests are read at a time.
 static BODIES: Semaphore = Semaphore::const_new(16);
-/// A manifest that is here within this time came with its request.
+/// A manifest that arrives within this time came together with its request.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -179,7 +179,7 @@ async fn answer(app: App, request: Request) -> Response {
     let bringing = matches!(route, Ok(Route::Upload(..)));
     let served = match route {
         Ok(route) => Box::pin(serve(&app, route, parts, body)).await,
-        // What can't be a tag names nothing, to those who only ask.
+        // For reads, a name that can't be a tag simply names nothing.
         Err(Refused::Code(Code::ManifestInvalid, why)) if matches!(method, Method::GET | Method::HEAD) => {
             Err(Refused::Code(Code::ManifestUnknown, why))
         }
@@ -187,7 +187,7 @@ async fn answer(app: App, request: Request) -> Response {
     };
     let mut response = served.unwrap_or_else(|refused| refusal(&app, &refused, scope.as_deref()));
     if bringing && response.status() == StatusCode::UNAUTHORIZED {
-        // The URL is all the permission that there is: logging in again would not help, and cost gigabytes.
+        // The URL is the only permission: logging in again would not help, but would cost gigabytes.
         response = plain(StatusCode::FORBIDDEN, "the user who opened this upload may no longer send bytes to it");
     }
     response.headers_mut().insert(VERSION.0, VERSION.1);
@@ -259,7 +259,8 @@ fn parameter(uri: &Uri, name: &str) -> Option<String> {
     query(uri).into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
-/// 200 to whoever shows a token, be it nobody's: without one, clients would never ask for any.
+/// Any token gets 200, even an anonymous one. A request without a token does not, or clients would never ask for a
+/// token.
 async fn known(app: &App, headers: &HeaderMap, credential: &Credential) -> Answer {
     if authorization(headers).is_none() {
         return Err(Error::Unauthenticated(shared::error::NO_TOKEN).into());
@@ -272,7 +273,7 @@ async fn known(app: &App, headers: &HeaderMap, credential: &Credential) -> Answe
 
 // ---- lists
 
-/// The `n` of a request: how many entries it wants at most.
+/// The `n` of a request: the maximum number of entries.
 fn most(uri: &Uri) -> Result<usize, Refused> {
     match parameter(uri, "n") {
         None => Ok(list::LONGEST_PAGE),
@@ -291,7 +292,7 @@ fn listing(path: &str, body: &impl serde::Serialize, next: Option<String>) -> An
     })
 }
 
-/// A list goes on after `last`, which has no sign that a query would have to escape but the slash and the colon.
+/// A list continues after `last`. It contains no character that a query must escape, except the slash and the colon.
 fn go_on(most: usize, next: Option<String>) -> Option<String> {
     next.map(|last| format!("n={most}&last={}", last.replace(':', "%3A").replace('/', "%2F")))
 }
@@ -402,11 +403,12 @@ async fn put_manifest(
     Ok(response)
 }
 
-/// Reads a manifest whole, with a turn at that, which has to be kept while it is held.
+/// Reads a whole manifest. Also returns a turn, which the caller must hold as long as the manifest is in memory.
 ///
-/// Nobody's are read, and of the others only so many at a time and not for ever. Who keeps us waiting has to show
-/// first that they may push at all, or useless tokens could take all turns; who does not is spared that, since it
-/// costs a read of the table which taking the manifest does anyway.
+/// Manifests of anonymous callers are never read. Only a few others are read at a time, and each has a time limit. If
+/// a manifest is slow to arrive, its sender must first turn out to be allowed to push; otherwise useless tokens could
+/// take all turns. A fast manifest skips that check: it costs a read of the table, and pushing the manifest checks it
+/// anyway.
 async fn manifest_body(
     app: &App,
     credential: &Credential,
@@ -487,13 +489,14 @@ async fn get_blob(
     Ok(response)
 }
 
-/// Opens an upload. With `mount`, spares it where that may be; with `digest`, the body is the whole blob.
+/// Opens an upload. With `mount`, mounts the blob instead if that is allowed; with `digest`, the body is the whole
+/// blob.
 async fn open(app: &App, credential: &Credential, repository: &Repository, parts: Parts, body: Body) -> Answer {
     let invalid = |error: shared::domain::digest::OciDigestError| Refused::Code(Code::DigestInvalid, error.to_string());
     let mount = match parameter(&parts.uri, "mount") {
         None => None,
         Some(digest) => {
-            // What can't name a repository has no blobs: they have to be brought.
+            // A name that can't be a repository's has no blobs, so they have to be uploaded.
             let from = parameter(&parts.uri, "from").and_then(|from| from.parse().ok());
             Some(Mount { digest: digest.parse().map_err(invalid)?, from })
         }
@@ -516,7 +519,7 @@ async fn open(app: &App, credential: &Credential, repository: &Repository, parts
     }
 }
 
-/// Where the bytes of an upload are to be brought.
+/// The URL to which the bytes of an upload are sent.
 fn location(app: &App, repository: &Repository, opened: &UploadSession, status: StatusCode) -> Response {
     let host = app.config.ingest_url.as_deref().unwrap_or_default();
     let UploadSession { id, ticket } = opened;
@@ -525,13 +528,13 @@ fn location(app: &App, repository: &Repository, opened: &UploadSession, status: 
 }
 
 fn created(app: &App, repository: &Repository, digest: &OciDigest) -> Response {
-    // Bytes may have been brought to another host than they are fetched from.
+    // Blobs may be uploaded to another host than the one they are downloaded from.
     let host = app.config.ingest_url.as_ref().map_or("", |_| app.config.public_url.as_str());
     let place = format!("{host}/v2/{repository}/blobs/{digest}");
     with(with(empty(StatusCode::CREATED), header::LOCATION, &place), DIGEST, &digest.to_string())
 }
 
-/// That a body is what it is: clients decode what says that it is encoded, and digests are of what was brought.
+/// Checks that a body has no content encoding: clients would decode it, but digests are of the bytes that were sent.
 fn unencoded(headers: &HeaderMap) -> Result<(), Refused> {
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     if encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
@@ -540,7 +543,7 @@ fn unencoded(headers: &HeaderMap) -> Result<(), Refused> {
     Err(Refused::Code(Code::Unsupported, "bytes must be sent without a Content-Encoding".to_owned()))
 }
 
-/// What a request brings of an upload.
+/// The part of an upload that a request brings.
 fn brought(app: &App, headers: &HeaderMap, body: Body) -> Result<Chunk, Refused> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let length = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
@@ -573,7 +576,7 @@ fn brought(app: &App, headers: &HeaderMap, body: Body) -> Result<Chunk, Refused>
     Ok(Chunk { body, length, start: range.map(|(first, _)| first) })
 }
 
-/// All that is done to one upload. Its URL is all the permission that it needs: clients send their token, or not.
+/// Handles all requests for one upload. Its URL is the only permission needed: not all clients send their token.
 async fn upload(app: &App, repository: &Repository, id: UploadId, parts: Parts, body: Body) -> Answer {
     let ticket = parameter(&parts.uri, "_s").unwrap_or_default();
     let right = upload::right(app, repository, id, &ticket)?;

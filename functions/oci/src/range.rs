@@ -2,18 +2,18 @@
 
 use std::ops::Range;
 
-/// What a `Range` header asks for, of something of a known size.
+/// The result of a `Range` header, for something of a known size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// All of it: no header, or one that is not understood.
+    /// The whole: there is no header, or one that is not understood.
     Whole,
     /// Some bytes.
     Some(Range<u64>),
-    /// Bytes that are not there.
+    /// The range lies outside the bytes.
     Nothing,
 }
 
-/// Reads a `Range` header. Several ranges at once are answered with the whole, as is allowed.
+/// Reads a `Range` header. A request for several ranges gets the whole, as the RFC allows.
 pub(crate) fn wanted(header: Option<&str>, size: u64) -> Wanted {
     let Some(text) = header.and_then(|text| text.trim().strip_prefix("bytes=")) else { return Wanted::Whole };
     let Some((start, end)) = text.split_once('-') else { return Wanted::Whole };
@@ -37,7 +37,7 @@ pub(crate) fn of_chunk(header: &str) -> Option<(u64, u64)> {
     Some((first, last.checked_sub(first)?.checked_add(1)?))
 }
 
-/// A number as ranges write it, digits alone: Rust's own reader would take a `+` before them.
+/// A number in a range, digits alone: Rust's own parser would accept a `+` before them.
 fn number(digits: &str) -> Option<u64> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }

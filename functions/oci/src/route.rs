@@ -1,11 +1,11 @@
-//! What a path below `/v2/` means. Repository names have slashes, so paths are read from their end.
+//! The meaning of a path below `/v2/`. Repository names contain slashes, so paths are parsed from their end.
 
 use http::Method;
 use shared::domain::{OciDigest, Repository, UploadId};
 use shared::service::registry::pull::Reference;
 use shared::service::registry::{Code, Refused};
 
-/// What a request is about.
+/// The subject of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
     /// Whether there is a registry, and whether the caller is known.
@@ -16,7 +16,7 @@ pub(crate) enum Route {
     Tags(Repository),
     /// A manifest.
     Manifest(Repository, Reference),
-    /// What refers to a manifest.
+    /// The referrers of a manifest.
     Referrers(Repository, OciDigest),
     /// A blob.
     Blob(Repository, OciDigest),
@@ -53,7 +53,7 @@ impl Route {
         }
     }
 
-    /// What a token has to be asked for, to do `method` here.
+    /// The scope that a token needs for `method` on this path.
     pub(crate) fn scope(&self, method: &Method) -> Option<String> {
         let actions = match *method {
             Method::GET | Method::HEAD => "pull",
@@ -63,7 +63,7 @@ impl Route {
         let repository = match self {
             Self::Base => return None,
             Self::Catalog => return Some("registry:catalog:*".to_owned()),
-            // An upload is given up by whoever may bring it.
+            // Anybody who may send an upload may cancel it.
             Self::Upload(repository, _) => return Some(format!("repository:{repository}:pull,push")),
             Self::Tags(repository)
             | Self::Manifest(repository, _)

@@ -8,7 +8,7 @@ use shared::{App, Error};
 /// Sweeps once, whatever the event says, and returns what was done.
 pub async fn handle(app: &App) -> Result<Value, Error> {
     let swept = sweep::sweep(app, Ages::safe(app)).await?;
-    // Those that the table's stream did not bring to the `verify` function.
+    // Sessions that the table's stream did not bring to the `verify` function.
     let verified = verify::pending(app).await?;
     let done = serde_json::to_value(&swept).map_err(|error| Error::Internal(error.to_string()))?;
     tracing::info!(swept = %done, waited = verified.waited, failed = verified.failed, "sweep");

@@ -1,4 +1,4 @@
-//! Verifying uploads that were too large to be read while their clients waited.
+//! Verifying uploads that were too large to be read while their clients wait.
 
 use serde_json::Value;
 use shared::domain::UploadId;
@@ -6,7 +6,7 @@ use shared::service::uploads::verify;
 use shared::store::keys;
 use shared::{App, Error};
 
-/// Verifies the sessions that an event of the table's stream is about. Which of them want it, their rows say.
+/// Verifies the sessions named in an event of the table's stream. Their rows say which of them need it.
 pub async fn handle(app: &App, event: &Value) -> Result<(), Error> {
     for upload in uploads(event) {
         verify::upload(app, upload).await?;

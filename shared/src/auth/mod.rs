@@ -1,4 +1,4 @@
-//! Who is calling: tokens and passwords. Knows nothing of what they may do.
+//! Who is calling: tokens and passwords. This module knows nothing of permissions.
 
 pub mod password;
 pub mod token;

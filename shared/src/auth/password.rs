@@ -6,13 +6,13 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use secrecy::{ExposeSecret, SecretString};
 
-/// The shortest password that is taken, in bytes.
+/// The shortest password that is accepted, in bytes.
 pub const SHORTEST: usize = 8;
 /// The longest, in bytes.
 pub const LONGEST: usize = 1024;
 
-/// What a password is compared with where there is none, so that it takes as long: made like a hash of [`hash`], and
-/// the hash of no password.
+/// The hash to compare with if a user has no password, so that the comparison takes as long. It has the same
+/// parameters as a hash of [`hash`], but no password matches it.
 pub const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgb3duIHNhbA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
@@ -26,7 +26,7 @@ pub fn hash(password: &SecretString) -> Result<String, Error> {
     hash.map(|hash| hash.to_string()).map_err(|error| Error::Internal(format!("can't hash a password: {error}")))
 }
 
-/// Whether the password is the one that was hashed. As slow as [`hash`].
+/// Whether the password matches the hash. As slow as [`hash`].
 pub fn verify(password: &SecretString, hash: &str) -> bool {
     PasswordHash::new(hash)
         .is_ok_and(|hash| Argon2::default().verify_password(password.expose_secret().as_bytes(), &hash).is_ok())

@@ -1,7 +1,7 @@
 //! API tokens: signed, named, revocable.
 //!
-//! A token is a JWT that names its user (`sub`) and its row (`jti`), so that the row is read in the same batch as all
-//! the rest. What it may be used for stands in the row, not in the token.
+//! A token is a JWT that names its user (`sub`) and its row (`jti`), so the row can be read in the same batch as
+//! everything else. The scope is in the row, not in the token.
 
 use crate::domain::{Actor, Repository, Time, TokenId, TokenScope, UploadId, UserName};
 use crate::error::{BAD_TOKEN, Error};
@@ -19,25 +19,25 @@ const SHORTEST: usize = 200;
 /// Clients refuse a token file with more characters.
 const LONGEST: usize = 4096;
 
-/// Who a request says it comes from.
+/// The caller according to the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
-    /// Nobody: no token, or an empty one.
+    /// Anonymous: no token, or an empty one.
     Anonymous,
-    /// The user of a token that we signed and that has not expired by its own word. Its row has the last word.
+    /// The user of a token that we signed and whose own expiry has not passed. The token's row decides in the end.
     Token {
         /// Whose it is.
         actor: Actor,
         /// The token's row.
         id: TokenId,
     },
-    /// A short-lived token that a registry client was given for what it said it would do.
+    /// A short-lived token that a registry client got for the scopes it asked for.
     Registry {
-        /// Whose it is.
+        /// The user.
         actor: Actor,
-        /// The row of the token that they showed for it; `None` where they showed their password.
+        /// The row of the API token that was exchanged for it; `None` if it was exchanged for a password.
         id: Option<TokenId>,
-        /// What it may be used for at most.
+        /// The most that it can be used for.
         access: Vec<TokenScope>,
     },
 }
@@ -52,8 +52,8 @@ impl Credential {
     }
 }
 
-/// What a token says. An API token has `sub` and `jti`; a registry client's has `acc`, and who has shown nothing, no
-/// `sub`.
+/// The claims of a token. An API token has `sub` and `jti`. A registry client's token has `acc`, and no `sub` if it is
+/// anonymous.
 #[derive(Serialize, Deserialize)]
 struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,14 +69,14 @@ struct Claims {
     pad: String,
 }
 
-/// A URL under our signature. It has no `iat`, so it is no token, and a token has no `to`.
+/// A URL that we signed. It has no `iat`, so it can't pass as a token, and a token has no `to`.
 #[derive(Serialize, Deserialize)]
 struct Ticket {
     to: String,
 }
 
-/// The right to bring the bytes of one upload, in its URL: clients send their token to another host, or not, as they
-/// like.
+/// The right to send the bytes of one upload, as part of its URL: clients may or may not send their token to another
+/// host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UploadTicket {
     /// The upload.
@@ -88,7 +88,7 @@ pub struct UploadTicket {
     /// Who opened it.
     #[serde(rename = "by")]
     pub actor: Actor,
-    /// The row of the token that they showed for it, where it was one.
+    /// The row of the API token that was used for it, if one was.
     #[serde(rename = "id", default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenId>,
     /// When it ends.
@@ -102,19 +102,20 @@ pub struct Keys {
     signing: EncodingKey,
     verifying: HashMap<String, DecodingKey>,
     validation: Validation,
-    /// What tokens say whose signatures were found good. Nothing of the table is in it: whether a token was revoked,
-    /// its row says on every request. Checking a signature is a fifth of what a token adds to a lookup.
+    /// The claims of tokens whose signatures were found valid. They hold nothing from the table: a token's row is read
+    /// on every request, and says whether it was revoked. Checking a signature is a fifth of what a token adds to a
+    /// lookup.
     verified: Mutex<HashMap<String, Verified>>,
 }
 
-/// What a token says, once and for all: its text has one good signature or none.
+/// The claims of a token never change: its text either has a valid signature or not.
 #[derive(Clone)]
 struct Verified {
     credential: Credential,
     expires: Option<i64>,
 }
 
-/// The most tokens that are remembered, at up to 4 KiB each; all are forgotten when they are more.
+/// The most tokens that are remembered, at up to 4 KiB each. If there are more, all are forgotten.
 const MOST_VERIFIED: usize = 1024;
 
 impl fmt::Debug for Keys {
@@ -124,7 +125,7 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// Reads keys from lines `id:64 hexadecimal digits`. The first one signs, all verify.
+    /// Reads keys from lines `id:64 hexadecimal digits`. The first key signs; all of them verify.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let bad = || Error::Internal("the token keys must be lines of `id:64 hexadecimal digits`".to_owned());
         let mut keys = Vec::new();
@@ -174,7 +175,7 @@ impl Keys {
         self.encode(&claims).map(Into::into)
     }
 
-    /// Signs a short-lived token for a registry client that has shown `credential`.
+    /// Signs a short-lived token for a registry client that presented `credential`.
     pub fn sign_access(
         &self,
         credential: &Credential,
@@ -191,12 +192,12 @@ impl Keys {
             .map(Into::into)
     }
 
-    /// Signs the right to bring the bytes of an upload.
+    /// Signs the right to send the bytes of an upload.
     pub fn sign_upload(&self, ticket: &UploadTicket) -> Result<String, Error> {
         self.encode(ticket)
     }
 
-    /// Reads the right to bring the bytes of an upload, while it lasts.
+    /// Reads the right to send the bytes of an upload, if it has not expired.
     pub fn upload(&self, text: &str, now: Time) -> Option<UploadTicket> {
         self.decode::<UploadTicket>(text).filter(|ticket| ticket.until > now)
     }
@@ -207,12 +208,13 @@ impl Keys {
             .map_err(|error| Error::Internal(format!("can't sign: {error}")))
     }
 
-    /// Who a token is from, without its scheme.
+    /// The caller of a token without its scheme.
     pub fn token(&self, token: &str, now: Time) -> Option<Credential> {
         self.verify(token, now)
     }
 
-    /// Reads the `Authorization` header of a request. The scheme's case does not matter; an empty token is nobody.
+    /// Reads the `Authorization` header of a request. The scheme's case does not matter; an empty token means
+    /// anonymous.
     pub fn credential(&self, authorization: Option<&str>, now: Time) -> Result<Credential, Error> {
         let Some(text) = authorization else { return Ok(Credential::Anonymous) };
         let (scheme, token) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
@@ -225,12 +227,12 @@ impl Keys {
         }
     }
 
-    /// Puts a URL under our signature, to be handed out and taken back.
+    /// Signs a URL, to be handed to a client and checked when it comes back.
     pub fn seal(&self, url: &str) -> Result<String, Error> {
         self.encode(&Ticket { to: url.to_owned() })
     }
 
-    /// Takes a URL back that [`Keys::seal`] gave out.
+    /// Checks a URL that [`Keys::seal`] signed.
     pub fn unseal(&self, ticket: &str) -> Option<String> {
         self.decode::<Ticket>(ticket).map(|ticket| ticket.to)
     }
@@ -247,12 +249,12 @@ impl Keys {
         Some(verified.credential)
     }
 
-    /// Checks the signature of a token, and remembers a good one.
+    /// Checks the signature of a token, and remembers a valid one.
     fn check(&self, token: &str) -> Option<Verified> {
         let Claims { sub, jti, exp: expires, acc, .. } = self.decode(token)?;
         let credential = match (sub, jti, acc) {
             (Some(actor), Some(id), None) => Credential::Token { actor, id },
-            // What was given for a while says how long that is.
+            // A token that was issued for a limited time must contain that time.
             (.., Some(_)) if expires.is_none() => return None,
             (Some(actor), id, Some(access)) => Credential::Registry { actor, id, access },
             (None, None, Some(_)) => Credential::Anonymous,

@@ -1,7 +1,7 @@
-//! What entities are charged: the only code that changes accounts and charges.
+//! The quota accounting of entities: the only code that changes accounts and charges.
 //!
-//! An account's row is changed by addition, under the condition that its limit still admits what is added. Conditions
-//! can't add, so the sum is turned around: `charged <= limit - more`.
+//! An account's row is changed by addition, on condition that its limit still admits the sum. Conditions can't add, so
+//! the inequality is rearranged: `charged <= limit - more`.
 
 use super::Changes;
 use crate::domain::quota::Quota;
@@ -12,7 +12,7 @@ use crate::rules::quota::{Admission, admit};
 use crate::store::rows::{Account, Charge, ManifestLinks, Row, What};
 use crate::store::table::{Condition, Write};
 
-/// By how much a charge changes.
+/// The difference in a charge.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChargeChange {
     /// The blob.
@@ -21,31 +21,31 @@ pub(crate) struct ChargeChange {
     pub(crate) size: u64,
     /// More or fewer links.
     pub(crate) links: i64,
-    /// More or fewer open sessions.
+    /// The difference in open sessions.
     pub(crate) sessions: i64,
-    /// Bytes that are no longer reserved for a stream, whose digest nobody knew.
+    /// Bytes that are no longer reserved for a stream whose digest was not known.
     pub(crate) released: u64,
 }
 
-/// What a change of a charge comes to.
+/// The result of changing a charge.
 #[derive(Debug)]
 pub(crate) struct Charged {
     /// The writes of charge and account.
     pub(crate) writes: Vec<Write>,
-    /// The account's numbers as they will be.
+    /// The account's numbers after the change.
     pub(crate) quota: Quota,
 }
 
-/// The most uploads of one blob into one entity that may be open at a time. They share one reservation.
+/// The most open uploads of one blob into one entity. They share one reservation.
 const MOST_SESSIONS: u64 = 100;
 
-/// Changes what a blob costs an entity, and the account with it.
+/// Changes what a blob costs an entity, and the entity's account with it.
 ///
 /// The charge is reserved while it has no links, used while it has some, and gone when it has neither links nor
 /// sessions.
 ///
 /// # Errors
-/// [`Error::QuotaExceeded`]; [`Error::Conflict`] where too many uploads of the blob are open.
+/// [`Error::QuotaExceeded`]; [`Error::Conflict`] if too many uploads of the blob are open.
 pub(crate) fn charge(account: &Account, charge: Option<Charge>, by: ChargeChange) -> Result<Charged, Error> {
     let new =
         || Charge { entity: account.entity.clone(), digest: by.digest, size: 0, links: 0, sessions: 0, version: 0 };
@@ -58,7 +58,7 @@ pub(crate) fn charge(account: &Account, charge: Option<Charge>, by: ChargeChange
     if by.sessions > 0 && after.sessions > MOST_SESSIONS {
         return Err(Error::Conflict("too many uploads of this image are open, wait until some of them end".to_owned()));
     }
-    // A reservation is as large as the largest size announced; used is what the bytes really are.
+    // A reservation is as large as the largest size announced; used is the actual size.
     after.size = match (before.links, after.links, after.sessions) {
         (_, 0, 0) => 0,
         (_, 0, _) => before.size.max(by.size),
@@ -97,13 +97,13 @@ pub(crate) fn manifest_charged(account: &Account, cost: u64) -> Result<Write, Er
     Ok(Write::charge(&account.entity, cost, 0, admitted(account.quota, cost)?))
 }
 
-/// Gives back what a manifest cost, which is removed in the same transaction.
+/// Gives back the cost of a manifest that the same transaction removes.
 pub(crate) fn manifest_refunded(row: &ManifestLinks) -> Option<Write> {
     let less = -i128::from(row.cost);
     (row.cost > 0).then(|| Write::charge(row.repository.entity(), less, 0, Condition::Present))
 }
 
-/// Reserves bytes for a stream. `None` where there are none to reserve.
+/// Reserves bytes for a stream. `None` if there are none to reserve.
 pub(crate) fn reserved(account: &Account, bytes: u64) -> Result<Option<Write>, Error> {
     let more = i128::from(bytes);
     let condition = admitted(account.quota, more)?;
@@ -116,7 +116,7 @@ pub(crate) fn released(entity: &EntityName, bytes: u64) -> Option<Write> {
     (bytes > 0).then(|| Write::charge(entity, less, less, Condition::Present))
 }
 
-/// Refuses bytes that the account has no room for.
+/// Refuses bytes for which the account has no room.
 pub(crate) fn fits(account: &Account, bytes: u64) -> Result<(), Error> {
     admitted(account.quota, bytes.into()).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Blobs: how verified bytes come to be seen in a repository, and how they cease to be.
+//! Blobs: how verified bytes become visible in a repository, and how they disappear from it.
 
 use super::Changes;
 use super::accounts::{self, ChargeChange, Charged};
@@ -10,7 +10,7 @@ use crate::store::keys::{self, Key};
 use crate::store::rows::{Account, Blob, Charge, Condemned, Link, Row};
 use crate::store::table::{Condition, Rows, Write};
 
-/// Verified bytes of any kind: an object that nobody can change any more, with the digest that it was asked to have.
+/// Verified bytes of any kind: an object that nobody can change any more, and whose digest is the expected one.
 #[derive(Debug, Clone)]
 pub(crate) struct VerifiedBytes {
     pub(crate) digest: Digest,
@@ -19,7 +19,7 @@ pub(crate) struct VerifiedBytes {
     pub(crate) size: u64,
 }
 
-/// Verified bytes that are an image, with what it says of itself.
+/// Verified bytes that are an image, with the metadata in it.
 #[derive(Debug, Clone)]
 pub(crate) struct VerifiedImage {
     pub(crate) bytes: VerifiedBytes,
@@ -34,27 +34,27 @@ impl VerifiedImage {
     }
 }
 
-/// What the table says of a blob and of whoever pays for it, read in one batch.
+/// The rows of a blob and of the account that pays for it, read in one batch.
 #[derive(Debug)]
 pub(crate) struct BlobRows {
     /// The installation's row of the blob.
     pub(crate) blob: Option<Blob>,
     /// Its link in the repository.
     pub(crate) link: Option<Link>,
-    /// What it costs the entity.
+    /// The charge to the entity.
     pub(crate) charge: Option<Charge>,
     /// The entity's account.
     pub(crate) account: Account,
 }
 
 impl BlobRows {
-    /// Where they are: of a blob with this digest, which has this name in the repository.
+    /// The keys of these rows, for a blob with this digest, under this name in the repository.
     pub(crate) fn keys(repository: &Repository, digest: &Digest, name: &OciDigest) -> [Key; 4] {
         let entity = repository.entity();
         [keys::blob(digest), keys::link(repository, name), keys::charge(entity, digest), keys::account(entity)]
     }
 
-    /// Takes them out of a batch that read [these keys](Self::keys).
+    /// Takes the rows from a batch that read [these keys](Self::keys).
     pub(crate) fn take(rows: &mut Rows, [blob, link, charge, account]: &[Key; 4]) -> Result<Self, Error> {
         Ok(Self {
             blob: rows.take(blob)?,
@@ -65,33 +65,33 @@ impl BlobRows {
     }
 }
 
-/// Bytes that are to be seen in a repository under a digest.
+/// Bytes that are to become visible in a repository under a digest.
 #[derive(Debug)]
 pub(crate) struct Linking<'a> {
     pub(crate) repository: &'a Repository,
     /// The digest by which they are known there.
     pub(crate) name: OciDigest,
     pub(crate) bytes: &'a VerifiedBytes,
-    /// What is known of them as an image.
+    /// Their metadata as an image.
     pub(crate) facts: Option<&'a SifFacts>,
-    /// Open sessions that end with it, counted below zero.
+    /// The difference in open sessions: negative for sessions that end here.
     pub(crate) sessions: i64,
     /// Bytes that are no longer reserved for a stream.
     pub(crate) released: u64,
     pub(crate) now: Time,
-    /// Where the version of a new blob's row begins: drawn at random, so that a blob that went and came back is not
-    /// taken for the old one.
+    /// The first version of a new blob's row. It is random, so that a blob that was removed and pushed again is not
+    /// mistaken for the old one.
     pub(crate) first_version: u32,
 }
 
-/// What a link comes to.
+/// The result of linking a blob.
 #[derive(Debug)]
 pub(crate) struct Linked {
     /// The writes of link, blob, charge and account.
     pub(crate) writes: Vec<Write>,
-    /// Name of the object that holds the bytes from now on: an earlier one, where there was one.
+    /// Name of the object that holds the bytes from now on: the existing one, if there was one.
     pub(crate) object: String,
-    /// The account's numbers as they will be.
+    /// The account's numbers after the change.
     pub(crate) quota: Quota,
 }
 
@@ -113,7 +113,7 @@ pub(crate) fn link(rows: BlobRows, new: &Linking<'_>) -> Result<Linked, Error> {
     Ok(Linked { writes, object, quota })
 }
 
-/// The blob's row with one entity more, where it is that entity's first link, and with what is known of its bytes.
+/// The blob's row, with one more entity if it is that entity's first link, and with the metadata of its bytes.
 fn blob_with(blob: Option<Blob>, object: &str, first_in_entity: bool, new: &Linking<'_>) -> Result<Write, Error> {
     let Some(blob) = blob else {
         let VerifiedBytes { digest, size, .. } = *new.bytes;
@@ -131,7 +131,7 @@ fn blob_with(blob: Option<Blob>, object: &str, first_in_entity: bool, new: &Link
     Ok(Write::put(&Blob { entities, facts, version: blob.version + 1, ..blob }, condition)?)
 }
 
-/// What the table says of a blob whose link is to go.
+/// The rows of a blob whose link is to be removed.
 #[derive(Debug)]
 pub(crate) struct Unlinking<'a> {
     pub(crate) link: &'a Link,
@@ -141,8 +141,8 @@ pub(crate) struct Unlinking<'a> {
     pub(crate) now: Time,
 }
 
-/// Takes a link away: with the last one of its entity the bytes are paid for no more, with the last one of all the
-/// blob goes and leaves its object condemned.
+/// Removes a link. If it was the entity's last one, the entity no longer pays for the bytes. If it was the last one of
+/// all, the blob's row is deleted and its object condemned.
 pub(crate) fn unlink(Unlinking { link, account, charge, blob, now }: Unlinking<'_>) -> Result<Vec<Write>, Error> {
     let mut writes = vec![Write::delete(link.key(), not_asked_for_since(link))];
     let last_in_entity = charge.as_ref().is_none_or(|charge| charge.links <= 1);
@@ -161,7 +161,7 @@ pub(crate) fn unlink(Unlinking { link, account, charge, blob, now }: Unlinking<'
     Ok(writes)
 }
 
-/// Notes that a push asked for a blob: it may be about to name it.
+/// Records that a push asked for a blob, because a manifest may be about to name it.
 pub(crate) fn asked_for(link: &Link, now: Time) -> Result<Write, Error> {
     Ok(Write::put(&Link { seen: now, ..link.clone() }, not_asked_for_since(link))?)
 }
@@ -171,8 +171,8 @@ fn not_asked_for_since(link: &Link) -> Condition {
     Condition::Seen(link.seen)
 }
 
-/// Marks an object to be deleted once no URL for it can be in use. `upload` is the multipart upload of it, if it is
-/// none yet.
+/// Condemns an object: it is deleted once no URL for it can be in use. `upload` is its multipart upload, if it is not
+/// completed yet.
 pub(crate) fn condemned(object: &str, upload: Option<&str>, now: Time) -> Result<Write, Error> {
     let row = Condemned { object: object.to_owned(), since: now, upload: upload.map(str::to_owned) };
     Ok(Write::put(&row, Condition::None)?)
@@ -188,7 +188,7 @@ pub(crate) fn condemned_deleted(row: &Condemned) -> Changes {
     Changes::unnoted().with([Write::delete(row.key(), Condition::None)])
 }
 
-/// Where the rows are that decide what taking a blob's link away comes to.
+/// The keys of the rows that decide what removing a blob's link changes.
 pub(crate) fn unlinking_keys(entity: &EntityName, digest: &Digest) -> [Key; 3] {
     [keys::account(entity), keys::charge(entity, digest), keys::blob(digest)]
 }

@@ -1,4 +1,4 @@
-//! What entities hold: the rows of a new entity, collection, container or image, each with its id.
+//! The contents of entities: the rows of a new entity, collection, container or image, each with its id.
 
 use super::{Changes, accounts};
 use crate::domain::{
@@ -11,7 +11,7 @@ use crate::store::rows::{
 };
 use crate::store::table::{Condition, Write};
 
-/// Who makes something, when, and the id that was drawn for it.
+/// Who creates something, when, and the new id for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Birth {
     pub(crate) id: Id,
@@ -26,7 +26,7 @@ pub(crate) struct Made<R> {
     pub(crate) changes: Changes,
 }
 
-/// A row that nobody has made yet, with its pointer.
+/// A row that does not exist yet, with its pointer.
 fn made<R: Row>(row: R, id: Id, target: Target, what: What) -> Result<Made<R>, Error> {
     let place = match target.clone() {
         Target::Entity(entity) => Place::Entity(entity),
@@ -79,14 +79,14 @@ pub(crate) fn collection(
     made(row, id, target, What::CollectionMade)
 }
 
-/// What a container is made in, and how.
+/// Where and how a container is created.
 #[derive(Debug)]
 pub(crate) struct NewContainer<'a> {
     pub(crate) repository: &'a Repository,
     pub(crate) entity: &'a Entity,
-    /// `None` where it is no library container.
+    /// `None` if it is no library container.
     pub(crate) collection: Option<&'a Collection>,
-    /// Who may read it, unless entity or collection say that what is made there is private.
+    /// Who may read it, unless the entity or collection makes new containers private.
     pub(crate) open: Visibility,
     pub(crate) description: Description,
 }
@@ -158,7 +158,7 @@ macro_rules! settable {
 }
 settable!(Entity, Collection, Container);
 
-/// Writes a row whose settings were changed: `names` says which.
+/// Writes a row whose settings were changed. `names` lists which.
 pub(crate) fn set<R: Settable>(mut row: R, place: Place, names: &[&str]) -> Result<Changes, Error> {
     let version = *row.version();
     *row.version() += 1;
@@ -166,9 +166,9 @@ pub(crate) fn set<R: Settable>(mut row: R, place: Place, names: &[&str]) -> Resu
     Ok(Changes::noted(place, what).with([Write::put(&row, Condition::Version(version))?]))
 }
 
-/// The ids of a container and of what it lies in.
+/// The ids of a container and of its parents.
 pub(crate) fn parents(container: &Container) -> Result<Parents, Error> {
-    // Other repositories have other paths, which the library can't spell.
+    // Other repositories have paths that the library can't express.
     let collection = container.collection_id.ok_or(Error::NotFound("container"))?;
     Ok(Parents { container: container.id, collection, entity: container.entity_id })
 }

@@ -1,4 +1,4 @@
-//! Events: who did what, where and when. Each lies in the transaction of what it tells.
+//! Events: who did what, where and when. An event is written in the transaction that it describes.
 
 use super::Changes;
 use crate::domain::{Actor, Time};
@@ -8,7 +8,7 @@ use crate::store::rows::{Event, Row, What};
 use crate::store::table::{Condition, Write};
 use std::time::Duration;
 
-/// When something happens, and a number drawn for it alone.
+/// The time of an event, and a random number of its own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
     /// Milliseconds since 1970.
@@ -24,7 +24,7 @@ pub(crate) struct Noted {
     pub(crate) what: Vec<What>,
 }
 
-/// The write of an event: it was done with this grant. It is forgotten after `life`.
+/// The write of an event, done with this grant. It is forgotten after `life`.
 pub(crate) fn event(
     grant: &Grant,
     Noted { place, what }: Noted,
@@ -49,7 +49,7 @@ pub(crate) fn event(
     Write::put(&row, Condition::Absent)
 }
 
-/// Forgets an event whose time is over.
+/// Forgets an expired event.
 pub(crate) fn forgotten(event: &Event) -> Changes {
     Changes::unnoted().with([Write::delete(event.key(), Condition::None)])
 }

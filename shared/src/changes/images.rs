@@ -1,4 +1,4 @@
-//! Images: the moment when one becomes visible, and the one when it goes.
+//! Images: how one becomes visible, and how it is removed.
 
 use super::{Changes, blobs, manifests, tags, uploads};
 use crate::changes::blobs::{VerifiedBytes, VerifiedImage};
@@ -18,9 +18,9 @@ pub(crate) struct Committing<'a> {
     pub(crate) verified: &'a VerifiedImage,
     /// Name of the object that holds the bytes from now on.
     pub(crate) object: String,
-    /// The session that brought them, if one did.
+    /// The session that uploaded them, if there was one.
     pub(crate) session: Option<&'a Session>,
-    /// The rows of the tags that were asked for meanwhile.
+    /// The rows of the tags that were requested in the meantime.
     pub(crate) intended: BTreeMap<TagName, Tag>,
     pub(crate) now: Time,
 }
@@ -29,11 +29,12 @@ pub(crate) struct Committing<'a> {
 #[derive(Debug)]
 pub(crate) struct Committed {
     pub(crate) image: Image,
-    /// All that goes with it but its link.
+    /// Everything that is removed with it, except its link.
     pub(crate) changes: Changes,
 }
 
-/// Gives an image its content, and what registry clients see of it. The session that brought the bytes goes.
+/// Gives an image its content, and the manifest that registry clients see. The session that uploaded the bytes is
+/// removed.
 pub(crate) fn committed(committing: Committing<'_>) -> Result<Committed, Error> {
     let Committing { image, verified: VerifiedImage { bytes, facts }, object, session, intended, now } = committing;
     let repository = image.repository.clone();
@@ -76,7 +77,7 @@ fn content(bytes: &VerifiedBytes, facts: &SifFacts, object: String) -> Content {
     }
 }
 
-/// The labels as far as a row that search reads can hold them: 4 KiB of them.
+/// The labels, as far as they fit into a row that search reads: 4 KiB of them.
 fn searchable(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut room = 4096usize;
     let fits = |(key, value): &(&String, &String)| {
@@ -93,14 +94,15 @@ pub(crate) fn own_manifest(image: &Image) -> Option<OciDigest> {
     Some(manifests::of_image(&image.repository, &image.hash, content.size).digest)
 }
 
-/// Removes an image that never got its bytes, unless somebody brings them: then what they cost has changed.
+/// Removes an image that never got its bytes. The condition on their charge fails if somebody uploads them in the
+/// meantime.
 pub(crate) fn removed_without_bytes(image: &Image, charge: Option<&Charge>) -> Changes {
     let unchanged = charge.map_or(Condition::Absent, |charge| Condition::Version(charge.version));
     let key = keys::charge(image.repository.entity(), &image.hash);
     removed(image).with([Write::check(key, unchanged)])
 }
 
-/// Removes an image, its id, what was read in it and its own manifest. Its tags and its link are another matter.
+/// Removes an image, its id, its metadata and its own manifest, but not its tags and its link.
 pub(crate) fn removed(image: &Image) -> Changes {
     let repository = &image.repository;
     let mut changes = Changes::noted(Place::Repository(repository.clone()), What::ImageRemoved { hash: image.hash })

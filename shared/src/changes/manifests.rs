@@ -1,4 +1,5 @@
-//! Manifests: the only code that makes their rows, and the epoch under which what names what in a repository changes.
+//! Manifests: the only code that makes their rows, and the epoch that guards which manifests name what in a
+//! repository.
 
 use super::{accounts, blobs};
 use crate::domain::manifest::{self, Manifest as Document};
@@ -8,17 +9,17 @@ use crate::store::keys;
 use crate::store::rows::{Container, Manifest, ManifestLinks, Named, Referrer, Tagged};
 use crate::store::table::{Condition, Write};
 
-/// Counts the repository's epoch on: what names what in it changes.
+/// Increments the repository's epoch: the set of things that its manifests name changes.
 pub(crate) fn epoch_advanced(repository: &Repository) -> Write {
     Write::epoch(repository, Condition::Present)
 }
 
-/// The same under the condition that nobody has changed what names what in the repository since its row was read.
+/// The same, on condition that the epoch has not changed since the row was read.
 pub(crate) fn epoch_advanced_from(container: &Container) -> Write {
     Write::epoch(&container.repository, Condition::Epoch(container.epoch))
 }
 
-/// A manifest that a client pushed, with what is known of it.
+/// A manifest that a client pushed, with the facts about it.
 #[derive(Debug)]
 pub(crate) struct Pushed<'a> {
     pub(crate) repository: &'a Repository,
@@ -26,22 +27,22 @@ pub(crate) struct Pushed<'a> {
     pub(crate) media_type: &'a str,
     pub(crate) body: &'a str,
     pub(crate) document: &'a Document,
-    /// The object that holds the bytes, where they are too long for a row.
+    /// The object that holds the bytes, if they are too long for a row.
     pub(crate) object: Option<String>,
-    /// What it names and that is in the repository.
+    /// The things it names that are in the repository.
     pub(crate) names: Vec<OciDigest>,
     /// The library image that is its layer.
     pub(crate) image: Option<Digest>,
-    /// What its entity is charged for it.
+    /// The bytes charged to its entity.
     pub(crate) cost: u64,
     pub(crate) created_by: Option<Actor>,
     pub(crate) created: Time,
 }
 
-/// Writes a manifest that a client pushed, and its place among what refers to its subject.
+/// Writes a manifest that a client pushed, and its entry among the referrers of its subject.
 pub(crate) fn pushed(new: Pushed<'_>) -> Result<Vec<Write>, Error> {
     let Pushed { repository, digest, media_type, body, document, object, mut names, .. } = new;
-    // A manifest keeps what it says something of.
+    // A manifest keeps its subject from being removed.
     names.extend(document.subject);
     let row = Manifest {
         repository: repository.clone(),
@@ -59,7 +60,8 @@ pub(crate) fn pushed(new: Pushed<'_>) -> Result<Vec<Write>, Error> {
     };
     let mut writes = vec![Write::put(&row, Condition::None)?];
     if let Some(object) = &row.object {
-        // One that was ours and was deleted with the row, if an answer was lost on its way, is none to name again.
+        // If an answer was lost on its way, the object may have been ours and deleted with the row. It must not be
+        // named again.
         writes.push(Write::check(keys::condemned(object), Condition::Absent));
     }
     if let Some(subject) = document.subject {
@@ -75,7 +77,7 @@ pub(crate) fn pushed(new: Pushed<'_>) -> Result<Vec<Write>, Error> {
     Ok(writes)
 }
 
-/// Removes a manifest, gives back what it cost, and condemns the object that held it.
+/// Removes a manifest, gives back its cost, and condemns the object that held it.
 pub(crate) fn removed(row: &ManifestLinks, now: Time) -> Result<Vec<Write>, Error> {
     let mut writes = vec![Write::delete(keys::manifest(&row.repository, &row.digest), Condition::Present)];
     writes.extend(accounts::manifest_refunded(row));
@@ -88,8 +90,8 @@ pub(crate) fn removed(row: &ManifestLinks, now: Time) -> Result<Vec<Write>, Erro
     Ok(writes)
 }
 
-/// What registry clients are told of the manifest of a library image of `size` bytes. The same image in the same
-/// repository always has the same one.
+/// The manifest of a library image of `size` bytes, for registry clients. The same image in the same repository always
+/// has the same manifest.
 pub(crate) fn of_image(repository: &Repository, hash: &Digest, size: u64) -> Named {
     named(&manifest::of_sif(title(repository), hash, size), manifest::OCI_MANIFEST)
 }
@@ -102,7 +104,7 @@ pub(crate) fn image_row(repository: &Repository, image: &Tagged, now: Time) -> M
     Manifest { names, image: Some(image.hash), created_by, ..own_row(repository, body, manifest::OCI_MANIFEST, now) }
 }
 
-/// The row of an index of such manifests, each with its architecture.
+/// The row of an index of such manifests, one for each architecture.
 pub(crate) fn index_row<'a>(
     repository: &Repository,
     listed: impl IntoIterator<Item = (&'a str, &'a Manifest)>,
@@ -141,7 +143,7 @@ fn named(body: &str, media_type: &str) -> Named {
     Named { digest, media_type: media_type.to_owned(), size: body.len() as u64 }
 }
 
-/// The last name of a repository, which titles its images.
+/// The last part of a repository's name, used as the title of its images.
 pub(crate) fn title(repository: &Repository) -> &str {
     repository.rest().rsplit('/').next().unwrap_or_default()
 }

@@ -1,10 +1,9 @@
-//! What is to be written: rows in, writes out. Pure functions without a clock, without waiting, without a store.
+//! What to write: rows in, writes out. These are pure functions without a clock, without waiting, without a store.
 //!
-//! A use case reads rows, decides, and hands them to a function here with the time and whatever had to be drawn at
-//! random. It gets back what one transaction is to do, which [`App::commit`](crate::App::commit) does as a whole or
-//! not at all. Each kind of row that must agree with others is made in one file: [`accounts`] is the only code that
-//! changes what an entity is charged, [`tags`] the only one that makes tags, [`manifests`] the only one that makes
-//! manifests.
+//! A use case reads rows, decides, and passes them to a function here, with the time and any random values. The
+//! function returns the changes of one transaction. [`App::commit`](crate::App::commit) makes them all or none. Rows
+//! that must agree with others are made in one file for each kind: [`accounts`] is the only code that changes charges,
+//! [`tags`] the only one that makes tags, [`manifests`] the only one that makes manifests.
 
 pub(crate) mod accounts;
 pub(crate) mod blobs;
@@ -22,7 +21,7 @@ use crate::rules::Place;
 use crate::store::rows::What;
 use crate::store::table::{MOST_WRITES, Write};
 
-/// The writes of one transaction, and what is noted of them.
+/// The writes of one transaction, and what its event records.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
     writes: Vec<Write>,
@@ -30,27 +29,27 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// The most writes of a transaction: all that the table takes, but for the event's.
+    /// The most writes of a transaction: the table's limit, minus one for the event.
     pub const MOST: usize = MOST_WRITES - 1;
 
-    /// Changes that are noted as an event at a place.
+    /// Changes that are recorded as an event at a place.
     pub fn noted(place: Place, what: What) -> Self {
         Self { writes: Vec::new(), noted: Some(Noted { place, what: vec![what] }) }
     }
 
-    /// Steps on the way to a change or behind it, of which nobody has to hear: how far an upload is, when something
-    /// was last asked for, what is counted. Noted is what they lead to.
+    /// Intermediate steps that no event records: the progress of an upload, the time of the last request for
+    /// something, a counter. The final change is recorded.
     pub fn unnoted() -> Self {
         Self::default()
     }
 
-    /// Notes one more thing. All of a transaction is noted at the place that was named first.
+    /// Records one more change. A transaction records everything at the place that was named first.
     pub fn note(&mut self, place: &Place, what: What) {
         let empty = || Noted { place: place.clone(), what: Vec::new() };
         self.noted.get_or_insert_with(empty).what.push(what);
     }
 
-    /// Adds a write, unless another one does the same.
+    /// Adds a write, unless the same one is there already.
     pub fn add(&mut self, write: Write) {
         write.join(&mut self.writes);
     }
@@ -69,7 +68,7 @@ impl Changes {
         self
     }
 
-    /// Adds all that others do, and notes it.
+    /// Adds all changes of another set, and what it records.
     pub fn merge(&mut self, other: Self) {
         self.extend(other.writes);
         if let Some(Noted { place, what }) = other.noted {
@@ -79,18 +78,18 @@ impl Changes {
         }
     }
 
-    /// Whether one transaction holds these and so many more.
+    /// Whether these and so many more fit into one transaction.
     pub fn have_room_for(&self, more: usize) -> bool {
         self.writes.len() + more <= Self::MOST
     }
 
-    /// The writes, in the order in which they were added, and what is noted of them.
+    /// The writes, in the order in which they were added, and what the event records.
     pub(crate) fn into_parts(self) -> (Vec<Write>, Option<Noted>) {
         (self.writes, self.noted)
     }
 }
 
-/// Joins writes, each once, where there is no transaction of them yet.
+/// Joins writes without duplicates, before there is a transaction for them.
 pub(crate) fn joined(writes: impl IntoIterator<Item = Write>) -> Vec<Write> {
     let mut all = Vec::new();
     for write in writes {

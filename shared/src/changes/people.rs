@@ -1,4 +1,4 @@
-//! People: accounts, tokens, and the wrong passwords that were shown for a name.
+//! People: accounts, tokens, and the wrong passwords for a name.
 
 use super::Changes;
 use super::entities::{self, Birth};
@@ -10,7 +10,7 @@ use crate::store::rows::{Row, Token, User, UserListed, What, WrongPasswords};
 use crate::store::table::{Condition, Write};
 use std::time::Duration;
 
-/// Adds a user with an entity of the same name, whose account has this limit. `id` is the entity's.
+/// Adds a user with an entity of the same name, whose account has this limit. `id` is the entity's id.
 pub(crate) fn user_added(user: &User, id: crate::domain::Id, limit: u64) -> Result<Changes, Error> {
     let name = &user.name;
     let birth = Birth { id, by: Some(name.clone().into()), at: user.created };
@@ -29,7 +29,7 @@ pub(crate) fn user_disabled(user: User, disabled: bool) -> Result<Changes, Error
     user_changed(User { disabled, ..user }, What::UserDisabled { disabled })
 }
 
-/// Sets a password, by its hash. The wrong ones that were shown before count no more.
+/// Sets a password, by its hash. Wrong passwords from before no longer count.
 pub(crate) fn password_set(user: User, hash: String) -> Result<Changes, Error> {
     let forgotten = passwords_forgotten(&user.name);
     Ok(user_changed(User { password: Some(hash), ..user }, What::PasswordSet)?.with([forgotten]))
@@ -58,7 +58,7 @@ pub(crate) fn token_revoked(user: &UserName, id: TokenId) -> Changes {
     Changes::noted(Place::User(user.clone()), What::TokenRevoked { id }).with([deleted])
 }
 
-/// Counts one more wrong password for a name. After `window` from the first one on, counting begins anew.
+/// Counts one more wrong password for a name. When `window` has passed since the first one, the count starts again.
 pub(crate) fn wrong_password(
     name: &UserName,
     before: Option<&WrongPasswords>,

@@ -1,4 +1,4 @@
-//! Streams: blobs whose bytes a registry client sends through us, and what they hold meanwhile.
+//! Streams: blobs that a registry client uploads through us, and what they hold in the meantime.
 
 use super::{Changes, accounts, blobs};
 use crate::domain::{OciDigest, Time};
@@ -7,12 +7,12 @@ use crate::store::rows::{Account, Flow, Row, Stream};
 use crate::store::table::{Condition, Write};
 use std::time::Duration;
 
-/// How long it is remembered what became of an upload.
+/// How long the result of an upload is remembered.
 pub(crate) const REMEMBERED: Duration = Duration::from_hours(1);
-// What became of an upload is remembered for a while wherever it is asked.
+// The result of an upload is remembered for a while, in case the client asks again.
 const _: () = assert!(REMEMBERED.as_secs() >= 4 * crate::domain::time::SKEW.as_secs());
 
-/// A stream as it was read, and whether its row is in the table at all.
+/// A stream as it was read, and whether its row exists in the table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stored<'a> {
     pub(crate) row: &'a Stream,
@@ -27,23 +27,23 @@ impl Stored<'_> {
     }
 }
 
-/// Bytes that are to be reserved for a stream, in all.
+/// The total bytes to reserve for a stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reserving {
-    /// What it can't do without.
+    /// The minimum that it needs.
     pub(crate) least: u64,
-    /// What it would rather have.
+    /// The amount that it would prefer.
     pub(crate) hoped: u64,
 }
 
 impl Reserving {
-    /// So many, neither more nor fewer.
+    /// Exactly so many.
     pub(crate) fn exactly(bytes: u64) -> Self {
         Self { least: bytes, hoped: bytes }
     }
 }
 
-/// Writes a stream's row, which must not have changed, with more bytes reserved. The row's own write is the first.
+/// Writes a stream's row, which must not have changed, with more bytes reserved. The row itself is the first write.
 pub(crate) fn written(
     before: Stored<'_>,
     mut row: Stream,
@@ -79,13 +79,13 @@ pub(crate) fn done(stream: Stored<'_>, name: OciDigest, object: &str, now: Time)
     Ok(writes)
 }
 
-/// Gives back what a stream holds that ended long ago or will never end, and forgets it.
+/// Releases what a stream holds that ended long ago or will never end, and forgets it.
 pub(crate) fn forgotten(row: &Stream, now: Time) -> Result<Changes, Error> {
     let deleted = Write::delete(row.key(), Condition::Version(row.version));
     Ok(Changes::unnoted().with([deleted]).with(given_back(row, now)?))
 }
 
-/// Gives back what a stream holds: its reservation and its objects.
+/// Releases what a stream holds: its reservation and its objects.
 fn given_back(row: &Stream, now: Time) -> Result<Vec<Write>, Error> {
     let mut writes: Vec<Write> = accounts::released(row.repository.entity(), row.reserved).into_iter().collect();
     if !row.object.is_empty() {

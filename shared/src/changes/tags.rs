@@ -1,7 +1,7 @@
 //! Tags: one row, architecture → image, and the only code that makes one.
 //!
-//! Whatever sets a tag also writes the manifests that it names, and notes the tag in the row of each image that it
-//! leads to or no longer leads to.
+//! Any code that sets a tag also writes the manifests that it names. It also records the tag in the row of each image
+//! that the tag points to, or no longer points to.
 
 use super::{Changes, joined, manifests};
 use crate::domain::{Digest, OciDigest, Repository, TagName, Time};
@@ -13,16 +13,16 @@ use crate::store::table::{Condition, Write};
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The most bytes of the name of an architecture.
+/// The maximum length of an architecture's name, in bytes.
 const LONGEST_ARCH: usize = 32;
-/// The most architectures that a tag leads to, each with an image.
+/// The most architectures of a tag, each with an image.
 const MOST_ARCHS: usize = 32;
 /// The most tags that are remembered for an image whose bytes are being verified.
 const MOST_INTENTS: usize = 20;
-/// Writes of a commit beside those of the tags that were asked for.
+/// Writes of a commit, not counting those for the requested tags.
 const BESIDE_INTENTS: usize = 15;
 
-/// Checks what a client says of an architecture; an image's own is one of a few.
+/// Checks an architecture that a client sent. An image's own architecture is one of a fixed list.
 pub(crate) fn check_arch(arch: &str) -> Result<(), Error> {
     let good = |c: u8| c.is_ascii_alphanumeric() || b"_.-".contains(&c);
     if arch.len() <= LONGEST_ARCH && arch.bytes().all(good) {
@@ -33,7 +33,7 @@ pub(crate) fn check_arch(arch: &str) -> Result<(), Error> {
     Err(Error::Invalid(why))
 }
 
-/// Refuses an architecture more than a tag can have.
+/// Refuses more architectures than a tag can have.
 pub(crate) fn check_room(tag: Option<&Tag>, arch: &str) -> Result<(), Error> {
     if tag.is_none_or(|tag| tag.images.len() < MOST_ARCHS || tag.images.contains_key(arch)) {
         return Ok(());
@@ -41,7 +41,7 @@ pub(crate) fn check_room(tag: Option<&Tag>, arch: &str) -> Result<(), Error> {
     Err(Error::Conflict(format!("a tag can have images for at most {MOST_ARCHS} architectures")))
 }
 
-/// The architecture that an image is tagged for: its own, or, where it says nothing, what the client believes.
+/// The architecture for which an image is tagged: its own, or the client's if the image states none.
 fn arch_of(content: &Content, said: Option<&str>) -> Result<String, Error> {
     match (content.arch.as_str(), said) {
         ("", Some(arch)) => Ok(arch.to_owned()),
@@ -52,7 +52,7 @@ fn arch_of(content: &Content, said: Option<&str>) -> Result<String, Error> {
     }
 }
 
-/// What a tag copies of an image.
+/// The fields of an image that a tag copies.
 pub(crate) fn tagged(image: &Image, content: &Content) -> Tagged {
     Tagged {
         id: image.id,
@@ -64,15 +64,15 @@ pub(crate) fn tagged(image: &Image, content: &Content) -> Tagged {
     }
 }
 
-/// A tag that is to lead to an image.
+/// A tag that is to point to an image.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pointing<'a> {
     /// The tag's name.
     pub(crate) name: &'a TagName,
-    /// The architecture, where the client named one.
+    /// The architecture, if the client named one.
     pub(crate) arch: Option<&'a str>,
     pub(crate) image: &'a Image,
-    /// What is known of the image's bytes.
+    /// The metadata of the image's bytes.
     pub(crate) content: &'a Content,
     pub(crate) now: Time,
 }
@@ -80,8 +80,8 @@ pub(crate) struct Pointing<'a> {
 /// Points a tag at an image of its repository.
 ///
 /// # Errors
-/// [`Error::Invalid`] where the image is for another architecture, [`Error::Conflict`] where the tag has no room for
-/// one more.
+/// [`Error::Invalid`] if the image is for another architecture, [`Error::Conflict`] if the tag has no room for one
+/// more.
 pub(crate) fn point(tag: Option<Tag>, new: Pointing<'_>) -> Result<Changes, Error> {
     let Pointing { name, image, .. } = new;
     let arch = arch_of(new.content, new.arch)?;
@@ -94,12 +94,12 @@ pub(crate) fn point(tag: Option<Tag>, new: Pointing<'_>) -> Result<Changes, Erro
     Ok(changes)
 }
 
-/// The row of a tag that leads to one more image.
+/// The row of a tag that points to one more image.
 struct Placed {
     /// The writes of the tag and of the manifests that it names.
     writes: Vec<Write>,
     moved: TagMove,
-    /// The image that the tag no longer leads to.
+    /// The image that the tag no longer points to.
     left: Option<Digest>,
 }
 
@@ -109,7 +109,7 @@ fn place(tag: Option<Tag>, arch: &str, new: Pointing<'_>) -> Result<Placed, Erro
     let (mut images, frozen, version) =
         tag.map_or_else(|| (BTreeMap::new(), false, 0), |tag| (tag.images, tag.frozen, tag.version));
     let old = images.insert(arch.to_owned(), tagged(image, content)).map(|old| old.hash);
-    // The same image may stand under the tag for another architecture only if it says nothing of its own.
+    // The same image may be under the tag for another architecture only if it states none itself.
     let left = old.filter(|old| *old != image.hash && !images.values().any(|other| other.hash == *old));
     let TagTarget { named, manifests } = target_of(&image.repository, &images, now)?;
     let tag = Tag {
@@ -130,25 +130,25 @@ fn place_of(repository: &Repository) -> Place {
     Place::Repository(repository.clone())
 }
 
-/// What is noted of a tag that was set.
+/// The event of a tag that was set.
 fn moved(tag: &Tag) -> TagMove {
     let images = tag.images.iter().map(|(arch, one)| (arch.clone(), one.hash)).collect();
     TagMove { tag: tag.name.clone(), digest: Some(tag.named.digest), images }
 }
 
-/// What is noted of a tag that was removed.
+/// The event of a tag that was removed.
 fn removed(name: &TagName) -> What {
     What::TagRemoved(TagMove { tag: name.clone(), digest: None, images: BTreeMap::new() })
 }
 
-/// What a tag names for registry clients, and the writes of the manifests behind it.
+/// What a tag names for registry clients, with the writes of the manifests behind it.
 struct TagTarget {
     named: Named,
     manifests: Vec<Write>,
 }
 
-/// What a tag of these images, at least one, names: the only one's manifest, or an index of all of them. Whoever sets
-/// a tag makes sure that what it names is there.
+/// What a tag of these images (at least one) names: the manifest of a single image, or an index of several. The code
+/// that sets the tag also writes what it names.
 fn target_of(repository: &Repository, images: &BTreeMap<String, Tagged>, now: Time) -> Result<TagTarget, Error> {
     let mut rows: Vec<Manifest> = images.values().map(|one| manifests::image_row(repository, one, now)).collect();
     if rows.len() > 1 {
@@ -158,16 +158,16 @@ fn target_of(repository: &Repository, images: &BTreeMap<String, Tagged>, now: Ti
     let last = rows.last().ok_or_else(|| Error::Internal("a tag without images".to_owned()))?;
     let named = Named { digest: last.digest, media_type: last.media_type.clone(), size: last.size };
     let writes = rows.iter().map(|row| Write::put(row, Condition::None)).collect::<Result<Vec<_>, _>>()?;
-    // The same image under two architectures has one manifest.
+    // The same image under two architectures has only one manifest.
     Ok(TagTarget { named, manifests: joined(writes) })
 }
 
-/// Tags that are to name a manifest which a registry client pushed.
+/// Tags that are to name a manifest pushed by a registry client.
 #[derive(Debug)]
 pub(crate) struct Replacing<'a> {
     pub(crate) repository: &'a Repository,
     pub(crate) names: &'a [TagName],
-    /// The rows of those that are there.
+    /// The rows of the existing ones.
     pub(crate) old: &'a BTreeMap<TagName, Tag>,
     pub(crate) named: Named,
     /// The library images that the manifest is or lists.
@@ -175,7 +175,7 @@ pub(crate) struct Replacing<'a> {
     pub(crate) now: Time,
 }
 
-/// Sets tags to a manifest, whatever they led to before.
+/// Points tags to a manifest, whatever they pointed to before.
 pub(crate) fn replace(new: &Replacing<'_>) -> Result<Changes, Error> {
     let Replacing { repository, names, old, .. } = *new;
     let images: BTreeMap<String, Tagged> =
@@ -210,7 +210,7 @@ pub(crate) fn replace(new: &Replacing<'_>) -> Result<Changes, Error> {
     Ok(changes)
 }
 
-/// Freezes a tag, or lifts that.
+/// Freezes or unfreezes a tag.
 pub(crate) fn frozen(tag: Tag, frozen: bool) -> Result<Changes, Error> {
     let what = What::TagFrozen { tag: tag.name.clone(), frozen };
     let condition = Condition::Version(tag.version);
@@ -226,8 +226,8 @@ pub(crate) fn remove(tag: &Tag) -> Changes {
     Changes::noted(place_of(&tag.repository), removed(&tag.name)).with(std::iter::once(deleted).chain(untagged))
 }
 
-/// Tags in groups, of which each can be changed in one transaction with some forty other writes: with a tag the
-/// manifests are written of all images that it leads to.
+/// Splits tags into groups, so that each group can be changed in one transaction with some forty other writes.
+/// Changing a tag also writes the manifests of all its images.
 pub(crate) fn groups<T: Borrow<Tag>>(tags: &[T]) -> Vec<&[T]> {
     const MOST: usize = Changes::MOST / 2;
     let weight = |tag: &T| tag.borrow().images.len() + 3;
@@ -241,7 +241,7 @@ pub(crate) fn groups<T: Borrow<Tag>>(tags: &[T]) -> Vec<&[T]> {
     tags.chunk_by(together).collect()
 }
 
-/// Takes an image off a tag, which goes when that was its last one.
+/// Removes an image from a tag. A tag that loses its last image is removed.
 fn without(tag: &Tag, hash: &Digest, now: Time) -> Result<Changes, Error> {
     let condition = Condition::Version(tag.version);
     let mut images = tag.images.clone();
@@ -258,19 +258,19 @@ fn without(tag: &Tag, hash: &Digest, now: Time) -> Result<Changes, Error> {
         .with(manifests))
 }
 
-/// What some tags are to lead to no more.
+/// What some tags must no longer point to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TakingOff<'a> {
-    /// A manifest: the tags that name it go whole.
+    /// A manifest: tags that name it are removed as a whole.
     pub(crate) manifest: Option<&'a OciDigest>,
     /// A library image.
     pub(crate) image: Option<Digest>,
-    /// Whether the image's row is still there afterwards, and has to be told.
+    /// Whether the image's row still exists afterwards, and has to be updated.
     pub(crate) image_stays: bool,
     pub(crate) now: Time,
 }
 
-/// Takes a manifest, a library image or both off some tags.
+/// Removes a manifest, a library image or both from some tags.
 pub(crate) fn take_off<T: Borrow<Tag>>(tags: &[T], what: TakingOff<'_>) -> Result<Changes, Error> {
     let TakingOff { image, image_stays, now, .. } = what;
     let mut changes = Changes::unnoted();
@@ -298,7 +298,7 @@ pub(crate) fn take_off<T: Borrow<Tag>>(tags: &[T], what: TakingOff<'_>) -> Resul
 /// Remembers a tag for an image whose bytes are being verified: the commit sets it, a rejection drops it.
 ///
 /// # Errors
-/// [`Error::Conflict`] where too many are remembered, or the tag has no room for the architecture.
+/// [`Error::Conflict`] if too many are remembered, or the tag has no room for the architecture.
 pub(crate) fn intend(tag: Option<&Tag>, image: &Image, intent: Intent) -> Result<Changes, Error> {
     if let Some(arch) = &intent.arch {
         check_room(tag, arch)?;
@@ -314,9 +314,9 @@ pub(crate) fn intend(tag: Option<&Tag>, image: &Image, intent: Intent) -> Result
     Ok(Changes::unnoted().with([Write::put(&sealed, Condition::Version(image.version))?]))
 }
 
-/// Sets the tags that were asked for while the bytes of `image` were being verified, for its commit. Tags that were
-/// frozen or filled meanwhile stay, and so do those that the transaction has no room for. The ones that are set are
-/// noted in the image.
+/// Sets the tags that were requested while the bytes of `image` were being verified, as part of its commit. Tags that
+/// have become frozen or full since then stay unchanged, and so do tags that do not fit into the transaction. The tags
+/// that are set are recorded in the image.
 pub(crate) fn intended(
     image: &mut Image,
     content: &Content,

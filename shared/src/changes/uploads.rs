@@ -9,16 +9,16 @@ use crate::store::table::{Condition, Write};
 
 use crate::domain::Time;
 
-/// What has to be known to open or end a session.
+/// The facts needed to open or end a session.
 #[derive(Debug)]
 pub(crate) struct Paying<'a> {
-    /// What the session's blob costs its entity.
+    /// The charge of the session's blob to its entity.
     pub(crate) charge: Option<Charge>,
     /// The entity's account.
     pub(crate) account: &'a Account,
 }
 
-/// The store's id of a session's multipart upload; empty where it is none.
+/// The store's id of a session's multipart upload; empty if it has none.
 pub(crate) fn parts_of(session: &Session) -> &str {
     match &session.way {
         Way::Parts(upload) => upload,
@@ -26,18 +26,18 @@ pub(crate) fn parts_of(session: &Session) -> &str {
     }
 }
 
-/// By how much the charge changes when a session opens in the place of another one, if there is one.
+/// The difference in the charge when a session opens and replaces another one, if there is one.
 fn opening(session: &Session, replaced: Option<&Session>) -> ChargeChange {
     let sessions = i64::from(replaced.is_none());
     ChargeChange { digest: session.hash, size: session.size, links: 0, sessions, released: 0 }
 }
 
-/// Refuses a session that the account has no room for.
+/// Refuses a session for which the account has no room.
 pub(crate) fn fits(session: &Session, Paying { charge, account }: Paying<'_>) -> Result<(), Error> {
     accounts::charge(account, charge, opening(session, None)).map(drop)
 }
 
-/// Opens a session with its reservation, in the place of another one if there is one.
+/// Opens a session with its reservation, and replaces another one if there is one.
 pub(crate) fn opened(
     session: &Session,
     replaced: Option<&Session>,
@@ -54,7 +54,7 @@ pub(crate) fn opened(
     Ok(changes)
 }
 
-/// Notes that the bytes of a session are all there, to be verified later, and until when.
+/// Records that all bytes of a session are there, to be verified later, and until when.
 pub(crate) fn sealed(open: &Session, image: &Image, expires: Time) -> Result<Changes, Error> {
     let state = State::Sealed(Progress::default());
     let session = Session { state, expires, version: open.version + 1, ..open.clone() };
@@ -71,7 +71,7 @@ pub(crate) fn with_session(image: &Image, session: &Session) -> Image {
     Image { sealed: Some(session.id), version: image.version + 1, ..image.clone() }
 }
 
-/// Writes down how far the verification of a sealed session is.
+/// Saves the progress of verifying a sealed session.
 pub(crate) fn progressed(session: &Session, progress: Progress) -> Result<Changes, Error> {
     let further = Session { state: State::Sealed(progress), version: session.version + 1, ..session.clone() };
     Ok(Changes::unnoted().with([Write::put(&further, Condition::Version(session.version))?]))
@@ -85,8 +85,8 @@ pub(crate) fn removed(session: &Session) -> Vec<Write> {
     std::iter::once(row).chain(listed).collect()
 }
 
-/// Ends a session without an image: its reservation goes back, its object is condemned, and the tags that were asked
-/// for are forgotten.
+/// Ends a session without an image: its reservation is given back, its object is condemned, and the requested tags are
+/// forgotten.
 pub(crate) fn ended(
     session: &Session,
     image: Option<Image>,

@@ -1,11 +1,11 @@
-//! Whoever acts: a person, a group's robot, or Stackroom itself.
+//! Actors: a person, a group's robot, or Stackroom itself.
 
 use super::names::{EntityName, NameError, UserName};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Whoever does something, as events and rows remember it.
+/// An actor, as events and rows record it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Actor {
@@ -17,11 +17,11 @@ pub enum Actor {
     System,
 }
 
-/// How the system is spelt. No name begins like that.
+/// The spelling of the system. No name begins like that.
 const SYSTEM: &str = "+system";
 
 impl Actor {
-    /// The person, where it is one.
+    /// The person, if it is one.
     pub fn user(&self) -> Option<&UserName> {
         match self {
             Self::User(name) => Some(name),
