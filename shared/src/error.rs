@@ -1,4 +1,4 @@
-//! What goes wrong, without HTTP. Each protocol says in its own words what a variant means.
+//! Errors, independent of HTTP. Each protocol decides how to express a variant.
 
 use crate::domain::caller::ScopeError;
 use crate::domain::description::DescriptionError;
@@ -11,10 +11,10 @@ use crate::rules::Denial;
 use crate::store::StoreError;
 use std::time::Duration;
 
-/// A use case failed. `Display` is the sentence for the user; what happened inside is in the sources, for the log.
+/// A use case failed. `Display` is the message for the user; the internal cause is in the source, for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Who is calling must be known and isn't, or their token is not valid (any more).
+    /// The caller must be known but isn't, or their token is not valid (any more).
     #[error("{0}")]
     Unauthenticated(&'static str),
     /// It does not exist, or the caller may not know that it exists.
@@ -23,10 +23,10 @@ pub enum Error {
     /// The caller may not.
     #[error("{0}")]
     Forbidden(String),
-    /// What the client sent can't be used.
+    /// The client's input is invalid.
     #[error("{0}")]
     Invalid(String),
-    /// What is asked does not fit the state that things are in.
+    /// The request conflicts with the current state.
     #[error("{0}")]
     Conflict(String),
     /// The account has no room.
@@ -37,12 +37,12 @@ pub enum Error {
         /// The most that may be charged.
         limit: u64,
     },
-    /// Too much at once: the client may come back after so long.
+    /// Too many requests at once: the client may retry after `after`.
     #[error("{why}")]
     Busy {
-        /// What there is too much of.
+        /// The reason, as a message.
         why: &'static str,
-        /// How long to stay away.
+        /// How long the client should wait.
         after: Duration,
     },
     /// The body is longer than the route accepts.
@@ -56,13 +56,13 @@ pub enum Error {
     Internal(String),
 }
 
-/// What the user is told whose token is no good.
+/// The message for a caller whose token is not valid.
 pub const BAD_TOKEN: &str = "the token is invalid, expired or revoked, log in again";
-/// What the user is told who has no token.
+/// The message for a caller without a token.
 pub const NO_TOKEN: &str = "log in first, this needs a token";
 
 impl Error {
-    /// A denial, in words. `what` names the thing that is missing or hidden, `doing` what was refused.
+    /// An error for a denial. `what` names the thing that is missing or hidden, `doing` the refused action.
     pub fn denied(denial: Denial, what: &'static str, doing: &str) -> Self {
         match denial {
             Denial::Unauthenticated => Self::Unauthenticated(NO_TOKEN),
@@ -74,7 +74,7 @@ impl Error {
         }
     }
 
-    /// What happened inside, for the log; `None` when the sentence for the user says it all.
+    /// The internal cause, for the log; `None` if the user's message says everything.
     pub fn inside(&self) -> Option<String> {
         match self {
             Self::Unavailable(error) => Some(error.to_string()),

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 
-/// Random bytes, fit for keys and for names that nobody can guess.
+/// Random bytes, suitable for keys and for names that nobody can guess.
 pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("no randomness: {error}")))?;

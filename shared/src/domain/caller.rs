@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-/// Who a request comes from, once its token has been checked against the table.
+/// The caller of a request, once its token has been checked against the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    /// Nobody who says who they are.
+    /// Anonymous.
     Anonymous,
     /// A person, through one of their tokens.
     User {
@@ -22,9 +22,10 @@ pub enum Caller {
         admin: bool,
         /// What the token may be used for.
         scope: TokenScope,
-        /// The row of the token that they show; `None` where they showed their password.
+        /// The row of the API token behind the request; `None` if it was a password.
         token: Option<TokenId>,
-        /// What a registry client asked its short-lived token for; it narrows the scope further. `None`: all of it.
+        /// The scope that a registry client asked for in its short-lived token; it narrows the token's scope further.
+        /// `None`: no narrowing.
         access: Option<Vec<TokenScope>>,
     },
     /// Stackroom itself: sweeping, verifying, the first start.
@@ -62,7 +63,7 @@ impl Caller {
         }
     }
 
-    /// A word for the log.
+    /// A word for the caller in the log.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Anonymous => "anonymous",
@@ -73,13 +74,13 @@ impl Caller {
     }
 }
 
-/// Standing on an entity, weakest first. The order matters: a stronger role may all that a weaker one may.
+/// A role on an entity, weakest first. The order matters: a stronger role includes all rights of a weaker one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Browses, pulls private images.
     Reader,
-    /// Also creates collections, pushes, tags, deletes what they pushed.
+    /// Also creates collections, pushes, tags, and deletes their own pushes.
     Contributor,
     /// Also members, settings, everything of a group's entity.
     Admin,
@@ -88,7 +89,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// All of them, weakest first.
+    /// All roles, weakest first.
     pub const ALL: [Self; 4] = [Self::Reader, Self::Contributor, Self::Admin, Self::Owner];
 }
 
@@ -96,7 +97,7 @@ impl Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Right {
-    /// Read images and what is said of them.
+    /// Read images and their metadata.
     Pull,
     /// Bring images, set tags.
     Push,
@@ -133,11 +134,11 @@ pub enum TokenPlace {
     Entity(EntityName),
     /// In one repository.
     Repository(Repository),
-    /// In no repository, but for the list of them.
+    /// In no repository, except for listing them.
     Catalog,
 }
 
-/// How the catalog is spelt in a scope. Nothing else can have that name.
+/// The spelling of the catalog in a scope. Nothing else can have that name.
 const CATALOG: &str = "_catalog";
 
 /// What a token may be used for. A scope only narrows what its user may.

@@ -1,4 +1,4 @@
-//! What people say of their things.
+//! Descriptions that people write.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -19,7 +19,7 @@ pub struct DescriptionError;
 
 impl TryFrom<String> for Description {
     type Error = DescriptionError;
-    /// The placeholder that old clients send is no description.
+    /// The placeholder that old clients send does not count as a description.
     fn try_from(text: String) -> Result<Self, DescriptionError> {
         if text.len() > LONGEST {
             return Err(DescriptionError);

@@ -1,6 +1,7 @@
 //! Digests of bytes: `sha256:<hex>` in the OCI world, `sha256.<hex>` in the library's.
 //!
-//! Everything that is stored is known by its SHA-256. Registry clients may name the same bytes by their SHA-512 too.
+//! Everything that is stored is identified by its SHA-256. Registry clients may also name the same bytes by their
+//! SHA-512.
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
@@ -77,7 +78,7 @@ impl OciDigest {
         }
     }
 
-    /// How it is spelt in a key: the digits, and before them the algorithm where that is not SHA-256.
+    /// The digest in a key: the digits, with the algorithm before them if it is not SHA-256.
     pub fn in_key(&self) -> String {
         match self {
             Self::Sha256(digest) => digest.hex(),
@@ -137,7 +138,7 @@ impl fmt::Debug for OciDigest {
     }
 }
 
-/// A SHA-256 under way, whose state can be written down and taken up again by another process.
+/// A running SHA-256 whose state can be saved and continued by another process.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher {
     state: sha2::Sha256,
@@ -151,12 +152,12 @@ impl Hasher {
         self.taken += bytes.len() as u64;
     }
 
-    /// How many bytes it has taken in.
+    /// How many bytes it has hashed.
     pub fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// The digest of all that was taken in.
+    /// The digest of everything hashed so far.
     pub fn finish(self) -> Digest {
         Digest(self.state.finalize().into())
     }
@@ -166,7 +167,7 @@ impl Hasher {
         hex(&self.state.serialize())
     }
 
-    /// Takes up a state that was saved after `taken` bytes.
+    /// Continues from a state that was saved after `taken` bytes.
     pub fn restore(saved: &str, taken: u64) -> Result<Self, DigestError> {
         let mut state = SerializedState::<sha2::Sha256>::default();
         unhex(saved, &mut state).ok_or(DigestError)?;

@@ -21,7 +21,7 @@ macro_rules! id {
         pub struct $type([u8; $bytes]);
 
         impl $type {
-            /// Makes an identifier from random bytes; the caller brings the randomness.
+            /// Makes an identifier from random bytes that the caller provides.
             pub fn from_random(bytes: [u8; $bytes]) -> Self {
                 Self(bytes)
             }
@@ -68,7 +68,7 @@ id!(
     Id, "id", 12
 );
 id!(
-    /// One attempt to bring bytes: an upload session.
+    /// An upload session: one attempt to upload bytes.
     UploadId, "upload id", 16
 );
 id!(
@@ -77,8 +77,8 @@ id!(
 );
 
 impl UploadId {
-    /// The session of single `PUT`s of an image. Pushes of the same bytes share it, since the clients of that way of
-    /// uploading name only the image.
+    /// The session of an image's single `PUT`s. Pushes of the same bytes share it, since clients that upload in this
+    /// way name only the image.
     pub fn of_image(image: Id) -> Self {
         let mut bytes = [0; 16];
         for (byte, of_image) in bytes.iter_mut().zip(image.0) {

@@ -1,7 +1,7 @@
-//! OCI and Docker manifests: what one says, and which of them are refused.
+//! OCI and Docker manifests: their contents, and which of them are refused.
 //!
-//! The bytes of a manifest are kept exactly as they came; this only reads them.
-//! Source: OCI image-spec 1.1 (manifest, image index), Docker manifest v2 schema 2.
+//! The bytes of a manifest are kept exactly as they came; this module only reads them. Source: OCI image-spec 1.1
+//! (manifest, image index), Docker manifest v2 schema 2.
 
 use super::digest::{Digest, OciDigest};
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-/// The largest manifest that is taken, in bytes: what the specification asks a registry to take at least.
+/// The largest manifest that is accepted, in bytes: the minimum that the specification requires of registries.
 pub const MAX: usize = 4 << 20;
 /// The most descriptors in a manifest.
 const MAX_DESCRIPTORS: usize = 3000;
@@ -41,17 +41,17 @@ pub struct ManifestError(String);
 /// What a manifest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// Blobs and manifests that have to be there before it.
+    /// Blobs and manifests that must be in the repository before it.
     pub needs: Vec<OciDigest>,
-    /// Blobs and manifests that it names besides and that may be elsewhere.
+    /// Other blobs and manifests that it names, which may be elsewhere.
     pub mentions: Vec<OciDigest>,
-    /// What it says something of.
+    /// Its subject.
     pub subject: Option<OciDigest>,
-    /// What it is; empty when it doesn't say.
+    /// Its artifact type; empty if it states none.
     pub artifact_type: String,
-    /// What it says of itself.
+    /// Its annotations.
     pub annotations: BTreeMap<String, String>,
-    /// Its only layer, when that is a SIF image and has to be there.
+    /// The digest of its only layer, if that is a SIF image and must be in the repository.
     pub sif: Option<Digest>,
 }
 
@@ -62,7 +62,7 @@ struct Descriptor {
     media_type: String,
 }
 
-/// Unknown fields are kept by whoever keeps the bytes. A known one that comes twice is an error.
+/// Unknown fields are ignored here; they survive in the stored bytes. A known field that comes twice is an error.
 #[derive(Deserialize)]
 struct Document {
     #[serde(rename = "mediaType", default)]
@@ -102,7 +102,7 @@ impl Manifest {
         if document.media_type.as_ref().is_some_and(|own| !own.eq_ignore_ascii_case(media_type)) {
             return wrong("the manifest's mediaType differs from the Content-Type header");
         }
-        // One document that is both would mean one thing or the other, by its Content-Type alone (CVE-2021-41190).
+        // A document that is both would be one or the other depending on its Content-Type alone (CVE-2021-41190).
         let image = document.config.is_some() || document.layers.is_some();
         if image && document.manifests.is_some() {
             return wrong("the manifest is both an image and an index");
@@ -120,8 +120,8 @@ impl Manifest {
 
     fn of(media_type: &str, document: Document) -> Result<Self, ManifestError> {
         let Document { artifact_type, config, layers, blobs, manifests, subject, annotations, .. } = document;
-        // What a field means is known of these only. All else is taken as it is, as the specification wants it: what
-        // it names need not be there, and it is no library image.
+        // We know the meaning of fields only for these types. Manifests of any other type are accepted as they are, as
+        // the specification requires: what they name need not be there, and they become no library image.
         let known = matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST | OCI_INDEX | DOCKER_LIST);
         let sif = match layers.as_deref() {
             Some([Descriptor { digest: OciDigest::Sha256(digest), media_type }])
@@ -139,7 +139,7 @@ impl Manifest {
         let parts = [layers, blobs, manifests].into_iter().flatten().flatten().chain(config);
         let (mut needs, mut mentions) = (Vec::new(), Vec::new());
         for part in parts {
-            // Such layers are fetched from where they came from.
+            // Clients fetch such layers from their original location.
             let elsewhere = part.media_type.contains("nondistributable") || part.media_type.contains(".foreign.");
             let list = if known && !elsewhere { &mut needs } else { &mut mentions };
             list.push(part.digest);
@@ -161,7 +161,7 @@ impl Manifest {
         })
     }
 
-    /// Its descriptor in the list of what refers to its subject, a JSON document.
+    /// Its descriptor in the list of its subject's referrers, a JSON document.
     pub fn descriptor(&self, media_type: &str, digest: &OciDigest, size: usize) -> String {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
@@ -175,7 +175,7 @@ impl Manifest {
             annotations: &'a BTreeMap<String, String>,
         }
         let none = BTreeMap::new();
-        // As they are written: a sign may take six bytes.
+        // Measured as written: one character may take six bytes.
         let length = serde_json::to_string(&self.annotations).map_or(usize::MAX, |text| text.len());
         let annotations = if length > MAX_ANNOTATIONS { &none } else { &self.annotations };
         let row = Referrer { media_type, digest, size, artifact_type: &self.artifact_type, annotations };
@@ -183,9 +183,9 @@ impl Manifest {
     }
 }
 
-/// A place in a manifest whose keys have a meaning. Clients in Go take `Layers` for `layers`, and of two the last one,
-/// so that a document with both means one thing to them and another to us (CVE-2021-41190 again): each known key must
-/// be spelt exactly, and come once.
+/// A place in a manifest whose keys have a meaning. Clients in Go accept `Layers` for `layers`, and use the last one
+/// of two. A document with both would mean one thing to them and another to us (CVE-2021-41190 again), so each known
+/// key must be spelt exactly, and come only once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Document,
@@ -214,7 +214,7 @@ impl Place {
         }
     }
 
-    /// What lies under a key of it; in a list, all entries are that.
+    /// The place under one of its keys; in a list, all entries are such places.
     fn below(self, key: &str) -> Self {
         match (self, key) {
             (Self::Document, "config" | "layers" | "blobs" | "manifests" | "subject") => Self::Descriptor,
@@ -229,7 +229,7 @@ impl<'de> DeserializeSeed<'de> for Place {
     fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
         match self {
             Self::Other => IgnoredAny::deserialize(value).map(drop),
-            // Whatever else it may be, the other reader has refused it or left it out.
+            // Anything else was refused or left out by the other parser.
             Self::Document | Self::Descriptor => value.deserialize_any(self),
         }
     }
@@ -271,7 +271,8 @@ impl<'de> Visitor<'de> for Place {
     }
 }
 
-/// A key with the two signs beyond ASCII that Go takes for letters of it, the long s and the Kelvin, as those letters.
+/// A key with two non-ASCII characters replaced by the letters for which Go takes them: the long s and the Kelvin
+/// sign.
 fn folded(key: &str) -> String {
     key.replace('\u{17f}', "s").replace('\u{212a}', "k")
 }
@@ -295,7 +296,7 @@ fn depth(bytes: &[u8]) -> usize {
     most
 }
 
-/// The manifest of a SIF image of `size` bytes. The same image under the same name always has the same one.
+/// The manifest of a SIF image of `size` bytes. The same image under the same name always has the same manifest.
 pub fn of_sif(name: &str, hash: &Digest, size: u64) -> String {
     serde_json::json!({
         "schemaVersion": 2,
@@ -311,7 +312,7 @@ pub fn of_sif(name: &str, hash: &Digest, size: u64) -> String {
     .to_string()
 }
 
-/// The index of several SIF images, each with its architecture, the digest of its manifest and that one's size.
+/// The index of several SIF images, each with its architecture, and the digest and size of its manifest.
 pub fn index_of<'a>(images: impl IntoIterator<Item = (&'a str, Digest, usize)>) -> String {
     let one = |(arch, digest, size): (&str, Digest, usize)| {
         serde_json::json!({

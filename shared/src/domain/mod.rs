@@ -1,6 +1,6 @@
-//! Words and values: what can be said about a library, and nothing else.
+//! Words and values: everything that can be expressed about a library, and nothing else.
 //!
-//! No I/O, no async, no clock. A value of one of these types was checked when it was made and is believed from then
+//! No I/O, no async, no clock. A value of one of these types was checked when it was created, and is trusted from then
 //! on.
 
 pub mod actor;

@@ -1,6 +1,6 @@
 //! Names of users, entities, collections, containers and tags.
 //!
-//! Users, groups and entities share one namespace of names, so [`UserName`] and [`EntityName`] obey the same rule.
+//! Users, groups and entities share one namespace, so [`UserName`] and [`EntityName`] follow the same rule.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -11,7 +11,7 @@ pub const MAX_NAME: usize = 64;
 /// Longest tag, in bytes (the OCI limit).
 pub const MAX_TAG: usize = 128;
 
-/// Words that can't name an entity, because they are the first part of a route or would read like one.
+/// Words that can't name an entity, because they are the first part of a route or could be mistaken for one.
 const RESERVED: &[&str] = &[
     "_catalog",
     "api",
@@ -43,14 +43,14 @@ pub enum NameError {
     /// The name breaks the grammar of its kind.
     #[error("the {kind} name `{name}` is not allowed: {rule}")]
     Grammar {
-        /// What was to be named.
+        /// The kind of name.
         kind: &'static str,
         /// The name as given, shortened.
         name: String,
         /// The rule that it breaks.
         rule: &'static str,
     },
-    /// The name is needed for a route.
+    /// The name is reserved for a route.
     #[error("the name `{0}` is reserved, choose another one")]
     Reserved(String),
 }
@@ -74,7 +74,7 @@ fn is_tag(name: &str) -> bool {
         && !looks_like_hash(name)
 }
 
-/// Whether a selector is meant as an image hash: `sha256.` and 64 digits, or the `sif.` form of the library API.
+/// Whether a selector is an image hash: `sha256.` and 64 digits, or the `sif.` form of the library API.
 fn looks_like_hash(name: &str) -> bool {
     let hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
     name.strip_prefix("sha256.").is_some_and(|rest| rest.len() == 64 && hex(rest))
@@ -150,7 +150,7 @@ name!(
     CollectionName, "collection", COMPONENT_RULE, is_component
 );
 name!(
-    /// A named thing that holds images.
+    /// A named set of images.
     ContainerName, "container", COMPONENT_RULE, is_component
 );
 name!(

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// What an entity has and may have, in bytes.
+/// The usage and the limit of an entity, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Quota {
-    /// Used and reserved together: the number that the limit binds.
+    /// Used and reserved bytes together: the number that the limit applies to.
     #[serde(deserialize_with = "or_zero")]
     pub charged: u64,
     /// The part of `charged` that belongs to uploads not yet committed.
@@ -15,8 +15,8 @@ pub struct Quota {
     pub limit: u64,
 }
 
-/// A number that is below zero by some mistake is read as 0: it is counted wrong, and that must not make all else that
-/// is the entity's unreadable. The sweeper tells.
+/// A number that is below zero by mistake is read as 0. Its count is wrong, but that must not make the rest of the
+/// entity's data unreadable. The sweeper reports it.
 fn or_zero<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

@@ -55,7 +55,7 @@ impl FromStr for Repository {
         let (entity, rest) =
             path.split_once('/').ok_or_else(|| ReferenceError::Parts(path.chars().take(200).collect()))?;
         for name in rest.split('/').filter(|name| !is_registry_component(name)) {
-            // What is wrong with it, the narrower rule of the library says best.
+            // The narrower rule of the library gives the best error message.
             name.parse::<ContainerName>()?;
         }
         // The OCI limit of a whole repository name.
@@ -66,8 +66,8 @@ impl FromStr for Repository {
     }
 }
 
-/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, the registry's rule for a part of a path. It is wider than the library's: such
-/// a repository can be reached through the registry alone.
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, the registry's rule for a part of a path. It is wider than the library's: a
+/// repository with such a name can be reached only through the registry.
 fn is_registry_component(name: &str) -> bool {
     let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let separators = name.split(|c: char| c.is_ascii() && word(c as u8)).filter(|between| !between.is_empty());
@@ -107,7 +107,7 @@ impl fmt::Debug for Repository {
 /// Which image of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
-    /// The image that the tag names, for the wanted architecture.
+    /// The image under the tag, for the requested architecture.
     Tag(TagName),
     /// Exactly these bytes.
     Hash(Digest),
@@ -120,7 +120,7 @@ impl FromStr for Selector {
     }
 }
 
-/// The names that stand in for the parts of a short reference.
+/// The defaults for the missing parts of a short reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Defaults {
     /// The entity of `collection/container` and `container`.
@@ -130,7 +130,7 @@ pub struct Defaults {
 }
 
 impl Defaults {
-    /// Reads the path of a container of one to three parts. Empty parts are left out: old clients send them for
+    /// Reads the path of a container of one to three parts. Empty parts are skipped: old clients send them for
     /// defaults.
     pub fn container(&self, path: &str) -> Result<Repository, ReferenceError> {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();

@@ -1,7 +1,7 @@
 //! What a SIF image says about itself: architecture, partitions, signatures, definition file and labels.
 //!
-//! The reader does no input or output. It asks for a range of bytes, the caller fetches them from wherever the
-//! image lies and feeds them, until the facts are known:
+//! The reader does no input or output. It asks for a range of bytes; the caller fetches it from wherever the image is
+//! and feeds it to the reader, until the facts are known:
 //!
 //! ```ignore
 //! let mut step = sif::start(size)?;
@@ -13,9 +13,9 @@
 //! };
 //! ```
 //!
-//! Nothing in an image is trusted. There are at most seven ranges, of less than 4 MiB together, none of them empty
-//! or outside the file. The first 32 KiB are all it takes when the small objects lie in them.
-//! Layouts and numbers are those of the SIF specification 1.0 layout: little-endian, packed, signed 64-bit sizes.
+//! Nothing in an image is trusted. There are at most seven ranges, of less than 4 MiB together, and none of them is
+//! empty or outside the file. If the small objects lie in the first 32 KiB, those are enough. Layouts and numbers are
+//! those of the SIF specification 1.0: little-endian, packed, signed 64-bit sizes.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -28,11 +28,11 @@ use serde_json::Value;
 
 /// Bytes of the global header.
 const HEADER: u64 = 128;
-/// Bytes of the first read: the header and the table of 48 descriptors that every known writer makes.
+/// Bytes of the first read: the header and the table of 48 descriptors that every known writer creates.
 const HEAD: u64 = 32_768;
 /// Bytes of one descriptor.
 const DESCRIPTOR: usize = 585;
-/// Descriptors read at most. Writers make 48; the number keeps the whole under [`MAX_READ`].
+/// Descriptors read at most. Writers create 48; the limit keeps the whole under [`MAX_READ`].
 const MAX_DESCRIPTORS: u64 = 1_024;
 /// Partitions, and fingerprints, listed at most, because the facts are kept in a table row.
 const MAX_LISTED: usize = 64;
@@ -55,7 +55,7 @@ const _: () = assert!(
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SifFacts {
-    /// The architecture: the header's, else that of the primary system partition, else the OCI configuration's.
+    /// The architecture: from the header, else from the primary system partition, else from the OCI configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arch: Option<Arch>,
     /// Whether the file holds partitions or OCI blobs.
@@ -63,21 +63,20 @@ pub struct SifFacts {
     /// The partitions in the order of their descriptors, the first 64.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub partitions: Vec<Partition>,
-    /// Whether there is a signature object. Nothing here says that it is valid.
+    /// Whether there is a signature object. It may be invalid.
     #[serde(skip_serializing_if = "Not::not")]
     pub signed: bool,
-    /// PGP fingerprints that signatures name, 40 upper-case hex digits each, once each, by first appearance, the
-    /// first 64. A signature made with bare key material names none.
+    /// PGP fingerprints in signatures, 40 upper-case hex digits each, without duplicates, in order of first
+    /// appearance; the first 64. A signature made with bare key material contains none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fingerprints: Vec<String>,
     /// Whether the primary system partition is encrypted.
     #[serde(skip_serializing_if = "Not::not")]
     pub encrypted: bool,
-    /// The definition file that the image was built from, unless it is longer than 64 KiB. What is not UTF-8 in it
-    /// is replaced.
+    /// The definition file of the image, unless it is longer than 64 KiB. Invalid UTF-8 in it is replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub definition: Option<String>,
-    /// The labels, unless they are longer than 64 KiB. A value that is not a string stands as its JSON text.
+    /// The labels, unless they are longer than 64 KiB. A value that is not a string is kept as its JSON text.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
@@ -96,16 +95,16 @@ pub enum Kind {
 /// One file system in an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partition {
-    /// The form of its content.
+    /// The format of its content.
     pub fs: Filesystem,
     /// What it is for.
     pub kind: PartitionKind,
-    /// The architecture of its programs, when it says one that is known.
+    /// The architecture of its programs, if it states a known one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arch: Option<Arch>,
 }
 
-/// The form of a partition's content.
+/// The format of a partition's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Filesystem {
@@ -123,13 +122,13 @@ pub enum Filesystem {
     Unknown,
 }
 
-/// What a partition is for.
+/// The purpose of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PartitionKind {
     /// A system, code 1.
     System,
-    /// The system that is run, code 2.
+    /// The system that runs, code 2.
     PrimarySystem,
     /// Data, code 3.
     Data,
@@ -193,7 +192,7 @@ impl<'de> Deserialize<'de> for Arch {
     }
 }
 
-/// A name that is no architecture a SIF image can have.
+/// The name is no architecture that a SIF image can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the architecture must be one of 386, amd64, arm, arm64, ppc64, ppc64le, mips, mipsle, mips64, mips64le, s390x, \
@@ -201,7 +200,7 @@ impl<'de> Deserialize<'de> for Arch {
 )]
 pub struct UnknownArch;
 
-/// Why a file can't be taken as a SIF image.
+/// Why a file can't be accepted as a SIF image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the sentences name the fields")]
 pub enum SifError {
@@ -220,20 +219,20 @@ pub enum SifError {
     /// The number of descriptors is negative or absurd.
     #[error("the SIF header announces {total} descriptors, but only 0 to {} are supported", MAX_DESCRIPTORS)]
     Descriptors { total: i64 },
-    /// The descriptor table is cut off, or too short for its descriptors, or in the header.
+    /// The descriptor table is truncated, too short for its descriptors, or overlaps the header.
     #[error(
         "the SIF header's descriptor table does not fit in the file of {size} bytes: the file is damaged or incomplete"
     )]
     Table { size: u64 },
-    /// An object in use is cut off.
+    /// An object in use is truncated.
     #[error("object {id} of the SIF image does not fit in the file of {size} bytes: the file is damaged or incomplete")]
     Object { id: u32, size: u64 },
-    /// What was fed is not what was asked for: the file changed, or its size was wrong.
+    /// The bytes that were fed are not the ones asked for: the file changed, or its size was wrong.
     #[error("expected {wanted} bytes of the file at byte {at}, but got {got}")]
     Read { at: u64, wanted: u64, got: usize },
 }
 
-/// What comes next in reading an image.
+/// The next step in reading an image.
 #[derive(Debug)]
 pub enum Step {
     /// Bytes are needed.
@@ -242,7 +241,7 @@ pub enum Step {
     Done(SifFacts),
 }
 
-/// A range of the image that is to be fetched and fed.
+/// A range of the image, to be fetched and fed.
 #[derive(Debug)]
 #[must_use = "the image is read only if the range it asks for is fed to it"]
 pub struct Ask {
@@ -250,7 +249,7 @@ pub struct Ask {
     goal: Goal,
 }
 
-/// What an asked range holds, with all that is known so far.
+/// The purpose of a requested range, with everything known so far.
 #[derive(Debug)]
 enum Goal {
     Head { size: u64 },
@@ -258,10 +257,10 @@ enum Goal {
     Object(Object, Box<Findings>),
 }
 
-/// Begins to read a file of `size` bytes.
+/// Starts to read a file of `size` bytes.
 ///
 /// # Errors
-/// [`SifError::Empty`] and [`SifError::TooShort`], without a read, when no header fits in.
+/// [`SifError::Empty`] and [`SifError::TooShort`], without a read, if no header fits in.
 pub fn start(size: u64) -> Result<Step, SifError> {
     match size {
         0 => Err(SifError::Empty),
@@ -293,12 +292,12 @@ impl Ask {
         self.range.clone()
     }
 
-    /// Takes the bytes of [`Ask::range`], exactly those, and says what comes next.
+    /// Takes exactly the bytes of [`Ask::range`], and returns the next step.
     ///
     /// # Errors
-    /// [`SifError::Read`] when the length is not the range's; any other when the file is not a SIF image or is
-    /// damaged. Objects that merely describe the image (definition, labels, OCI documents) never fail it: what
-    /// can't be made out in them is absent.
+    /// [`SifError::Read`] if the length is not the range's; any other error if the file is not a SIF image or is
+    /// damaged. Objects that merely describe the image (definition, labels, OCI documents) never cause an error:
+    /// unreadable parts of them are left out.
     pub fn feed(self, bytes: &[u8]) -> Result<Step, SifError> {
         let wanted = length(&self.range);
         if u64::try_from(bytes.len()) != Ok(wanted) {
@@ -321,7 +320,7 @@ impl Ask {
     }
 }
 
-/// The part of the global header that counts.
+/// The part of the global header that is used.
 struct Header {
     arch: Option<Arch>,
     table: Range<u64>,
@@ -343,7 +342,7 @@ impl Header {
             return Err(SifError::Descriptors { total });
         }
         let wanted = count * DESCRIPTOR as u64;
-        // A table is at least as long as its descriptors and does not lie in the header.
+        // A table is at least as long as its descriptors and does not overlap the header.
         let table = within(offset, announced, size).filter(|table| table.start >= HEADER && length(table) >= wanted);
         let table = table.ok_or(SifError::Table { size })?;
         Ok(Self {
@@ -364,7 +363,7 @@ struct Descriptor<'a> {
 }
 
 impl<'a> Descriptor<'a> {
-    /// The descriptor of a row, none when it is not in use.
+    /// The descriptor of a row; none if it is not in use.
     fn parse(row: &'a [u8; DESCRIPTOR]) -> Option<Self> {
         if row.get(4) == Some(&0) {
             return None;
@@ -398,7 +397,7 @@ impl<'a> Descriptor<'a> {
         Some(Partition { fs, kind, arch: field(self.extra, 8).and_then(Arch::from_code) })
     }
 
-    /// The PGP fingerprint of a signature, none when the bytes for it are zero.
+    /// The PGP fingerprint of a signature; none if its bytes are zero.
     fn fingerprint(&self) -> Option<String> {
         let entity: [u8; 20] = field(self.extra, 4).filter(|entity| *entity != [0; 20])?;
         Some(entity.iter().fold(String::new(), |mut hex, byte| {
@@ -412,9 +411,10 @@ impl<'a> Descriptor<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Object {
     Definition,
-    /// The labels object of the specification, which hardly any writer makes.
+    /// The labels object of the specification, which hardly any writer creates.
     Labels,
-    /// What Apptainer and Singularity write instead: a generic JSON object with labels among other things.
+    /// The object that Apptainer and Singularity write instead: a generic JSON object that contains labels among other
+    /// things.
     Inspect,
     Index,
     Manifest,
@@ -422,7 +422,7 @@ enum Object {
 }
 
 impl Object {
-    /// Bytes read of it at most; one that is longer is passed over.
+    /// The most bytes that are read of it; a longer one is skipped.
     const fn limit(self) -> u64 {
         match self {
             Self::Definition | Self::Labels => 64 << 10,
@@ -432,7 +432,7 @@ impl Object {
     }
 }
 
-/// What the descriptors said, and what is still to be read.
+/// The facts from the descriptors, and the objects that remain to be read.
 #[derive(Debug, Default)]
 struct Findings {
     facts: SifFacts,
@@ -467,7 +467,7 @@ impl Findings {
         found.facts.arch = arch.or(primary.and_then(|partition| partition.arch));
         found.facts.encrypted = primary.is_some_and(|partition| partition.fs == Filesystem::EncryptedSquashfs);
         found.facts.kind = if index.is_some() { Kind::OciSif } else { Kind::Sif };
-        // The last is read first, and the OCI documents only for an architecture that is not known yet.
+        // The last one is read first. The OCI documents are read only if the architecture is not known yet.
         found.want(Object::Index, index.filter(|_| found.facts.arch.is_none()));
         match labels {
             Some(_) => found.want(Object::Labels, labels),
@@ -497,7 +497,7 @@ impl Findings {
         self.todo.extend(range.filter(readable).map(|range| (object, range)));
     }
 
-    /// Goes on to the next object, or to the end. What lies in the `head` of the file needs no further read.
+    /// Continues with the next object, or finishes. Objects within the `head` of the file need no further read.
     fn advance(mut self: Box<Self>, head: &[u8]) -> Step {
         while let Some((object, range)) = self.todo.pop() {
             match slice(head, &range) {
@@ -550,13 +550,13 @@ impl Findings {
         }
     }
 
-    /// Where the blob of a digest lies.
+    /// The range of the blob with a digest.
     fn blob(&self, wanted: &Pointer) -> Option<Range<u64>> {
         self.blobs.get(wanted.digest.as_bytes()).cloned()
     }
 }
 
-// The parts of JSON documents that are read. Other parts are skipped without being kept.
+// The parts of JSON documents that are read. Other parts are skipped and not kept.
 
 #[derive(Deserialize)]
 struct Inspect {
@@ -607,7 +607,7 @@ fn text(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// The range that an offset and a length of the file make, when it lies in the file.
+/// The range given by an offset and a length, if it lies in the file.
 fn within(offset: i64, length: i64, size: u64) -> Option<Range<u64>> {
     let start = u64::try_from(offset).ok()?;
     let end = start.checked_add(u64::try_from(length).ok()?)?;
@@ -618,7 +618,7 @@ fn length(range: &Range<u64>) -> u64 {
     range.end.saturating_sub(range.start)
 }
 
-/// The bytes of a range of the file, of which `head` is the beginning, when all of them are in it.
+/// The bytes of a range of the file, if all of them are in `head`, the beginning of the file.
 fn slice<'a>(head: &'a [u8], range: &Range<u64>) -> Option<&'a [u8]> {
     if range.is_empty() {
         return Some(&[]);
@@ -714,8 +714,8 @@ mod tests {
         read(&bytes)
     }
 
-    /// Reads a file of `size` bytes that begins with `bytes` and goes on with zeros, and checks every promise on
-    /// the ranges. Gives the ranges too.
+    /// Reads a file of `size` bytes that begins with `bytes` and continues with zeros, and checks every promise about
+    /// the ranges. Also returns the ranges.
     fn watched(bytes: &[u8], size: u64) -> (Vec<Range<u64>>, Result<SifFacts, SifError>) {
         let mut asked = Vec::new();
         let mut step = start(size);
@@ -849,7 +849,7 @@ mod tests {
             let facts = oci(config).read();
             assert_eq!((facts.kind, facts.arch), (Kind::OciSif, None), "{config}");
         }
-        // Nothing is read for what the header says already.
+        // Facts that the header states already need no read.
         let bytes = oci("{}").arch(*b"04\0").bytes();
         assert_eq!(watched(&bytes, bytes.len() as u64).0.len(), 1);
     }

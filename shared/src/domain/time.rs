@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct Time(pub i64);
 
 impl Time {
-    /// The time that lies `duration` later; stays at the end of time when it would pass it.
+    /// The time `duration` later; the end of time if it would be later than that.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)))
@@ -23,7 +23,7 @@ impl Time {
     }
 }
 
-/// How far the clocks of two hosts may be apart. Whatever one of them writes and another one compares has to bear it.
+/// How far the clocks of two hosts may differ. Every comparison of times from different hosts has to allow for it.
 pub const SKEW: Duration = Duration::from_mins(5);
 
 impl fmt::Display for Time {
@@ -36,7 +36,7 @@ impl fmt::Display for Time {
     }
 }
 
-/// What clients read as "never".
+/// The time that clients read as "never".
 pub const NEVER: &str = "0001-01-01T00:00:00Z";
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The same on every door. Set when the repository is created; later pushes never change it.
+/// It applies to both protocols. It is set when the repository is created; later pushes never change it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Visibility {
@@ -15,6 +15,6 @@ pub enum Visibility {
 }
 
 impl Visibility {
-    /// All of them, widest first.
+    /// All visibilities, widest first.
     pub const ALL: [Self; 3] = [Self::Public, Self::Internal, Self::Private];
 }

@@ -11,8 +11,8 @@ pub async fn run(router: Router) -> Result<(), Error> {
     lambda_http::run(ServiceExt::<Request>::map_request(router, as_sent)).await
 }
 
-/// The request with its path as the client sent it. API Gateway's HTTP APIs hand it out unescaped, and read as a URL
-/// it loses what stands after a `#`, steps up at `..`, and is unescaped once more.
+/// The request with its path as the client sent it. API Gateway's HTTP APIs pass the path on unescaped. Read as a URL,
+/// it would lose everything after a `#`, go up at `..`, and be unescaped a second time.
 fn as_sent(mut request: Request) -> Request {
     let mut target = escaped(request.raw_http_path());
     if let Some(query) = request.uri().query() {

@@ -1,4 +1,4 @@
-//! The library's own forms: `{"data": …}`, `{"error": {"code", "message"}}`, bodies of no stated type.
+//! The library's own formats: `{"data": …}`, `{"error": {"code", "message"}}`, bodies without a stated type.
 
 use super::authorization;
 use crate::app::App;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-/// An error of a use case, as the library's clients want it. For `?` in handlers.
+/// An error of a use case, in the form for library clients. For `?` in handlers.
 #[derive(Debug)]
 pub struct Failure(pub Error);
 
@@ -24,7 +24,7 @@ impl<E: Into<Error>> From<E> for Failure {
 }
 
 impl Failure {
-    /// The status that the library's clients understand for it. 404 means to them: create it.
+    /// The status that library clients understand for it. To them, 404 means that they should create the thing.
     fn status(&self) -> StatusCode {
         match &self.0 {
             Error::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
@@ -57,7 +57,7 @@ impl IntoResponse for Failure {
     }
 }
 
-/// Who says that they are calling. Whether they may do anything, the use case asks.
+/// The caller according to the request. The use case checks what they may do.
 pub fn caller(app: &App, headers: &HeaderMap) -> Result<Credential, Failure> {
     Ok(app.keys.credential(authorization(headers), app.now())?)
 }
@@ -65,7 +65,7 @@ pub fn caller(app: &App, headers: &HeaderMap) -> Result<Credential, Failure> {
 /// What a handler answers.
 pub type Answer = Result<Response, Failure>;
 
-/// An error with a status and a sentence.
+/// An error with a status and a message.
 pub fn plain(status: StatusCode, message: &str) -> Response {
     let body = json!({ "error": { "code": status.as_u16(), "message": message } });
     (status, Json(body)).into_response()
@@ -80,13 +80,13 @@ pub fn data(value: impl Serialize) -> Response {
     Json(Data { data: value }).into_response()
 }
 
-/// 200 with a list, and where it goes on.
+/// 200 with a list, and the place where the next page begins.
 pub fn list(rows: impl Serialize, next: Option<&str>) -> Response {
     Json(json!({ "data": rows, "page": { "next": next.unwrap_or_default() } })).into_response()
 }
 
-/// Reads a JSON body. Its type is not asked: the clients don't state it.
+/// Reads a JSON body. Its media type is not checked, because clients don't state it.
 pub fn json<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
-    // What is wrong with a value, the value's own type says best, like which names are allowed.
+    // The value's own type gives the best error message, for example which names are allowed.
     serde_json::from_slice(body).map_err(|error| Failure(Error::Invalid(format!("the body can't be used: {error}"))))
 }

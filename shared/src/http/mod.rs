@@ -1,5 +1,5 @@
-//! What every function does around its routes: one form of paths, limits, one log line a request, no panic to the
-//! client.
+//! The layers around the routes of every function: one form of paths, limits, one log line for each request, no panic
+//! that reaches a client.
 
 pub mod lambda;
 pub mod library;
@@ -23,16 +23,16 @@ pub const MAX_BODY: usize = 2 << 20;
 /// An error in a protocol's own form.
 pub type Form = fn(StatusCode, &str) -> Response;
 
-/// How long a body may take that a route reads whole.
+/// The time limit for a body that a route reads whole.
 const BODY: Duration = Duration::from_mins(1);
 
-/// Puts around a function's routes what all of them share, with errors in the library's form. Its bodies are short,
-/// are read whole, and have to be here in time.
+/// Wraps a function's routes in the layers that all functions share, with errors in the library's form. Bodies here
+/// are short, are read whole, and have a time limit.
 pub fn finish(router: Router) -> Router {
     finish_as(library::plain, router.layer(middleware::map_request(in_time)))
 }
 
-/// Breaks a body off that is not here in time: who sends slowly must not hold us for ever.
+/// Aborts a body that is not complete in time: a slow sender must not hold resources for ever.
 async fn in_time(request: Request) -> Request {
     if request.body().is_end_stream() {
         return request;
@@ -48,14 +48,14 @@ async fn in_time(request: Request) -> Request {
     })
 }
 
-/// Puts around a function's routes what all of them share.
+/// Wraps a function's routes in the layers that all functions share.
 pub fn finish_as(form: Form, router: Router) -> Router {
     let router = router
         .method_not_allowed_fallback(move || async move { form(StatusCode::METHOD_NOT_ALLOWED, "method not allowed") })
         .fallback(move || async move { form(StatusCode::NOT_FOUND, "not found") })
         .route_layer(middleware::from_fn(note_route))
         .layer(DefaultBodyLimit::max(MAX_BODY));
-    // A router asks its routes before its layers could change the path, so that is done by one around it.
+    // A router matches its routes before its own layers could change the path, so an outer router does that.
     Router::new().fallback(move |request| handle(form, router.clone(), request))
 }
 
@@ -79,12 +79,13 @@ async fn handle(form: Form, router: Router, mut request: Request) -> Response {
     let route = response.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
     let logged = Logged { method: method.as_str(), route: &route, path: &path, status: response.status(), started };
     logged.log(&summary);
-    // For whoever stands around the router, like the tests that count reads.
+    // For code around the router, like the tests that count reads.
     response.extensions_mut().insert(summary);
     response
 }
 
-/// What the framework itself refuses – an unreadable query, a body too long – in the form that our clients can read.
+/// Errors of the framework itself – an unreadable query, a body that is too long – in the form that our clients can
+/// read.
 fn in_form(form: Form, response: Response) -> Response {
     let status = response.status();
     let text =
@@ -100,7 +101,7 @@ fn in_form(form: Form, response: Response) -> Response {
     formed
 }
 
-/// What the log line of a request says beside what was done.
+/// The part of a request's log line that does not come from what it did.
 struct Logged<'a> {
     method: &'a str,
     route: &'a str,
@@ -134,7 +135,7 @@ impl Logged<'_> {
     }
 }
 
-/// The path as our routes spell it: no empty segments, and `:` never escaped. Old clients write both.
+/// The path as our routes spell it: without empty segments, and with `:` unescaped. Old clients send both.
 pub fn normal(uri: &Uri) -> Uri {
     let path = uri.path();
     if !path.contains("//") && !path.contains("%3") {
@@ -146,17 +147,17 @@ pub fn normal(uri: &Uri) -> Uri {
     }
     let target = uri.query().map_or_else(|| plain.clone(), |query| format!("{plain}?{query}"));
     let mut parts = uri.clone().into_parts();
-    // What can't be written as a path stays as it is, and finds no route.
+    // A path that can't be normalised stays unchanged, and matches no route.
     parts.path_and_query = target.parse().ok().or(parts.path_and_query);
     Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
-/// The `Authorization` header. One that is not text is given as a scheme that nobody knows.
+/// The `Authorization` header. One that is not text is returned as an unknown scheme.
 pub fn authorization(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("unreadable"))
 }
 
-/// Says when to come back, in whole seconds.
+/// Sets the time after which to retry, in whole seconds.
 fn retry_after(response: &mut Response, after: Duration) {
     response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
 }

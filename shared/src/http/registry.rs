@@ -1,4 +1,4 @@
-//! The registry's own forms: `{"errors": [{"code", "message"}]}`, and the challenge that tells clients where to log
+//! The registry's own formats: `{"errors": [{"code", "message"}]}`, and the challenge that tells clients where to log
 //! in.
 
 use crate::app::App;
@@ -11,7 +11,7 @@ use http::{StatusCode, header};
 use serde_json::json;
 use std::time::Duration;
 
-/// An error with a status and a sentence, its code by the status.
+/// An error with a status and a message; the code follows from the status.
 pub fn plain(status: StatusCode, message: &str) -> Response {
     let code = match status {
         StatusCode::NOT_FOUND => "NAME_UNKNOWN",
@@ -47,7 +47,7 @@ fn of_code(code: Code) -> (StatusCode, &'static str) {
     }
 }
 
-/// What is told of a refusal. `scope` is what a token for the request would have to be asked for.
+/// The response to a refusal. `scope` is the scope that a token for the request would need.
 pub fn refusal(app: &App, refused: &Refused, scope: Option<&str>) -> Response {
     let error = match refused {
         Refused::Code(code, why) => {
@@ -90,7 +90,7 @@ pub fn refusal(app: &App, refused: &Refused, scope: Option<&str>) -> Response {
     }
 }
 
-/// Tells where to log in, and for what. Clients look for the words `Bearer` and `Basic` anywhere in it.
+/// Tells clients where to log in, and for what. Clients search the whole text for the words `Bearer` and `Basic`.
 fn challenged(app: &App, mut response: Response, scope: Option<&str>, insufficient: bool) -> Response {
     let url = &app.config.public_url;
     let service = service(app);
@@ -103,7 +103,7 @@ fn challenged(app: &App, mut response: Response, scope: Option<&str>, insufficie
     response
 }
 
-/// How the registry calls itself to clients that ask for tokens: its host and port.
+/// The service name for clients that ask for tokens: our host and port.
 pub fn service(app: &App) -> &str {
     let url = &app.config.public_url;
     url.split_once("://").map_or(url.as_str(), |(_, rest)| rest.split('/').next().unwrap_or(rest))

@@ -1,6 +1,6 @@
-//! Who may do what: [`decide`], the only place where a permission is decided.
+//! Access control: [`decide`] is the only place where a permission is decided.
 //!
-//! Every door asks it, and every store call that changes something wants the [`Grant`] that only it can make.
+//! Both protocols ask it. Every store call that changes something requires the [`Grant`] that only it can make.
 
 use crate::domain::{
     Actor, Caller, CollectionName, EntityName, Repository, Right, Role, TokenId, TokenPlace, TokenScope, UserName,
@@ -8,10 +8,10 @@ use crate::domain::{
 };
 use std::fmt;
 
-/// What somebody wants to do. Few and uniform; what it is done to says the rest.
+/// An action. There are only a few, and they are uniform; the resource makes the difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Browse: be shown it in lists and searches.
+    /// Browse: find it in lists and searches.
     List,
     /// Look it up by name.
     See,
@@ -27,7 +27,7 @@ pub enum Action {
     Delete,
     /// Change its settings, members, tokens.
     Manage,
-    /// Collect what is left over in the whole installation.
+    /// Sweep the whole installation.
     Sweep,
 }
 
@@ -45,7 +45,7 @@ impl Action {
         Self::Sweep,
     ];
 
-    /// The word for it in events.
+    /// The action's name in events.
     pub fn word(self) -> &'static str {
         match self {
             Self::List => "list",
@@ -60,13 +60,13 @@ impl Action {
         }
     }
 
-    /// Whether it leaves everything as it is.
+    /// Whether it changes nothing.
     pub fn is_read(self) -> bool {
         matches!(self, Self::List | Self::See | Self::Pull)
     }
 }
 
-/// The standing and the right of a token that an action needs. `None`: any token will do.
+/// The role and the token right that an action needs. `None`: any token is enough.
 const fn needs(action: Action) -> (Role, Option<Right>) {
     match action {
         Action::List => (Role::Reader, Some(Right::Pull)),
@@ -92,12 +92,12 @@ pub enum Place {
     Collection(EntityName, CollectionName),
     /// One repository.
     Repository(Repository),
-    /// Nowhere: an identifier that points at nothing.
+    /// Nowhere: an identifier that points to nothing.
     Nowhere,
 }
 
 impl Place {
-    /// The entity that it lies in, where there is one.
+    /// The entity that contains it, if there is one.
     pub fn entity(&self) -> Option<&EntityName> {
         match self {
             Self::Registry | Self::User(_) | Self::Nowhere => None,
@@ -108,7 +108,7 @@ impl Place {
 }
 
 impl fmt::Display for Place {
-    /// As events name it: the path, `user NAME`, or a word for what has no path.
+    /// Its name in events: the path, `user NAME`, or a word for something without a path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Registry => f.write_str("installation"),
@@ -121,7 +121,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What it is done to, with the facts that matter.
+/// A resource, with the facts that matter for the decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resource {
     /// The whole installation.
@@ -138,16 +138,16 @@ pub enum Resource {
         repository: Repository,
         /// Who may read it.
         visibility: Visibility,
-        /// Whether it takes no writes for now.
+        /// Whether it is read-only.
         read_only: bool,
     },
     /// An image in a container.
     Image {
         /// The container's path.
         repository: Repository,
-        /// Whether the container takes no writes for now.
+        /// Whether the container is read-only.
         read_only: bool,
-        /// Whether the caller brought it.
+        /// Whether the caller pushed it.
         own: bool,
         /// Whether a frozen tag names it.
         frozen: bool,
@@ -156,9 +156,9 @@ pub enum Resource {
     Tag {
         /// The container's path.
         repository: Repository,
-        /// Whether the container takes no writes for now.
+        /// Whether the container is read-only.
         read_only: bool,
-        /// Whether the tag may not be moved or deleted.
+        /// Whether the tag is frozen: it may not be moved or deleted.
         frozen: bool,
     },
     /// An upload session.
@@ -168,7 +168,7 @@ pub enum Resource {
         /// Whether the caller opened it.
         own: bool,
     },
-    /// Something that is not there.
+    /// Something that does not exist.
     Missing(Place),
 }
 
@@ -188,7 +188,7 @@ impl Resource {
     }
 }
 
-/// Who acts, with their standing on the entity in question.
+/// The subject of a decision, with their role on the entity in question.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
     /// Who.
@@ -217,38 +217,38 @@ impl Grant {
         &self.place
     }
 
-    /// Who it was allowed to; `None` for nobody in particular.
+    /// The user to whom it was allowed; `None` for anonymous callers and for Stackroom itself.
     pub fn by(&self) -> Option<&Actor> {
         self.by.as_ref()
     }
 
-    /// The row of the token with which they asked, where it was one.
+    /// The row of the token that was used, if one was.
     pub fn token(&self) -> Option<TokenId> {
         self.token
     }
 }
 
-/// Why something was not allowed. Each protocol says it in its own words.
+/// Why something was not allowed. Each protocol has its own words for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Denial {
-    /// Nobody may do that without saying who they are.
+    /// The action needs a login.
     Unauthenticated,
-    /// As far as the caller may know, it isn't there.
+    /// As far as the caller may know, the resource does not exist.
     Hidden,
     /// The caller may not.
     Forbidden,
-    /// The caller's token is not for this.
+    /// The caller's token does not permit it.
     OutOfScope,
-    /// The container takes no writes for now.
+    /// The container is read-only.
     ReadOnly,
-    /// A frozen tag can't be moved or deleted, nor what it names.
+    /// A frozen tag, and the image that it names, can't be moved or deleted.
     Frozen,
 }
 
 /// Decides whether `subject` may do `action` to `resource`.
 ///
-/// What the caller may not read is [`Denial::Hidden`], exactly as if it were missing.
-/// A write that is not allowed is refused alike whether its object exists or not.
+/// If the caller may not read something, the result is [`Denial::Hidden`], exactly as if it were missing. A forbidden
+/// write gets the same denial whether its object exists or not.
 pub fn decide(subject: Subject<'_>, action: Action, resource: &Resource) -> Result<Grant, Denial> {
     let place = resource.place();
     let allowed = if *subject.caller == Caller::System {
@@ -258,7 +258,7 @@ pub fn decide(subject: Subject<'_>, action: Action, resource: &Resource) -> Resu
     } else {
         write(subject, action, resource, &place)
     };
-    // The last word has what everybody is bound by, and only those who may write learn of it.
+    // The rules that bind everybody come last, so that only callers with write access learn about them.
     allowed.and_then(|()| obligations(action, resource))?;
     Ok(Grant { action, place, by: subject.caller.actor(), token: subject.caller.token() })
 }
@@ -271,7 +271,7 @@ fn read(subject: Subject<'_>, action: Action, resource: &Resource, place: &Place
         Resource::Container { visibility: Visibility::Internal, .. } if action != Action::List => {
             in_scope(subject.caller, action, place)
         }
-        // Everybody who is logged in may look up themselves and search; what they find is decided one by one.
+        // Everybody who is logged in may look up themselves and search; access to each result is decided separately.
         Resource::Registry => in_scope(subject.caller, action, place),
         Resource::User(name) => is_admin(subject.caller) || subject.caller.user() == Some(name),
         _ => role >= Some(needs(action).0),
@@ -288,19 +288,19 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
     let needed = match resource {
         // Contributors delete what they pushed.
         Resource::Image { own: true, .. } => needs(action).0.min(Role::Contributor),
-        // Whoever could delete something there is told that it is missing.
+        // A caller who could delete something there is told that it is missing.
         Resource::Missing(_) => needs(action).0.min(Role::Contributor),
         _ => needs(action).0,
     };
     let may = match resource {
         Resource::Registry => is_admin(subject.caller),
-        // Sweeping is of the whole, or not at all.
+        // Sweeping applies to everything, or to nothing.
         _ if action == Action::Sweep => false,
         Resource::User(name) => is_admin(subject.caller) || (action == Action::Manage && name == user),
         Resource::Entity(entity) | Resource::Missing(Place::Entity(entity)) if action == Action::Create => {
             is_admin(subject.caller) || entity.is_own(user)
         }
-        // An upload goes on only through whoever opened it; their role is decided again at the commit.
+        // Only the user who opened an upload can continue it. Their role is decided again at the commit.
         Resource::Upload { own, .. } => *own,
         _ => role >= Some(needed),
     };
@@ -311,7 +311,7 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
     }
 }
 
-/// What binds everybody, site admins and Stackroom itself too.
+/// The rules that bind everybody, including site admins and Stackroom itself.
 fn obligations(action: Action, resource: &Resource) -> Result<(), Denial> {
     let lifts = matches!(action, Action::Manage) || action.is_read();
     match resource {
@@ -326,7 +326,7 @@ fn obligations(action: Action, resource: &Resource) -> Result<(), Denial> {
     }
 }
 
-/// The role that counts: a site admin's is an owner's, and none counts outside the token's scope.
+/// The effective role: a site admin counts as an owner, and outside the token's scope there is no role.
 fn standing(subject: Subject<'_>, action: Action, place: &Place) -> Option<Role> {
     if !in_scope(subject.caller, action, place) {
         None
@@ -337,7 +337,7 @@ fn standing(subject: Subject<'_>, action: Action, place: &Place) -> Option<Role>
     }
 }
 
-/// A site admin acts as one only through a token that carries the admin right everywhere.
+/// A site admin has admin rights only through a token that has the admin right everywhere.
 fn is_admin(caller: &Caller) -> bool {
     matches!(caller, Caller::User { admin: true, scope, .. }
         if scope.rights.contains(&Right::Admin) && scope.place == TokenPlace::All)
@@ -351,8 +351,8 @@ fn in_scope(caller: &Caller, action: Action, place: &Place) -> bool {
     covers(scope) && access.as_ref().is_none_or(|access| access.iter().any(covers))
 }
 
-/// Whether a token for `token` may be used at `place`.
-/// What a repository lies in can be seen and created with a token for that repository, as a push needs.
+/// Whether a token for `token` may be used at `place`. A token for a repository can also see and create the entity and
+/// collection that contain it, as a push needs.
 fn reaches(token: &TokenPlace, action: Action, place: &Place) -> bool {
     let on_the_way = matches!(action, Action::See | Action::Create);
     match (token, place) {
@@ -401,7 +401,7 @@ mod tests {
         "pull > pull@_catalog",
     ];
 
-    /// Those that a person has to read: what the others may follows by the laws.
+    /// The rows that a person has to read; the others follow from the laws.
     const GOLDEN: [&str; 7] = [
         "pull",
         "pull,push",
@@ -564,7 +564,8 @@ mod tests {
             if answer == Err(Denial::Hidden) {
                 assert_eq!(answer, missing, "{caller:?} {role:?} {action:?} {resource:?}");
             }
-            // Who learns more than of a missing thing may do something to it, or would if it weren't held fast.
+            // Callers who learn more than they would about a missing thing have a right to change it, or would have
+            // one if it were not frozen or read-only.
             if !action.is_read()
                 && missing != Err(Denial::Hidden)
                 && !matches!(resource, Resource::Registry | Resource::User(_))

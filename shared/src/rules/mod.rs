@@ -1,4 +1,4 @@
-//! Decisions: pure functions over values. No I/O, no async, no clock; what they need to know is an argument.
+//! Decisions: pure functions over values. No I/O, no async, no clock; the facts they need are arguments.
 
 pub mod access;
 pub mod quota;

@@ -1,21 +1,21 @@
-//! What costs an entity how much, and whether its account has room.
+//! What things cost an entity, and whether its account has room.
 
 use crate::domain::quota::Quota;
 
-/// What a reservation of some bytes comes to.
+/// The result of reserving some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// There is room: the write must hold `limit` and see at most `charged_at_most` bytes charged (`None`: any
+    /// There is room: the write must require `limit`, and at most `charged_at_most` bytes charged (`None`: any
     /// number).
     Room {
-        /// The highest number of bytes already charged at which the write may go through.
+        /// The highest number of bytes already charged at which the write may succeed.
         charged_at_most: Option<u64>,
     },
     /// There is not.
     Full,
 }
 
-/// Whether `bytes` more fit into the account. Exactly filling it is allowed; a limit of 0 admits everything.
+/// Whether `bytes` more fit into the account. It may be filled exactly; a limit of 0 admits everything.
 pub fn admit(quota: Quota, bytes: u64) -> Admission {
     if quota.limit == 0 || bytes == 0 {
         return Admission::Room { charged_at_most: None };
@@ -26,7 +26,7 @@ pub fn admit(quota: Quota, bytes: u64) -> Admission {
     }
 }
 
-/// Manifests up to this many bytes cost nothing: they are metadata, as tags are. Those that we write are shorter.
+/// Manifests up to this many bytes cost nothing: they are metadata, as tags are. The ones that we write are shorter.
 pub const FREE_MANIFEST: u64 = 16 << 10;
 
 /// Bytes that a manifest of `size` bytes costs its entity, in each repository that has it.

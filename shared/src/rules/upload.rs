@@ -1,21 +1,21 @@
-//! How a file is cut into parts.
+//! How a file is divided into parts.
 
-/// The smallest part that is asked for, in bytes.
+/// The smallest part size, in bytes.
 pub const PART: u64 = 64 << 20;
-/// The most parts that S3 takes.
+/// The most parts that S3 accepts.
 pub const MOST_PARTS: u64 = 10_000;
-/// The largest file that can be pushed, in bytes: 10 000 parts of 5 GiB, S3's own end.
+/// The largest file that can be pushed, in bytes: 10 000 parts of 5 GiB, S3's own limit.
 pub const LONGEST_FILE: u64 = MOST_PARTS * (5 << 30);
 
-/// Part size and number of parts for a file of `size` bytes: parts of 64 MiB, larger ones where 10 000 would not do.
-/// Every part but the last has the part size, and the number is `ceil(size / part size)`, at least 1.
+/// Part size and number of parts for a file of `size` bytes: parts of 64 MiB, or larger ones if more than 10 000 would
+/// be needed. Every part except the last has the part size. The number is `ceil(size / part size)`, at least 1.
 pub fn parts(size: u64) -> (u64, u64) {
     const MIB: u64 = 1 << 20;
     let part = size.div_ceil(MOST_PARTS).div_ceil(MIB).saturating_mul(MIB).max(PART);
     (part, size.div_ceil(part).max(1))
 }
 
-/// The length of part `number` (from 1) of a file of `size` bytes; `None` where there is no such part.
+/// The length of part `number` (from 1) of a file of `size` bytes; `None` if there is no such part.
 pub fn part_length(size: u64, number: u64) -> Option<u64> {
     let (part, count) = parts(size);
     if number == 0 || number > count {
@@ -24,14 +24,14 @@ pub fn part_length(size: u64, number: u64) -> Option<u64> {
     Some(part.min(size - part * (number - 1)))
 }
 
-/// The most parts of a blob that streams through us. Their `ETag`s stand in its row, which has at most 400 KB.
+/// The most parts of a blob that is streamed through us. Their `ETag`s are in its row, which has at most 400 KB.
 pub const MOST_STREAM_PARTS: usize = 4000;
 
-/// The longest blob that streams through us, in bytes: 4 000 parts of these lengths.
+/// The longest blob that can be streamed through us, in bytes: 4 000 parts of these lengths.
 pub const LONGEST_STREAM: u64 = (500 * 8 + 500 * 32 + 3000 * 128) << 20;
 
-/// The length of the part after `parts` others of a blob that streams through us, in bytes: short ones first, longer
-/// ones later, so that a small blob needs little memory and 4 000 of them are 395 GiB.
+/// The length in bytes of the part after `parts` others, for a blob that is streamed through us. Parts are short at
+/// first and longer later, so that a small blob needs little memory and 4 000 parts are 395 GiB.
 pub fn stream_part_length(parts: usize) -> u64 {
     match parts {
         0..500 => 8 << 20,

@@ -1,4 +1,5 @@
-//! What a request may do: loads the facts in one batch with whatever else the use case needs, then decides.
+//! The access check of a request: loads the facts in one batch together with the other rows of the use case, then
+//! decides.
 
 use crate::app::App;
 use crate::auth::Credential;
@@ -10,7 +11,7 @@ use crate::store::rows::{Container, Member, Membership, Pointer, Row, Target, To
 use crate::store::table::Rows;
 use crate::telemetry;
 
-/// Who is calling, their role on one entity, and the rows that were loaded along the way.
+/// The caller, their role on one entity, and the rows loaded with them.
 #[derive(Debug)]
 pub struct Access {
     /// Who is calling.
@@ -23,7 +24,7 @@ impl Access {
     /// One round: the caller's account and token, their role on `entity`, and the rows at `wanted`.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] when the token was revoked or its account is gone or disabled.
+    /// [`Error::Unauthenticated`] if the token was revoked, or its account is gone or disabled.
     pub async fn load(
         app: &App,
         credential: &Credential,
@@ -46,7 +47,7 @@ impl Access {
             let account: Option<User> = access.take(&user)?;
             let account = account.filter(|account| !account.disabled).ok_or(Error::Unauthenticated(BAD_TOKEN))?;
             let scope = match token_key {
-                // A password allows all that its user may do.
+                // A password gives all of its user's rights.
                 None => TokenScope::full(),
                 Some(key) => {
                     let token: Option<Token> = access.take(&key)?;
@@ -66,7 +67,7 @@ impl Access {
         Ok(access)
     }
 
-    /// The same for an actor who is not calling now: what they may do at this moment, without a token that narrows it.
+    /// The same for a user who is not the caller: their rights at this moment, without a token that narrows them.
     pub(crate) async fn of(
         app: &App,
         actor: &Actor,
@@ -77,7 +78,7 @@ impl Access {
         Self::load(app, &Credential::Registry { actor: actor.clone(), id: None, access }, Some(entity), wanted).await
     }
 
-    /// A second round, once the first has told which entity it is about.
+    /// A second round, after the first has shown which entity is concerned.
     pub async fn load_more(
         &mut self,
         app: &App,
@@ -101,17 +102,17 @@ impl Access {
         Ok(self.rows.take(key)?)
     }
 
-    /// All rows that were loaded and not taken.
+    /// All loaded rows that were not taken.
     pub(crate) fn rows(&mut self) -> &mut Rows {
         &mut self.rows
     }
 
-    /// What the id points at, if it was loaded and points at anything.
+    /// The target of the id, if it was loaded and has one.
     pub(crate) fn target(&mut self, id: Id) -> Result<Option<Target>, Error> {
         Ok(self.take::<Pointer>(&keys::pointer(id))?.map(|pointer| pointer.target))
     }
 
-    /// What is said of an id that points at nothing: the same as of one that points where the caller may not go.
+    /// The error for an id that points to nothing: the same as for one whose target is hidden from the caller.
     pub(crate) fn points_nowhere(&self, what: &'static str, doing: &str) -> Error {
         match self.decide(Action::Push, &Resource::Missing(Place::Nowhere)) {
             Err(denial) => Error::denied(denial, what, doing),
@@ -140,8 +141,8 @@ impl Access {
         decision
     }
 
-    /// Whether the caller may push into the container; a missing one is said to be missing only to those who may push
-    /// there.
+    /// Checks whether the caller may push into the container. Only those who may push there learn that a container is
+    /// missing.
     pub(crate) fn may_push(
         &self,
         repository: &Repository,
@@ -168,23 +169,23 @@ pub(crate) fn resource_of(container: &Container) -> Resource {
     }
 }
 
-/// The container at a path, or that there is none.
+/// The container at a path, or a resource that says that there is none.
 pub(crate) fn resource_at(repository: &Repository, container: Option<&Container>) -> Resource {
     container.map_or_else(|| Resource::Missing(Place::Repository(repository.clone())), resource_of)
 }
 
-/// The most entities of one caller that are looked at.
+/// The most entities of one caller that are considered.
 const MOST_ENTITIES: usize = 50;
 
-/// Where the user of the credential has a role, at most 50 entities. Whether the token is good is asked elsewhere, and
-/// what it may be used for [after that](Access::may_on).
+/// The entities in which the user of the credential has a role, at most 50. This does not check whether the token is
+/// valid, nor its scope; [`Access::may_on`] does the latter afterwards.
 pub(crate) async fn memberships(app: &App, credential: &Credential) -> Result<Vec<Membership>, Error> {
     let Some(user) = credential.user() else { return Ok(Vec::new()) };
     Ok(app.table.query(keys::memberships(user), None, MOST_ENTITIES).await?.rows)
 }
 
-/// A grant for what Stackroom does by itself: sweeping, verifying, the first start, and what an operator does who
-/// holds the installation's own keys.
+/// A grant for Stackroom's own work: sweeping, verifying, the first start, and the commands of an operator who holds
+/// the installation's own keys.
 pub fn system(action: Action, resource: &Resource) -> Result<Grant, Error> {
     let subject = Subject { caller: &Caller::System, role: None };
     rules::decide(subject, action, resource).map_err(|denial| Error::denied(denial, "it", "do that"))

@@ -1,4 +1,4 @@
-//! Looking at entities, collections and containers, one by one and in pages.
+//! Browsing entities, collections and containers, one by one and in pages.
 
 use super::access::{Access, resource_at};
 use crate::app::App;
@@ -10,7 +10,7 @@ use crate::store::keys;
 use crate::store::rows::{Account, Collection, Container, Entity, Image, Membership, Tag};
 use crate::store::table::Page;
 
-/// The most that one page of a list holds.
+/// The maximum number of entries on a page.
 pub const PAGE: usize = 100;
 
 /// An entity, with its account.
@@ -84,7 +84,7 @@ pub async fn container(app: &App, credential: &Credential, repository: &Reposito
     Ok(ContainerView { container, images, tags })
 }
 
-/// The entities where the caller has a role.
+/// The entities in which the caller has a role.
 pub async fn entities(app: &App, credential: &Credential, after: Option<String>) -> Result<Page<EntityView>, Error> {
     let Some(user) = credential.user() else {
         return Ok(Page { rows: Vec::new(), next: None });
@@ -130,7 +130,7 @@ pub async fn containers(
 ) -> Result<Page<Container>, Error> {
     list_access(app, credential, Some(entity)).await?;
     let mut page: Page<Container> = app.table.query(keys::containers(entity, collection), after, PAGE).await?;
-    // Repositories of the registry whose paths the library can't spell are none of its containers.
+    // Registry repositories whose paths the library can't express are not containers of the library.
     page.rows.retain(|row| row.collection_id.is_some());
     Ok(page)
 }
@@ -154,7 +154,7 @@ pub async fn images(
     Ok((container, page))
 }
 
-/// Checks that the caller may browse the entity, or, without one, that the token is good.
+/// Checks that the caller may browse the entity, or, without an entity, that the token is valid.
 async fn list_access(app: &App, credential: &Credential, entity: Option<&EntityName>) -> Result<Access, Error> {
     let mut access = Access::load(app, credential, entity, entity.map(keys::entity)).await?;
     if let Some(name) = entity {
