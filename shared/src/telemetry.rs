@@ -1,4 +1,4 @@
-//! What a request did, gathered while it runs and written as one line at its end.
+//! Telemetry: what a request did, collected while it runs and logged as one line at its end.
 
 use std::future::Future;
 use std::io::IsTerminal;
@@ -10,7 +10,7 @@ tokio::task_local! {
     static RECORD: Arc<Record>;
 }
 
-/// What is known of a request so far.
+/// The facts about a request so far.
 #[derive(Debug, Default)]
 pub struct Record {
     reads: AtomicU32,
@@ -25,14 +25,14 @@ struct Words {
     inside: Option<String>,
 }
 
-/// What a request did, for its log line.
+/// The summary of a request, for its log line.
 #[derive(Debug, Clone)]
 pub struct Summary {
     /// Rounds of reads to the table.
     pub reads: u32,
     /// Writes to the table.
     pub writes: u32,
-    /// What kind of caller it was.
+    /// The kind of caller.
     pub caller: &'static str,
     /// What was decided last.
     pub decision: &'static str,
@@ -40,7 +40,7 @@ pub struct Summary {
     pub inside: Option<String>,
 }
 
-/// Runs `work` and returns its result with a summary of what it did.
+/// Runs `work`, and returns its result with a summary of what it did.
 pub async fn recorded<T>(work: impl Future<Output = T>) -> (T, Summary) {
     let record = Arc::new(Record::default());
     let result = RECORD.scope(Arc::clone(&record), work).await;
@@ -51,8 +51,8 @@ pub async fn recorded<T>(work: impl Future<Output = T>) -> (T, Summary) {
     (result, Summary { reads, writes, caller, decision, inside })
 }
 
-/// Runs `work` to its end even when nobody waits for it any more, as when a client's connection breaks; what it does
-/// is noted for the same request.
+/// Runs `work` to its end even if nobody waits for it any more, for example after a client's connection breaks. What
+/// it does is still recorded for the same request.
 pub fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
     match RECORD.try_with(Arc::clone) {
         Ok(record) => tokio::spawn(RECORD.scope(record, work)),
@@ -61,7 +61,7 @@ pub fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'sta
 }
 
 fn note(change: impl FnOnce(&Record)) {
-    // Outside a request nothing is noted.
+    // Outside a request, nothing is recorded.
     let _ = RECORD.try_with(|record| change(record));
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn wrote() {
     });
 }
 
-/// It is known who is calling.
+/// Records the caller, once it is known.
 pub(crate) fn caller(kind: &'static str) {
     word(|words| words.caller = kind);
 }
@@ -97,13 +97,13 @@ pub(crate) fn decided(decision: &'static str) {
     word(|words| words.decision = decision);
 }
 
-/// Something went wrong inside; never shown to the client.
+/// Records an internal error, which is never shown to the client.
 pub fn inside(text: String) {
     word(|words| words.inside = Some(text));
 }
 
-/// What is logged unless `STACKROOM_LOG` says otherwise. The S3 face logs every refusal as an error; what is ours of
-/// them is logged elsewhere.
+/// The default for `STACKROOM_LOG`. The S3 interface logs every refusal as an error; our own errors are logged
+/// elsewhere.
 pub const FILTER: &str = "info,s3s=off";
 
 /// Starts logging to standard error: JSON lines, or readable ones at a terminal or with `STACKROOM_LOG_FORMAT=pretty`.

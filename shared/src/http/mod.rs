@@ -101,7 +101,7 @@ fn in_form(form: Form, response: Response) -> Response {
     formed
 }
 
-/// The part of a request's log line that does not come from what it did.
+/// The request and its response, for the log line.
 struct Logged<'a> {
     method: &'a str,
     route: &'a str,

@@ -176,7 +176,7 @@ pub async fn whoami(app: &App, credential: &Credential) -> Result<Caller, Error>
     }
 }
 
-/// What was read in an image, whole. The caller has found the image before.
+/// All metadata that was read from an image. The caller has found the image before.
 pub async fn details(
     app: &App,
     repository: &Repository,

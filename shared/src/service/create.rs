@@ -1,4 +1,5 @@
-//! Making entities, collections, containers and images. All of it is idempotent: what is already there is returned.
+//! Creating entities, collections, containers and images. All of these are idempotent: if something exists already, it
+//! is returned.
 
 use super::access::{Access, memberships};
 use super::uploads::commit;
@@ -15,7 +16,7 @@ use crate::store::keys;
 use crate::store::rows::{Blob, Charge, Collection, Container, Entity, Image, Membership, Row, Target};
 use crate::store::table::Written;
 
-/// Makes an entity. Its maker owns it.
+/// Creates an entity, owned by the caller.
 pub async fn entity(
     app: &App,
     credential: &Credential,
@@ -38,7 +39,7 @@ pub async fn entity(
     written(app, &grant, made).await
 }
 
-/// Makes a collection in the entity with the id `parent`.
+/// Creates a collection in the entity with the id `parent`.
 pub async fn collection(
     app: &App,
     credential: &Credential,
@@ -68,7 +69,7 @@ pub async fn collection(
     written(app, &grant, made).await
 }
 
-/// Makes a container in the collection with the id `parent`: public, unless collection or entity say otherwise.
+/// Creates a container in the collection with the id `parent`: public, unless the collection or entity says otherwise.
 pub async fn container(
     app: &App,
     credential: &Credential,
@@ -87,7 +88,7 @@ pub async fn container(
     access.load_more(app, &entity, above.into_iter().chain([key.clone()])).await?;
     let existing: Option<Container> = access.take(&key)?;
     if let Some(existing) = existing {
-        // Anybody may see a public container, but only those who could have made it get it for an answer here.
+        // Anybody may see a public container, but this call returns it only to those who could have created it.
         let resource = Resource::Collection(entity.clone(), collection.clone());
         if access.caller.user().is_some() && access.decide(Action::See, &resource).is_ok() {
             return Ok(existing);
@@ -104,8 +105,8 @@ pub async fn container(
     written(app, &grant, entities::container(new, birth(app, &grant)?)?).await
 }
 
-/// Makes a repository that is pushed to through the registry, and the collection that it lies in when it is a library
-/// container. It is seen by everyone logged in, unless entity or collection say that what is made in them is private.
+/// Creates a repository for a push through the registry, and its collection if it is a library container. Everyone who
+/// is logged in can see it, unless the entity or collection makes new containers private.
 pub(crate) async fn repository(
     app: &App,
     grant: &Grant,
@@ -126,10 +127,11 @@ pub(crate) async fn repository(
     written(app, grant, entities::container(new, birth(app, grant)?)?).await
 }
 
-/// Makes an image in the container with the id `parent`, its bytes still to come.
+/// Creates an image in the container with the id `parent`, before its bytes are uploaded.
 ///
-/// Bytes that are already linked in an entity where the pusher has a role need not come again: the image is committed
-/// at once. Anybody else has to bring them, so that knowing a digest never is a way to the bytes.
+/// If the bytes are already linked in an entity in which the pusher has a role, they need not be uploaded again: the
+/// image is committed at once. Everybody else has to upload them, so that knowing a digest never gives access to the
+/// bytes.
 pub async fn image(
     app: &App,
     credential: &Credential,
@@ -145,7 +147,7 @@ pub async fn image(
         return Err(access.points_nowhere("container", doing));
     };
     let members = members?;
-    // A token for one container only is no key to the bytes of the others.
+    // A token for one container only gives no access to the bytes of the others.
     let holds = |member: &&Membership| [Action::List, Action::Push].iter().any(|action| access.may_on(*action, member));
     let held = members.iter().filter(holds);
     let held: Vec<_> = held.map(|member| keys::charge(&member.entity, &hash)).collect();
@@ -173,7 +175,7 @@ pub async fn image(
     }
 }
 
-/// Makes the row of an image whose bytes are still to come.
+/// Writes the row of an image whose bytes are not uploaded yet.
 pub(crate) async fn begin(
     app: &App,
     grant: &Grant,
@@ -184,12 +186,12 @@ pub(crate) async fn begin(
     written(app, grant, entities::image(container, hash, description, birth(app, grant)?)?).await
 }
 
-/// Who makes something, and when, with a new id for it.
+/// Who creates something, and when, with a new id for it.
 pub(crate) fn birth(app: &App, grant: &Grant) -> Result<Birth, Error> {
     Ok(Birth { id: app.new_id()?, by: grant.by().cloned(), at: app.now() })
 }
 
-/// Writes a new row; when somebody else was faster, returns theirs.
+/// Writes a new row; if somebody else was faster, returns theirs.
 async fn written<R: Row>(app: &App, grant: &Grant, made: Made<R>) -> Result<R, Error> {
     let key = made.row.key();
     match app.commit(grant, made.changes).await? {

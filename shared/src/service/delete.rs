@@ -1,14 +1,14 @@
-//! Deleting an image: it, its tags, its link, and what its entity paid for it, at once.
+//! Deleting an image: it removes the image, its tags and its link, and gives back its cost, all at once.
 //!
 //! 1. Read the tag or image row; then the image, all tags and manifests of the container, charge, account and blob.
-//! 2. If more tags or manifests name the image than fit into one transaction, take them off first, a batch at a time.
-//! 3. In one transaction, each row conditional on what was read: the tags, the image, its id, details and manifest go.
-//!    Unless another manifest names the bytes, the link goes too: the charge counts a link less, and refunds with the
-//!    last one; the blob counts an entity less, and with the last one goes and leaves its object condemned.
-//!    The manifests that registry clients pushed of the image go with it, and what long ones cost.
-//!    The repository's epoch must be the one that was read, or something may have come to name the bytes since.
-//!    *Lost*: begin again.
-//! 4. What only those manifests named is [freed](super::links::free). *Dies before*: the sweeper does it.
+//! 2. If more tags or manifests name the image than fit into one transaction, remove those first, a batch at a time.
+//! 3. In one transaction, each row conditional on what was read: delete the tags, the image, its id, details and
+//!    manifest. Unless another manifest names the bytes, delete the link too: the charge counts a link less, and is
+//!    refunded with the last one; the blob counts an entity less, and with the last one its row is deleted and its
+//!    object condemned. Also delete the manifests of the image that registry clients pushed, and give back the cost of
+//!    long ones. The repository's epoch must be the one that was read; otherwise something may have come to name the
+//!    bytes since. *Lost*: start again.
+//! 4. Anything that only those manifests named is [freed](super::links::free). *Dies before*: the sweeper does it.
 
 use super::access::Access;
 use super::links;
@@ -27,10 +27,10 @@ use crate::store::rows::{Container, Image, ManifestLinks, Tag, What};
 use crate::store::table::Written;
 
 const DOING: &str = "delete this image";
-/// Manifests that go in one transaction with the rest.
+/// The most manifests that are deleted in one transaction with the rest.
 const MANIFESTS: usize = 12;
 
-/// Deletes the image that a reference names, with all its tags of its architecture in that container.
+/// Deletes the image that a reference names, with all its tags for its architecture in that container.
 pub async fn image(
     app: &App,
     credential: &Credential,
@@ -48,7 +48,7 @@ pub async fn image(
     }
 }
 
-/// Which image it is, of a container that is there, to those who could delete something in it.
+/// Finds the image in an existing container, for callers who could delete something in it.
 async fn find(
     app: &App,
     credential: &Credential,
@@ -70,7 +70,7 @@ async fn find(
         }
         (Selector::Tag(_), None) => None,
     };
-    // Others are refused before more is read, whether it is there or not.
+    // Other callers are refused before more is read, whether the image exists or not.
     let denial = access.decide(Action::Delete, &Resource::Missing(Place::Repository(repository.clone()))).err();
     match (container, hash, denial) {
         (Some(container), Some(hash), Some(Denial::Hidden)) => Ok((access, container, hash)),
@@ -78,14 +78,13 @@ async fn find(
     }
 }
 
-/// An image that may be deleted, with all that names it.
+/// An image that may be deleted, with everything that names it.
 struct Deleting {
     grant: Grant,
     container: Container,
     image: Image,
     found: BlobRows,
-    /// The tags that lead to it; the one that was asked for goes last, so that it leads here again if not all can go
-    /// at once.
+    /// The tags that point to it. The requested one goes last: if not all can be removed at once, it still leads here.
     tags: Vec<Tag>,
     manifests: Vec<ManifestLinks>,
 }
@@ -134,19 +133,19 @@ impl Deleting {
         let mut groups = tags::groups(&self.tags);
         let last = groups.pop().unwrap_or_default();
         for some in &groups {
-            // Each under its own conditions: what is lost here is seen when all is read again.
+            // Each has its own conditions: a change that is lost here is seen when everything is read again.
             let _ = app.commit(&self.grant, self.off(some, true, app)?).await?;
         }
         if !groups.is_empty() {
             return Ok(Try::Lost);
         }
-        // What registry clients pushed of it goes too: it is the same image by other words.
+        // The manifests that registry clients pushed of it are deleted too: they are the same image in another form.
         let own = images::own_manifest(&self.image);
         let of_it = |row: &&ManifestLinks| row.image == Some(self.image.hash) && Some(row.digest) != own;
         let mut pushed: Vec<&ManifestLinks> = self.manifests.iter().filter(of_it).collect();
         pushed.sort_by_key(|pushed| last.iter().any(|tag| tag.named.digest == pushed.digest));
         if let Some((first, _)) = pushed.split_last_chunk::<MANIFESTS>().filter(|(first, _)| !first.is_empty()) {
-            // More than one transaction can hold, and what a tag names goes with that.
+            // More than one transaction can hold, because the manifests behind a tag are written with it.
             return self.remove_first(app, first).await;
         }
         let (changes, freed) = self.changes(app, last, &pushed)?;
@@ -159,12 +158,12 @@ impl Deleting {
         Ok(Try::Done(()))
     }
 
-    /// Takes the image off some tags.
+    /// Removes the image from some tags.
     fn off(&self, tags: &[Tag], image_stays: bool, app: &App) -> Result<Changes, Error> {
         tags::take_off(tags, TakingOff { manifest: None, image: Some(self.image.hash), image_stays, now: app.now() })
     }
 
-    /// Removes manifests of the image that do not fit into the transaction with it.
+    /// Removes manifests of the image that do not fit into its transaction.
     async fn remove_first(&self, app: &App, first: &[&ManifestLinks]) -> Result<Try<()>, Error> {
         let mut container = self.container.clone();
         let place = Place::Repository(container.repository.clone());
@@ -184,7 +183,7 @@ impl Deleting {
         Ok(Try::Lost)
     }
 
-    /// The changes that delete the image with these tags and pushed manifests, and what may then be freed.
+    /// The changes that delete the image with these tags and pushed manifests, and the digests that may then be freed.
     fn changes(&self, app: &App, tags: &[Tag], pushed: &[&ManifestLinks]) -> Result<(Changes, Vec<OciDigest>), Error> {
         let (repository, image, now) = (self.repository(), &self.image, app.now());
         let place = Place::Repository(repository.clone());

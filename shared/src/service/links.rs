@@ -1,4 +1,4 @@
-//! What names what in a repository, and taking away the links of blobs that nothing names any more.
+//! The names between things in a repository, and the removal of links to blobs that nothing names any more.
 
 use super::retry::{Retry, Try};
 use crate::app::App;
@@ -14,12 +14,11 @@ use crate::store::table::Written;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// How long a link stays that no manifest names, after a push last asked for it: time enough for the rest of that
-/// push.
+/// How long a link without a manifest stays after a push last asked for it: time enough for the rest of that push.
 pub(crate) const LEASE: Duration = Duration::from_hours(24);
-/// How old it may be before it is noted again that a push asks for it.
+/// The age at which the time of the last request is recorded again.
 pub(crate) const NOTED: Duration = Duration::from_hours(1);
-// A push that is told that a blob is there has half a day for the rest, whichever hosts noted it and sweep it.
+// A push that was told that a blob exists has half a day to finish, whichever hosts recorded the request and sweep it.
 const _: () = assert!(LEASE.as_secs() >= NOTED.as_secs() + 2 * SKEW.as_secs() + 12 * 3600);
 
 /// All manifests of a repository, without their bytes.
@@ -29,13 +28,13 @@ pub(crate) async fn manifests(app: &App, repository: &Repository) -> Result<Vec<
     Ok(all)
 }
 
-/// Takes those links away that no manifest of the repository names any more and that no push asked for after `before`;
-/// returns how many went.
+/// Removes those links that no manifest of the repository names any more and that no push asked for after `before`.
+/// Returns how many were removed.
 ///
 /// 1. Read the repository's epoch, then its manifests.
-/// 2. For each link, in one transaction: link, charge, account and blob, under the condition that the epoch is still
-///    the same. Whatever comes to name something counts it on, so nothing goes that is named. *Lost*: that link begins
-///    again with 1. *Dies*: the links that are left go with the next sweep.
+/// 2. For each link, in one transaction: update link, charge, account and blob, on condition that the epoch is still
+///    the same. Anything that comes to name something increments the epoch, so nothing that is named is removed.
+///    *Lost*: that link starts again at 1. *Dies*: the next sweep removes the remaining links.
 pub(crate) async fn free(
     app: &App,
     grant: &Grant,

@@ -1,7 +1,6 @@
 //! Use cases: one function each, used by every protocol.
 //!
-//! Each loads what it has to know in at most two dependent rounds, asks [`decide`](crate::rules::decide), and writes
-//! once.
+//! Each loads its facts in at most two dependent rounds, asks [`decide`](crate::rules::decide), and writes once.
 
 pub mod access;
 pub mod browse;

@@ -20,21 +20,22 @@ pub struct Found {
     pub image: Image,
 }
 
-/// What is said of a tag that names something for other runtimes. `SingularityCE` looks for the media type in it, and
-/// then asks the registry.
+/// The message for a tag that points to something for other runtimes. `SingularityCE` searches it for the media type,
+/// and then asks the registry.
 const NO_SIF: &str = "the tag names no SIF image, pull it with docker:// or oras:// \
     (unexpected media type: got application/vnd.oci.image.config.v1+json)";
 
-/// What a lookup is for.
+/// The purpose of a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To know it. Who may push there sees images without bytes too: that is how a push goes on.
+    /// To get its metadata. Callers who may push there also see images without bytes, because a push continues from
+    /// them.
     Look,
     /// To download it.
     Download,
 }
 
-/// Finds the image that a reference names, for the architecture `arch`; without one, for the best guess.
+/// Finds the image that a reference names, for the architecture `arch`, or without one, for the best guess.
 pub async fn find(
     app: &App,
     credential: &Credential,
@@ -58,7 +59,7 @@ pub async fn find(
     let image = match selector {
         Selector::Hash(_) => {
             let image: Image = access.take(&row)?.ok_or(Error::NotFound("image"))?;
-            // Bytes that are still to come are the business of who may bring them.
+            // Only callers who may upload the missing bytes see an image without them.
             let unfinished = image.content.is_none();
             if unfinished && (purpose == Purpose::Download || access.decide(Action::Push, &resource).is_err()) {
                 return Err(Error::NotFound("image"));
@@ -80,7 +81,7 @@ pub async fn find(
     Ok(Found { container, image })
 }
 
-/// The image of a tag for an architecture. Who asks for none gets the only one, amd64, or the one set last.
+/// The image of a tag for an architecture. Without an architecture: the only image, or amd64, or the one set last.
 pub(super) fn choose(mut tag: Tag, arch: Option<&str>) -> Option<Tagged> {
     match arch {
         Some(arch) => tag.images.remove(arch),
@@ -108,7 +109,8 @@ fn of_tag(container: &Container, name: &TagName, tagged: Tagged) -> Result<Image
     })
 }
 
-/// Old clients push without setting any tag, and expect to find that as `latest`: the newest image that never had one.
+/// Old clients push without setting any tag, and expect to find the image as `latest`: the newest image that was never
+/// tagged.
 async fn untagged(app: &App, repository: &Repository, arch: Option<&str>) -> Result<Image, Error> {
     let images: Vec<Image> = app.table.query_all(keys::images(repository)).await?;
     let fits = |content: &Content| arch.is_none_or(|arch| content.arch == arch);

@@ -1,7 +1,7 @@
-//! Changes that race: each try reads anew, and one that lost begins again.
+//! Racing changes: each try reads again, and one that lost starts again.
 //!
-//! A loop and not a function that takes a closure: whether the future of an async closure is `Send` can't be shown to
-//! the compiler where it borrows what its handler holds.
+//! This is a loop and not a function that takes a closure: if an async closure borrows from its handler, the compiler
+//! can't be shown that its future is `Send`.
 
 use crate::error::Error;
 use crate::store::StoreError;
@@ -18,15 +18,15 @@ pub(crate) struct Retry {
 }
 
 impl Retry {
-    /// What there is too much of, in the log, if no try ever wins: `pushes of the same image`.
+    /// What there is too much of, for the log, if no try ever wins: `pushes of the same image`.
     pub(crate) fn of(what: &'static str) -> Self {
         Self { what, tries: 0 }
     }
 
-    /// Begins another try: at once the first time, after a longer pause each time that follows.
+    /// Starts another try: at once the first time, then after longer and longer pauses.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when there were too many.
+    /// [`Error::Unavailable`] if there were too many.
     pub(crate) async fn pause(&mut self) -> Result<(), Error> {
         if self.tries == MOST_TRIES {
             return Err(Error::Unavailable(StoreError::Unavailable(format!("too many {} at once", self.what))));
@@ -37,18 +37,18 @@ impl Retry {
     }
 }
 
-/// What came of one try that is a function of its own.
+/// The result of one try, if the try is a function of its own.
 #[must_use]
 #[derive(Debug)]
 pub(crate) enum Try<T> {
     /// It is done.
     Done(T),
-    /// Somebody else was faster: what was read is no longer so.
+    /// Somebody else was faster: the rows that were read are out of date.
     Lost,
 }
 
 impl<T> Try<T> {
-    /// What a transaction came to, with the result that holds if it was written.
+    /// The result of a transaction, with the value to return if it was written.
     pub(crate) fn of(written: &Written, result: T) -> Self {
         match written {
             Written::Done => Self::Done(result),

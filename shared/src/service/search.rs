@@ -1,4 +1,4 @@
-//! Searching what the caller may browse: substrings of names, descriptions, tags and labels.
+//! Searching everything that the caller may browse: substrings of names, descriptions, tags and labels.
 
 use super::access::{Access, memberships};
 use crate::app::App;
@@ -10,7 +10,7 @@ use crate::store::keys;
 use crate::store::rows::{Collection, Container, Entity, Image};
 use futures::future::try_join_all;
 
-/// The shortest text that is searched for, in characters: the clients' own rule.
+/// The shortest text to search for, in characters: the clients' own rule.
 pub const SHORTEST_TEXT: usize = 3;
 /// The most results of each kind.
 pub const MOST_RESULTS: usize = 100;
@@ -18,7 +18,7 @@ pub const MOST_RESULTS: usize = 100;
 /// What to look for.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
-    /// Part of a name, description, tag or label; upper and lower case are the same.
+    /// Part of a name, description, tag or label; case does not matter.
     pub text: String,
     /// Only images for one of these architectures; empty for all.
     pub archs: Vec<String>,
@@ -27,7 +27,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// Whether only images are wanted.
+    /// Whether to search only for images.
     fn images_only(&self) -> bool {
         !self.archs.is_empty() || self.signed.is_some()
     }

@@ -1,6 +1,7 @@
-//! Changing what entities, collections, containers and tags are like: descriptions, visibility, read-only, frozen.
+//! Changing the settings of entities, collections, containers and tags: descriptions, visibility, read-only, frozen.
 //!
-//! Each reads the row in one round and writes it back, conditional on its version; somebody faster: read again.
+//! Each change reads the row in one round and writes it back, conditional on its version. If somebody was faster, it
+//! reads again.
 
 use super::access::{Access, resource_of};
 use super::retry::Retry;
@@ -14,23 +15,23 @@ use crate::store::keys::{self, Key};
 use crate::store::rows::{Collection, Container, Entity, Row, Tag};
 use crate::store::table::Written;
 
-/// What may change; `None` stays as it is.
+/// The settings to change; `None` leaves one unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// What its people say of it.
+    /// The description.
     pub description: Option<Description>,
-    /// Of an entity or collection: whether containers created in it later are private.
+    /// Of an entity or collection: whether new containers in it are private.
     pub private: Option<bool>,
     /// Of a container: who may read it.
     pub visibility: Option<Visibility>,
-    /// Of a container: whether it takes no writes for now.
+    /// Of a container: whether it is read-only.
     pub read_only: Option<bool>,
-    /// Of a tag: whether it may not be moved or deleted.
+    /// Of a tag: whether it is frozen: it may not be moved or deleted.
     pub frozen: Option<bool>,
 }
 
 impl Settings {
-    /// Those that are said, by their names on the wire.
+    /// The settings that are given, by their names on the wire.
     fn said(&self) -> Vec<&'static str> {
         let all = [
             ("description", self.description.is_some()),
@@ -42,7 +43,7 @@ impl Settings {
         all.into_iter().filter(|(_, said)| *said).map(|(name, _)| name).collect()
     }
 
-    /// Refuses those that the kind of thing does not have, so that nobody believes they were set.
+    /// Refuses settings that this kind of thing does not have, so that nobody believes they were set.
     fn only(&self, what: &str, has: &[&str]) -> Result<(), Error> {
         match self.said().into_iter().find(|name| !has.contains(name)) {
             Some(name) => Err(Error::Invalid(format!("{what} has no `{name}`, only {}", has.join(", ")))),
@@ -117,7 +118,7 @@ pub async fn container(
         .await
 }
 
-/// Freezes a tag, or lifts that.
+/// Freezes or unfreezes a tag.
 pub async fn tag(
     app: &App,
     credential: &Credential,
@@ -140,13 +141,13 @@ pub async fn tag(
         .await
 }
 
-/// Something whose settings change, with what the rules have to know of it.
+/// Something whose settings can change, with the facts for the rules.
 struct Setting<F> {
     /// What it is called.
     what: &'static str,
     key: Key,
     place: Place,
-    /// What the rules see in its row.
+    /// The row as a resource of the rules.
     resource: F,
 }
 

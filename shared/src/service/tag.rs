@@ -1,4 +1,4 @@
-//! Tags, as the library sets and lists them.
+//! Tags, as the library protocol sets and lists them.
 
 use super::access::{Access, resource_at};
 use super::retry::Retry;
@@ -27,23 +27,23 @@ pub async fn list(app: &App, credential: &Credential, container: Id) -> Result<V
     Ok(app.table.query_all(keys::tags(&repository)).await?)
 }
 
-/// A tag that is to lead to an image.
+/// A tag that is to point to an image.
 #[derive(Debug)]
 pub struct SetTag<'a> {
     /// The image.
     pub image: Id,
     /// The tag's name.
     pub name: &'a TagName,
-    /// The architecture, as far as the client knows it.
+    /// The architecture, if the client knows it.
     pub arch: Option<&'a str>,
 }
 
 /// Points a tag of a container at an image, for the image's architecture.
 ///
 /// 1. Read both ids; then container, image and tag.
-/// 2. In one transaction, conditional on the tag's version: the tag's row, and the tag in the row of the new and of
-///    the old image. So a tag names a whole image at every moment. *Lost*: begin again. *The image's bytes are still
-///    being verified*: the tag is remembered in its row, and set by the commit.
+/// 2. In one transaction, conditional on the tag's version: write the tag's row, and record the tag in the rows of the
+///    new and the old image. So at every moment a tag names a complete image. *Lost*: start again. *The image's bytes
+///    are still being verified*: the tag is remembered in the image's row, and set by the commit.
 pub async fn set(app: &App, credential: &Credential, container: Id, new: SetTag<'_>) -> Result<(), Error> {
     let SetTag { image, name, arch } = new;
     arch.map(tags::check_arch).transpose()?;

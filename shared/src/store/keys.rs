@@ -1,8 +1,8 @@
-//! Every key of the table and the bucket, encode and decode side by side.
+//! Every key of the table and the bucket, with encoding and decoding side by side.
 //!
-//! Rows are laid out by name, so that all that a pull has to know is one batch of keys which the request itself
-//! spells. `⟨rest⟩` is a repository's path below its entity, `⟨hash⟩` 64 hexadecimal digits, `⟨digest⟩` the same or
-//! `sha512:` and 128 of them.
+//! Rows are laid out by name, so that a pull needs one batch of keys that can be formed from the request itself.
+//! `⟨rest⟩` is a repository's path below its entity, `⟨hash⟩` 64 hexadecimal digits, `⟨digest⟩` the same or `sha512:`
+//! and 128 of them.
 //!
 //! | pk | sk | row |
 //! |---|---|---|
@@ -47,12 +47,12 @@ pub struct Key {
     pub sk: String,
 }
 
-/// Where rows of one kind are: a partition, and what their sort keys begin with.
+/// The place of rows of one kind: a partition, and the prefix of their sort keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRange {
     /// Partition key.
     pub pk: String,
-    /// How the sort keys begin.
+    /// The prefix of the sort keys.
     pub prefix: String,
 }
 
@@ -60,7 +60,7 @@ fn range(pk: String, prefix: impl Into<String>) -> KeyRange {
     KeyRange { pk, prefix: prefix.into() }
 }
 
-/// The sort key of a row that is alone, or first, in its partition.
+/// The sort key of a row that is the only or first one in its partition.
 const SELF: &str = "-";
 
 fn key(pk: String, sk: impl Into<String>) -> Key {
@@ -82,18 +82,18 @@ pub fn users() -> KeyRange {
     range("L".to_owned(), "U#")
 }
 
-/// The entry of an upload in the list of those that wait to be verified.
+/// An upload's entry in the list of those that wait for verification.
 pub fn sealed_listed(id: UploadId) -> Key {
     key("L".to_owned(), format!("S#{id}"))
 }
 
-/// The partition and prefix of the list of uploads that wait to be verified.
+/// The partition and prefix of the list of uploads that wait for verification.
 pub fn sealed() -> KeyRange {
     range("L".to_owned(), "S#")
 }
 
 /// An event, in the log of an entity, of `+` and a user, or of the installation, which is `-`. The keys of a log are
-/// in the order of time.
+/// in chronological order.
 pub fn event(log: &str, millis: u64, random: u32) -> Key {
     key(format!("A#{log}"), format!("T#{millis:012x}{random:08x}"))
 }
@@ -103,7 +103,7 @@ pub fn events(log: &str) -> KeyRange {
     range(format!("A#{log}"), "T#")
 }
 
-/// The wrong passwords that were shown for a name.
+/// The count of wrong passwords for a name.
 pub fn wrong_passwords(user: &UserName) -> Key {
     key(format!("U#{user}"), "W")
 }
@@ -138,7 +138,7 @@ pub fn account(name: &EntityName) -> Key {
     key(format!("E#{name}"), "Q")
 }
 
-/// A user's standing on an entity.
+/// A user's role on an entity.
 pub fn member(entity: &EntityName, user: &UserName) -> Key {
     key(format!("E#{entity}"), format!("M#{user}"))
 }
@@ -179,7 +179,7 @@ pub fn images_of_entity(entity: &EntityName) -> KeyRange {
     range(format!("E#{entity}"), "I#")
 }
 
-/// What a blob costs an entity.
+/// The charge of a blob to an entity.
 pub fn charge(entity: &EntityName, digest: &Digest) -> Key {
     key(format!("E#{entity}"), format!("B#{}", digest.hex()))
 }
@@ -204,17 +204,17 @@ pub fn manifests(repository: &Repository) -> KeyRange {
     range(format!("R#{repository}"), "M#")
 }
 
-/// A manifest that says something of another one.
+/// A referrer of a manifest.
 pub fn referrer(repository: &Repository, subject: &OciDigest, digest: &OciDigest) -> Key {
     key(format!("R#{repository}"), format!("F#{}#{}", subject.in_key(), digest.in_key()))
 }
 
-/// The partition and prefix of what is said of a manifest.
+/// The partition and prefix of a manifest's referrers.
 pub fn referrers(repository: &Repository, subject: &OciDigest) -> KeyRange {
     range(format!("R#{repository}"), format!("F#{}#", subject.in_key()))
 }
 
-/// That library images are in a repository.
+/// The marker that a repository has library images.
 pub fn marker(repository: &Repository) -> Key {
     key(format!("R#{repository}"), SELF)
 }
@@ -224,7 +224,7 @@ pub fn link(repository: &Repository, name: &OciDigest) -> Key {
     key(format!("R#{repository}"), format!("B#{}", name.in_key()))
 }
 
-/// What was read in an image.
+/// The metadata that was read from an image.
 pub fn details(repository: &Repository, hash: &Digest) -> Key {
     key(format!("R#{repository}"), format!("D#{}", hash.hex()))
 }
@@ -234,7 +234,7 @@ pub fn blob(digest: &Digest) -> Key {
     key(format!("B#{}", digest.hex()), SELF)
 }
 
-/// What an id points at.
+/// The target of an id.
 pub fn pointer(id: Id) -> Key {
     key(format!("P#{id}"), SELF)
 }
@@ -244,12 +244,12 @@ pub fn session(id: UploadId) -> Key {
     key(format!("S#{id}"), SELF)
 }
 
-/// Reads the id of an upload session back from the partition key of its row.
+/// Reads the id of an upload session from the partition key of its row.
 pub fn session_id(pk: &str) -> Option<UploadId> {
     pk.strip_prefix("S#")?.parse().ok()
 }
 
-/// A blob on its way through us.
+/// A stream: a blob that is being uploaded through us.
 pub fn stream(id: UploadId) -> Key {
     key(format!("O#{id}"), SELF)
 }
@@ -259,8 +259,8 @@ pub fn condemned(object: &str) -> Key {
     key(format!("X#{object}"), SELF)
 }
 
-/// Whether a row may be written with `grant`: rows of an entity, a repository or a user only with a grant for that
-/// place. What belongs to the installation – ids, sessions, blobs, condemned objects – goes with any grant for an
+/// Whether a row may be written with `grant`: rows of an entity, a repository or a user require a grant for that
+/// place. Rows of the installation – ids, sessions, blobs, condemned objects – can be written with any grant for an
 /// entity.
 pub fn lies_in(key: &Key, grant: &Grant) -> bool {
     let common = ["P#", "S#", "B#", "O#", "X#"].iter().any(|prefix| key.pk.starts_with(prefix));
@@ -283,12 +283,12 @@ pub fn lies_in(key: &Key, grant: &Grant) -> bool {
     }
 }
 
-/// What kind of row a key is of, as far as the sweeper has to know.
+/// The kind of row that a key belongs to, as far as the sweeper needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowKind {
     /// An upload session.
     Session,
-    /// A blob on its way through us.
+    /// A stream: a blob that is being uploaded through us.
     Stream,
     /// A blob's link in a repository.
     Link,
@@ -296,7 +296,7 @@ pub enum RowKind {
     Manifest,
     /// An object that is to be deleted.
     Condemned,
-    /// What a blob costs an entity.
+    /// The charge of a blob to an entity.
     Charge,
     /// An image in a container.
     Image,
@@ -304,15 +304,15 @@ pub enum RowKind {
     Account,
     /// A blob of the installation.
     Blob,
-    /// Wrong passwords that were shown for a name.
+    /// The count of wrong passwords for a name.
     WrongPasswords,
     /// Who did what.
     Event,
-    /// A kind that is never swept by itself.
+    /// A kind that the sweeper never removes by itself.
     Other,
 }
 
-/// Reads the kind of row back from its key.
+/// Reads the kind of row from its key.
 pub fn kind(key: &Key) -> RowKind {
     let part = |text: &str| text.get(..2).map(str::to_owned).unwrap_or_default();
     match (part(&key.pk).as_str(), part(&key.sk).as_str()) {
@@ -331,7 +331,7 @@ pub fn kind(key: &Key) -> RowKind {
     }
 }
 
-/// The name of an object in the bucket: opaque, never used twice. The first digits spread the load.
+/// The name of an object in the bucket: opaque, and never reused. Its first digits spread the load.
 pub fn object(random: [u8; 20]) -> String {
     let name = crate::domain::digest::hex(&random);
     let (head, tail) = name.split_at(2);

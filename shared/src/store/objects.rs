@@ -1,4 +1,5 @@
-//! The bucket, narrowly: presigned URLs for clients, and the few things that we do with objects ourselves.
+//! The narrow interface to the bucket: presigned URLs for clients, and the few operations on objects that we do
+//! ourselves.
 
 use super::table::{StoreError, pause};
 use crate::domain::digest::Hasher;
@@ -22,22 +23,22 @@ use sha2::Digest as _;
 use std::ops::Range;
 use std::time::Duration;
 
-/// The largest object that one `PUT` can bring, in bytes.
+/// The largest object of a single `PUT`, in bytes.
 pub const MAX_PUT: u64 = 5 << 30;
 
-/// How often a copy is tried whose source changes under it.
+/// How many times a copy is tried if its source changes in the meantime.
 const COPIES: u32 = 8;
 
-/// One part of a multipart upload, as its client names it at the end.
+/// One part of a multipart upload, as its client lists it at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// From 1.
     pub number: u64,
-    /// The store's `ETag` of it.
+    /// Its `ETag` from the store.
     pub etag: String,
 }
 
-/// A part of a multipart upload that a client is to bring.
+/// A part of a multipart upload that a client is to send.
 #[derive(Debug, Clone, Copy)]
 pub struct NewPart<'a> {
     /// The store's id of the upload.
@@ -50,7 +51,7 @@ pub struct NewPart<'a> {
     pub digest: Option<Digest>,
 }
 
-/// A part of a multipart upload that we bring ourselves.
+/// A part of a multipart upload that we send ourselves.
 #[derive(Debug)]
 pub struct OwnPart<'a> {
     /// The store's id of the upload.
@@ -64,11 +65,11 @@ pub struct OwnPart<'a> {
 /// A multipart upload that the store knows of.
 #[derive(Debug)]
 pub struct OpenParts {
-    /// Name of the object that it is for.
+    /// Name of its object.
     pub object: String,
     /// The store's id of it.
     pub upload: String,
-    /// When it began, in seconds since 1970.
+    /// The time it started, in seconds since 1970.
     pub since: i64,
 }
 
@@ -76,13 +77,13 @@ pub struct OpenParts {
 #[derive(Debug, Clone)]
 pub struct Objects {
     client: Client,
-    /// Signs URLs; knows the store by the name that clients use.
+    /// Signs URLs; knows the store by its public name.
     public: Client,
     bucket: String,
 }
 
 impl Objects {
-    /// The bucket `bucket`, reached by us through `client` and by clients at the endpoint of `public`.
+    /// The bucket `bucket`: we reach it through `client`, and clients at the endpoint of `public`.
     pub fn new(client: Client, public: Client, bucket: String) -> Self {
         Self { client, public, bucket }
     }
@@ -92,7 +93,7 @@ impl Objects {
         self.client.head_bucket().bucket(&self.bucket).send().await.map(|_| ()).map_err(|error| failed(&error))
     }
 
-    /// A URL that takes exactly `size` bytes in one `PUT`. With a `digest`, the store refuses any others.
+    /// A URL that accepts exactly `size` bytes in one `PUT`. With a `digest`, the store refuses any other bytes.
     pub async fn presign_put(
         &self,
         object: &str,
@@ -106,7 +107,7 @@ impl Objects {
         Ok(request.uri().to_owned())
     }
 
-    /// A URL that takes exactly one part of a multipart upload.
+    /// A URL that accepts exactly one part of a multipart upload.
     pub async fn presign_part(&self, object: &str, part: NewPart<'_>, life: Duration) -> Result<String, StoreError> {
         let NewPart { upload, number, length, digest } = part;
         let number = i32::try_from(number).map_err(|_| StoreError::Refused("part number too large".to_owned()))?;
@@ -117,24 +118,25 @@ impl Objects {
         Ok(request.uri().to_owned())
     }
 
-    /// A URL that gives the object, whole or in ranges, under a file name where there is one.
+    /// A URL for the object, whole or in ranges, with a file name if there is one.
     ///
-    /// All that HTTP says of the bytes stands in the URL. Whoever brought them may have said other things, which the
-    /// store keeps with the object, and clients would decode what is called encoded: what one brings, all get.
+    /// The URL fixes all HTTP headers that describe the bytes. The uploader may have sent other headers, which the
+    /// store keeps with the object. Clients would decode bytes with a content encoding, so one uploader could affect
+    /// everybody.
     pub async fn presign_get(&self, object: &str, file: Option<&str>, life: Duration) -> Result<String, StoreError> {
         let request = self.public.get_object().bucket(&self.bucket).key(object);
         let name = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
         let request = request
             .response_content_disposition(format!("attachment{name}"))
             .response_content_type("application/octet-stream")
-            // There is no way to ask for none.
+            // There is no way to ask for no encoding.
             .response_content_encoding("identity")
             .response_cache_control("private, no-transform");
         let request = request.presigned(lasting(life)?).await.map_err(|error| failed(&error))?;
         Ok(request.uri().to_owned())
     }
 
-    /// The object's size in bytes; `None` when there is no such object.
+    /// The object's size in bytes; `None` if there is no such object.
     pub async fn size(&self, object: &str) -> Result<Option<u64>, StoreError> {
         match self.client.head_object().bucket(&self.bucket).key(object).send().await {
             Ok(head) => Ok(head.content_length().and_then(|length| u64::try_from(length).ok())),
@@ -155,8 +157,8 @@ impl Objects {
         Ok(body.into_bytes())
     }
 
-    /// Reads on in the object where the hasher stopped, at most `most` bytes, and returns the hasher.
-    /// Hashing is done off the async threads.
+    /// Continues reading the object where the hasher stopped, at most `most` bytes, and returns the hasher. Hashing is
+    /// done off the async threads.
     pub async fn hash(&self, object: &str, mut hasher: Hasher, most: u64) -> Result<Hasher, StoreError> {
         let from = hasher.taken();
         let range = format!("bytes={from}-{}", from.saturating_add(most).saturating_sub(1));
@@ -179,7 +181,7 @@ impl Objects {
         hashing.await.map_err(|error| StoreError::unavailable(&error))
     }
 
-    /// The whole object's SHA-512, for clients that know it by that.
+    /// The SHA-512 of the whole object, for clients that identify it by that.
     pub async fn sha512(&self, object: &str) -> Result<OciDigest, StoreError> {
         let request = self.client.get_object().bucket(&self.bucket).key(object);
         let mut body = request.send().await.map_err(|error| failed(&error))?.body;
@@ -191,22 +193,22 @@ impl Objects {
         Ok(OciDigest::Sha512(hasher.finalize().into()))
     }
 
-    /// The bytes of an object, of `range` where there is one, as they come.
+    /// The bytes of an object, or of `range` if there is one, as a stream.
     pub async fn stream(&self, object: &str, range: Option<Range<u64>>) -> Result<ByteStream, StoreError> {
         let range = range.map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
         let request = self.client.get_object().bucket(&self.bucket).key(object).set_range(range);
         Ok(request.send().await.map_err(|error| failed(&error))?.body)
     }
 
-    /// Writes an object of bytes at hand.
+    /// Writes an object from bytes in memory.
     pub async fn put(&self, _grant: &Grant, object: &str, bytes: Bytes) -> Result<(), StoreError> {
         let request = self.client.put_object().bucket(&self.bucket).key(object).body(bytes.into());
-        // TLS guards the bytes on the way, and their digest is checked before anybody sees them.
+        // TLS protects the bytes on the way, and their digest is checked before anybody sees them.
         let request = request.customize().disable_payload_signing();
         request.send().await.map(|_| ()).map_err(|error| failed(&error))
     }
 
-    /// Writes a part of a multipart upload from bytes at hand, and returns the store's `ETag` of it.
+    /// Writes a part of a multipart upload from bytes in memory, and returns its `ETag` from the store.
     pub async fn put_part(&self, _grant: &Grant, object: &str, part: OwnPart<'_>) -> Result<String, StoreError> {
         let OwnPart { upload, number, bytes } = part;
         let number = i32::try_from(number).map_err(|_| StoreError::Refused("part number too large".to_owned()))?;
@@ -216,14 +218,14 @@ impl Objects {
         answer.e_tag.ok_or_else(|| StoreError::Unavailable("the object store gave no ETag".to_owned()))
     }
 
-    /// Begins a multipart upload and returns the store's id of it.
+    /// Starts a multipart upload and returns the store's id of it.
     pub async fn begin_parts(&self, _grant: &Grant, object: &str) -> Result<String, StoreError> {
         let request = self.client.create_multipart_upload().bucket(&self.bucket).key(object);
         let answer = request.send().await.map_err(|error| failed(&error))?;
         answer.upload_id.ok_or_else(|| StoreError::Unavailable("the object store gave no upload id".to_owned()))
     }
 
-    /// Makes the object of its parts. After that no part can change it any more.
+    /// Assembles the object from its parts. Afterwards no part can change it any more.
     pub async fn complete_parts(
         &self,
         _grant: &Grant,
@@ -240,7 +242,7 @@ impl Objects {
         request.multipart_upload(parts).send().await.map(|_| ()).map_err(|error| failed(&error))
     }
 
-    /// Gives a multipart upload up. One that is gone already is fine.
+    /// Aborts a multipart upload. It is no error if it is gone already.
     pub async fn abort_parts(&self, _grant: &Grant, object: &str, upload: &str) -> Result<(), StoreError> {
         let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(object).upload_id(upload);
         match request.send().await.map_err(|error| failed(&error)) {
@@ -257,7 +259,7 @@ impl Objects {
             pause(attempt).await;
             match request.clone().send().await {
                 Ok(_) => return Ok(()),
-                // Another client sent the bytes anew just then.
+                // Another client has just sent the bytes again.
                 Err(error) if error.code() == Some("OperationAborted") => {}
                 Err(error) => return Err(failed(&error)),
             }
@@ -265,13 +267,13 @@ impl Objects {
         Err(StoreError::Unavailable("the object changed each time it was copied".to_owned()))
     }
 
-    /// Deletes an object. One that is gone already is fine.
+    /// Deletes an object. It is no error if it is gone already.
     pub async fn delete(&self, _grant: &Grant, object: &str) -> Result<(), StoreError> {
         let request = self.client.delete_object().bucket(&self.bucket).key(object);
         request.send().await.map(|_| ()).map_err(|error| failed(&error))
     }
 
-    /// At most 1 000 objects after the name `after`: each with the time that it was written, in seconds since 1970.
+    /// At most 1 000 objects after the name `after`, each with its modification time, in seconds since 1970.
     pub async fn list(&self, after: Option<String>) -> Result<Vec<(String, i64)>, StoreError> {
         let request = self.client.list_objects_v2().bucket(&self.bucket).set_start_after(after);
         let answer = request.send().await.map_err(|error| failed(&error))?;
@@ -310,7 +312,7 @@ fn lasting(life: Duration) -> Result<PresigningConfig, StoreError> {
     PresigningConfig::expires_in(life).map_err(|error| StoreError::unavailable(&error))
 }
 
-/// What the store's answer means to us.
+/// The meaning of the store's answer for us.
 fn failed<E, R>(error: &SdkError<E, R>) -> StoreError
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
@@ -334,8 +336,8 @@ where
 
 /// Pins the digest of the body into a presigned URL.
 ///
-/// The SDK signs `UNSIGNED-PAYLOAD` into every presigned URL, whatever headers are set. This runs after the SDK's own
-/// interceptor, adds the header and signs its value, so that the store compares what arrives.
+/// The SDK signs `UNSIGNED-PAYLOAD` into every presigned URL, whatever headers are set. This interceptor runs after
+/// the SDK's own. It adds the header and signs its value, so that the store compares the bytes that arrive.
 #[derive(Debug)]
 struct PinPayload(Option<Digest>);
 

@@ -1,4 +1,4 @@
-//! What is in the table: one struct a kind of row. Where it is, [`keys`] says.
+//! The contents of the table: one struct for each kind of row. [`keys`] defines their places.
 
 use super::keys::{self, Key};
 use crate::domain::quota::Quota;
@@ -37,11 +37,11 @@ pub struct User {
     pub password: Option<String>,
     /// Whether they are a site admin.
     pub admin: bool,
-    /// Whether they may do nothing for now.
+    /// Whether the account is disabled.
     pub disabled: bool,
     /// When the account was made.
     pub created: Time,
-    /// Counts the changes of this row, which are conditional on it.
+    /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
 }
 row!(User, row => keys::user(&row.name));
@@ -54,16 +54,16 @@ pub struct UserListed {
 }
 row!(UserListed, row => keys::user_listed(&row.name));
 
-/// Wrong passwords that were shown for a name lately, whether or not there is a user of it.
+/// The recent wrong passwords for a name, whether or not such a user exists.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WrongPasswords {
     /// The name.
     pub user: UserName,
     /// How many.
     pub count: u32,
-    /// When the first of them was.
+    /// The time of the first of them.
     pub since: Time,
-    /// Counts the changes of this row, which are conditional on it.
+    /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
 }
 row!(WrongPasswords, row => keys::wrong_passwords(&row.user));
@@ -75,18 +75,18 @@ pub struct Token {
     pub id: TokenId,
     /// Whose it is.
     pub user: UserName,
-    /// What the user calls it.
+    /// The user's name for it.
     pub name: String,
-    /// What it may be used for.
+    /// The scope of the token.
     pub scope: TokenScope,
     /// When it was made.
     pub created: Time,
-    /// When it ends; `None`: never.
+    /// When it expires; `None`: never.
     pub expires: Option<Time>,
 }
 row!(Token, row => keys::token(&row.user, row.id));
 
-/// A user's standing on an entity.
+/// A user's role on an entity.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Member {
     /// The entity.
@@ -117,15 +117,15 @@ pub struct Entity {
     pub id: Id,
     /// Its name.
     pub name: EntityName,
-    /// What its people say of it.
+    /// The description.
     pub description: Description,
-    /// Whether what is created in it is private.
+    /// Whether new containers in it are private.
     pub default_private: bool,
     /// Who made it.
     pub created_by: Option<Actor>,
     /// When.
     pub created: Time,
-    /// Counts the changes of this row, which are conditional on it.
+    /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
 }
 row!(Entity, row => keys::entity(&row.name));
@@ -152,15 +152,15 @@ pub struct Collection {
     pub entity_id: Id,
     /// Its name.
     pub name: CollectionName,
-    /// What its people say of it.
+    /// The description.
     pub description: Description,
-    /// Whether containers created in it are private.
+    /// Whether new containers in it are private.
     pub private: bool,
     /// Who made it.
     pub created_by: Option<Actor>,
     /// When.
     pub created: Time,
-    /// Counts the changes of this row, which are conditional on it.
+    /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
 }
 row!(Collection, row => keys::collection(&row.entity, &row.name));
@@ -172,38 +172,38 @@ pub struct Container {
     pub id: Id,
     /// Its path.
     pub repository: Repository,
-    /// The id of its collection; `None` when it is no library container.
+    /// The id of its collection; `None` if it is no library container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collection_id: Option<Id>,
     /// The id of its entity.
     pub entity_id: Id,
-    /// What its people say of it.
+    /// The description.
     pub description: Description,
     /// Who may read it.
     pub visibility: Visibility,
-    /// Whether it takes no writes for now.
+    /// Whether it is read-only.
     pub read_only: bool,
     /// Who made it.
     pub created_by: Option<Actor>,
     /// When.
     pub created: Time,
-    /// Counts the changes of what names what in it. Who removes what nothing names does so only if it has not changed
-    /// since they looked; who names something, only if nothing was removed.
+    /// The epoch: counts the changes of what names what in it. Code that removes things that nothing names requires
+    /// that it has not changed since they were looked up. Code that names something requires that nothing was removed.
     #[serde(default)]
     pub epoch: u64,
-    /// Counts the changes of this row, which are conditional on it.
+    /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
 }
 row!(Container, row => keys::container(&row.repository));
 
-/// What is known of an image once its bytes were verified; short enough to be copied into tags.
+/// The facts about an image once its bytes were verified; short enough to be copied into tags.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
     /// Bytes.
     pub size: u64,
     /// Name of the object in the bucket.
     pub object: String,
-    /// Architecture in Go's words; empty when the image doesn't say.
+    /// Architecture in Go's terms; empty if the image states none.
     pub arch: String,
     /// Whether it holds a signature.
     pub signed: bool,
@@ -230,38 +230,38 @@ pub struct Image {
     pub created_by: Option<Actor>,
     /// When the push began.
     pub created: Time,
-    /// What is known of its bytes; `None` while they have not been verified, and then nobody else may see it.
+    /// The facts about its bytes; `None` until they are verified. Until then, nobody else may see the image.
     pub content: Option<Content>,
-    /// The session whose bytes are all there and are being verified.
+    /// The session whose bytes are complete and being verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<UploadId>,
-    /// Tags that the image gets when its bytes turn out to be right.
+    /// The tags that the image gets if its bytes turn out to be right.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub intents: Vec<Intent>,
-    /// Whether any tag ever named it.
+    /// Whether it ever had a tag.
     #[serde(default)]
     pub named: bool,
     /// Its tags.
     #[serde(default, with = "serde_dynamo::string_set", skip_serializing_if = "BTreeSet::is_empty")]
     pub tags: BTreeSet<TagName>,
-    /// Labels read from the image, as far as search wants them.
+    /// Labels read from the image, as far as search needs them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Counts the changes of this row, which are conditional on it.
+    /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
 }
 row!(Image, row => keys::image(&row.repository, &row.hash));
 
-/// A tag that was asked for while the image's bytes were being verified.
+/// A tag that was requested while the image's bytes were being verified.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     /// The tag.
     pub tag: TagName,
-    /// The architecture, where the client named one.
+    /// The architecture, if the client named one.
     pub arch: Option<String>,
 }
 
-/// Ids of what an image lies in.
+/// The ids of an image's parents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parents {
     /// The container's.
@@ -272,41 +272,42 @@ pub struct Parents {
     pub entity: Id,
 }
 
-/// What was read in an image, whole.
+/// All metadata that was read from an image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Details {
     /// The container.
     pub repository: Repository,
     /// The digest of the image's bytes.
     pub hash: Digest,
-    /// What the image says of itself.
+    /// The image's own metadata.
     pub facts: SifFacts,
 }
 row!(Details, row => keys::details(&row.repository, &row.hash));
 
-/// A tag: one row, architecture → image, whichever door set it.
+/// A tag: one row, architecture → image, whichever protocol set it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Tag {
     /// The repository.
     pub repository: Repository,
     /// The tag's name.
     pub name: TagName,
-    /// The image of each architecture, with all that a pull asks. Empty when it names something that is no SIF image.
+    /// The image of each architecture, with everything that a pull needs. Empty if the tag points to something that is
+    /// no SIF image.
     pub images: BTreeMap<String, Tagged>,
-    /// What it names for registry clients.
+    /// The manifest that it names for registry clients.
     pub named: Named,
-    /// Whether it may not be moved or deleted.
+    /// Whether it is frozen: it may not be moved or deleted.
     pub frozen: bool,
     /// When it was last set.
     pub updated: Time,
-    /// The architecture last set, for clients that ask for none.
+    /// The architecture that was set last, for clients that ask for none.
     pub last: String,
-    /// Counts the changes of this row, which are conditional on it.
+    /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
 }
 row!(Tag, row => keys::tag(&row.repository, &row.name));
 
-/// A manifest, as registry clients are told of it before they ask for its bytes.
+/// The facts about a manifest that registry clients get before they ask for its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
     /// The digest of its bytes.
@@ -317,7 +318,7 @@ pub struct Named {
     pub size: u64,
 }
 
-/// What a tag copies of its image, so that a pull reads one row.
+/// A tag's copy of the facts about its image, so that a pull reads one row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tagged {
     /// The image's id.
@@ -330,7 +331,7 @@ pub struct Tagged {
     pub created_by: Option<Actor>,
     /// When.
     pub created: Time,
-    /// What is known of its bytes.
+    /// The facts about its bytes.
     pub content: Content,
 }
 
@@ -346,26 +347,26 @@ pub struct Manifest {
     pub repository: Repository,
     /// The digest of the bytes.
     pub digest: OciDigest,
-    /// The media type that it is served with.
+    /// The media type with which it is served.
     pub media_type: String,
     /// Bytes.
     pub size: u64,
-    /// Bytes that its entity's account is charged for it.
+    /// The bytes charged to its entity's account.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cost: u64,
-    /// The bytes, exactly; empty when they are too long for a row.
+    /// The exact bytes; empty if they are too long for a row.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub body: String,
-    /// Name of the object in the bucket that holds them then.
+    /// Name of the object in the bucket that holds them in that case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// The blobs and manifests of this repository that it names: they stay while it does.
+    /// The blobs and manifests of this repository that it names: they stay as long as it does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<OciDigest>,
-    /// What it says something of.
+    /// Its subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<OciDigest>,
-    /// The library image that is its layer, where it is one.
+    /// The library image that is its layer, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Digest>,
     /// Who brought it.
@@ -376,27 +377,27 @@ pub struct Manifest {
 }
 row!(Manifest, row => keys::manifest(&row.repository, &row.digest));
 
-/// What a manifest has to do with what else is in its repository. Read without its bytes, for which a repository is
-/// too large to be held at once.
+/// A manifest's connections to the rest of its repository. It is read without the bytes: those of a whole repository
+/// are too large to be held at once.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ManifestLinks {
     /// The repository.
     pub repository: Repository,
     /// The manifest.
     pub digest: OciDigest,
-    /// Bytes that its entity's account is charged for it.
+    /// The bytes charged to its entity's account.
     #[serde(default)]
     pub cost: u64,
-    /// Name of the object in the bucket that holds it, if one does.
+    /// Name of the object in the bucket that holds its bytes, if one does.
     #[serde(default)]
     pub object: Option<String>,
-    /// What it names and that is in this repository.
+    /// The things in this repository that it names.
     #[serde(default)]
     pub names: Vec<OciDigest>,
-    /// What it says something of.
+    /// Its subject.
     #[serde(default)]
     pub subject: Option<OciDigest>,
-    /// The library image that is its layer, where it is one.
+    /// The library image that is its layer, if there is one.
     #[serde(default)]
     pub image: Option<Digest>,
     /// Who brought it.
@@ -405,17 +406,17 @@ pub struct ManifestLinks {
 }
 
 impl ManifestLinks {
-    /// What of a [`Manifest`] it is.
+    /// The attributes of a [`Manifest`] that it consists of.
     pub const ATTRIBUTES: &[&str] =
         &["repository", "digest", "cost", "object", "names", "subject", "image", "created_by"];
 }
 
-/// A manifest that says something of another one, its subject.
+/// A manifest that refers to another one, its subject.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Referrer {
     /// The repository.
     pub repository: Repository,
-    /// What it says something of.
+    /// Its subject.
     pub subject: OciDigest,
     /// The manifest.
     pub digest: OciDigest,
@@ -439,13 +440,13 @@ pub struct Link {
     pub object: String,
     /// Bytes.
     pub size: u64,
-    /// When a push last asked for it. What no manifest names stays for a day after that.
+    /// When a push last asked for it. A link without a manifest stays for a day after that.
     pub seen: Time,
 }
 row!(Link, row => keys::link(&row.repository, &row.name));
 
-/// That library images are, or were, in a repository: the empty configuration that their manifests name is there
-/// without bytes, and without a link that somebody would have to pay for.
+/// The marker that a repository has, or had, library images. There, the empty configuration that their manifests name
+/// exists without bytes, and without a link that would be charged to somebody.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Marker {
     /// The repository.
@@ -462,18 +463,18 @@ pub struct Blob {
     pub object: String,
     /// Bytes.
     pub size: u64,
-    /// How many entities hold it. The row goes with the last one.
+    /// How many entities hold it. The row is deleted with the last one.
     pub entities: u64,
-    /// Counts the changes of this row, which are conditional on it. Begins at random, so that a blob which went and
-    /// came back is not taken for the old one.
+    /// Counts the changes of this row; each change is conditional on it. It starts at random, so that a blob that was
+    /// removed and pushed again is not mistaken for the old one.
     pub version: u64,
-    /// What the image says of itself, when it is one.
+    /// The image's own metadata, if it is an image.
     pub facts: Option<SifFacts>,
 }
 row!(Blob, row => keys::blob(&row.digest));
 
-/// What a blob costs an entity. With no links it is a reservation, shared by the sessions that bring the blob.
-/// It goes with the last link and session.
+/// The charge of a blob to an entity. Without links it is a reservation, shared by the sessions that upload the blob.
+/// It is deleted with the last link and session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Charge {
     /// Who pays.
@@ -484,14 +485,14 @@ pub struct Charge {
     pub size: u64,
     /// How many repositories of the entity link the blob.
     pub links: u64,
-    /// How many open sessions bring it.
+    /// How many open sessions upload it.
     pub sessions: u64,
-    /// Counts the changes of this row, which are conditional on it.
+    /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
 }
 row!(Charge, row => keys::charge(&row.entity, &row.digest));
 
-/// What an id points at.
+/// The target of an id.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pointer {
     /// The id.
@@ -515,30 +516,31 @@ pub enum Target {
     Image(Repository, Digest),
 }
 
-/// How the bytes of a session travel.
+/// How the bytes of a session are uploaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Way {
     /// One `PUT` whose signature pins the digest: the store itself refuses other bytes.
     Pinned,
-    /// One `PUT` by a client that announces no digest. The object is a staging object: its URL can be used again.
+    /// One `PUT` by a client that announces no digest. The object is a staging object, because its URL can be used
+    /// again.
     Staged,
     /// Multipart; the store's own id of it.
     Parts(String),
 }
 
-/// How far a session is: `Open → Sealed`.
-/// It ends, and its row goes, with the transaction that commits the image, refuses the bytes or gives up.
+/// The state of a session: `Open → Sealed`. It ends, and its row is deleted, in the transaction that commits the
+/// image, refuses the bytes or cancels the upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Bytes are travelling.
     Open,
-    /// All bytes are there and can't change any more. They are being verified, and are so this far.
+    /// All bytes are there and can't change any more. They are being verified; this is the progress.
     Sealed(Progress),
 }
 
-/// How much of an object was hashed.
+/// How much of an object has been hashed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Progress {
     /// Bytes.
@@ -547,7 +549,7 @@ pub struct Progress {
     pub hasher: String,
 }
 
-/// An upload session: one attempt to bring the bytes of an image.
+/// An upload session: one attempt to upload the bytes of an image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Session {
     /// Its id.
@@ -572,24 +574,24 @@ pub struct Session {
     pub created: Time,
     /// When it is collected.
     pub expires: Time,
-    /// Counts the changes of this row, which are conditional on it.
+    /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
 }
 row!(Session, row => keys::session(row.id));
 
-/// How far a blob is whose bytes a registry client sends through us.
+/// The state of a stream: a blob that a registry client uploads through us.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Flow {
     /// Bytes come in.
     Open,
-    /// It is in its repository. Kept for a while, so that who did not hear of it can ask again.
+    /// It is in its repository. The row is kept for a while, so that a client that missed the answer can ask again.
     Done(OciDigest),
     /// It was given up.
     Over,
 }
 
-/// A blob whose bytes a registry client sends through us.
+/// A stream: a blob that a registry client uploads through us.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Stream {
     /// Its id.
@@ -604,22 +606,22 @@ pub struct Stream {
     pub taken: u64,
     /// The hasher's state after them.
     pub hasher: String,
-    /// Name of the object that the parts make; empty before the first one.
+    /// Name of the object made of the parts; empty before the first one.
     pub object: String,
     /// The store's id of the multipart upload; empty before the first part.
     pub upload: String,
-    /// The store's `ETag`s of the parts. What is put together is exactly these.
+    /// The `ETag`s of the parts from the store. The object is assembled from exactly these.
     pub etags: Vec<String>,
     /// The object that holds the bytes after the last part; empty when there are none.
     pub tail: String,
     /// How many those are.
     pub tail_size: u64,
-    /// Bytes that it has reserved of its entity's quota.
+    /// The bytes reserved from its entity's quota.
     pub reserved: u64,
     /// When it is collected.
     pub expires: Time,
-    /// Counts the changes of this row, which are conditional on it. Whoever takes bytes in counts it on first, so that
-    /// nobody else does meanwhile.
+    /// Counts the changes of this row; each change is conditional on it. A request that sends bytes increments it
+    /// first, so that no other one does so at the same time.
     pub version: u64,
 }
 row!(Stream, row => keys::stream(row.id));
@@ -631,12 +633,12 @@ pub struct Condemned {
     pub object: String,
     /// Since when.
     pub since: Time,
-    /// A multipart upload of it that is to be aborted first.
+    /// Its multipart upload, which must be aborted first.
     pub upload: Option<String>,
 }
 row!(Condemned, row => keys::condemned(&row.object));
 
-/// An upload that waits to be verified, in the list of them.
+/// An upload's entry in the list of those that wait for verification.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SealedListed {
     /// The session.
@@ -644,27 +646,27 @@ pub struct SealedListed {
 }
 row!(SealedListed, row => keys::sealed_listed(row.upload));
 
-/// Who did what. Written in the transaction of what it tells, and never changed.
+/// An event: who did what. Written in the transaction that it describes, and never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Whose log it is in: an entity's, `+` and a user's, or `-` for the installation's.
+    /// The log that it is in: an entity's, `+` and a user's, or `-` for the installation's.
     pub log: String,
-    /// When, in milliseconds since 1970.
+    /// The time, in milliseconds since 1970.
     pub millis: u64,
     /// Keeps events of the same millisecond apart.
     pub random: u32,
     /// Who.
     pub actor: Actor,
-    /// The token that they showed, where it was one.
+    /// The token that was used, if one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenId>,
-    /// What they were allowed to do.
+    /// The action that they were allowed to do.
     pub action: String,
     /// Where.
     pub place: String,
     /// What was done.
     pub what: Vec<What>,
-    /// When it is forgotten: the attribute of the table's own time to live.
+    /// When it is forgotten: the attribute for the table's own time to live.
     pub gone: Time,
 }
 row!(Event, row => keys::event(&row.log, row.millis, row.random));
@@ -677,13 +679,13 @@ pub enum What {
     EntityMade,
     /// The collection was made.
     CollectionMade,
-    /// The container, or another repository, was made.
+    /// The container, or another repository, was created.
     ContainerMade,
-    /// The entity, collection or container was changed in these respects.
+    /// These settings of the entity, collection or container were changed.
     Changed(Vec<String>),
-    /// A push of an image began.
+    /// A push of an image started.
     ImageBegun {
-        /// The digest that its bytes shall have.
+        /// The digest that its bytes must have.
         hash: Digest,
     },
     /// An image has its bytes now.
@@ -696,11 +698,11 @@ pub enum What {
         /// Its digest.
         hash: Digest,
     },
-    /// A tag leads somewhere else than before.
+    /// A tag points to something else than before.
     TagSet(TagMove),
     /// A tag is gone.
     TagRemoved(TagMove),
-    /// A tag was frozen, or that was lifted.
+    /// A tag was frozen or unfrozen.
     TagFrozen {
         /// The tag.
         tag: TagName,
@@ -717,12 +719,12 @@ pub enum What {
         /// Its digest.
         digest: OciDigest,
     },
-    /// A blob is seen in the repository now.
+    /// A blob became visible in the repository.
     BlobLinked {
         /// Its digest.
         digest: OciDigest,
     },
-    /// A blob is no longer seen in the repository.
+    /// A blob is no longer visible in the repository.
     BlobUnlinked {
         /// Its digest.
         digest: OciDigest,
@@ -743,7 +745,7 @@ pub enum What {
     TokenMade {
         /// Its row.
         id: TokenId,
-        /// What it may be used for.
+        /// The scope of the token.
         scope: TokenScope,
     },
     /// A token was revoked.
@@ -767,7 +769,7 @@ pub enum What {
 pub struct TagMove {
     /// The tag.
     pub tag: TagName,
-    /// The manifest that it names; `None` where it is gone.
+    /// The manifest that it names; `None` if the tag was removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<OciDigest>,
     /// The library image of each architecture.

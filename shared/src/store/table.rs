@@ -1,6 +1,6 @@
-//! The table, narrowly: batch get, query, and writes with conditions.
+//! The narrow interface to the table: batch get, query, and conditional writes.
 //!
-//! Every call is counted, so that each request's log line says what it read and wrote.
+//! Every call is counted, so that each request's log line shows its reads and writes.
 
 use super::keys::{self, Key, KeyRange};
 use super::rows::Row;
@@ -21,19 +21,19 @@ use std::time::Duration;
 
 type Item = HashMap<String, AttributeValue>;
 
-/// What can go wrong between us and the table or the bucket.
+/// The errors of the table and the bucket.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The table or the bucket can't be reached, or refuses us.
+    /// The table or the bucket can't be reached, or refuses our requests.
     #[error("the store is not available: {0}")]
     Unavailable(String),
-    /// A row can't be read: it was written by something else than this version.
+    /// A row can't be read: it was not written by this version.
     #[error("a row of the table can't be read")]
     Row(#[source] serde_dynamo::Error),
     /// There is no such object, or no such multipart upload.
     #[error("there is no such object")]
     NoObject,
-    /// The store refused what the client brought: parts that don't fit, a wrong digest.
+    /// The store refused what the client sent: parts that don't fit, a wrong digest.
     #[error("the object store refused the upload: {0}")]
     Refused(String),
 }
@@ -44,39 +44,39 @@ impl StoreError {
     }
 }
 
-/// What a transaction came to.
+/// The result of a transaction.
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Written {
     /// All of it is written.
     Done,
-    /// None of it is: the conditions of these writes did not hold, by their places in the transaction. Somebody else
-    /// was faster, or the fact was never so.
+    /// Nothing is written: the conditions of these writes did not hold, by their positions in the transaction.
+    /// Somebody else was faster, or the facts were wrong from the start.
     Lost(Vec<usize>),
 }
 
-/// What must hold for a write to go through.
+/// The condition for a write.
 #[derive(Debug, Clone, Copy)]
 pub enum Condition {
     /// Nothing.
     None,
-    /// There is no such row yet.
+    /// The row does not exist yet.
     Absent,
-    /// There is such a row.
+    /// The row exists.
     Present,
-    /// The row is there and has this version.
+    /// The row exists and has this version.
     Version(u64),
-    /// The repository is there and has this epoch.
+    /// The repository exists and has this epoch.
     Epoch(u64),
-    /// The link is there and was last asked for at this time.
+    /// The link exists and was last asked for at this time.
     Seen(Time),
-    /// The account is there and has this limit.
+    /// The account exists and has this limit.
     Limit(u64),
-    /// The account is there, has this limit, and is charged for no more than this.
+    /// The account exists, has this limit, and is charged for no more than this.
     Room {
         /// The limit, in bytes.
         limit: u64,
-        /// The most that may be charged already, in bytes.
+        /// The most bytes that may be charged already.
         charged_at_most: u64,
     },
 }
@@ -92,12 +92,12 @@ enum Operation {
     Check(Key, Condition),
     /// Adds to numeric attributes of a row.
     Add(Key, Vec<(&'static str, i128)>, Condition),
-    /// Puts words into the row's set `tags`, or takes them out, and counts its version on.
+    /// Adds words to the row's set `tags` or removes them, and increments its version.
     Label(Key, &'static str, Vec<String>, &'static str),
 }
 
 impl Operation {
-    /// Takes another addition to the same row in, if one of the two only wants the row to be present.
+    /// Merges another addition to the same row into this one, if one of the two only requires the row to exist.
     fn takes(&mut self, other: &Key, more: &[(&'static str, i128)], condition: &Condition) -> bool {
         let Self::Add(key, numbers, before) = self else { return false };
         if key != other || !matches!((&*before, condition), (Condition::Present, _) | (_, Condition::Present)) {
@@ -130,12 +130,12 @@ impl Write {
         Self(Operation::Delete(key, condition))
     }
 
-    /// Only wants the condition to hold.
+    /// Only requires the condition to hold.
     pub fn check(key: Key, condition: Condition) -> Self {
         Self(Operation::Check(key, condition))
     }
 
-    /// Charges the account of an entity for more bytes or fewer; `reserved` of them are for uploads that are not
+    /// Changes the bytes charged to the account of an entity; `reserved` of them are for uploads that are not
     /// committed.
     pub fn charge(entity: &EntityName, charged: i128, reserved: i128, condition: Condition) -> Self {
         let both = [("charged", charged), ("reserved", reserved)];
@@ -143,34 +143,34 @@ impl Write {
         Self(Operation::Add(keys::account(entity), numbers, condition))
     }
 
-    /// Changes the limit of an entity's account from what it was.
+    /// Changes the limit of an entity's account from its old value.
     pub fn limit(entity: &EntityName, before: u64, after: u64) -> Self {
         let more = i128::from(after) - i128::from(before);
         Self(Operation::Add(keys::account(entity), vec![("limit", more)], Condition::Limit(before)))
     }
 
-    /// Counts the epoch of a repository on.
+    /// Increments the epoch of a repository.
     pub fn epoch(repository: &Repository, condition: Condition) -> Self {
         Self(Operation::Add(keys::container(repository), vec![("epoch", 1), ("version", 1)], condition))
     }
 
-    /// Notes on the image's row that the tags, at least one, name it. The image must have been committed.
+    /// Records on the image's row that the tags, at least one, name it. The image must have been committed.
     pub fn tagged<'a>(image: Key, tags: impl IntoIterator<Item = &'a TagName>) -> Self {
         let committed = "attribute_exists(pk) AND attribute_type(content, :map)";
         let tags = tags.into_iter().map(ToString::to_string).collect();
         Self(Operation::Label(image, "SET #named = :true ADD #tags :tags, #version :one", tags, committed))
     }
 
-    /// Notes on the image's row that the tags, at least one, name it no longer.
+    /// Records on the image's row that the tags, at least one, no longer name it.
     pub fn untagged<'a>(image: Key, tags: impl IntoIterator<Item = &'a TagName>) -> Self {
         let there = "attribute_exists(pk) AND attribute_type(content, :map)";
         let tags = tags.into_iter().map(ToString::to_string).collect();
         Self(Operation::Label(image, "SET #named = :true ADD #version :one DELETE #tags :tags", tags, there))
     }
 
-    /// Puts a write behind others, unless one of them does the same: several changes may want the same immutable row
-    /// to be there, or add to one row that only has to be present. Other writes of one row are none of the same thing,
-    /// and stay, so that the table refuses them loudly.
+    /// Appends a write to others, unless one of them does the same. Several changes may require the same immutable row
+    /// to exist, or add to one row that only has to exist. Other writes of the same row are real conflicts and are
+    /// kept, so that the table refuses them with an error.
     pub fn join(self, writes: &mut Vec<Self>) {
         let again = match &self.0 {
             Operation::Put(key, ..) => {
@@ -188,7 +188,7 @@ impl Write {
         }
     }
 
-    /// The row that is written; `None` when it is only looked at.
+    /// The row that is written; `None` if it is only checked.
     fn key(&self) -> Option<&Key> {
         match &self.0 {
             Operation::Put(key, ..)
@@ -200,7 +200,7 @@ impl Write {
     }
 }
 
-/// A condition or update, as the SDK wants it.
+/// A condition or update, in the SDK's form.
 #[derive(Debug, Default)]
 struct Expression {
     text: Option<String>,
@@ -237,14 +237,14 @@ impl Expression {
         expression
     }
 
-    /// That the attribute has this number.
+    /// Requires the attribute to have this number.
     fn equal(&mut self, name: &str, number: &impl ToString) -> String {
         self.name(name);
         self.bind(&format!(":{name}"), number);
         format!("#{name} = :{name}")
     }
 
-    /// The update `SET #a = #a + :a …`, and the names and values that it needs beside those of the condition.
+    /// The update `SET #a = #a + :a …`, with the names and values that it needs in addition to those of the condition.
     fn additions(&mut self, numbers: &[(&'static str, i128)]) -> String {
         let mut terms = Vec::new();
         for (name, number) in numbers {
@@ -260,12 +260,12 @@ fn item_key(key: Key) -> Item {
     HashMap::from([("pk".to_owned(), AttributeValue::S(key.pk)), ("sk".to_owned(), AttributeValue::S(key.sk))])
 }
 
-/// Rows that a batch brought.
+/// The rows of a batch.
 #[derive(Debug, Default)]
 pub struct Rows(HashMap<Key, Item>);
 
 impl Rows {
-    /// The row at `key`, if it was there.
+    /// The row at `key`, if it exists.
     pub fn take<R: Row>(&mut self, key: &Key) -> Result<Option<R>, StoreError> {
         self.0.remove(key).map(serde_dynamo::from_item).transpose().map_err(StoreError::Row)
     }
@@ -286,7 +286,7 @@ impl Rows {
 pub struct Page<R> {
     /// The rows, in the order of their keys.
     pub rows: Vec<R>,
-    /// What to go on after; `None` at the end.
+    /// The place after which to continue; `None` at the end.
     pub next: Option<String>,
 }
 
@@ -314,8 +314,8 @@ pub struct Table {
 
 /// The most writes of one transaction: a limit of `DynamoDB`.
 pub const MOST_WRITES: usize = 100;
-/// The most tries of a call that only met others: of a write that lost a race for the table's own locks, of a batch
-/// that was answered in part.
+/// The most tries of a call that collided with others: a write that lost a race for the table's own locks, or a
+/// batch that was answered only in part.
 const MOST_TRIES: u32 = 12;
 
 impl Table {
@@ -324,7 +324,8 @@ impl Table {
         Self { client, name }
     }
 
-    /// Makes the table if it isn't there. For the embedded store and tests; a deployment's template makes its own.
+    /// Creates the table if it doesn't exist. For the embedded store and tests; in a deployment, the template creates
+    /// it.
     pub async fn create(&self) -> Result<(), StoreError> {
         let attribute = |name: &str| {
             AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build()
@@ -355,7 +356,8 @@ impl Table {
         answer.map(|_| ()).map_err(|error| StoreError::unavailable(&error))
     }
 
-    /// Reads the rows at `keys`, at most 100, in one round; each read sees every write acknowledged before it.
+    /// Reads the rows at `keys`, at most 100, in one round. Each read sees every write that was acknowledged before
+    /// it.
     pub async fn batch(&self, keys: impl IntoIterator<Item = Key>) -> Result<Rows, StoreError> {
         let mut wanted: Vec<Item> = keys.into_iter().collect::<BTreeSet<_>>().into_iter().map(item_key).collect();
         let mut rows = Rows::default();
@@ -372,7 +374,7 @@ impl Table {
             for items in answer.responses.take().into_iter().flat_map(HashMap::into_values) {
                 rows.0.extend(items.into_iter().filter_map(keyed));
             }
-            // DynamoDB may leave keys out when it is short of capacity.
+            // DynamoDB may leave keys out if it is short of capacity.
             let left = answer.unprocessed_keys.take().and_then(|mut left| left.remove(&self.name));
             wanted = left.map(|left| left.keys).unwrap_or_default();
         }
@@ -387,8 +389,8 @@ impl Table {
         answer.item.map(serde_dynamo::from_item).transpose().map_err(StoreError::Row)
     }
 
-    /// Reads at most `limit` rows of a partition whose sort keys begin with the prefix, after the one that goes on
-    /// with `after`.
+    /// Reads at most `limit` rows of a partition whose sort keys begin with the prefix, after the one whose key
+    /// continues with `after`.
     pub async fn query<R: Row>(
         &self,
         KeyRange { pk, prefix }: KeyRange,
@@ -422,8 +424,8 @@ impl Table {
             .expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned()))
     }
 
-    /// Reads some attributes of all rows of a partition with a prefix, and hands each over as it comes. For lists that
-    /// may be long, of rows that may be large.
+    /// Reads some attributes of all rows of a partition with a prefix, and passes each one on as it arrives. For lists
+    /// that may be long, of rows that may be large.
     pub async fn each<R: DeserializeOwned>(
         &self,
         KeyRange { pk, prefix }: KeyRange,
@@ -454,7 +456,7 @@ impl Table {
         Ok(self.query(place, None, usize::MAX).await?.rows)
     }
 
-    /// Reads a page of the whole table, after `start`. Only the sweeper may.
+    /// Reads a page of the whole table, after `start`. Only the sweeper may call it.
     pub async fn scan(&self, start: Option<Key>) -> Result<(Vec<Scanned>, Option<Key>), StoreError> {
         telemetry::read();
         let request = self.client.scan().table_name(&self.name).consistent_read(true);
@@ -466,7 +468,7 @@ impl Table {
         Ok((rows.collect(), next))
     }
 
-    /// Does all of `writes`, at most 100, or none of them. Every row must lie where `grant` was given.
+    /// Makes all of `writes`, at most 100, or none of them. Every row must lie in the place of `grant`.
     pub async fn write(&self, grant: &Grant, writes: Vec<Write>) -> Result<Written, StoreError> {
         if grant.action().is_read() {
             return Err(StoreError::Unavailable(format!("a grant to {:?} writes nothing", grant.action())));
@@ -482,7 +484,7 @@ impl Table {
             let Err(error) = answer else { return Ok(Written::Done) };
             match refusal(&error) {
                 Refusal::Conflict(failed) => return Ok(Written::Lost(failed)),
-                // Somebody else's transaction held one of the rows: nothing is known to be wrong.
+                // Somebody else's transaction held one of the rows: this does not mean that a condition failed.
                 Refusal::Contended if attempt + 1 < MOST_TRIES => {}
                 Refusal::Contended | Refusal::Other => return Err(StoreError::unavailable(&error)),
             }
@@ -567,11 +569,11 @@ fn refusal<R>(error: &SdkError<TransactWriteItemsError, R>) -> Refusal {
     }
 }
 
-/// Waits before another try: not at all before the first, then longer each time, a bit at random.
+/// Waits before another try: not at all before the first, then longer each time, with some randomness.
 pub(crate) async fn pause(attempt: u32) {
     if attempt > 0 {
         let mut random = [0; 1];
-        // Without randomness the pauses are only less spread.
+        // Without randomness, the pauses are only less spread out.
         let _ = getrandom::fill(&mut random);
         let [random] = random;
         let longest = 4u64 << attempt.min(8);
@@ -579,7 +581,7 @@ pub(crate) async fn pause(attempt: u32) {
     }
 }
 
-/// An item without its key, and the key. What a row has to say of its place is in its own attributes.
+/// An item without its key, and the key. A row repeats in its own attributes what it needs from the key.
 fn keyed(mut item: Item) -> Option<(Key, Item)> {
     let mut text = |name: &str| match item.remove(name) {
         Some(AttributeValue::S(text)) => Some(text),

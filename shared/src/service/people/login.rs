@@ -1,4 +1,4 @@
-//! Logging in: a name with a password or an API token, for a short-lived token.
+//! Logging in: exchanging a name with a password, or an API token, for a short-lived token.
 
 use super::passwords;
 use crate::app::App;
@@ -12,10 +12,10 @@ use std::time::Duration;
 
 /// How long a registry token lives.
 pub const LIFE: Duration = Duration::from_mins(5);
-/// The most things that one token can be asked for.
+/// The most scopes that one token can be requested with.
 const MOST_SCOPES: usize = 10;
 
-/// Who shows a name and a secret: a password or one of their API tokens. An empty name and secret are nobody.
+/// A caller with a name and a secret: a password or one of their API tokens. An empty name and secret mean anonymous.
 pub async fn with_secret(app: &App, name: &str, secret: &SecretString) -> Result<Credential, Error> {
     let bad = || Error::Unauthenticated("wrong name, password or token");
     if name.is_empty() && secret.expose_secret().is_empty() {
@@ -23,15 +23,15 @@ pub async fn with_secret(app: &App, name: &str, secret: &SecretString) -> Result
     }
     if let Some(credential @ Credential::Token { .. }) = app.keys.token(secret.expose_secret(), app.now()) {
         let own = credential.user().is_some_and(|user| user.as_str() == name);
-        // What stands for a name where a client keeps a token alone.
+        // Placeholders for the name, sent by clients that store only a token.
         if !own && !matches!(name, "" | "<token>" | "token") {
             return Err(bad());
         }
-        // Whether it was revoked is seen when it is used.
+        // Revocation is checked when the token is used.
         return Ok(credential);
     }
-    // What we signed is nobody's password, and one that expired in somebody's script must not be counted as a wrong
-    // one.
+    // A token that we signed is nobody's password, and an expired token in somebody's script must not count as a wrong
+    // password.
     if app.keys.token(secret.expose_secret(), Time(i64::MIN)).is_some() {
         return Err(bad());
     }
@@ -39,9 +39,9 @@ pub async fn with_secret(app: &App, name: &str, secret: &SecretString) -> Result
     Ok(Credential::Registry { actor: user.name.into(), id: None, access: vec![TokenScope::full()] })
 }
 
-/// A short-lived token for what a client says that it will do. What it may really do is decided when it does it.
+/// A short-lived token for the scopes that a client asks for. Its real rights are decided when it is used.
 pub async fn token(app: &App, credential: &Credential, scopes: &[&str]) -> Result<SecretString, Error> {
-    // A token that was revoked gives no other one.
+    // A revoked token can't be exchanged for another one.
     Access::load(app, credential, None, []).await?;
     let access: Vec<TokenScope> =
         scopes.iter().flat_map(|text| text.split(' ')).filter_map(scope).take(MOST_SCOPES).collect();
@@ -49,7 +49,7 @@ pub async fn token(app: &App, credential: &Credential, scopes: &[&str]) -> Resul
     app.keys.sign_access(credential, access, now, now.plus(LIFE))
 }
 
-/// Reads `repository:NAME:ACTION[,ACTION…]` or `registry:catalog:*`. What we know nothing of gives no right.
+/// Reads `repository:NAME:ACTION[,ACTION…]` or `registry:catalog:*`. Unknown words give no right.
 fn scope(text: &str) -> Option<TokenScope> {
     let (kind, rest) = text.split_once(':')?;
     let (name, actions) = rest.rsplit_once(':')?;
@@ -85,8 +85,8 @@ pub async fn credential(app: &App, authorization: Option<&str>) -> Result<Creden
     }
 }
 
-/// What is shown for a short-lived token: a name and secret, an API token, or nothing. A short-lived token gives no
-/// other one, or it would last for ever and for anything.
+/// The credentials for a short-lived token: a name and secret, an API token, or nothing. A short-lived token can't be
+/// exchanged for another one; otherwise it could be extended for ever, and widened to any scope.
 pub async fn with_long_lived(app: &App, authorization: Option<&str>) -> Result<Credential, Error> {
     let bearer = authorization.is_some_and(|text| {
         text.trim().split_once(' ').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))

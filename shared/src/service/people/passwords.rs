@@ -3,12 +3,12 @@
 //! # Comparing one
 //!
 //! 1. Wait for a turn: hashing takes 19 MiB and a core.
-//! 2. In one batch, read the user and how many wrong passwords were shown for the name lately. After too many, nothing
-//!    is compared any more, not even the right one.
-//! 3. Compare. Where there is no user, no password, or nobody who may log in, with the hash of nobody, which takes as
+//! 2. In one batch, read the user and the number of recent wrong passwords for the name. If there are too many,
+//!    compare nothing any more, not even the right one.
+//! 3. Compare. If there is no user, no password, or the user is disabled, compare with a dummy hash, which takes as
 //!    long.
-//! 4. Count a wrong one, and only then give the turn back: of many guesses at once, a process makes no more than it
-//!    has turns before the first of them counts.
+//! 4. Count a wrong one, and only then give the turn back: of many simultaneous guesses, a process compares at most as
+//!    many as it has turns before the first of them counts.
 
 use crate::app::App;
 use crate::auth::password;
@@ -25,16 +25,16 @@ use secrecy::SecretString;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Wrong passwords that may be shown for a name within [`WINDOW`]: more than anybody mistypes.
+/// How many wrong passwords a name may have within [`WINDOW`]: more than anybody mistypes.
 const MOST_WRONG: u32 = 10;
-/// How long wrong passwords are counted from the first one on.
+/// How long wrong passwords count, starting with the first one.
 pub(crate) const WINDOW: Duration = Duration::from_mins(15);
-/// Passwords that are hashed at a time: each takes 19 MiB and a core.
+/// The passwords that are compared at the same time: each takes 19 MiB and a core.
 static HASHING: Semaphore = Semaphore::const_new(2);
-/// Those that wait for their turn.
+/// The requests that wait for their turn.
 static WAITING: Semaphore = Semaphore::const_new(64);
 
-/// The same for those that are set: who guesses must not keep others from that.
+/// The same for setting passwords: guessing must not hold up users who set one.
 static SETTING: Semaphore = Semaphore::const_new(1);
 static WAITING_TO_SET: Semaphore = Semaphore::const_new(64);
 
@@ -45,18 +45,19 @@ async fn turn(queue: &Semaphore, turns: &'static Semaphore) -> Result<SemaphoreP
     turns.acquire().await.map_err(|error| Error::Internal(error.to_string()))
 }
 
-/// Hashes a password. Only for who may set it.
+/// Hashes a password. Only for callers who may set it.
 pub(crate) async fn hashed(password: SecretString) -> Result<String, Error> {
     let turn = turn(&WAITING_TO_SET, &SETTING).await?;
     let hash = tokio::task::spawn_blocking(move || {
-        // Until it is done, whether or not anybody still waits for it.
+        // It is held until the hash is done, whether or not anybody still waits for it.
         let _turn = turn;
         password::hash(&password)
     });
     hash.await.map_err(|error| Error::Internal(error.to_string()))?
 }
 
-/// The user of that name, if this is their password and they may log in. A name that can't be a user's is `None`.
+/// The user of that name, if this is their password and they may log in. `None` stands for a name that can't be a
+/// user's.
 pub(crate) async fn user(app: &App, name: Option<&UserName>, secret: &SecretString) -> Result<Option<User>, Error> {
     let turn = turn(&WAITING, &HASHING).await?;
     let (user, wrong) = match name {
@@ -79,7 +80,7 @@ pub(crate) async fn user(app: &App, name: Option<&UserName>, secret: &SecretStri
     let secret = secret.clone();
     let compared = tokio::task::spawn_blocking(move || {
         let right = password::verify(&secret, hash.as_deref().unwrap_or(password::NOBODY)) && hash.is_some();
-        // The turn goes with it: it is not over while it is hashed, whether or not anybody still waits.
+        // The turn moves along: it ends only when hashing is done, whether or not anybody still waits.
         (right, turn)
     });
     let (right, turn) = compared.await.map_err(|error| Error::Internal(error.to_string()))?;
@@ -93,7 +94,7 @@ pub(crate) async fn user(app: &App, name: Option<&UserName>, secret: &SecretStri
     Ok(None)
 }
 
-/// Counts one more wrong password for a name, whether or not there is a user of it.
+/// Counts one more wrong password for a name, whether or not such a user exists.
 async fn count(app: &App, name: &UserName, mut before: Option<WrongPasswords>) -> Result<(), Error> {
     let grant = system(Action::Manage, &Resource::User(name.clone()))?;
     let mut retry = Retry::of("wrong passwords");

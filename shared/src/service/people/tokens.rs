@@ -15,15 +15,15 @@ use secrecy::SecretString;
 /// A new token.
 #[derive(Debug)]
 pub struct NewToken {
-    /// What its user calls it.
+    /// The user's name for it.
     pub name: String,
-    /// What it may be used for.
+    /// The scope of the token.
     pub scope: TokenScope,
-    /// When it ends; `None`: never.
+    /// When it expires; `None`: never.
     pub expires: Option<Time>,
 }
 
-/// Makes a token for `user`: one's own, or anybody's as a site admin. It is shown this once.
+/// Makes a token for `user`: the caller's own, or anybody's as a site admin. It is shown only this once.
 pub async fn add(app: &App, credential: &Credential, user: &UserName, token: NewToken) -> Result<SecretString, Error> {
     if token.name.is_empty() || token.name.len() > 100 || token.name.chars().any(char::is_control) {
         return Err(Error::Invalid("a token's name must have 1 to 100 bytes and no control characters".to_owned()));

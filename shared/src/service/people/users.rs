@@ -19,9 +19,9 @@ use secrecy::SecretString;
 /// A new person.
 #[derive(Debug)]
 pub struct NewUser {
-    /// The name: the account's and its entity's.
+    /// The name of both the account and its entity.
     pub name: UserName,
-    /// The password, if there is to be one.
+    /// The password, if there is one.
     pub password: Option<SecretString>,
     /// Whether they are a site admin.
     pub admin: bool,
@@ -34,11 +34,11 @@ pub struct NewUser {
 pub struct UserView {
     /// The person.
     pub user: User,
-    /// The numbers of their entity.
+    /// The usage of their entity.
     pub quota: Quota,
 }
 
-/// Makes an account and its entity. Site admins only.
+/// Creates an account and its entity. Site admins only.
 pub async fn add(app: &App, credential: &Credential, new: NewUser) -> Result<(), Error> {
     let grant = site_admin(app, credential, "add users").await?;
     make(app, &grant, new).await
@@ -63,8 +63,8 @@ async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
     }
 }
 
-/// Makes the first site admin of an empty installation and a token for the operator.
-/// Returns `None` when there are people already.
+/// Creates the first site admin of an empty installation, and a token for the operator. Returns `None` if there are
+/// users already.
 pub async fn bootstrap(app: &App, name: UserName, password: SecretString) -> Result<Option<SecretString>, Error> {
     let people = app.table.query::<UserListed>(keys::users(), None, 1).await?;
     if !people.rows.is_empty() {
@@ -76,7 +76,7 @@ pub async fn bootstrap(app: &App, name: UserName, password: SecretString) -> Res
     tokens::write(app, &grant, &name, token).await.map(Some)
 }
 
-/// Everybody, with their numbers. Site admins only.
+/// All users, with their usage. Site admins only.
 pub async fn list(app: &App, credential: &Credential) -> Result<Vec<UserView>, Error> {
     site_admin(app, credential, "list users").await?;
     let people: Vec<UserListed> = app.table.query_all(keys::users()).await?;
@@ -96,13 +96,13 @@ pub async fn list(app: &App, credential: &Credential) -> Result<Vec<UserView>, E
 /// A change of an account.
 #[derive(Debug)]
 pub enum Change {
-    /// A new password. One's own, or anybody's as a site admin.
+    /// A new password. The caller's own, or anybody's as a site admin.
     Password(SecretString),
-    /// Whether the account may do nothing for now. Site admins only.
+    /// Whether the account is disabled. Site admins only.
     Disabled(bool),
 }
 
-/// Changes an account. Conditional on the row's version: two changes at once are both made.
+/// Changes an account. Conditional on the row's version: of two simultaneous changes, both are made.
 pub async fn change(app: &App, credential: &Credential, name: &UserName, change: Change) -> Result<(), Error> {
     let mut hash: Option<String> = None;
     let mut retry = Retry::of("changes of the same account");
@@ -115,12 +115,12 @@ pub async fn change(app: &App, credential: &Credential, name: &UserName, change:
                 account.grant = site_admin(app, credential, "disable accounts").await?;
                 people::user_disabled(user, *disabled)?
             }
-            // A password allows all that its user may do, so only a token that allows that too can set one.
+            // A password gives all of its user's rights, so only a token with all rights can set one.
             Change::Password(_) if !account.scope.allows_all_of(&TokenScope::full()) => {
                 return Err(Error::Forbidden("this token may not be used to set a password".to_owned()));
             }
             Change::Password(password) => {
-                // Not before it is known that they may: hashing costs.
+                // Hash only after the check that they may set it: hashing is expensive.
                 let hashed = match hash.take() {
                     Some(hashed) => hashed,
                     None => passwords::hashed(password.clone()).await?,
@@ -138,13 +138,13 @@ pub async fn change(app: &App, credential: &Credential, name: &UserName, change:
 /// An account that the caller may manage.
 pub(super) struct Managed {
     pub(super) grant: Grant,
-    /// What the caller's token may be used for.
+    /// The scope of the caller's token.
     pub(super) scope: TokenScope,
     pub(super) user: Option<User>,
 }
 
 impl Managed {
-    /// Loads it, if the caller may manage it. One's own row is read twice then: with the caller, and here.
+    /// Loads it, if the caller may manage it. A caller's own row is then read twice: with the caller, and here.
     pub(super) async fn load(app: &App, credential: &Credential, name: &UserName, doing: &str) -> Result<Self, Error> {
         let access = Access::load(app, credential, None, []).await?;
         let grant = access.decide(Action::Manage, &Resource::User(name.clone()));

@@ -1,4 +1,4 @@
-//! Blobs: finding them and taking them away.
+//! Blobs: finding them and removing them.
 
 use super::{Code, Refused, RepositoryAccess};
 use crate::app::App;
@@ -14,7 +14,8 @@ use crate::store::table::Written;
 use std::ops::Range;
 use std::time::Duration;
 
-/// The longest life of a URL that a registry client is sent to. It is used at once, and resuming asks anew.
+/// The longest lifetime of a URL in a redirect for registry clients. It is used at once, and a client that resumes
+/// asks again.
 const URL_LIFE: Duration = Duration::from_mins(20);
 
 /// A blob that may be read.
@@ -25,8 +26,8 @@ pub struct Readable {
     object: Option<String>,
 }
 
-/// Finds a blob in a repository, to know whether it is there. A push that is told so will not bring it: where the
-/// caller may push, it is noted that it was asked for, once an hour at most, and stays for a day.
+/// Checks for a push whether a repository has a blob. A push that finds it will not upload it. So if the caller may
+/// push, the time of the request is recorded, at most once an hour, and the blob stays for a day.
 pub async fn look(
     app: &App,
     credential: &Credential,
@@ -41,7 +42,7 @@ pub async fn look(
     {
         let noted = Changes::unnoted().with([blobs::asked_for(link, now)?]);
         if app.commit(&grant, noted).await? != Written::Done {
-            // Somebody else noted it, or it went just now.
+            // Somebody else recorded it, or the blob was just removed.
             return find(app, credential, repository, digest).await;
         }
     }
@@ -58,11 +59,11 @@ pub async fn find(
     Ok(visible(app, credential, repository, digest).await?.1.into())
 }
 
-/// What makes a blob visible in a repository.
+/// The reason why a blob is visible in a repository.
 enum Visible {
     /// Its link.
     Link(Link),
-    /// It is the configuration of library images, which has no bytes.
+    /// It is the configuration of library images, which has no stored bytes.
     Marker,
 }
 
@@ -96,13 +97,14 @@ async fn visible(
     Ok((access, visible))
 }
 
-/// The digest of `{}`, the configuration of every SIF image. Where library images are, it is there without bytes.
+/// The digest of `{}`, the configuration of every SIF image. A repository with library images has it, without stored
+/// bytes.
 pub(super) fn empty() -> OciDigest {
     Digest::of(crate::domain::manifest::EMPTY).into()
 }
 
 impl Readable {
-    /// The bytes, or those of a range, as they come.
+    /// The bytes, or those of a range, as a stream.
     pub async fn bytes(&self, app: &App, range: Option<Range<u64>>) -> Result<ByteStream, Refused> {
         if let Some(object) = &self.object {
             return Ok(app.objects.stream(object, range).await?);
@@ -113,14 +115,14 @@ impl Readable {
         Ok(ByteStream::from_static(whole.get(start..end).unwrap_or_default()))
     }
 
-    /// A URL for the bytes, for a short while; `None` for those that are in no store.
+    /// A short-lived URL for the bytes; `None` if the bytes are in no store.
     pub async fn url(&self, app: &App) -> Result<Option<String>, Refused> {
         let Some(object) = &self.object else { return Ok(None) };
         Ok(Some(app.objects.presign_get(object, None, URL_LIFE.min(app.config.download_life)).await?))
     }
 }
 
-/// Takes a blob out of a repository. What a manifest there still names stays.
+/// Removes a blob from a repository. It stays if a manifest there still names it.
 pub async fn remove(
     app: &App,
     credential: &Credential,

@@ -1,22 +1,21 @@
-//! Taking in the bytes of a blob while they come: into parts of the object store, hashed on the way, with little
-//! memory.
+//! Receiving the bytes of a blob as a stream: into parts of the object store, hashed on the way, with little memory.
 //!
 //! # Bringing bytes
 //!
-//! 1. The stream's row says how far it is: parts in the store with their `ETag`s, the hasher's state after them, and
-//!    an object with what came after the last whole part.
-//! 2. That remainder is read back, and what comes is put behind it. What is held is at most one part being filled and
-//!    one on its way to the store; for each, room is taken from the process's budget first, so that clients wait for
-//!    the store and not in memory.
-//! 3. Before the first part of a request goes out, the row's version is counted on. Whoever brings bytes to the same
-//!    upload at the same time fails there, or here: no two write the same part of one session. With it, room in the
-//!    quota is reserved: all of it where the length is known, else a slab at a time.
-//! 4. At the end the row is written, conditional on that version: parts, hasher, the object of the remainder. A
-//!    connection that breaks is an end like any other, at the last whole part: the client is told truly where to go
-//!    on.
+//! 1. The stream's row records the progress: parts in the store with their `ETag`s, the hasher's state after them, and
+//!    an object with the bytes after the last whole part.
+//! 2. That remainder is read back, and new bytes are appended to it. At most one part is being filled and one is on
+//!    its way to the store. Memory for each is first taken from the process's budget, so that clients wait for the
+//!    store and bytes don't pile up in memory.
+//! 3. Before the first part of a request is sent to the store, the row's version is incremented. Another request that
+//!    sends bytes to the same upload at the same time then fails there, or this one fails here, so two requests never
+//!    write the same part of one session. The same write reserves quota: for all bytes if the length is known, else
+//!    for a slab at a time.
+//! 4. At the end the row is written, conditional on that version: parts, hasher, the object of the remainder. A broken
+//!    connection is handled in the same way, at the last whole part: the client is told correctly where to continue.
 //!
-//! Dying between leaves parts that no row names, or another remainder's object: what is put together later is exactly
-//! the parts that the row names, and the sweeper collects the rest.
+//! If the process dies in between, it leaves parts that no row names, or the object of another remainder. The final
+//! object is assembled from exactly the parts in the row, and the sweeper collects the rest.
 
 use super::{Code, Refused};
 use crate::app::App;
@@ -40,36 +39,37 @@ use tokio::task::JoinHandle;
 
 const MIB: u64 = 1 << 20;
 const COME_BACK: Duration = Duration::from_secs(10);
-/// Bytes reserved at a time for a stream of unknown length.
+/// Bytes reserved at a time for a stream whose length is unknown.
 const SLAB: u64 = 64 * MIB;
-/// The slowest that a client may be: so many bytes within the [patience](crate::config::Config::patience) that we wait
-/// for them. Each holds room for a part, of which there is only so much. A line of 140 kbit/s does it for each layer
-/// that is pushed at a time.
+/// The minimum speed of a client: so many bytes within the [patience](crate::config::Config::patience). Each client
+/// holds memory for a part, which is limited. A line of 140 kbit/s is enough for each layer that is pushed at the same
+/// time.
 const PACE: u64 = MIB;
-/// Whoever has room for a part may take the patience for each of its MiB, so who waits for any waits as long at least.
+/// A client that holds memory for a part may take the patience for each of its MiB, so others wait for memory at least
+/// that long.
 const LEAST_WAIT: u32 = 8;
 
-/// The bytes of a request as they come; an error is the end of its connection.
+/// The bytes of a request as a stream; an error ends its connection.
 pub type Incoming = BoxStream<'static, Result<Bytes, Box<dyn std::error::Error + Send + Sync>>>;
 
-/// Where a stream is while a request brings bytes to it.
+/// The state of a stream while a request sends bytes to it.
 pub(super) struct Intake<'a> {
     app: &'a App,
     grant: &'a Grant,
     pub(super) row: Stream,
     /// Whether the row is in the table.
     fresh: bool,
-    /// Whether this request has counted the row's version on.
+    /// Whether this request has incremented the row's version.
     leased: bool,
     hasher: Hasher,
-    /// What came after the last whole part.
+    /// The bytes after the last whole part.
     pub(super) held: BytesMut,
     room: Option<OwnedSemaphorePermit>,
-    /// How many bytes there will be after this request, where that is known.
+    /// The total number of bytes after this request, if it is known.
     expected: Option<u64>,
     /// The part on its way to the store.
     going: Option<JoinHandle<Result<(String, Hasher), StoreError>>>,
-    /// What the table said last of the remainder's object.
+    /// The object of the remainder, according to the last read of the table.
     old_tail: String,
 }
 
@@ -77,12 +77,12 @@ pub(super) struct Intake<'a> {
 pub(super) enum End {
     /// All are here.
     Whole,
-    /// The connection broke, or what it brought can't be taken.
+    /// The connection broke, or its bytes can't be accepted.
     Broken(Refused),
 }
 
 impl<'a> Intake<'a> {
-    /// Takes a stream up where its row says it is.
+    /// Resumes a stream from the state in its row.
     pub(super) async fn begin(app: &'a App, grant: &'a Grant, row: Stream, fresh: bool) -> Result<Self, Refused> {
         let parts = row.taken - row.tail_size;
         let hasher = if row.hasher.is_empty() {
@@ -116,8 +116,8 @@ impl<'a> Intake<'a> {
         self.row.etags.len() + usize::from(self.going.is_some())
     }
 
-    /// Waits for room for a part, or for `length` bytes where those are fewer. Who has sent little holds little: the
-    /// first MiB of a part takes room for one, and only more takes room for all of it.
+    /// Waits for memory for a part, or for `length` bytes if that is less. A client that has sent little holds little:
+    /// the first MiB of a part takes memory for one, and only further bytes take memory for the whole part.
     async fn make_room(&mut self, length: Option<u64>) -> Result<(), Refused> {
         let (part, held) = (stream_part_length(self.parts()), self.held.len() as u64);
         let most = length.map_or(part, |length| held.saturating_add(length).min(part));
@@ -125,20 +125,19 @@ impl<'a> Intake<'a> {
             return self.hold_room(1).await;
         }
         self.hold_room(most.div_ceil(MIB)).await?;
-        // At once, since a buffer that doubles would outgrow the room that was made for it.
+        // All at once: a buffer that grows by doubling would exceed the memory reserved for it.
         self.held.reserve(usize::try_from(most.saturating_sub(held)).unwrap_or(0));
         Ok(())
     }
 
-    /// Waits until room for so many MiB is ours: for as long as those may take that have it, which is the longer the
-    /// more it is.
+    /// Waits for so many MiB of memory, for as long as the current holders may keep it; more MiB means a longer wait.
     async fn hold_room(&mut self, mib: u64) -> Result<(), Refused> {
         let has = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let wanted = u32::try_from(mib).unwrap_or(u32::MAX).clamp(1, self.app.config.buffers);
         if has as u64 >= u64::from(wanted) {
             return Ok(());
         }
-        // Given back before more is asked for: if all held on to what they have, nobody might get what they need.
+        // Memory is given back before more is requested: if all kept what they have, nobody might get what they need.
         drop(self.room.take());
         let patience = self.app.config.patience.saturating_mul(wanted.max(LEAST_WAIT));
         let room = tokio::time::timeout(patience, self.app.buffers().acquire_many_owned(wanted)).await;
@@ -148,13 +147,13 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Takes in all that comes. `length` is how much that will be, where the client says it.
+    /// Receives all bytes of a request. `length` is their number, if the client states it.
     pub(super) async fn receive(&mut self, body: &mut Incoming, length: Option<u64>, account: &Account) -> End {
         self.expected = length.map(|length| self.row.taken.saturating_add(length));
         let longest = self.app.config.longest_chunk;
         let broken = |why: &str| End::Broken(Refused::code(Code::BlobUploadInvalid, why));
         let mut came = 0;
-        // Only while we wait for the client, not while it waits for us.
+        // The timer runs only while we wait for the client, not while it waits for us.
         let (mut left, mut paced) = (self.app.config.patience, 0);
         loop {
             let began = Instant::now();
@@ -192,7 +191,7 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Sends what is held to the store as a part, once the one before it is there.
+    /// Sends the held bytes to the store as a part, once the part before it is stored.
     async fn send_part(&mut self, account: &Account) -> Result<(), Refused> {
         self.arrive().await?;
         if self.parts() >= MOST_STREAM_PARTS {
@@ -223,12 +222,12 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Waits for the part that is on its way. Then it is whole, and with it what the row says.
+    /// Waits for the part that is on its way. Afterwards the part is stored, and the row can record it.
     async fn arrive(&mut self) -> Result<(), Refused> {
         let Some(going) = self.going.take() else { return Ok(()) };
         let arrived = going.await.map_err(|error| Error::Internal(error.to_string()))?;
         let (etag, hasher) = arrived.map_err(|error| match error {
-            // Another request has put its parts together, or given it up.
+            // Another request has assembled its parts, or cancelled it.
             StoreError::NoObject => over(),
             error => error.into(),
         })?;
@@ -239,13 +238,13 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// How many bytes there are, held ones too.
+    /// The number of bytes, including the held ones.
     fn taken(&self) -> u64 {
         self.row.taken - self.row.tail_size + self.held.len() as u64
     }
 
-    /// Counts the row's version on, so that nobody else brings bytes meanwhile, and reserves room in the quota: for
-    /// all that is expected, or a slab at a time; where that number is too large, for what is here.
+    /// Increments the row's version, so that no other request can send bytes in the meantime. Also reserves quota: for
+    /// all expected bytes, or for a slab at a time. If that is too much, reserves for the bytes that are here.
     async fn lease(&mut self, account: &Account) -> Result<(), Refused> {
         let here = self.taken();
         if self.leased && here <= self.row.reserved {
@@ -258,8 +257,8 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Writes the row, if nobody else did since. With it, so many bytes are reserved as are hoped for; where those are
-    /// too many, the least.
+    /// Writes the row, unless somebody else has. Also reserves the preferred number of bytes or, if those are too
+    /// many, the minimum.
     async fn write(&mut self, row: Stream, reserving: Reserving, account: &Account) -> Result<(), Refused> {
         let mut account = account.clone();
         let mut retry = Retry::of("changes of the same account");
@@ -273,7 +272,7 @@ impl<'a> Intake<'a> {
                     return Ok(());
                 }
                 Written::Lost(failed) if failed.contains(&0) => return Err(busy()),
-                // Somebody else was charged since the account was read.
+                // Somebody else changed the account since it was read.
                 Written::Lost(_) => {
                     account = self.app.table.get(account.key()).await?.ok_or(Error::NotFound("entity"))?;
                 }
@@ -281,17 +280,17 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// The row as it was read or written last.
+    /// The row as it was last read or written.
     pub(super) fn as_stored(&self) -> Stored<'_> {
         Stored { row: &self.row, kept: !self.fresh }
     }
 
-    /// The row as the table may say it now: what is really in the store.
+    /// The row as it can be written now: with what is really in the store.
     fn stored(&self) -> Stream {
         Stream { hasher: self.hasher.save(), ..self.row.clone() }
     }
 
-    /// Writes down how far the stream is, with what is held in an object of its own.
+    /// Saves the progress of the stream, with the held bytes in an object of their own.
     pub(super) async fn pause(&mut self, account: &Account) -> Result<(), Refused> {
         self.arrive().await?;
         let bytes = std::mem::take(&mut self.held).freeze();
@@ -307,21 +306,21 @@ impl<'a> Intake<'a> {
         let written = self.write(row, Reserving::exactly(here), account).await;
         match &written {
             Ok(()) => self.forget(&self.old_tail).await,
-            // Only what was surely not written: after other errors the sweeper looks.
+            // Delete only what was surely not recorded; after other errors the sweeper checks.
             Err(Refused::Code(..) | Refused::Error(Error::QuotaExceeded { .. })) => self.forget(&tail).await,
             Err(_) => {}
         }
         written
     }
 
-    /// Forgets the object of the remainder that was read back, once the bytes are whole without it.
+    /// Forgets the object of the remainder that was read back, once the bytes are complete without it.
     pub(super) async fn whole(&self, object: &str) {
         if self.old_tail != object && self.row.tail.is_empty() {
             self.forget(&self.old_tail).await;
         }
     }
 
-    /// Writes down how far the stream is whose connection broke: at the last whole part. Where nothing of it reached
+    /// Saves the progress of a stream whose connection broke: up to the last whole part. If none of its bytes reached
     /// the store, nothing changed.
     pub(super) async fn break_off(&mut self, account: &Account) -> Result<(), Refused> {
         if !self.leased {
@@ -336,7 +335,7 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Deletes the object of a remainder that no row names. No client was ever given a URL of it. If this fails, the
+    /// Deletes the object of a remainder that no row names. No client ever had a URL for it. If this fails, the
     /// sweeper does it.
     async fn forget(&self, tail: &str) {
         if !tail.is_empty() {
@@ -344,8 +343,8 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Brings what is held to the store, so that an object has all bytes and nobody can change it any more.
-    /// Returns the object, its hasher, and, for a short blob, the bytes.
+    /// Sends the held bytes to the store, so that one object has all bytes and nobody can change it any more. Returns
+    /// the object, its hasher and, for a short blob, the bytes.
     pub(super) async fn finish(&mut self, account: &Account) -> Result<(String, Hasher, Option<Bytes>), Refused> {
         if self.parts() == 0 {
             let bytes = std::mem::take(&mut self.held).freeze();
@@ -370,8 +369,8 @@ impl<'a> Intake<'a> {
         let parts: Vec<_> = parts.map(|(etag, number)| Part { number, etag: etag.clone() }).collect();
         match self.app.objects.complete_parts(self.grant, &self.row.object, &self.row.upload, &parts).await {
             Ok(()) => {}
-            // It was put together before: by a request that died, or by one that took other bytes in. It can't change
-            // any more, so what it really is can be read.
+            // It was assembled before: by a request that died, or by one that received other bytes. It can't change
+            // any more, so its real content can be read.
             Err(StoreError::NoObject) => {
                 let size = self.app.objects.size(&self.row.object).await?.ok_or_else(over)?;
                 let hasher = self.app.objects.hash(&self.row.object, Hasher::default(), size).await;

@@ -1,4 +1,4 @@
-//! What the registry lists: tags, repositories, and what refers to a manifest.
+//! The lists of the registry: tags, repositories, and the referrers of a manifest.
 
 use super::{Code, Refused, RepositoryAccess};
 use crate::app::App;
@@ -14,12 +14,12 @@ use crate::store::table::Page;
 /// The most entries of a page.
 pub const LONGEST_PAGE: usize = 1000;
 
-/// Some entries of a list, and the last of them when there are more.
+/// Some entries of a list, and the last of them if there are more.
 #[derive(Debug)]
 pub struct Listed<T> {
-    /// The entries, in the order of their bytes.
+    /// The entries, in byte order.
     pub entries: Vec<T>,
-    /// What to go on after; `None` at the end.
+    /// The entry after which the next page starts; `None` at the end.
     pub next: Option<String>,
 }
 
@@ -42,18 +42,18 @@ pub async fn tags(
     Ok(Listed { entries, next })
 }
 
-/// What refers to a manifest.
+/// The referrers of a manifest.
 #[derive(Debug)]
 pub struct Referring<'a> {
     /// The manifest.
     pub subject: &'a OciDigest,
-    /// Only what is of this type.
+    /// Only those of this artifact type.
     pub artifact_type: Option<&'a str>,
-    /// Only what comes after this digest.
+    /// Only those after this digest.
     pub last: Option<String>,
 }
 
-/// The descriptors, JSON documents, of what refers to a manifest, which need not be there.
+/// The descriptors (JSON documents) of the referrers of a manifest, which itself need not exist.
 pub async fn referrers(
     app: &App,
     credential: &Credential,
@@ -63,12 +63,12 @@ pub async fn referrers(
     let Referring { subject, artifact_type, last } = referring;
     let found = RepositoryAccess::to_read(app, credential, repository, []).await?;
     match found.may_pull(Code::NameUnknown, "repository") {
-        // Nothing is said of anything in a repository that isn't there, to those who could read it if it was.
+        // Callers who could read a repository if it existed get an empty list.
         Err(Refused::Code(Code::NameUnknown, _)) => return Ok(Listed { entries: Vec::new(), next: None }),
         seen => seen?,
     }
     let after = last.and_then(|last| last.parse::<OciDigest>().ok()).map(|last| last.in_key());
-    // A page is as long in bytes as a manifest may be, or shorter.
+    // A page has at most as many bytes as a manifest may have.
     let page: Page<Referrer> = app.table.query(keys::referrers(repository, subject), after, 200).await?;
     let next = page.next.and_then(|_| page.rows.last().map(|row| row.digest.to_string()));
     let wanted = |row: &Referrer| artifact_type.is_none_or(|wanted| row.artifact_type == wanted);
@@ -76,7 +76,7 @@ pub async fn referrers(
     Ok(Listed { entries, next })
 }
 
-/// The repositories after `last`, at most `most`, of the entities where the caller has a role.
+/// The repositories after `last`, at most `most`, of the entities in which the caller has a role.
 pub async fn catalog(
     app: &App,
     credential: &Credential,

@@ -1,8 +1,7 @@
-//! The registry's door: blobs, manifests, tags, referrers, as the OCI distribution specification 1.1 has them.
+//! The registry protocol: blobs, manifests, tags, referrers, as the OCI distribution specification 1.1 defines them.
 //!
-//! It works on the same rows as the library's door, under the same rules. What is special is how a refusal is told: a
-//! caller who may not do something gets the same answer whether it is there or not, and 404 is for those who may read
-//! there.
+//! It works on the same rows as the library protocol, under the same rules. Only refusals differ: a caller who may not
+//! do something gets the same answer whether the thing exists or not, and 404 is for callers who may read there.
 
 pub mod blob;
 mod intake;
@@ -27,44 +26,44 @@ use crate::store::StoreError;
 use crate::store::keys::{self, Key};
 use crate::store::rows::{Collection, Container, Entity};
 
-/// The error codes of the specification, and `416`, which has none.
+/// The error codes of the specification, and `416`, which has no code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     /// There is no such blob in the repository.
     BlobUnknown,
-    /// The upload can't go on like that.
+    /// The upload can't continue like that.
     BlobUploadInvalid,
     /// There is no such upload.
     BlobUploadUnknown,
-    /// The digest is none, or not that of the bytes.
+    /// The digest is invalid, or not that of the bytes.
     DigestInvalid,
-    /// The manifest names what is not in the repository.
+    /// The manifest names something that is not in the repository.
     ManifestBlobUnknown,
-    /// The manifest can't be taken.
+    /// The manifest can't be accepted.
     ManifestInvalid,
     /// There is no such manifest in the repository.
     ManifestUnknown,
-    /// That can't name a repository.
+    /// It is no valid name of a repository.
     NameInvalid,
     /// There is no such repository.
     NameUnknown,
-    /// Not now, or not at all.
+    /// Refused now, or always.
     Denied,
-    /// This registry does not do that.
+    /// This registry does not support that.
     Unsupported,
     /// The body is too long.
     TooLarge,
-    /// The bytes asked for, or brought, are not where the others end.
+    /// The bytes that were requested or sent do not start where the existing ones end.
     Range,
 }
 
-/// The registry does not do what was asked.
+/// The registry refused a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// For a reason that the specification names.
+    /// For a reason that has a code in the specification.
     #[error("{1}")]
     Code(Code, String),
-    /// The caller may not, or not with this token.
+    /// The caller lacks the permission, or the token does.
     #[error("not permitted, or not with this token")]
     Scope,
     /// As on every door.
@@ -79,7 +78,7 @@ impl From<StoreError> for Refused {
 }
 
 impl From<Refused> for Error {
-    /// For callers that are no registry's clients.
+    /// Any other error of a use case.
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Error(error) => error,
@@ -94,7 +93,7 @@ impl Refused {
     }
 }
 
-/// A repository and what the caller may do there, read in one batch with whatever else is needed.
+/// A repository and the caller's rights there, read in one batch with the other rows of the request.
 struct RepositoryAccess {
     loaded: Access,
     repository: Repository,
@@ -118,7 +117,7 @@ impl RepositoryAccess {
         Ok(Self { loaded: access, repository: repository.clone(), container, entity: None, collection: None })
     }
 
-    /// For a write to a repository, which may have to be made first.
+    /// For a write to a repository that may have to be created first.
     async fn to_write(
         app: &App,
         credential: &Credential,
@@ -138,10 +137,10 @@ impl RepositoryAccess {
         resource_at(&self.repository, self.container.as_ref())
     }
 
-    /// Whether the caller may do something to the resource; told as the registry's clients want it.
+    /// Decides whether the caller may do something to the resource; refuses in the form for registry clients.
     fn decide(&self, action: Action, resource: &Resource, unknown: Code, what: &str) -> Result<Grant, Refused> {
         self.loaded.decide(action, resource).map_err(|denial| match denial {
-            // 404 is for those who could do it, or read here whatever it was.
+            // 404 is for callers who could do it, or who could read here in any case.
             Denial::Hidden if !action.is_read() || self.reads_all() => {
                 Refused::code(unknown, format!("{what} unknown"))
             }
@@ -168,12 +167,12 @@ impl RepositoryAccess {
         }
     }
 
-    /// That the caller may pull from the repository, which is there.
+    /// Checks that the repository exists and that the caller may pull from it.
     fn may_pull(&self, unknown: Code, what: &str) -> Result<(), Refused> {
         self.decide(Action::Pull, &self.resource(), unknown, what).map(drop)
     }
 
-    /// That the caller may push to the repository; where it isn't there yet, that they may make it.
+    /// Checks that the caller may push to the repository or, if it doesn't exist yet, that they may create it.
     fn may_push(&self) -> Result<Grant, Refused> {
         if self.container.is_some() {
             return self.decide(Action::Push, &self.resource(), Code::NameUnknown, "repository");
@@ -187,7 +186,7 @@ impl RepositoryAccess {
         }
     }
 
-    /// The repository, made if it isn't there yet.
+    /// The repository, created if it doesn't exist yet.
     async fn made(&self, app: &App, grant: &Grant) -> Result<Container, Refused> {
         if let Some(container) = &self.container {
             return Ok(container.clone());

@@ -1,4 +1,4 @@
-//! What a pushed manifest says, before anything is read or decided.
+//! Parsing a pushed manifest, before anything is read or decided.
 
 use super::pull::Reference;
 use super::{Code, Refused};
@@ -9,7 +9,7 @@ use bytes::Bytes;
 /// The most tags that one request can set.
 const MOST_TAGS: usize = 20;
 
-/// A manifest as it comes.
+/// A manifest as it arrived.
 #[derive(Debug)]
 pub struct NewManifest<'a> {
     /// Under which name.
@@ -22,16 +22,16 @@ pub struct NewManifest<'a> {
     pub bytes: Bytes,
 }
 
-/// A manifest that was read and makes sense.
+/// A manifest that was parsed and is valid.
 pub(super) struct Parsed<'a> {
     pub(super) digest: OciDigest,
-    /// In lower case: media types are the same in any.
+    /// In lower case, since media types are case-insensitive.
     pub(super) media_type: String,
     pub(super) body: &'a str,
     /// The same as `body`.
     pub(super) bytes: &'a Bytes,
     pub(super) document: Document,
-    /// All tags that it shall have.
+    /// All tags that it is to get.
     pub(super) tags: Vec<TagName>,
 }
 

@@ -10,7 +10,7 @@ use crate::store::table::pause;
 use crate::store::{StoreError, keys};
 use bytes::Bytes;
 
-/// Which manifest of a repository.
+/// How to identify a manifest in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
     /// What the tag names.
@@ -19,14 +19,14 @@ pub enum Reference {
     Digest(OciDigest),
 }
 
-/// How often a manifest is read whose tag or bytes are gone by then.
+/// How many times to read again if a manifest's tag or bytes have gone in the meantime.
 const MOST_READS: u32 = 8;
 
 pub(super) fn unknown() -> Refused {
     Refused::code(Code::ManifestUnknown, "manifest unknown")
 }
 
-/// What there is to know of a manifest before its bytes. One round.
+/// The metadata of a manifest, without its bytes. One round.
 pub async fn head(
     app: &App,
     credential: &Credential,
@@ -47,8 +47,8 @@ pub async fn head(
     }
 }
 
-/// A manifest with its bytes. One round by digest, two by tag; more while it is deleted, or the tag moves and what it
-/// named is deleted.
+/// A manifest with its bytes. One round by digest, two by tag; more if it is being deleted, or if the tag moves and
+/// its old target is deleted.
 pub async fn get(
     app: &App,
     credential: &Credential,
@@ -74,7 +74,7 @@ pub async fn get(
     Err(Error::Unavailable(StoreError::NoObject).into())
 }
 
-/// The manifest that a tag names. Where it is gone, the tag has moved or gone since it was read, and is read again.
+/// The manifest that a tag names. If it has gone, the tag has moved or gone since it was read, and is read again.
 async fn named_by(
     app: &App,
     credential: &Credential,

@@ -1,17 +1,17 @@
 //! Pushing manifests, and the tags that name them.
 //!
-//! 1. Parse it. Read the repository, its epoch and the tags that it shall have; then what the manifest names, and
-//!    whether it is here already.
-//! 2. What it needs must be there. A single layer that is a SIF image becomes a library image first, as if it had been
-//!    pushed through the library: its header is read in a few ranges, and the image
-//!    [commits](crate::service::uploads::commit).
-//!    Of a manifest of an unknown media type nothing is needed, and it becomes nothing: it is kept as it is.
-//! 3. Bytes that are too long for a row are made an object.
-//!    *Dies*: an object is left that no row names; the sweeper finds it.
-//! 4. In one transaction: the manifest, what a long one costs, its place among what refers to its subject, the tags,
-//!    and the repository's epoch, which must be the one that was read: nothing that the manifest needs was removed
-//!    meanwhile, and nobody else brought it and paid. *Lost*: begin again with 1. *Fails*: the object of 3 is deleted,
-//!    unless the row names it after all.
+//! 1. Parse it. Read the repository, its epoch and the tags that the manifest is to get; then the things that it
+//!    names, and whether it exists already.
+//! 2. Everything that it needs must exist. A single layer that is a SIF image first becomes a library image, as if it
+//!    had been pushed through the library: its header is read in a few ranges, and the image
+//!    [commits](crate::service::uploads::commit). A manifest of an unknown media type needs nothing and becomes no
+//!    image: it is stored as it is.
+//! 3. Bytes that are too long for a row are written as an object. *Dies*: it leaves an object that no row names; the
+//!    sweeper finds it.
+//! 4. In one transaction: write the manifest, the cost of a long one, its entry among its subject's referrers, the
+//!    tags, and the repository's epoch, which must be the one that was read. So nothing that the manifest needs was
+//!    removed in the meantime, and nobody else pushed it and was charged. *Lost*: start again at 1. *Fails*: the
+//!    object of 3 is deleted, unless the row names it after all.
 
 use super::parse::{NewManifest, Parsed};
 use super::{Code, Refused, RepositoryAccess};
@@ -33,26 +33,26 @@ use crate::store::rows::{Account, Blob, Container, Image, Link, Manifest, Named,
 use crate::store::table::{Rows, Write, Written};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Bodies longer than this, in bytes, are kept in the bucket.
+/// Longer bodies, in bytes, are stored in the bucket.
 const LONGEST_BODY: usize = 256 << 10;
-/// And those that would make a row longer than this, in bytes: it has at most 400 KB.
+/// So are bodies that would make a row longer than this, in bytes: a row has at most 400 KB.
 const LONGEST_ROW: usize = 350_000;
-/// Bytes that a digest takes in a row, about.
+/// The approximate size of a digest in a row, in bytes.
 const NAME: usize = 80;
 
-/// A manifest that was taken.
+/// A manifest that was accepted.
 #[derive(Debug)]
 pub struct Taken {
     /// Its digest.
     pub digest: OciDigest,
-    /// What it says something of.
+    /// Its subject.
     pub subject: Option<OciDigest>,
     /// The tags that it was given.
     pub tags: Vec<TagName>,
 }
 
-/// That the caller may push manifests to a repository. To be known before there are any bytes; taking them decides
-/// anew.
+/// Checks that the caller may push manifests to a repository, before there are any bytes. The push itself decides
+/// again.
 pub async fn allowed(app: &App, credential: &Credential, repository: &Repository) -> Result<(), Refused> {
     RepositoryAccess::to_write(app, credential, repository, []).await?.may_push().map(drop)
 }
@@ -67,7 +67,7 @@ pub async fn manifest(
     let parsed = match Parsed::of(&new) {
         Ok(parsed) => parsed,
         Err(refused) => {
-            // What is wrong with it is said to those who may push it.
+            // Only callers who may push it learn what is wrong with it.
             allowed(app, credential, repository).await?;
             return Err(refused);
         }
@@ -87,13 +87,13 @@ pub async fn manifest(
     taken.map(|()| Taken { digest, subject: document.subject, tags })
 }
 
-/// An object that this push made, and that may be nobody's.
+/// An object that this push wrote and that no row may name.
 struct OwnObject {
     grant: Grant,
     object: String,
 }
 
-/// Takes a manifest that was parsed. Leaves in `ours` an object that it made, if that may be nobody's.
+/// Pushes a parsed manifest. If it leaves an object that no row may name, that object is in `ours`.
 async fn accept(
     app: &App,
     credential: &Credential,
@@ -128,7 +128,7 @@ async fn accept(
         }
         let written = app.commit(&grant, changes).await;
         if written.is_err() {
-            // It may have been done.
+            // The write may have succeeded.
             *ours = None;
         }
         if written? == Written::Done {
@@ -137,22 +137,22 @@ async fn accept(
     }
 }
 
-/// What is known before a manifest is written.
+/// The facts before a manifest is written.
 struct Push {
     grant: Grant,
     container: Container,
     before: Option<Manifest>,
-    /// The write that charges for it, where it is new.
+    /// The write of its charge, if it is new.
     charged: Option<Write>,
-    /// What was charged for it.
+    /// The bytes charged for it.
     cost: u64,
-    /// The rows of its tags that are there.
+    /// The rows of its existing tags.
     old: BTreeMap<TagName, Tag>,
-    /// What it names and that is there.
+    /// The existing things that it names.
     names: Vec<OciDigest>,
-    /// The library images that it lists, by its children.
+    /// The library images that it lists, by child manifest.
     children: BTreeSet<Digest>,
-    /// The library images that it is, or lists.
+    /// The library images that it is or lists.
     images: Vec<Tagged>,
 }
 
@@ -177,7 +177,7 @@ impl Push {
             access.decide(Action::Retag, &resource, Code::ManifestUnknown, "tag")?;
             old.extend(tag.map(|tag| (name.clone(), tag)));
         }
-        // After the epoch, which a batch might read before or after these: a batch is no snapshot.
+        // Read after the epoch: a batch is no snapshot, and might read the epoch before or after these.
         let present = Present::load(app, repository, new).await?;
         if let Some(missing) = new.document.needs.iter().find(|name| !present.names.contains(name)) {
             return Err(Refused::code(Code::ManifestBlobUnknown, format!("{missing} is not in this repository")));
@@ -193,13 +193,13 @@ impl Push {
         };
         let mut container = access.made(app, &grant).await?;
         if access.container.is_none() {
-            // If somebody else has made it since we looked, what was read may be from before their first push.
+            // If somebody else has created it since, these reads may be from before their first push.
             container.epoch = 0;
         }
         Ok(Self { grant, container, before, charged, cost, old, names, children, images: Vec::new() })
     }
 
-    /// Makes the library image of a manifest whose layer is one, in a repository that the library can spell.
+    /// Creates the library image of a manifest whose layer is one, if the library can express the repository's name.
     async fn become_image(&mut self, app: &App, hash: Digest) -> Result<Try<()>, Refused> {
         let Self { grant, container, .. } = &*self;
         if container.collection_id.is_none() {
@@ -219,7 +219,7 @@ impl Push {
         };
         let facts = match blob.facts {
             Some(facts) => facts,
-            // What calls itself a SIF image and is none stays an artifact like any other.
+            // A layer that only claims to be a SIF image stays an ordinary artifact.
             None => match verify::facts(app, &link.object, link.size).await {
                 Ok(facts) => facts,
                 Err(Error::Invalid(_)) => return Ok(Try::Done(())),
@@ -232,11 +232,11 @@ impl Push {
         };
         let bytes = VerifiedBytes { digest: hash, object: link.object, size: link.size };
         commit::known(app, grant, &image, VerifiedImage { bytes, facts }).await?;
-        // That counted the epoch on, and what was read before may have changed with it: read again.
+        // That incremented the epoch, and the rows from before may have changed with it: read again.
         Ok(Try::Lost)
     }
 
-    /// Looks the library images up that an index lists, so that its tags lead to them by their architecture.
+    /// Looks up the library images of an index, so that its tags point to them by architecture.
     async fn list_images(&mut self, app: &App) -> Result<(), Refused> {
         let repository = &self.container.repository;
         let children: Vec<Digest> = self.children.iter().copied().collect();
@@ -251,8 +251,8 @@ impl Push {
         Ok(())
     }
 
-    /// The object that holds the bytes, where they are too long for a row: that of the row there is, as long as it is
-    /// there itself, or else a new one.
+    /// The object for bytes that are too long for a row: that of the existing row, as long as the object itself
+    /// exists, or else a new one.
     async fn object(
         &self,
         app: &App,
@@ -265,10 +265,10 @@ impl Push {
         {
             theirs = None;
         }
-        // The digests that it names stand in its row in any case.
+        // The digests that it names are in its row in any case.
         let short = new.body.len() <= LONGEST_BODY && new.body.len() + self.names.len() * NAME <= LONGEST_ROW;
         if short || theirs.is_some() {
-            // Somebody was faster, or what it names went: ours would be nobody's.
+            // Somebody was faster, or something that it names was removed: no row would name our object.
             if let Some(OwnObject { grant, object }) = ours.take().filter(|ours| theirs.as_ref() != Some(&ours.object))
             {
                 let _ = app.objects.delete(&grant, &object).await;
@@ -313,7 +313,7 @@ impl Push {
     }
 }
 
-/// What is in the repository of what a manifest names, and the manifest itself.
+/// The things named by a manifest that exist in the repository, and the manifest itself.
 struct Present {
     before: Option<Manifest>,
     names: Vec<OciDigest>,
@@ -323,7 +323,7 @@ struct Present {
 
 impl Present {
     async fn load(app: &App, repository: &Repository, new: &Parsed<'_>) -> Result<Self, Refused> {
-        // Config and layers are blobs, what an index lists are manifests; which is which is seen by what is there.
+        // Config and layers are blobs, entries of an index are manifests; what exists shows which is which.
         let all: Vec<OciDigest> = new.document.needs.iter().chain(&new.document.mentions).copied().collect();
         let mut places: Vec<_> =
             all.iter().flat_map(|name| [keys::link(repository, name), keys::manifest(repository, name)]).collect();

@@ -1,10 +1,9 @@
 //! Removing manifests and tags.
 //!
-//! 1. In one transaction: the manifest, what it cost, its tags, its place among the referrers, and the library image
-//!    that it is.
-//!    *Lost*: begin again. *More tags than a transaction holds*: take some off first, and begin again.
-//! 2. Then what nothing names any more is [freed](crate::service::links::free).
-//!    *Dies before*: links are left that nothing names, which the sweeper takes.
+//! 1. In one transaction: delete the manifest, its cost, its tags, its entry among the referrers, and the library
+//!    image that it is. *Lost*: start again. *More tags than a transaction holds*: remove some first, and start again.
+//! 2. Then [free](crate::service::links::free) everything that nothing names any more. *Dies before*: it leaves links
+//!    that nothing names, which the sweeper removes.
 
 use super::pull::{Reference, unknown};
 use super::{Code, Refused, RepositoryAccess};
@@ -44,7 +43,7 @@ pub async fn manifest(
     }
 }
 
-/// The manifest stays: others may name it, or it may be asked for by its digest.
+/// The manifest stays: others may name it, or clients may pull it by its digest.
 async fn remove_tag(
     app: &App,
     credential: &Credential,
@@ -69,8 +68,8 @@ async fn remove_tag(
     Ok(Try::of(&app.commit(&grant, tags::remove(&tag)).await?, ()))
 }
 
-/// The row, if there is one and the caller could delete something there. Others are refused before more is read,
-/// whether it is there or not.
+/// The row, if it exists and the caller could delete something there. Other callers are refused before more is read,
+/// whether it exists or not.
 fn could_remove<R>(access: &RepositoryAccess, row: Option<R>) -> Result<R, Refused> {
     let missing = Resource::Missing(Place::Repository(access.repository.clone()));
     match access.decide(Action::Delete, &missing, Code::ManifestUnknown, "manifest") {
@@ -79,13 +78,13 @@ fn could_remove<R>(access: &RepositoryAccess, row: Option<R>) -> Result<R, Refus
     }
 }
 
-/// A manifest that may be removed, with all that it has to do with.
+/// A manifest that may be removed, with everything connected to it.
 struct Removing {
     grant: Grant,
     container: Container,
     row: ManifestLinks,
     tags: Vec<Tag>,
-    /// The library image that goes with it.
+    /// The library image that is deleted with it.
     image: Option<Image>,
 }
 
@@ -104,7 +103,7 @@ impl Removing {
         let (tags, manifests) =
             futures::join!(app.table.query_all::<Tag>(keys::tags(repository)), links::manifests(app, repository));
         let (tags, manifests) = (tags?, manifests?);
-        // As it is after the epoch was read.
+        // Its state after the epoch was read.
         let row = manifests.iter().find(|row| row.digest == *digest).ok_or_else(unknown)?;
         let mine = access.made_by(row.created_by.as_ref());
         let frozen = tags.iter().any(|tag| tag.frozen && (names(tag, row) || reaches(tag, &manifests, digest)));
@@ -120,7 +119,8 @@ impl Removing {
         };
         let own = image.as_ref().and_then(images::own_manifest);
         let image = image.filter(|image| goes_with(image, row, own, &tags, &manifests));
-        // A right to delete one's own manifest is none to delete with it what somebody else pushed.
+        // The right to delete one's own manifest does not include the right to delete with it what somebody else
+        // pushed.
         if let Some(image) = &image {
             decide(mine && access.made_by(image.created_by.as_ref()))?;
         }
@@ -139,7 +139,7 @@ impl Removing {
         let off = TakingOff { manifest: Some(digest), image, image_stays: false, now };
         for some in &groups {
             let changes = tags::take_off(some, TakingOff { image_stays: true, ..off })?;
-            // Each under its own conditions: what is lost here is seen when all is read again.
+            // Each has its own conditions: a change that is lost here is seen when everything is read again.
             let _ = app.commit(&self.grant, changes).await?;
         }
         if !groups.is_empty() {
@@ -152,7 +152,7 @@ impl Removing {
         changes.merge(tags::take_off(last, off)?);
         let mut freed = self.row.names.clone();
         if let Some(image) = &self.image {
-            // Its own manifest goes once, whichever of the two says so.
+            // Its own manifest is removed only once, even if both ask for it.
             changes.merge(images::removed(image));
             freed.push(image.hash.into());
         }
@@ -160,8 +160,8 @@ impl Removing {
             return Ok(Try::Lost);
         }
         if let Some(object) = &self.row.object {
-            // It is condemned, so what fails here the sweeper does; but nobody was ever given a URL of it, and until
-            // then nobody would pay for it.
+            // It is condemned, so if this fails the sweeper does it. But nobody ever had a URL for it, and until then
+            // it would be charged to nobody.
             let _ = app.objects.delete(&self.grant, object).await;
         }
         links::free(app, &self.grant, repository, &freed, app.now()).await?;
@@ -169,11 +169,11 @@ impl Removing {
     }
 }
 
-/// Whether a library image goes with a manifest of it.
+/// Whether a library image is deleted with a manifest of it.
 ///
-/// It has a manifest of its own beside those that were pushed. It goes with that one, if no other names it; or with
-/// the last of the others, unless its own is there and a tag leads to it. Without any it can't stay, since nothing
-/// would name its bytes.
+/// A library image has a manifest of its own besides the pushed ones. The image is deleted with its own manifest, if
+/// no other one names it. It is also deleted with the last of the others, unless its own manifest exists and a tag
+/// points to it. Without any manifest it can't stay, since nothing would name its bytes.
 fn goes_with(
     image: &Image,
     row: &ManifestLinks,

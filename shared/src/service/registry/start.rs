@@ -1,4 +1,4 @@
-//! Opening upload sessions of blobs, and mounting what is there already.
+//! Opening upload sessions of blobs, and mounting blobs that exist already.
 
 use super::upload::linking;
 use super::{Code, Refused, RepositoryAccess};
@@ -14,34 +14,34 @@ use crate::service::retry::{Retry, Try};
 use crate::store::keys;
 use crate::store::rows::{Link, What};
 
-/// An upload session that was opened: the right to bring its bytes.
+/// An opened upload session: the right to send its bytes.
 #[derive(Debug)]
 pub struct UploadSession {
     /// Its id.
     pub id: UploadId,
-    /// The right, to be put into its URL.
+    /// The right, to be put into the URL.
     pub ticket: String,
 }
 
-/// What asking for an upload session comes to.
+/// The result of asking for an upload session.
 #[derive(Debug)]
 pub enum Started {
-    /// The blob is there already.
+    /// The blob exists already.
     Mounted,
-    /// Its bytes are to be brought.
+    /// The client has to upload its bytes.
     Session(UploadSession),
 }
 
-/// A blob that might be mounted instead of brought.
+/// A blob that might be mounted instead of uploaded.
 #[derive(Debug)]
 pub struct Mount {
     /// Which.
     pub digest: OciDigest,
-    /// From where; `None`: from wherever it is.
+    /// The source repository; `None`: any.
     pub from: Option<Repository>,
 }
 
-/// Opens an upload session, or mounts the blob. What can't be mounted has to be brought, for whatever reason.
+/// Opens an upload session, or mounts the blob. A blob that can't be mounted, for any reason, has to be uploaded.
 pub async fn session(
     app: &App,
     credential: &Credential,

@@ -1,15 +1,15 @@
-//! Pushing blobs: the chunks that an upload session takes, and what becomes of them.
+//! Pushing blobs: the chunks of an upload session, and their result.
 //!
 //! # Pushing one
 //!
-//! 1. [Opening](super::start) writes nothing: the upload's id and the right to bring bytes to it are in its URL,
+//! 1. [Opening](super::start) writes nothing: the upload's id and the right to send bytes to it are in its URL,
 //!    signed.
-//! 2. Bytes come in one request or many, see [`intake`](super::intake).
-//! 3. Closing names the digest. The bytes are made an object that nobody can change, and compared with it.
-//!    *Wrong bytes*: the upload ends, what it reserved is given back, its objects are condemned.
-//! 4. In one transaction: link, blob, charge and account as at any [commit](crate::service::uploads::commit), and the
-//!    upload's row says what became of it, so that a client that did not hear the answer can ask again.
-//!    *Lost*: begin again with 4. *Dies before*: the sweeper collects what the upload holds.
+//! 2. Bytes arrive in one or more requests, see [`intake`](super::intake).
+//! 3. Closing names the digest. The bytes are made an object that nobody can change, and compared with the digest.
+//!    *Wrong bytes*: the upload ends, its reservation is given back, its objects are condemned.
+//! 4. In one transaction: write link, blob, charge and account as in any [commit](crate::service::uploads::commit),
+//!    and record the result in the upload's row, so that a client that missed the answer can ask again. *Lost*: start
+//!    again at 4. *Dies before*: the sweeper collects what the upload holds.
 
 use super::intake::{End, Incoming, Intake};
 use super::{Code, Refused, RepositoryAccess};
@@ -34,7 +34,8 @@ use std::time::Duration;
 
 const CONTENDED: &str = "changes of the same blob";
 
-/// Verified bytes that are to be seen in a repository; `released` of those that a stream reserved for them go back.
+/// Verified bytes that are to become visible in a repository; `released` bytes of their stream's reservation are given
+/// back.
 pub(super) fn linking<'a>(
     app: &App,
     repository: &'a Repository,
@@ -46,32 +47,32 @@ pub(super) fn linking<'a>(
     Ok(Linking { repository, name, bytes, facts: None, sessions: 0, released, now, first_version })
 }
 
-/// How long bytes of a request that was refused are still read, so that its client, which is sending, hears why.
+/// How long the bytes of a refused request are still read, so that a client that is sending gets to see the reason.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Reads what still comes of a request that was refused, into nowhere. A connection that is closed on a client that
-/// sends is reset, and the answer lost.
+/// Reads the remaining bytes of a refused request and discards them. If the connection were closed while the client
+/// sends, it would be reset and the answer lost.
 fn linger(mut body: Incoming) {
     tokio::spawn(async move {
         let rest = async { while let Some(Ok(_)) = body.next().await {} };
-        // Who sends for longer than that has had the answer, or does not listen.
+        // A client that sends for longer has received the answer, or does not listen.
         let _ = tokio::time::timeout(LINGER, rest).await;
     });
 }
 
-/// The right to bring bytes to an upload, as its URL has it, and what it is for.
+/// The right to send bytes to an upload, as its URL states it, and what it is for.
 pub fn right(app: &App, repository: &Repository, id: UploadId, ticket: &str) -> Result<UploadRight, Refused> {
     let ticket = app.keys.upload(ticket, app.now());
     let ticket = ticket.filter(|ticket| ticket.upload == id && ticket.repository == *repository);
     ticket.map(UploadRight).ok_or_else(unknown_upload)
 }
 
-/// The right to bring bytes to one upload. Only a URL that we signed gives it.
+/// The right to send bytes to one upload. Only a URL that we signed gives it.
 #[derive(Debug, Clone)]
 pub struct UploadRight(UploadTicket);
 
 impl UploadRight {
-    /// The user who opened the upload, with their rights at this moment.
+    /// The user who opened the upload, with their current rights.
     fn credential(&self) -> Credential {
         let rights = [Right::Pull, Right::Push].into();
         let access = vec![TokenScope { rights, place: TokenPlace::Repository(self.0.repository.clone()) }];
@@ -102,13 +103,13 @@ fn unknown_upload() -> Refused {
     Refused::code(Code::BlobUploadUnknown, "there is no such upload, or it has ended")
 }
 
-/// Bytes that a request brings, and what it says of them.
+/// The bytes of a request, and what it says about them.
 pub struct Chunk {
     /// The bytes.
     pub body: Incoming,
-    /// How many, where it says so.
+    /// Their number, if stated.
     pub length: Option<u64>,
-    /// Where the first of them belongs, where it says so.
+    /// The position of the first one, if stated.
     pub start: Option<u64>,
 }
 
@@ -118,7 +119,7 @@ impl fmt::Debug for Chunk {
     }
 }
 
-/// An upload, and what a request that brings bytes to it has to know.
+/// An upload, with everything that a request that sends bytes to it needs.
 struct Bringing {
     access: RepositoryAccess,
     grant: Grant,
@@ -137,7 +138,7 @@ impl Bringing {
         Ok(Self { access, grant, account, row })
     }
 
-    /// Takes the upload up to bring more bytes, if they belong where its others end.
+    /// Resumes the upload for more bytes, if they start where the existing ones end.
     async fn intake<'a>(
         &'a self,
         app: &'a App,
@@ -155,7 +156,7 @@ impl Bringing {
             return Err(Refused::code(Code::Range, format!("the upload has {} bytes, continue there", row.taken)));
         }
         let total = row.taken.saturating_add(length.unwrap_or(0));
-        // Before any byte of it is taken.
+        // Checked before any of its bytes is accepted.
         accounts::fits(&self.account, total.saturating_sub(row.reserved))?;
         if total > LONGEST_STREAM {
             return Err(Refused::code(Code::TooLarge, "a blob can have at most 395 GiB"));
@@ -164,7 +165,7 @@ impl Bringing {
     }
 }
 
-/// How many bytes an upload has.
+/// The number of bytes of an upload.
 pub async fn status(app: &App, right: &UploadRight) -> Result<u64, Refused> {
     let key = keys::stream(right.0.upload);
     let mut access = RepositoryAccess::to_write(app, &right.credential(), &right.0.repository, [key.clone()]).await?;
@@ -175,7 +176,7 @@ pub async fn status(app: &App, right: &UploadRight) -> Result<u64, Refused> {
     }
 }
 
-/// Takes more bytes of an upload in; returns how many it has then.
+/// Receives more bytes of an upload; returns the total number afterwards.
 pub async fn bring(app: &App, right: &UploadRight, mut chunk: Chunk) -> Result<u64, Refused> {
     let taken = bring_some(app, right, &mut chunk).await;
     if taken.is_err() {
@@ -198,7 +199,7 @@ async fn bring_some(app: &App, right: &UploadRight, chunk: &mut Chunk) -> Result
     Ok(intake.row.taken)
 }
 
-/// Gives an upload up. One that never had bytes, or is over, is fine.
+/// Cancels an upload. It is no error if the upload never had bytes, or has ended.
 pub async fn cancel(app: &App, right: &UploadRight) -> Result<(), Refused> {
     let key = keys::stream(right.0.upload);
     let mut retry = Retry::of(CONTENDED);
@@ -221,8 +222,8 @@ pub async fn cancel(app: &App, right: &UploadRight) -> Result<(), Refused> {
     }
 }
 
-/// Deletes what an upload held that is over. It is condemned, so what fails here the sweeper does; but nobody was ever
-/// given a URL of it, and until then nobody would pay for it.
+/// Deletes what an ended upload held. It is condemned, so if this fails the sweeper does it. But nobody ever had a URL
+/// for it, and until then it would be charged to nobody.
 async fn discard(app: &App, grant: &Grant, row: &Stream) {
     if !row.upload.is_empty() {
         let _ = app.objects.abort_parts(grant, &row.object, &row.upload).await;
@@ -232,7 +233,7 @@ async fn discard(app: &App, grant: &Grant, row: &Stream) {
     }
 }
 
-/// Takes the last bytes of an upload in, if any come, and makes the blob of it.
+/// Receives the last bytes of an upload, if there are any, and makes a blob of them all.
 pub async fn close(app: &App, right: &UploadRight, digest: &OciDigest, mut chunk: Chunk) -> Result<(), Refused> {
     let closed = close_with(app, right, digest, &mut chunk).await;
     if closed.is_err() {
@@ -265,7 +266,7 @@ async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &
         let row = Stream { object: object.clone(), upload: String::new(), ..intake.row.clone() };
         let stored = Stored { row: &row, kept: true };
         if intake.as_stored().kept && app.commit(grant, streams::ended(stored, app.now())?).await? != Written::Done {
-            // Another request has closed or changed it meanwhile.
+            // Another request has closed or changed it in the meantime.
             return Err(unknown_upload());
         }
         discard(app, grant, &row).await;
@@ -277,7 +278,7 @@ async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &
     let committed = commit(app, grant, digest, &verified, intake.as_stored()).await;
     match &committed {
         Ok(()) => intake.whole(&object).await,
-        // What was surely not committed and no row names. After other errors the sweeper looks.
+        // Delete only what was surely not committed and no row names. After other errors the sweeper checks.
         Err(Refused::Error(Error::QuotaExceeded { .. })) if !intake.as_stored().kept => {
             drop(app.objects.delete(grant, &object).await);
         }
@@ -286,7 +287,7 @@ async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &
     committed
 }
 
-/// Whether the blob that an upload came to is still there. Read after the upload's row: a batch is no snapshot.
+/// Whether the blob that resulted from an upload still exists. Read after the upload's row: a batch is no snapshot.
 async fn still_there(app: &App, repository: &Repository, name: &OciDigest) -> Result<(), Refused> {
     let link: Option<Link> = app.table.get(keys::link(repository, name)).await?;
     link.map(drop).ok_or_else(unknown_upload)
@@ -310,7 +311,7 @@ async fn commit(
         if let Some(other) = &now
             && other.version != row.version
         {
-            // Another request has closed or changed it meanwhile.
+            // Another request has closed or changed it in the meantime.
             return match other.flow {
                 Flow::Done(done) if done == *name => still_there(app, repository, name).await,
                 _ => Err(unknown_upload()),
@@ -324,7 +325,7 @@ async fn commit(
         let Linked { writes, object, .. } = blobs::link(found, &new)?;
         let place = Place::Repository(repository.clone());
         let mut changes = Changes::noted(place, What::BlobLinked { digest: *name }).with(writes);
-        // The same bytes may have been here before.
+        // The same bytes may have existed before.
         let surplus = object != bytes.object;
         if surplus {
             changes.add(blobs::condemned(&bytes.object, None, app.now())?);

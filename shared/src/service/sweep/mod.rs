@@ -1,16 +1,15 @@
-//! Collecting what was left over: sessions that ended, images whose bytes never came, condemned objects, objects that
-//! nothing names. Runs beside everything else; every step is conditional and can be done again.
+//! Sweeping leftovers: expired sessions, images whose bytes never came, condemned objects, objects that nothing names.
+//! It runs while everything else goes on; every step is conditional and can be repeated.
 //!
-//! 1. List the store's open multipart uploads and, page by page, its objects. What is begun after this is not looked
-//!    at.
-//! 2. Scan the table. A session past its end is [ended](super::uploads::end): its reservation goes back, its object is
-//!    condemned. An image without bytes whose push began long ago goes, unless a session is open. A condemned object
-//!    that was condemned long enough ago is deleted, then its row. A blob on its way through us whose time is over
-//!    gives back what it holds. Wrong passwords that count no more are forgotten, and so are events whose time is
-//!    over. A link that no manifest names and that no push asked for lately [goes](super::links::free), unless
-//!    something came to name it since.
-//! 3. An open multipart upload that no session names is aborted, an object that no row names is condemned, if they are
-//!    old enough.
+//! 1. List the store's open multipart uploads and, page by page, its objects. Anything that starts after this is not
+//!    considered.
+//! 2. Scan the table. An expired session is [ended](super::uploads::end): its reservation is given back, its object
+//!    condemned. An image without bytes whose push started long ago is deleted, unless a session is open. An object
+//!    that was condemned long enough ago is deleted, then its row. An expired stream releases what it holds. Expired
+//!    counts of wrong passwords and expired events are forgotten. A link that no manifest names and that no push asked
+//!    for lately is [removed](super::links::free), unless something came to name it since.
+//! 3. Abort an open multipart upload that no session names, and condemn an object that no row names, if they are old
+//!    enough.
 
 mod sweeper;
 
@@ -27,27 +26,26 @@ use crate::store::StoreError;
 use serde::Serialize;
 use std::time::Duration;
 
-/// From when on things are left over.
+/// How old things must be to count as leftovers.
 #[derive(Debug, Clone, Copy)]
 pub struct Ages {
-    /// A session is given up this long after its own end.
+    /// A session is ended this long after its expiry.
     pub session: Duration,
-    /// An image without bytes goes this long after its push began.
+    /// An image without bytes is deleted this long after its push started.
     pub image: Duration,
     /// A condemned object is deleted after this long: no URL for it may be in use any more.
     pub condemned: Duration,
-    /// What nothing names is collected after this long: its push may still be on the way.
+    /// Something that nothing names is collected after this long: its push may still be running.
     pub unnamed: Duration,
-    /// A link that no manifest names goes after this long: its push may still be on the way.
+    /// A link that no manifest names is removed after this long: its push may still be running.
     pub link: Duration,
-    /// Whether sessions are given up whatever their own end is.
+    /// Whether sessions are ended regardless of their expiry.
     pub all_sessions: bool,
 }
 
-/// How long beyond the longest life of a URL things are kept that a URL may lead to.
+/// How much longer than the longest lifetime of a URL things are kept that a URL may point to.
 const MARGIN: Duration = Duration::from_hours(1);
-// One host signs, another one condemns, a third one sweeps; and who begins to read at the last moment reads for a
-// while.
+// One host signs, another one condemns, a third one sweeps, and a read that starts at the last moment takes a while.
 const _: () = assert!(MARGIN.as_secs() >= 2 * SKEW.as_secs() + 30 * 60);
 
 impl Ages {
@@ -58,21 +56,22 @@ impl Ages {
             session: Duration::ZERO,
             image: app.config.upload_life + MARGIN,
             condemned: longest + MARGIN,
-            // A stream may live for nearly two lives of an upload, and S3 dates what it becomes by its beginning.
+            // A stream may live for nearly two upload lifetimes, and S3 dates the resulting object by the start of the
+            // upload.
             unnamed: 2 * longest + 24 * MARGIN,
             link: links::LEASE,
             all_sessions: false,
         }
     }
 
-    /// Everything now. Only while nothing else runs.
+    /// Everything at once. Only while nothing else runs.
     pub fn zero() -> Self {
         let zero = Duration::ZERO;
         Self { session: zero, image: zero, condemned: zero, unnamed: zero, link: zero, all_sessions: true }
     }
 }
 
-/// Whether a sweep collects, or only says what it would collect.
+/// Whether a sweep collects, or only reports what it would collect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Collects.
@@ -81,45 +80,45 @@ pub enum Mode {
     DryRun,
 }
 
-/// What a sweep did, or would do, and how the accounts stand.
+/// The results of a sweep, or of a dry run, and a check of the accounts.
 #[derive(Debug, Default, Serialize)]
 pub struct Swept {
     /// Sessions given up.
     pub sessions: u64,
-    /// Uploads that wait to be verified. They are not swept before their own end.
+    /// Uploads that wait for verification. They are not swept before their expiry.
     pub sealed: Vec<UploadId>,
     /// Images without bytes removed.
     pub images: u64,
-    /// Links removed that no manifest named.
+    /// Removed links that no manifest named.
     pub links: u64,
     /// Objects deleted.
     pub objects: u64,
-    /// Objects condemned that nothing named.
+    /// Condemned objects that nothing named.
     pub condemned: u64,
-    /// Multipart uploads aborted that nothing named.
+    /// Aborted multipart uploads that nothing named.
     pub uploads: u64,
-    /// Accounts whose numbers are not the sum of what they are charged for, with both. Always empty, or we have made a
-    /// mistake.
+    /// Accounts whose numbers differ from the sum of their charges, with both values. If it is not empty, there is a
+    /// bug.
     pub wrong_accounts: Vec<WrongAccount>,
-    /// What could not be collected, or not be read. The log says why, and the next sweep tries again.
+    /// Things that could not be collected or read. The log says why, and the next sweep tries again.
     pub failed: u64,
-    /// What a dry run found, in words; the first [`MOST_FOUND`] of it.
+    /// The first [`MOST_FOUND`] findings of a dry run, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub found: Vec<String>,
 }
 
-/// An account whose numbers are not the sum of what it is charged for.
+/// An account whose numbers differ from the sum of its charges.
 #[derive(Debug, Serialize)]
 pub struct WrongAccount {
     /// The entity.
     pub entity: String,
-    /// Used and reserved bytes by the account's row.
+    /// Used and reserved bytes according to the account's row.
     pub account: (u64, u64),
-    /// Used and reserved bytes by the charges, the manifests and the streams.
+    /// Used and reserved bytes according to the charges, the manifests and the streams.
     pub charges: (u64, u64),
 }
 
-/// How many leftovers a dry run names.
+/// How many leftovers a dry run lists.
 pub const MOST_FOUND: usize = 1000;
 
 /// Sweeps once, for a site admin.
@@ -155,7 +154,7 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<
     sweeper.streams().await;
     sweeper.links().await;
     sweeper.forgettable().await;
-    // What can't be read may name something.
+    // Something that can't be read may name other things.
     if !unread {
         sweeper.unnamed(uploads, objects).await;
     }

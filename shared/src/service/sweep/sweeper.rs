@@ -1,4 +1,4 @@
-//! What a sweep does with each row of the table, and afterwards with what it has found.
+//! What a sweep does with each row of the table, and then with its findings.
 
 use super::{Ages, MOST_FOUND, Mode, Swept, WrongAccount};
 use crate::app::App;
@@ -17,24 +17,24 @@ use crate::store::table::{Scanned, Written};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-/// What a sweep has seen in the table.
+/// The findings of a sweep in the table.
 #[derive(Default)]
 struct Inventory {
     objects: BTreeSet<String>,
     uploads: BTreeSet<String>,
     accounts: BTreeMap<String, (u64, u64)>,
     charges: BTreeMap<String, (u64, u64)>,
-    /// Blobs on their way through us whose time is over.
+    /// Expired streams.
     streams: Vec<Stream>,
-    /// Links that are old enough to go, by repository.
+    /// Links that are old enough to remove, by repository.
     links: BTreeMap<Repository, BTreeSet<OciDigest>>,
-    /// Deletions of what nothing else depends on.
+    /// Deletions on which nothing else depends.
     forgettable: Vec<Changes>,
     /// What manifests name.
     named: BTreeMap<Repository, BTreeSet<OciDigest>>,
 }
 
-/// A sweep on its way.
+/// A running sweep.
 pub(super) struct Sweeper<'a> {
     app: &'a App,
     grant: &'a Grant,
@@ -51,7 +51,7 @@ impl<'a> Sweeper<'a> {
         Self { app, grant, ages, now: app.now(), mode, inventory, swept }
     }
 
-    /// Whether something that was left over is to go. A dry run notes it instead.
+    /// Whether to collect a leftover. A dry run records it instead.
     fn goes(&mut self, what: impl FnOnce() -> String) -> bool {
         if self.mode == Mode::DryRun && self.swept.found.len() < MOST_FOUND {
             self.swept.found.push(what());
@@ -59,7 +59,7 @@ impl<'a> Sweeper<'a> {
         self.mode == Mode::Collect
     }
 
-    /// Whether something was done. What fails must not keep all else from being swept; the next sweep tries it again.
+    /// Whether a step succeeded. A failure must not stop the rest of the sweep; the next sweep tries again.
     pub(super) fn tried(&mut self, what: &impl Debug, done: Result<(), Error>) -> bool {
         let Err(error) = done else { return true };
         tracing::error!(?what, %error, inside = error.inside(), "sweep");
@@ -115,8 +115,8 @@ impl<'a> Sweeper<'a> {
         Ok(())
     }
 
-    /// Forgets wrong passwords that count no more, and events whose time is over. Many at a time, since there may be
-    /// many; if one of the passwords counts again, the next sweep takes the others.
+    /// Forgets expired counts of wrong passwords, and expired events. There may be many, so many are forgotten at a
+    /// time. If one of the counts has become current again, the next sweep takes the others.
     pub(super) async fn forgettable(&mut self) {
         let forgettable = std::mem::take(&mut self.inventory.forgettable);
         if self.mode == Mode::DryRun {
@@ -132,8 +132,8 @@ impl<'a> Sweeper<'a> {
         }
     }
 
-    /// Notes what a blob on its way through us holds. It goes after the scan, so that the accounts, which may be read
-    /// before or after it, still count it.
+    /// Records what a stream holds. It is released after the scan, so that the accounts still include it, whether they
+    /// are read before or after it.
     fn stream(&mut self, row: Stream) {
         self.inventory.objects.extend([row.object.clone(), row.tail.clone()]);
         self.inventory.uploads.insert(row.upload.clone());
@@ -165,7 +165,7 @@ impl<'a> Sweeper<'a> {
         if row.content.is_some() || row.sealed.is_some() || row.created.plus(self.ages.image) > self.now {
             return Ok(());
         }
-        // An open session would bring bytes for an image that is gone; the charge counts them all.
+        // An open session would upload bytes for an image that is gone; the charge counts all open sessions.
         let charge_key = keys::charge(row.repository.entity(), &row.hash);
         let charge: Option<Charge> = self.app.table.get(charge_key).await?;
         if charge.as_ref().is_some_and(|charge| charge.sessions > 0) {
@@ -200,7 +200,7 @@ impl<'a> Sweeper<'a> {
 
     pub(super) async fn streams(&mut self) {
         for row in std::mem::take(&mut self.inventory.streams) {
-            // One that ended before holds nothing, and is only forgotten.
+            // One that ended before holds nothing, and is simply forgotten.
             let open = row.flow == Flow::Open;
             if !open && self.mode == Mode::DryRun {
                 continue;
@@ -233,7 +233,7 @@ impl<'a> Sweeper<'a> {
         }
     }
 
-    /// What is in the store and what no row names.
+    /// The things in the store that no row names.
     pub(super) async fn unnamed(&mut self, uploads: Vec<OpenParts>, objects: Vec<(String, i64)>) {
         let (latest, any) = (self.now.minus(self.ages.unnamed).0, self.ages.unnamed.is_zero());
         let old = |since: i64| since <= latest || any;
@@ -265,7 +265,7 @@ impl<'a> Sweeper<'a> {
         self.app.commit(self.grant, blobs::unnamed(object, self.now)?).await.map(drop)
     }
 
-    /// Gives back what a stream holds that ended long ago or will never end, and forgets it.
+    /// Releases what a stream holds that ended long ago or will never end, and forgets it.
     async fn forget(&self, row: &Stream) -> Result<(), Error> {
         self.app.commit(self.grant, streams::forgotten(row, self.now)?).await.map(drop)
     }

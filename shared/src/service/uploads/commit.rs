@@ -1,19 +1,18 @@
-//! Making an image visible, and all that has to be true at that moment, in one transaction.
+//! Making an image visible, with everything that must be true at that moment, in one transaction.
 //!
 //! # The commit
 //!
-//! Bytes were verified before: they lie in an object that nobody can change any more, and their digest is the image's.
+//! The bytes were verified before: they are in an object that nobody can change any more, and their digest is the
+//! image's.
 //!
-//! 1. Read image, blob, the entity's charge, its account, the repository's link, and the session, in one batch.
-//!    *The image has its content already*: somebody else committed the same bytes. That is success, and the end of the
-//!    session.
-//! 2. In one transaction, each row conditional on what was read:
-//!    the image gets its content; the blob row is made, or counts one more entity;
-//!    the link makes the blob visible in the repository; the charge turns from reserved to used;
-//!    details and OCI manifest are written; the repository's epoch counts on, since something more names the blob;
-//!    the session goes; an object that is not needed after all is condemned; the tags that were asked for are set.
-//!    *Lost*: begin again. Every step reads anew, none is half done.
-//!    *Dies before*: an open session is left, which the sweeper ends. *Dies after*: nothing is left to do.
+//! 1. Read image, blob, the entity's charge, its account, the repository's link, and the session, in one batch. *The
+//!    image has its content already*: somebody else committed the same bytes. That is success, and ends the session.
+//! 2. In one transaction, each row conditional on what was read: the image gets its content; the blob row is created,
+//!    or counts one more entity; the link makes the blob visible in the repository; the charge turns from reserved to
+//!    used; details and OCI manifest are written; the repository's epoch is incremented, since something more names
+//!    the blob; the session is deleted; an object that turns out not to be needed is condemned; the requested tags are
+//!    set. *Lost*: start again. Every step reads again, and none is half done. *Dies before*: it leaves an open
+//!    session, which the sweeper ends. *Dies after*: nothing is left to do.
 
 use crate::app::App;
 use crate::changes::blobs::{self, BlobRows, Linked, Linking, VerifiedImage};
@@ -29,12 +28,12 @@ use crate::store::rows::{Image, Row, Session, Tag};
 use crate::store::table::Written;
 use std::collections::BTreeMap;
 
-/// Commits an image whose bytes are known without an upload.
+/// Commits an image whose bytes are known already, without an upload.
 pub(crate) async fn known(app: &App, grant: &Grant, image: &Image, known: VerifiedImage) -> Result<Image, Error> {
     commit(app, grant, &image.repository, known, None).await.map(|(image, _)| image)
 }
 
-/// Commits an image whose bytes a session brought.
+/// Commits an image whose bytes were uploaded in a session.
 pub(crate) async fn uploaded(
     app: &App,
     grant: &Grant,
@@ -68,7 +67,8 @@ async fn commit(
             }
             return Ok((image, quota));
         }
-        // A session that was replaced meanwhile has another object, and ours was condemned with the old one.
+        // If the session was replaced in the meantime, it has another object, and ours was condemned with the old
+        // session.
         let open: Option<Session> = match session {
             Some(session) => rows.take(&session.key())?.filter(|open: &Session| open.object == session.object),
             None => None,
@@ -77,7 +77,7 @@ async fn commit(
             return Err(Error::Conflict(super::session::OVER.to_owned()));
         }
         if session.is_none() && found.blob.is_none() {
-            // The known bytes went while we looked at them. They have to be brought.
+            // The known bytes were removed in the meantime. They have to be uploaded.
             return Ok((image, quota));
         }
         let intended = intended(app, &image).await?;
@@ -102,7 +102,7 @@ async fn commit(
     }
 }
 
-/// The rows of the tags that were asked for while the image's bytes were being verified.
+/// The rows of the tags that were requested while the image's bytes were being verified.
 async fn intended(app: &App, image: &Image) -> Result<BTreeMap<TagName, Tag>, Error> {
     let mut tags = BTreeMap::new();
     if image.intents.is_empty() {

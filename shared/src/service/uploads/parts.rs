@@ -16,12 +16,12 @@ use crate::store::rows::{Account, Image, Row, Session, State, Way};
 use crate::store::table::Written;
 use crate::store::{StoreError, keys};
 
-/// A multipart upload that was opened.
+/// An opened multipart upload.
 #[derive(Debug, Clone, Copy)]
 pub struct Opened {
     /// The session.
     pub id: UploadId,
-    /// Bytes of every part but the last.
+    /// The size in bytes of every part except the last.
     pub part_size: u64,
     /// How many parts.
     pub parts: u64,
@@ -38,7 +38,7 @@ pub async fn open(app: &App, credential: &Credential, image: Id, size: u64) -> R
         retry.pause().await?;
         let target = UploadTarget::load(app, credential, image, id).await?;
         let mut session = target.new_session(app, id, Way::Parts(String::new()), size)?;
-        // Refuse a file that does not fit before the store hears of it.
+        // Refuse a file that does not fit before contacting the store.
         target.fits(&session)?;
         if begun.is_none() {
             begun = Some((session.object.clone(), app.objects.begin_parts(&target.grant, &session.object).await?));
@@ -66,11 +66,11 @@ pub struct AnnouncedPart {
     pub number: u64,
     /// Bytes.
     pub size: u64,
-    /// The digest of the part, from clients that compute it.
+    /// The digest of the part, if the client computes it.
     pub digest: Option<Digest>,
 }
 
-/// Returns the URL for one part. One read: the session says who opened it; roles are asked again at the commit.
+/// Returns the URL for one part. One read: the session says who opened it; roles are checked again at the commit.
 pub async fn part(
     app: &App,
     credential: &Credential,
@@ -98,7 +98,8 @@ pub async fn part(
     Ok(app.objects.presign_part(&session.object, part, left).await?)
 }
 
-/// The caller's own multipart upload. `None` to those who may push there, when it is over; others learn nothing of it.
+/// The caller's own multipart upload. `None` if it has ended and the caller may push there; others learn nothing about
+/// it.
 async fn own_session(
     app: &App,
     credential: &Credential,
@@ -117,7 +118,7 @@ async fn own_session(
     Ok(Some((grant.map_err(|denial| Error::denied(denial, "image", DOING))?, session)))
 }
 
-/// Gives a multipart upload up. What it reserved is given back at once. One that is over is fine.
+/// Cancels a multipart upload, and gives back its reservation at once. It is no error if it has ended already.
 pub async fn abort(app: &App, credential: &Credential, image: Id, upload: UploadId) -> Result<(), Error> {
     let Some((grant, session)) = own_session(app, credential, image, upload).await? else { return Ok(()) };
     if session.state != State::Open {
@@ -129,7 +130,7 @@ pub async fn abort(app: &App, credential: &Credential, image: Id, upload: Upload
     Ok(())
 }
 
-/// Completes a multipart upload of an image, of the parts that its client names.
+/// Completes a multipart upload of an image from the parts that its client lists.
 pub async fn complete(
     app: &App,
     credential: &Credential,
@@ -156,7 +157,7 @@ pub async fn complete(
     }
     match app.objects.complete_parts(&grant, &session.object, store_upload, named).await {
         Ok(()) => {}
-        // It was put together before, by a complete that died or is still running.
+        // It was assembled before, by a request that died or is still running.
         Err(StoreError::NoObject) if app.objects.size(&session.object).await?.is_some() => {}
         Err(StoreError::NoObject) => return Err(Error::Conflict(OVER.to_owned())),
         Err(error) => return Err(error.into()),
@@ -167,7 +168,7 @@ pub async fn complete(
     verify::finish(app, &grant, &session, &session.object, false).await
 }
 
-/// Notes that the bytes of a session are all there, to be [verified](verify::verify) later.
+/// Records that all bytes of a session are there, to be [verified](verify::verify) later.
 async fn seal(app: &App, grant: &Grant, session: &Session) -> Result<Completed, Error> {
     let image_key = keys::image(&session.repository, &session.hash);
     let account_key = keys::account(session.repository.entity());

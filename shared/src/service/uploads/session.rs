@@ -1,4 +1,4 @@
-//! Upload sessions: what is known when one opens or completes, and their end.
+//! Upload sessions: the facts for opening and completing one, and its end.
 
 use crate::app::App;
 use crate::auth::Credential;
@@ -19,18 +19,18 @@ pub(super) const DOING: &str = "push this image";
 pub(super) const OVER: &str = "the upload was cancelled or has expired, push again";
 pub(super) const CONTENDED: &str = "uploads of the same image";
 
-/// An image about to receive bytes, and all that opening or completing its session needs to know.
+/// An image that is about to receive bytes, with all facts for opening or completing its session.
 pub(super) struct UploadTarget {
     pub(super) grant: Grant,
     pub(super) image: Image,
-    /// The session of single `PUT`s, or the one that was asked for.
+    /// The session of single `PUT`s, or the requested one.
     pub(super) session: Option<Session>,
     charge: Option<Charge>,
     account: Account,
 }
 
 impl UploadTarget {
-    /// Two rounds: from the image's id to everything about it; decides that the caller may push there.
+    /// Two rounds: from the image's id to all facts about it. Decides that the caller may push there.
     pub(super) async fn load(app: &App, credential: &Credential, image: Id, session: UploadId) -> Result<Self, Error> {
         let session_key = keys::session(session);
         let mut access = Access::load(app, credential, None, [keys::pointer(image), session_key.clone()]).await?;
@@ -76,7 +76,7 @@ impl UploadTarget {
         })
     }
 
-    /// Refuses a session that the account has no room for.
+    /// Refuses a session for which the account has no room.
     pub(super) fn fits(&self, session: &Session) -> Result<(), Error> {
         uploads::fits(session, self.paying())
     }
@@ -86,8 +86,8 @@ impl UploadTarget {
         app.commit(&self.grant, uploads::opened(session, self.session.as_ref(), self.paying())?).await
     }
 
-    /// What completing comes to where the same bytes were committed before, by this upload or by another one, whose
-    /// session then is of no use any more.
+    /// The result of completing an upload if the same bytes were committed before, by this upload or by another one.
+    /// Its session is then no longer needed.
     pub(super) async fn already(self, app: &App) -> Result<Completed, Error> {
         if let Some(session) = &self.session
             && self.grant.by() == Some(&session.opened_by)
@@ -98,7 +98,7 @@ impl UploadTarget {
     }
 }
 
-/// An upload that came to its end.
+/// A completed upload.
 #[derive(Debug)]
 pub struct Completed {
     /// The image.
@@ -107,7 +107,7 @@ pub struct Completed {
     pub quota: Quota,
 }
 
-/// Refuses a size that no image has.
+/// Refuses a size that no image can have.
 pub(super) fn check_size(size: u64) -> Result<(), Error> {
     match size {
         0 => Err(Error::Invalid("the file is empty, so it is not an image".to_owned())),
@@ -116,12 +116,12 @@ pub(super) fn check_size(size: u64) -> Result<(), Error> {
     }
 }
 
-/// How long something still lasts.
+/// The remaining time until something expires.
 pub(super) fn left(now: Time, expires: Time) -> Duration {
     Duration::from_secs(u64::try_from(expires.0.saturating_sub(now.0)).unwrap_or(0))
 }
 
-/// Ends a session without an image: removes it, gives its reservation back, condemns its object. Done at most once.
+/// Ends a session without an image: removes it, gives back its reservation, condemns its object. Happens at most once.
 pub(crate) async fn end(app: &App, grant: &Grant, session: &Session) -> Result<(), Error> {
     let entity = session.repository.entity();
     let (charge_key, account_key) = (keys::charge(entity, &session.hash), keys::account(entity));

@@ -11,16 +11,16 @@ use crate::store::objects::MAX_PUT;
 use crate::store::rows::Way;
 use crate::store::table::Written;
 
-/// What a client announces before it brings a whole file at once.
+/// A client's announcement before it uploads a whole file at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Announced {
     /// Bytes.
     pub size: u64,
-    /// The digest of the file, from clients that send it with the upload.
+    /// The digest of the file, if the client sends it with the upload.
     pub digest: Option<Digest>,
 }
 
-/// Opens, or joins, the session of single `PUT`s of an image, and returns the URL for the bytes.
+/// Opens or joins the session of an image's single `PUT`s, and returns the URL for the bytes.
 pub async fn open(app: &App, credential: &Credential, image: Id, file: Announced) -> Result<String, Error> {
     if file.size > MAX_PUT {
         return Err(Error::Invalid(format!("a single upload takes at most {MAX_PUT} bytes, use a multipart upload")));
@@ -40,7 +40,7 @@ pub async fn open(app: &App, credential: &Credential, image: Id, file: Announced
         let way = if pin.is_some() { Way::Pinned } else { Way::Staged };
         if let Some(open) = target.session.as_ref().filter(|open| open.way == way && open.size == file.size) {
             let left = left(app.now(), open.expires);
-            // A session that is about to end is no use to somebody who begins.
+            // A session that is about to expire is no use for a new upload.
             if left >= app.config.upload_life / 2 {
                 return Ok(app.objects.presign_put(&open.object, open.size, pin, left).await?);
             }
@@ -63,7 +63,7 @@ pub async fn complete(app: &App, credential: &Credential, image: Id) -> Result<C
     let session = session.ok_or_else(|| Error::Conflict("there is no open upload of this image".to_owned()))?;
     let size = app.objects.size(&session.object).await?;
     if size != Some(session.size) {
-        // Nothing arrived, or not all of it; the URL still takes it.
+        // Nothing arrived, or not everything; the URL still accepts it.
         return Err(Error::Invalid(format!("the upload is not complete, {} bytes are missing", session.size)));
     }
     let pinned = matches!(session.way, Way::Pinned);
@@ -74,7 +74,8 @@ pub async fn complete(app: &App, credential: &Credential, image: Id) -> Result<C
     app.objects.copy(&grant, &session.object, &object).await?;
     let completed = verify::finish(app, &grant, &session, &object, pinned).await;
     if matches!(completed, Err(Error::Invalid(_))) {
-        // The copy was never committed, and no client knows it. After other errors that isn't sure: the sweeper looks.
+        // The copy was never committed, and no client knows it. After other errors that isn't certain: the sweeper
+        // checks.
         app.objects.delete(&grant, &object).await?;
     }
     completed

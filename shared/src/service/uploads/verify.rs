@@ -1,4 +1,4 @@
-//! Verifying bytes, and reading what an image says of itself.
+//! Verifying bytes, and reading an image's metadata.
 
 use super::commit;
 use super::session::{Completed, end};
@@ -14,10 +14,10 @@ use crate::service::access::{Access, resource_of, system};
 use crate::store::keys;
 use crate::store::rows::{Container, Progress, SealedListed, Session, State};
 
-/// How many bytes are hashed before the progress is written down.
+/// How many bytes are hashed before the progress is saved.
 const STRIDE: u64 = 4 << 30;
 
-/// What verifying the uploads that wait for it came to.
+/// The result of verifying the waiting uploads.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Verified {
     /// How many waited.
@@ -26,13 +26,13 @@ pub struct Verified {
     pub failed: u64,
 }
 
-/// The uploads that wait to be verified.
+/// The uploads that wait for verification.
 pub async fn listed(app: &App) -> Result<Vec<UploadId>, Error> {
     let listed: Vec<SealedListed> = app.table.query_all(keys::sealed()).await?;
     Ok(listed.into_iter().map(|row| row.upload).collect())
 }
 
-/// Verifies all uploads that wait for it. One that can't be read now keeps no other one waiting.
+/// Verifies all waiting uploads. One that can't be read now does not hold up the others.
 pub async fn pending(app: &App) -> Result<Verified, Error> {
     let mut verified = Verified::default();
     for upload in listed(app).await? {
@@ -59,7 +59,7 @@ pub async fn upload(app: &App, upload: UploadId) -> Result<(), Error> {
         let hasher = app.objects.hash(&session.object, hasher, STRIDE).await?;
         if hasher.taken() < session.size && hasher.taken() > progress.taken {
             let progress = Progress { taken: hasher.taken(), hasher: hasher.save() };
-            // Somebody else may verify the same session: whoever is further wins.
+            // Another process may verify the same session: the one that is further wins.
             let _ = app.commit(&system, progressed(&session, progress)?).await?;
             continue;
         }
@@ -73,7 +73,7 @@ pub async fn upload(app: &App, upload: UploadId) -> Result<(), Error> {
         return match (facts, grant) {
             (Ok(facts), Some(grant)) => {
                 match commit::uploaded(app, &grant, &session, image(&session, &session.object, facts)).await {
-                    // The image was deleted while it was verified.
+                    // The image was deleted while it was being verified.
                     Err(Error::NotFound(_)) => end(app, &system, &session).await,
                     committed => committed.map(drop),
                 }
@@ -88,8 +88,8 @@ pub async fn upload(app: &App, upload: UploadId) -> Result<(), Error> {
     }
 }
 
-/// The grant that the opener of a session has now, if they may still push there. What their token was for was asked
-/// when the session was opened and sealed.
+/// A grant for the user who opened a session, if they may still push there. Their token's scope was checked when the
+/// session was opened and sealed.
 async fn opener(app: &App, session: &Session) -> Result<Option<Grant>, Error> {
     let key = keys::container(&session.repository);
     let access = Access::of(app, &session.opened_by, session.repository.entity(), [key.clone()]).await;
@@ -145,7 +145,7 @@ fn wrong_bytes(session: &Session, digest: Digest, taken: u64) -> Error {
     Error::Invalid(format!("{taken} bytes with the digest {digest} arrived instead of {size} with {hash}"))
 }
 
-/// What the image in an object of `size` bytes says of itself, in a few ranged reads.
+/// The metadata of the image in an object of `size` bytes, from a few ranged reads.
 pub(crate) async fn facts(app: &App, object: &str, size: u64) -> Result<SifFacts, Error> {
     let mut step = sif::start(size)?;
     loop {
