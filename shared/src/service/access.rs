@@ -8,7 +8,7 @@ use crate::error::{BAD_TOKEN, Error};
 use crate::rules::{self, Action, Denial, Grant, Place, Resource, Subject};
 use crate::store::keys::{self, Key};
 use crate::store::rows::{Container, Member, Membership, Pointer, Row, Target, Token, User};
-use crate::store::table::Rows;
+use crate::store::table::{Page, Rows};
 use crate::telemetry;
 
 /// The caller, their role on one entity, and the rows loaded with them.

@@ -8,7 +8,8 @@ use crate::error::Error;
 use crate::rules::Action;
 use crate::store::keys;
 use crate::store::rows::{Collection, Container, Entity, Image};
-use futures::future::try_join_all;
+use crate::store::table::Page;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 /// The shortest text to search for, in characters: the clients' own rule.
 pub const SHORTEST_TEXT: usize = 3;
@@ -46,22 +47,48 @@ pub struct Results {
     pub images: Vec<(Container, Image)>,
 }
 
-/// Searches the caller's entities.
+impl Results {
+    /// Takes in what was found in another entity, as far as there is room.
+    fn extend(&mut self, more: Self) {
+        fn some<T>(all: &mut Vec<T>, more: Vec<T>) {
+            all.extend(more);
+            all.truncate(MOST);
+        }
+        some(&mut self.entities, more.entities);
+        some(&mut self.collections, more.collections);
+        some(&mut self.containers, more.containers);
+        some(&mut self.images, more.images);
+    }
+
+    /// Whether nothing more is wanted of any kind.
+    fn full(&self, query: &Query) -> bool {
+        let others = [self.entities.len(), self.collections.len(), self.containers.len()];
+        self.images.len() >= MOST && (query.images_only() || others.iter().all(|count| *count >= MOST))
+    }
+}
+
+/// Searches the caller's entities in the order of their names, until the answer is full.
 pub async fn search(app: &App, credential: &Credential, query: &Query) -> Result<Results, Error> {
     if query.text.chars().count() < SHORTEST_TEXT {
         return Err(Error::Invalid(format!("search for at least {SHORTEST_TEXT} characters")));
     }
-    let (access, members) = futures::join!(Access::load(app, credential, None, []), memberships(app, credential));
-    let (access, members) = (access?, members?);
-    let entities = members.iter().filter(|member| access.may_on(Action::List, member)).map(|member| &member.entity);
+    let (access, members) = futures::join!(Access::load(app, credential, None, []), memberships(app, credential, None));
+    let (access, mut page) = (access?, members?);
     let needle = query.text.to_lowercase();
     let mut results = Results::default();
-    let found = try_join_all(entities.map(|entity| one(app, entity, query, &needle))).await?;
-    for more in found {
-        results.entities.extend(more.entities);
-        results.collections.extend(more.collections);
-        results.containers.extend(more.containers);
-        results.images.extend(more.images);
+    loop {
+        let Page { rows: members, next } = page;
+        let searched = members.iter().filter(|member| access.may_on(Action::List, member));
+        let searched: Vec<_> = searched.map(|member| one(app, &member.entity, query, &needle)).collect();
+        let mut found = stream::iter(searched).buffered(AT_ONCE);
+        while let Some(more) = found.try_next().await? {
+            results.extend(more);
+            if results.full(query) {
+                return Ok(results);
+            }
+        }
+        let Some(after) = next else { return Ok(results) };
+        page = memberships(app, credential, Some(after)).await?;
     }
     results.entities.truncate(MOST_RESULTS);
     results.collections.truncate(MOST_RESULTS);

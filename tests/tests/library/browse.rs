@@ -1,9 +1,11 @@
 //! Lists, searches, shub, and the ways to spell a reference.
 
-use crate::support::{hash, join, private_collection, set, sif, text};
+use crate::support::{hash, join, join_many, private_collection, set, sif, text, write};
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::domain::Role;
+use shared::domain::{Digest, Repository, Role};
+use shared::store::keys;
+use shared::store::rows::Image;
 use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Caller, Server, send};
 
@@ -172,6 +174,40 @@ async fn a_search_finds_only_what_the_caller_may_browse() {
         assert_eq!(found(&answer, "image"), expected, "{who}");
         assert_eq!(found(&answer, "container"), expected, "{who}");
     }
+}
+
+#[tokio::test]
+async fn a_search_looks_in_all_entities_of_the_caller() {
+    let server = Server::start().await;
+    let (carol, last) = (server.user("carol", 0).await, server.user("the-last", 0).await);
+    last.push("the-last/tools/needle", "latest", "amd64", &sif(1)).await.ok();
+    join_many(&server, "carol", 130).await;
+    join(&server, "the-last", "carol", Role::Reader).await;
+    let answer = carol.get("/v1/search?value=needle").await.ok();
+    assert_eq!((found(&answer, "image"), found(&answer, "container")), (vec!["needle".into()], vec!["needle".into()]));
+    let answer = carol.get("/v1/search?value=the-last").await.ok();
+    assert_eq!(found(&answer, "entity"), ["the-last"]);
+}
+
+#[tokio::test]
+async fn a_search_ends_where_its_answer_is_full() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    alice.push("alice/tools/bb", "latest", "amd64", &sif(1)).await.ok();
+    let (place, table) = ("alice/tools/bb".parse::<Repository>().unwrap(), &server.local.app.table);
+    let image: Image = table.get(keys::image(&place, &Digest::of(&sif(1)))).await.unwrap().unwrap();
+    for number in 0..100_u8 {
+        write(&server, &Image { hash: Digest::of(&[number]), ..image.clone() }).await;
+    }
+    join_many(&server, "alice", 130).await;
+    let images = alice.get("/v1/search?value=tools&arch=amd64").await;
+    assert!(images.cost().0 <= 2 + 8 * 4, "{:?}: more than the first entities", images.cost());
+    assert_eq!(found(&images.ok(), "image").len(), 100);
+    // There may be more containers.
+    let all = alice.get("/v1/search?value=tools").await;
+    assert!(all.cost().0 > 131 * 4, "{:?}", all.cost());
+    let all = all.ok();
+    assert_eq!((found(&all, "image").len(), found(&all, "container").len()), (100, 1));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What each operation costs: reads of the table and writes to it.
 
-use crate::support::{begin, complete, hash, opened, opened_parts, private_collection, shout, sif, tag};
+use crate::support::{begin, complete, hash, join_many, opened, opened_parts, private_collection, shout, sif, tag};
 use reqwest::Method;
 use serde_json::json;
 use stackroom_tests::{Answer, Server, send};
@@ -112,4 +112,16 @@ async fn every_step_costs_what_is_written_down() {
     note("DEL  image", &alice.delete("/v1/images/alice/tools/bb:latest").await);
     note("DEL  image, missing", &alice.delete("/v1/images/alice/tools/bb:v77").await);
     insta::assert_snapshot!(table);
+}
+
+#[tokio::test]
+async fn a_push_costs_no_more_with_many_entities() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    let container = alice.container("alice/tools/bb").await;
+    join_many(&server, "alice", 130).await;
+    let image = json!({ "hash": hash(&sif(1)), "container": container });
+    for cost in [(3, 1), (3, 0)] {
+        assert_eq!(alice.post("/v1/images", image.clone()).await.cost(), cost);
+    }
 }

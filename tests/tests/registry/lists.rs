@@ -1,6 +1,6 @@
 //! Lists: tags, repositories, and what refers to a manifest.
 
-use crate::library::{join, private_collection};
+use crate::library::{join, join_many, private_collection};
 use crate::support::{
     BB, INDEX, MANIFEST, blob, digest, image, index, is, manifest_at, named, narrowed, nothing, push, push_sif, put,
     refused, tags,
@@ -124,6 +124,32 @@ async fn the_catalog_has_the_repositories_of_ones_own_entities_and_no_other() {
     let narrow = server.token("alice", json!({ "name": "s", "scope": "pull@alice/tools/a" })).await;
     let listed = narrow.get("/v2/_catalog").await;
     assert!(listed.status == 401 || listed.json["repositories"] == json!([]), "{}", listed.json);
+}
+
+#[tokio::test]
+async fn the_catalog_has_the_repositories_of_all_ones_entities() {
+    let (server, alice) = start().await;
+    let last = server.user("the-last", 0).await;
+    let repositories = ["alice/tools/a", "alice/tools/b", "the-last/tools/a", "the-last/tools/b"];
+    for (number, repository) in repositories.into_iter().enumerate() {
+        push(if number < 2 { &alice } else { &last }, repository, "latest", b"config", &[]).await;
+    }
+    join_many(&server, "alice", 130).await;
+    join(&server, "the-last", "alice", Role::Reader).await;
+    for query in ["", "?n=1", "?n=2", "?n=3", "?n=4"] {
+        let pages = pages(&alice, &format!("/v2/_catalog{query}"), "repositories").await;
+        assert_eq!(pages.concat(), repositories, "{query}");
+    }
+    // A page ends where it is full, and the next one begins there: the caller, their entities, repositories of one.
+    for query in ["?n=1", "?n=1&last=the-last%2Ftools%2Fa"] {
+        assert_eq!(alice.get(&format!("/v2/_catalog{query}")).await.cost(), (3, 0), "{query}");
+    }
+    // It goes on after what isn't there, too, and after what is somebody else's.
+    server.user("bob", 0).await;
+    for (last, rest) in [("alice%2Ftools%2Faa", 1), ("bob%2Fx", 2), ("nobody%2Fx%2Fy", 2), ("the-last%2Fz", 4)] {
+        let pages = pages(&alice, &format!("/v2/_catalog?last={last}"), "repositories").await;
+        assert_eq!(pages.concat(), repositories[rest..], "{last}");
+    }
 }
 
 /// Brings a manifest that says something of another one, and returns its descriptor as it should be listed.
