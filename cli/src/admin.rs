@@ -34,7 +34,7 @@ enum Command {
         /// How long it is valid, like 12h, 30d or 52w; by default for ever.
         #[arg(long, value_parser = seconds)]
         expires: Option<u64>,
-        /// What it can be used for: rights (pull, push, delete, manage, admin) and a place, like `pull,push@acme/tools/bb`.
+        /// Its scope: rights (pull, push, delete, admin) and a place, like `pull,push@acme/tools/bb`.
         #[arg(long)]
         scope: Option<String>,
     },

@@ -112,7 +112,7 @@ struct WrongAccount {
     charges: (u64, u64),
 }
 
-/// What a sweep did.
+/// The results of a sweep.
 pub(crate) fn swept(swept: sweep::Swept) -> Swept {
     let sweep::Swept { sessions, sealed, images, links, objects, condemned, uploads, wrong_accounts, failed, found } =
         swept;

@@ -370,7 +370,7 @@ fn visibility() -> Object {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build()
 }
 
-/// What a `PATCH` can change; fields that are left out stay unchanged.
+/// The changes of a `PATCH`; fields that are left out stay unchanged.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Changed {

@@ -245,7 +245,7 @@ struct Partition {
     arch: Option<Arch>,
 }
 
-/// What was read in an image.
+/// The metadata that was read from an image.
 pub fn details(facts: SifFacts) -> Details {
     let SifFacts { arch, kind, partitions, signed, fingerprints, encrypted, definition, labels } = facts;
     let partition = |sif::Partition { fs, kind, arch }| Partition { fs, kind, arch };

@@ -22,7 +22,7 @@ struct Registry {
     secret: String,
 }
 
-/// Who the caller is, with the token that they sent.
+/// The caller's identity, with the token that they sent.
 pub(crate) fn current_user(name: &UserName, token: &str) -> CurrentUser {
     CurrentUser {
         email: "",

@@ -1,4 +1,4 @@
-//! Who is calling: tokens and passwords. This module knows nothing of permissions.
+//! Authentication: tokens and passwords. This module knows nothing of permissions.
 
 pub mod password;
 pub mod token;

@@ -85,7 +85,7 @@ pub struct UploadTicket {
     /// The repository that it is for.
     #[serde(rename = "re")]
     pub repository: Repository,
-    /// Who opened it.
+    /// The user who opened it.
     #[serde(rename = "by")]
     pub actor: Actor,
     /// The row of the API token that was used for it, if one was.

@@ -11,7 +11,7 @@ use crate::store::rows::{
 };
 use crate::store::table::{Condition, Write};
 
-/// Who creates something, when, and the new id for it.
+/// The creator of something, the time, and the new id for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Birth {
     pub(crate) id: Id,
@@ -86,7 +86,7 @@ pub(crate) struct NewContainer<'a> {
     pub(crate) entity: &'a Entity,
     /// `None` if it is no library container.
     pub(crate) collection: Option<&'a Collection>,
-    /// Who may read it, unless the entity or collection makes new containers private.
+    /// Its visibility, unless the entity or collection makes new containers private.
     pub(crate) open: Visibility,
     pub(crate) description: Description,
 }

@@ -17,7 +17,7 @@ pub(crate) struct Moment {
     pub(crate) random: u32,
 }
 
-/// What was done, and where.
+/// The action, and its place.
 #[derive(Debug, Clone)]
 pub(crate) struct Noted {
     pub(crate) place: Place,

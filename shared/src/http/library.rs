@@ -62,7 +62,7 @@ pub fn caller(app: &App, headers: &HeaderMap) -> Result<Credential, Failure> {
     Ok(app.keys.credential(authorization(headers), app.now())?)
 }
 
-/// What a handler answers.
+/// The result of a handler.
 pub type Answer = Result<Response, Failure>;
 
 /// An error with a status and a message.

@@ -136,7 +136,7 @@ pub enum Resource {
     Container {
         /// Its path.
         repository: Repository,
-        /// Who may read it.
+        /// Its visibility.
         visibility: Visibility,
         /// Whether it is read-only.
         read_only: bool,
@@ -207,7 +207,7 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// What was allowed.
+    /// The action that was allowed.
     pub fn action(&self) -> Action {
         self.action
     }

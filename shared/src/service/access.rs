@@ -14,7 +14,7 @@ use crate::telemetry;
 /// The caller, their role on one entity, and the rows loaded with them.
 #[derive(Debug)]
 pub struct Access {
-    /// Who is calling.
+    /// The caller.
     pub caller: Caller,
     role: Option<Role>,
     rows: Rows,

@@ -168,7 +168,7 @@ async fn list_access(app: &App, credential: &Credential, entity: Option<&EntityN
     Ok(access)
 }
 
-/// Who the caller is, for `remote status`.
+/// The caller's identity, for `remote status`.
 pub async fn whoami(app: &App, credential: &Credential) -> Result<Caller, Error> {
     match Access::load(app, credential, None, []).await?.caller {
         Caller::Anonymous => Err(Error::Unauthenticated(crate::error::NO_TOKEN)),

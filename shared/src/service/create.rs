@@ -191,7 +191,7 @@ pub(crate) async fn begin(
     written(app, grant, entities::image(container, hash, description, birth(app, grant)?)?).await
 }
 
-/// Who creates something, and when, with a new id for it.
+/// The creator of something, the time, and a new id for it.
 pub(crate) fn birth(app: &App, grant: &Grant) -> Result<Birth, Error> {
     Ok(Birth { id: app.new_id()?, by: grant.by().cloned(), at: app.now() })
 }

@@ -16,7 +16,7 @@ pub const SHORTEST_TEXT: usize = 3;
 /// The most results of each kind.
 pub const MOST_RESULTS: usize = 100;
 
-/// What to look for.
+/// A search.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
     /// Part of a name, description, tag or label; case does not matter.
@@ -34,7 +34,7 @@ impl Query {
     }
 }
 
-/// What was found.
+/// The results.
 #[derive(Debug, Default)]
 pub struct Results {
     /// Entities.

@@ -143,7 +143,7 @@ pub async fn tag(
 
 /// Something whose settings can change, with the facts for the rules.
 struct Setting<F> {
-    /// What it is called.
+    /// Its name.
     what: &'static str,
     key: Key,
     place: Place,

@@ -306,7 +306,7 @@ pub enum RowKind {
     Blob,
     /// The count of wrong passwords for a name.
     WrongPasswords,
-    /// Who did what.
+    /// An event.
     Event,
     /// A kind that the sweeper never removes by itself.
     Other,

@@ -121,9 +121,9 @@ pub struct Entity {
     pub description: Description,
     /// Whether new containers in it are private.
     pub default_private: bool,
-    /// Who made it.
+    /// Its creator.
     pub created_by: Option<Actor>,
-    /// When.
+    /// The time of creation.
     pub created: Time,
     /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
@@ -156,9 +156,9 @@ pub struct Collection {
     pub description: Description,
     /// Whether new containers in it are private.
     pub private: bool,
-    /// Who made it.
+    /// Its creator.
     pub created_by: Option<Actor>,
-    /// When.
+    /// The time of creation.
     pub created: Time,
     /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
@@ -179,13 +179,13 @@ pub struct Container {
     pub entity_id: Id,
     /// The description.
     pub description: Description,
-    /// Who may read it.
+    /// Its visibility.
     pub visibility: Visibility,
     /// Whether it is read-only.
     pub read_only: bool,
-    /// Who made it.
+    /// Its creator.
     pub created_by: Option<Actor>,
-    /// When.
+    /// The time of creation.
     pub created: Time,
     /// The epoch: counts the changes of what names what in it. Code that removes things that nothing names requires
     /// that it has not changed since they were looked up. Code that names something requires that nothing was removed.
@@ -224,9 +224,9 @@ pub struct Image {
     pub parents: Parents,
     /// The digest of its bytes.
     pub hash: Digest,
-    /// What its pusher says of it.
+    /// The pusher's description.
     pub description: Description,
-    /// Who brought it.
+    /// The user who pushed it.
     pub created_by: Option<Actor>,
     /// When the push began.
     pub created: Time,
@@ -325,11 +325,11 @@ pub struct Tagged {
     pub id: Id,
     /// The digest of its bytes.
     pub hash: Digest,
-    /// What its pusher says of it.
+    /// The pusher's description.
     pub description: Description,
-    /// Who brought it.
+    /// The user who pushed it.
     pub created_by: Option<Actor>,
-    /// When.
+    /// The time of creation.
     pub created: Time,
     /// The facts about its bytes.
     pub content: Content,
@@ -369,10 +369,10 @@ pub struct Manifest {
     /// The library image that is its layer, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Digest>,
-    /// Who brought it.
+    /// The user who pushed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_by: Option<Actor>,
-    /// When.
+    /// The time of creation.
     pub created: Time,
 }
 row!(Manifest, row => keys::manifest(&row.repository, &row.digest));
@@ -400,7 +400,7 @@ pub struct ManifestLinks {
     /// The library image that is its layer, if there is one.
     #[serde(default)]
     pub image: Option<Digest>,
-    /// Who brought it.
+    /// The user who pushed it.
     #[serde(default)]
     pub created_by: Option<Actor>,
 }
@@ -477,7 +477,7 @@ row!(Blob, row => keys::blob(&row.digest));
 /// It is deleted with the last link and session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Charge {
-    /// Who pays.
+    /// The entity that pays.
     pub entity: EntityName,
     /// For what.
     pub digest: Digest,
@@ -560,7 +560,7 @@ pub struct Session {
     pub hash: Digest,
     /// The image's id.
     pub image: Id,
-    /// Who opened it.
+    /// The user who opened it.
     pub opened_by: Actor,
     /// How the bytes travel.
     pub way: Way,
@@ -598,7 +598,7 @@ pub struct Stream {
     pub id: UploadId,
     /// The repository.
     pub repository: Repository,
-    /// Who opened it.
+    /// The user who opened it.
     pub opened_by: Actor,
     /// How far it is.
     pub flow: Flow,

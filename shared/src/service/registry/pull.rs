@@ -13,7 +13,7 @@ use bytes::Bytes;
 /// How to identify a manifest in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
-    /// What the tag names.
+    /// The manifest that the tag names.
     Tag(TagName),
     /// Exactly these bytes.
     Digest(OciDigest),

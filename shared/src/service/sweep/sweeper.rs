@@ -30,7 +30,7 @@ struct Inventory {
     links: BTreeMap<Repository, BTreeSet<OciDigest>>,
     /// Deletions on which nothing else depends.
     forgettable: Vec<Changes>,
-    /// What manifests name.
+    /// The things that manifests name.
     named: BTreeMap<Repository, BTreeSet<OciDigest>>,
 }
 
