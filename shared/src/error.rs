@@ -87,6 +87,7 @@ impl Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::Mistake(what) => Self::Internal(what),
             StoreError::Refused(why) => Self::Invalid(format!("the object store refused the upload: {why}")),
             error => Self::Unavailable(error),
         }

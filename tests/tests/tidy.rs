@@ -348,6 +348,21 @@ fn functions() -> BTreeSet<String> {
 }
 
 #[test]
+fn functions_reach_the_stores_only_through_use_cases() {
+    for (path, source) in sources_of("functions/") {
+        // Whether they answer at all is asked by `/readyz` alone.
+        let source = if path.starts_with("functions/discovery/") {
+            source.replace("app.table.ready()", "").replace("app.objects.ready()", "")
+        } else {
+            source
+        };
+        for store in [".table.", ".objects.", "store::table::Write", "access::system"] {
+            assert!(!source.contains(store), "{path}: `{store}` is for use cases");
+        }
+    }
+}
+
+#[test]
 fn function_crates_never_import_each_other_and_the_server_imports_all() {
     let functions = functions();
     for name in &functions {

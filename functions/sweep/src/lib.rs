@@ -7,10 +7,14 @@ use shared::{App, Error};
 
 /// Sweeps once, whatever the event says, and returns what was done.
 pub async fn handle(app: &App) -> Result<Value, Error> {
-    let swept = sweep::sweep(app, Ages::safe(app)).await?;
+    let swept = sweep::sweep(app, Ages::safe(app)).await;
     // Sessions that the table's stream did not bring to the `verify` function.
-    let verified = verify::pending(app).await?;
-    let done = serde_json::to_value(&swept).map_err(|error| Error::Internal(error.to_string()))?;
-    tracing::info!(swept = %done, waited = verified.waited, failed = verified.failed, "sweep");
-    Ok(done)
+    let verified = verify::pending(app).await;
+    // Neither keeps the other from being done and told.
+    if let Ok(verified) = &verified {
+        tracing::info!(waited = verified.waited, failed = verified.failed, "verify");
+    }
+    let done = serde_json::to_value(swept?).map_err(|error| Error::Internal(error.to_string()))?;
+    tracing::info!(swept = %done, "sweep");
+    verified.map(|_| done)
 }

@@ -163,7 +163,8 @@ pub(crate) fn set<R: Settable>(mut row: R, place: Place, names: &[&str]) -> Resu
     let version = *row.version();
     *row.version() += 1;
     let what = What::Changed(names.iter().map(|name| (*name).to_owned()).collect());
-    Ok(Changes::noted(place, what).with([Write::put(&row, Condition::Version(version))?]))
+    let changes = if names.is_empty() { Changes::unnoted() } else { Changes::noted(place, what) };
+    Ok(changes.with([Write::put(&row, Condition::Version(version))?]))
 }
 
 /// The ids of a container and of its parents.

@@ -174,14 +174,19 @@ pub(crate) fn resource_at(repository: &Repository, container: Option<&Container>
     container.map_or_else(|| Resource::Missing(Place::Repository(repository.clone())), resource_of)
 }
 
-/// The most entities of one caller that are considered.
-const MOST_ENTITIES: usize = 50;
+/// The most memberships that are read at once. A push reads a charge for each of the first ones, with its own rows in
+/// one batch of at most 100 keys.
+const MEMBERSHIPS: usize = 50;
 
-/// The entities in which the user of the credential has a role, at most 50. This does not check whether the token is
-/// valid, nor its scope; [`Access::may_on`] does the latter afterwards.
-pub(crate) async fn memberships(app: &App, credential: &Credential) -> Result<Vec<Membership>, Error> {
-    let Some(user) = credential.user() else { return Ok(Vec::new()) };
-    Ok(app.table.query(keys::memberships(user), None, MOST_ENTITIES).await?.rows)
+/// A page of the entities in which the user of the credential has a role, in the order of their names. This does not
+/// check whether the token is valid, nor its scope; [`Access::may_on`] does the latter afterwards.
+pub(crate) async fn memberships(
+    app: &App,
+    credential: &Credential,
+    after: Option<String>,
+) -> Result<Page<Membership>, Error> {
+    let Some(user) = credential.user() else { return Ok(Page { rows: Vec::new(), next: None }) };
+    Ok(app.table.query(keys::memberships(user), after, MEMBERSHIPS).await?)
 }
 
 /// A grant for Stackroom's own work: sweeping, verifying, the first start, and the commands of an operator who holds

@@ -15,6 +15,8 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 pub const SHORTEST_TEXT: usize = 3;
 /// The most results of each kind.
 pub const MOST_RESULTS: usize = 100;
+/// The most entities that are searched at a time, each of which is read whole.
+const AT_ONCE: usize = 8;
 
 /// A search.
 #[derive(Debug, Clone, Default)]
@@ -52,7 +54,7 @@ impl Results {
     fn extend(&mut self, more: Self) {
         fn some<T>(all: &mut Vec<T>, more: Vec<T>) {
             all.extend(more);
-            all.truncate(MOST);
+            all.truncate(MOST_RESULTS);
         }
         some(&mut self.entities, more.entities);
         some(&mut self.collections, more.collections);
@@ -63,7 +65,7 @@ impl Results {
     /// Whether nothing more is wanted of any kind.
     fn full(&self, query: &Query) -> bool {
         let others = [self.entities.len(), self.collections.len(), self.containers.len()];
-        self.images.len() >= MOST && (query.images_only() || others.iter().all(|count| *count >= MOST))
+        self.images.len() >= MOST_RESULTS && (query.images_only() || others.iter().all(|count| *count >= MOST_RESULTS))
     }
 }
 
@@ -90,11 +92,6 @@ pub async fn search(app: &App, credential: &Credential, query: &Query) -> Result
         let Some(after) = next else { return Ok(results) };
         page = memberships(app, credential, Some(after)).await?;
     }
-    results.entities.truncate(MOST_RESULTS);
-    results.collections.truncate(MOST_RESULTS);
-    results.containers.truncate(MOST_RESULTS);
-    results.images.truncate(MOST_RESULTS);
-    Ok(results)
 }
 
 async fn one(app: &App, name: &EntityName, query: &Query, needle: &str) -> Result<Results, Error> {

@@ -30,6 +30,9 @@ pub enum StoreError {
     /// A row can't be read: it was not written by this version.
     #[error("a row of the table can't be read")]
     Row(#[source] serde_dynamo::Error),
+    /// A mistake of ours: a write without a grant that covers it. Nothing was written.
+    #[error("{0}")]
+    Mistake(String),
     /// There is no such object, or no such multipart upload.
     #[error("there is no such object")]
     NoObject,
@@ -173,8 +176,10 @@ impl Write {
     /// kept, so that the table refuses them with an error.
     pub fn join(self, writes: &mut Vec<Self>) {
         let again = match &self.0 {
-            Operation::Put(key, ..) => {
-                writes.iter().any(|other| matches!(&other.0, Operation::Put(same, ..) if same == key))
+            Operation::Put(key, row, _) => {
+                let same =
+                    |other: &Operation| matches!(other, Operation::Put(at, as_is, _) if at == key && as_is == row);
+                writes.iter().any(|other| same(&other.0))
             }
             // Whether or not it is there: another deletion says more, or the same.
             Operation::Delete(key, Condition::None) => {
@@ -471,10 +476,10 @@ impl Table {
     /// Makes all of `writes`, at most 100, or none of them. Every row must lie in the place of `grant`.
     pub async fn write(&self, grant: &Grant, writes: Vec<Write>) -> Result<Written, StoreError> {
         if grant.action().is_read() {
-            return Err(StoreError::Unavailable(format!("a grant to {:?} writes nothing", grant.action())));
+            return Err(StoreError::Mistake(format!("a grant to {:?} writes nothing", grant.action())));
         }
         if let Some(key) = writes.iter().find_map(|write| write.key().filter(|key| !keys::lies_in(key, grant))) {
-            return Err(StoreError::Unavailable(format!("{:?} does not cover a row at {key:?}", grant.place())));
+            return Err(StoreError::Mistake(format!("{:?} does not cover a row at {key:?}", grant.place())));
         }
         let items = writes.into_iter().map(|write| self.transact_item(write)).collect::<Result<Vec<_>, _>>()?;
         for attempt in 0..MOST_TRIES {

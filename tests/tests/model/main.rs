@@ -37,9 +37,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// Deeds that run beside each other.
+/// Operations that run beside each other.
 const WIDTH: usize = 4;
-/// Deeds of a round.
+/// Operations of a round.
 const ROUND: usize = 24;
 /// Rounds until all that is left over must be gone.
 const ROUNDS: u64 = 12;

@@ -77,16 +77,6 @@ impl From<StoreError> for Refused {
     }
 }
 
-impl From<Refused> for Error {
-    /// Any other error of a use case.
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Error(error) => error,
-            refused => Self::Internal(refused.to_string()),
-        }
-    }
-}
-
 impl Refused {
     fn code(code: Code, why: impl Into<String>) -> Self {
         Self::Code(code, why.into())

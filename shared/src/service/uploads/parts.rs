@@ -168,7 +168,7 @@ pub async fn complete(
     verify::finish(app, &grant, &session, &session.object, false).await
 }
 
-/// Records that all bytes of a session are there, to be [verified](verify::verify) later.
+/// Records that all bytes of a session are there, to be [verified](verify::upload) later.
 async fn seal(app: &App, grant: &Grant, session: &Session) -> Result<Completed, Error> {
     let image_key = keys::image(&session.repository, &session.hash);
     let account_key = keys::account(session.repository.entity());
