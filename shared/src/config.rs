@@ -24,13 +24,13 @@ pub struct Config {
     /// The time limit of a download, and so the lifetime of its URLs. `STACKROOM_DOWNLOAD_LIFE`, seconds. The
     /// registry's own redirects last 20 minutes at most.
     pub download_life: Duration,
-    /// Where registry clients upload blobs, if that is another host than [`Self::public_url`]: one where `stackroom
-    /// ingest` listens. `STACKROOM_INGEST_URL`.
+    /// Where registry clients upload blobs, if that is another host than [`Self::public_url`]: the one with
+    /// `stackroom ingest`. `STACKROOM_INGEST_URL`.
     pub ingest_url: Option<String>,
     /// Memory for buffering blob uploads, in MiB. `STACKROOM_BUFFERS`.
     pub buffers: u32,
-    /// The most bytes of a blob that one request can bring. `STACKROOM_LONGEST_CHUNK`; functions accept no more than 4
-    /// MiB.
+    /// The most bytes of a blob that one request can bring. `STACKROOM_LONGEST_CHUNK`;
+    /// functions accept no more than 4 MiB.
     pub longest_chunk: u64,
     /// The time that a client may take for a manifest or for a MiB of a blob, and the time that it waits for its turn
     /// if many clients upload at once. `STACKROOM_PATIENCE`, seconds.

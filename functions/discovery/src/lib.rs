@@ -22,7 +22,7 @@ pub fn router(app: App) -> Router {
     shared::http::finish(routes().split_for_parts().0.with_state(app))
 }
 
-/// The OpenAPI description of the routes.
+/// The `OpenAPI` description of the routes.
 pub fn openapi() -> OpenApi {
     routes().into_openapi()
 }

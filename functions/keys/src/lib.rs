@@ -15,7 +15,7 @@ pub fn router(_app: App) -> Router {
     shared::http::finish(routes().split_for_parts().0)
 }
 
-/// The OpenAPI description of the routes.
+/// The `OpenAPI` description of the routes.
 pub fn openapi() -> OpenApi {
     routes().into_openapi()
 }

@@ -56,7 +56,7 @@ async fn bring_only(State(app): State<App>, request: Request) -> Response {
     }
 }
 
-/// The OpenAPI description of the routes.
+/// The `OpenAPI` description of the routes.
 pub fn openapi() -> OpenApi {
     routes().into_openapi()
 }
