@@ -369,8 +369,7 @@ impl<'a> Intake<'a> {
         let parts: Vec<_> = parts.map(|(etag, number)| Part { number, etag: etag.clone() }).collect();
         match self.app.objects.complete_parts(self.grant, &self.row.object, &self.row.upload, &parts).await {
             Ok(()) => {}
-            // It was assembled before: by a request that died, or by one that received other bytes. It can't change
-            // any more, so its real content can be read.
+            // It was assembled by a request that died or had other bytes. It can't change any more, so it can be read.
             Err(StoreError::NoObject) => {
                 let size = self.app.objects.size(&self.row.object).await?.ok_or_else(over)?;
                 let hasher = self.app.objects.hash(&self.row.object, Hasher::default(), size).await;
@@ -381,10 +380,7 @@ impl<'a> Intake<'a> {
                 return Ok((self.row.object.clone(), hasher, None));
             }
             Err(StoreError::Refused(_)) => {
-                return Err(Refused::code(
-                    Code::BlobUploadInvalid,
-                    "the upload was changed in the meantime, start again",
-                ));
+                return Err(Refused::code(Code::BlobUploadInvalid, "the upload has changed, start again"));
             }
             Err(error) => return Err(error.into()),
         }
