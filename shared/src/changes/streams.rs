@@ -1,7 +1,7 @@
 //! Streams: blobs that a registry client uploads through us, and what they hold in the meantime.
 
 use super::{Changes, accounts, blobs};
-use crate::domain::{OciDigest, Time};
+use crate::domain::{Actor, OciDigest, Repository, Time, UploadId};
 use crate::error::Error;
 use crate::store::rows::{Account, Flow, Row, Stream};
 use crate::store::table::{Condition, Write};
@@ -11,6 +11,26 @@ use std::time::Duration;
 pub(crate) const REMEMBERED: Duration = Duration::from_hours(1);
 // The result of an upload is remembered for a while, in case the client asks again.
 const _: () = assert!(REMEMBERED.as_secs() >= 4 * crate::domain::time::SKEW.as_secs());
+
+/// The row of a stream that has no bytes yet. It is written with its first ones.
+pub(crate) fn new(id: UploadId, repository: Repository, opened_by: Actor, expires: Time) -> Stream {
+    Stream {
+        id,
+        repository,
+        opened_by,
+        flow: Flow::Open,
+        taken: 0,
+        hasher: String::new(),
+        object: String::new(),
+        upload: String::new(),
+        etags: Vec::new(),
+        tail: String::new(),
+        tail_size: 0,
+        reserved: 0,
+        expires,
+        version: 0,
+    }
+}
 
 /// A stream as it was read, and whether its row exists in the table.
 #[derive(Debug, Clone, Copy)]

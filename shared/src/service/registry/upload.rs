@@ -80,22 +80,8 @@ impl UploadRight {
     }
 
     fn new_row(&self, app: &App) -> Stream {
-        Stream {
-            id: self.0.upload,
-            repository: self.0.repository.clone(),
-            opened_by: self.0.actor.clone(),
-            flow: Flow::Open,
-            taken: 0,
-            hasher: String::new(),
-            object: String::new(),
-            upload: String::new(),
-            etags: Vec::new(),
-            tail: String::new(),
-            tail_size: 0,
-            reserved: 0,
-            expires: app.now().plus(app.config.upload_life),
-            version: 0,
-        }
+        let UploadTicket { upload, repository, actor, .. } = &self.0;
+        streams::new(*upload, repository.clone(), actor.clone(), app.now().plus(app.config.upload_life))
     }
 }
 
