@@ -34,7 +34,7 @@ enum Command {
         /// How long it is valid, like 12h, 30d or 52w; by default for ever.
         #[arg(long, value_parser = seconds)]
         expires: Option<u64>,
-        /// Its scope: rights (pull, push, delete, admin) and a place, like `pull,push@acme/tools/bb`.
+        /// Its scope: rights (pull, push, delete, manage, admin) and a place, like `pull,push@acme/tools/bb`.
         #[arg(long)]
         scope: Option<String>,
     },
@@ -137,6 +137,7 @@ enum User {
 }
 
 /// The maximum number of passes of `sweep --now`.
+const FAILED: &str = "failed"; // counts no leftovers, but what could not be read or collected
 const SWEEPS: usize = 5;
 
 /// Reads a number of bytes with a unit of 1024.
@@ -234,7 +235,8 @@ impl Admin {
                     let mut done = 0;
                     for (name, value) in swept.as_object().into_iter().flatten() {
                         let before = all.get(name).and_then(Value::as_u64).unwrap_or(0);
-                        done += value.as_u64().unwrap_or(0);
+                        // What failed is tried again by the next sweep, and is not done by this one.
+                        done += if name == FAILED { 0 } else { value.as_u64().unwrap_or(0) };
                         all.insert(name.clone(), value.as_u64().map_or(value.clone(), |count| json!(before + count)));
                     }
                     if done == 0 || !now {
@@ -279,12 +281,17 @@ impl Admin {
         for what in found.iter().filter_map(Value::as_str) {
             print(what)?;
         }
-        // All numbers in the answer count things that are left over.
-        let all: u64 = swept.as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
+        // All other numbers in the answer count things that are left over.
+        let counts = swept.as_object().into_iter().flatten().filter(|(name, _)| *name != FAILED);
+        let all: u64 = counts.filter_map(|(_, count)| count.as_u64()).sum();
         match all.saturating_sub(found.len() as u64) {
-            0 if all == 0 => print("nothing is left over"),
+            0 if all == 0 => print("nothing is left over")?,
+            0 => {}
+            more => print(&format!("and {more} more"))?,
+        }
+        match swept.get(FAILED).and_then(Value::as_u64).unwrap_or(0) {
             0 => Ok(()),
-            more => print(&format!("and {more} more")),
+            failed => bail!("{failed} rows or objects could not be read; the server's log says why"),
         }
     }
 

@@ -185,7 +185,11 @@ async fn sweep_always(app: shared::App, objects: embedded::objects::Objects) {
     loop {
         every.tick().await;
         match sweep::sweep(&app, Ages::safe(&app)).await {
-            Ok(swept) => tracing::info!(swept = %serde_json::json!(swept), "sweep"),
+            Ok(swept) => {
+                tracing::info!(swept = %serde_json::json!(swept), "sweep");
+                // Those that an older version sealed are in no list.
+                verify::all(&app, swept.sealed).await;
+            }
             Err(error) => tracing::error!(%error, inside = error.inside(), "sweep"),
         }
         collect(objects.clone(), LEFTOVERS_AFTER).await;

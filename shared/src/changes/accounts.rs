@@ -25,6 +25,9 @@ pub(crate) struct ChargeChange {
     pub(crate) sessions: i64,
     /// Bytes that are no longer reserved for a stream whose digest was not known.
     pub(crate) released: u64,
+    /// Where the version of a new charge begins: drawn at random, so that one that went and came back is not taken for
+    /// the old one.
+    pub(crate) first_version: u32,
 }
 
 /// The result of changing a charge.
@@ -47,24 +50,8 @@ const MOST_SESSIONS: u64 = 100;
 /// # Errors
 /// [`Error::QuotaExceeded`]; [`Error::Conflict`] if too many uploads of the blob are open.
 pub(crate) fn charge(account: &Account, charge: Option<Charge>, by: ChargeChange) -> Result<Charged, Error> {
-    let new =
-        || Charge { entity: account.entity.clone(), digest: by.digest, size: 0, links: 0, sessions: 0, version: 0 };
     let fresh = charge.is_none();
-    let before = charge.unwrap_or_else(new);
-    let mut after = before.clone();
-    after.links = before.links.saturating_add_signed(by.links);
-    after.sessions = before.sessions.saturating_add_signed(by.sessions);
-    after.version = before.version + 1;
-    if by.sessions > 0 && after.sessions > MOST_SESSIONS {
-        return Err(Error::Conflict("too many uploads of this image are open, wait until some of them end".to_owned()));
-    }
-    // A reservation is as large as the largest size announced; used is the actual size.
-    after.size = match (before.links, after.links, after.sessions) {
-        (_, 0, 0) => 0,
-        (_, 0, _) => before.size.max(by.size),
-        (0, ..) => by.size,
-        _ => before.size,
-    };
+    let Step { before, after } = step(&account.entity, charge, by)?;
     let reserved = |charge: &Charge| if charge.links == 0 { i128::from(charge.size) } else { 0 };
     let released = i128::from(by.released);
     let more = i128::from(after.size) - i128::from(before.size) - released;
@@ -89,6 +76,33 @@ pub(crate) fn charge(account: &Account, charge: Option<Charge>, by: ChargeChange
         limit: account.quota.limit,
     };
     Ok(Charged { writes, quota })
+}
+
+/// A charge before and after a change.
+struct Step {
+    before: Charge,
+    after: Charge,
+}
+
+fn step(entity: &EntityName, charge: Option<Charge>, by: ChargeChange) -> Result<Step, Error> {
+    let version = u64::from(by.first_version);
+    let new = || Charge { entity: entity.clone(), digest: by.digest, size: 0, links: 0, sessions: 0, version };
+    let before = charge.unwrap_or_else(new);
+    let mut after = before.clone();
+    after.links = before.links.saturating_add_signed(by.links);
+    after.sessions = before.sessions.saturating_add_signed(by.sessions);
+    after.version = before.version + 1;
+    if by.sessions > 0 && after.sessions > MOST_SESSIONS {
+        return Err(Error::Conflict("too many uploads of this image are open, wait until some of them end".to_owned()));
+    }
+    // A reservation is as large as the largest size announced; used is the actual size.
+    after.size = match (before.links, after.links, after.sessions) {
+        (_, 0, 0) => 0,
+        (_, 0, _) => before.size.max(by.size),
+        (0, ..) => by.size,
+        _ => before.size,
+    };
+    Ok(Step { before, after })
 }
 
 /// Charges an account for a new manifest.
@@ -144,5 +158,29 @@ fn admitted(quota: Quota, more: i128) -> Result<Condition, Error> {
         Admission::Room { charged_at_most: Some(charged_at_most) } => {
             Ok(Condition::Room { limit: quota.limit, charged_at_most })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charge_that_went_and_came_back_is_not_taken_for_the_old_one() {
+        let entity: EntityName = "alice".parse().unwrap();
+        let by = |size, sessions, first_version| ChargeChange {
+            digest: Digest::of(b""),
+            size,
+            links: 0,
+            sessions,
+            released: 0,
+            first_version,
+        };
+        let old = step(&entity, None, by(20, 1, 7)).unwrap().after;
+        let ended = step(&entity, Some(old.clone()), by(20, -1, 8)).unwrap().after;
+        assert_eq!((ended.links, ended.sessions, ended.size), (0, 0, 0));
+        let new = step(&entity, None, by(1, 1, 9)).unwrap().after;
+        // Or a request that read the old one would write over the new one, and refund bytes that were never charged.
+        assert_ne!(old.version, new.version);
     }
 }

@@ -79,8 +79,8 @@ pub(crate) struct Linking<'a> {
     /// Bytes that are no longer reserved for a stream.
     pub(crate) released: u64,
     pub(crate) now: Time,
-    /// The first version of a new blob's row. It is random, so that a blob that was removed and pushed again is not
-    /// mistaken for the old one.
+    /// The first version of a new blob's row and of a new charge. It is random, so that one that was removed and made
+    /// again is not mistaken for the old one.
     pub(crate) first_version: u32,
 }
 
@@ -106,8 +106,14 @@ pub(crate) fn link(rows: BlobRows, new: &Linking<'_>) -> Result<Linked, Error> {
     let row = Link { repository, name: new.name, digest, object: object.clone(), size, seen: new.now };
     let condition = if link.is_none() { Condition::Absent } else { Condition::Present };
     writes.push(Write::put(&row, condition)?);
-    let by =
-        ChargeChange { digest, size, links: i64::from(link.is_none()), sessions: new.sessions, released: new.released };
+    let by = ChargeChange {
+        digest,
+        size,
+        links: i64::from(link.is_none()),
+        sessions: new.sessions,
+        released: new.released,
+        first_version: new.first_version,
+    };
     let Charged { writes: charged, quota } = accounts::charge(&account, charge, by)?;
     writes.extend(charged);
     Ok(Linked { writes, object, quota })
@@ -146,7 +152,8 @@ pub(crate) struct Unlinking<'a> {
 pub(crate) fn unlink(Unlinking { link, account, charge, blob, now }: Unlinking<'_>) -> Result<Vec<Write>, Error> {
     let mut writes = vec![Write::delete(link.key(), not_asked_for_since(link))];
     let last_in_entity = charge.as_ref().is_none_or(|charge| charge.links <= 1);
-    let by = ChargeChange { digest: link.digest, size: link.size, links: -1, sessions: 0, released: 0 };
+    let by =
+        ChargeChange { digest: link.digest, size: link.size, links: -1, sessions: 0, released: 0, first_version: 0 };
     writes.extend(accounts::charge(account, charge, by)?.writes);
     if let Some(blob) = blob.filter(|_| last_in_entity) {
         let condition = Condition::Version(blob.version);

@@ -3,9 +3,9 @@
 use super::Changes;
 use crate::domain::{Actor, Time};
 use crate::rules::{Grant, Place};
-use crate::store::StoreError;
-use crate::store::rows::{Event, Row, What};
+use crate::store::rows::{Event, EventEnd, What};
 use crate::store::table::{Condition, Write};
+use crate::store::{StoreError, keys};
 use std::time::Duration;
 
 /// The time of an event, and a random number of its own.
@@ -50,6 +50,7 @@ pub(crate) fn event(
 }
 
 /// Forgets an expired event.
-pub(crate) fn forgotten(event: &Event) -> Changes {
-    Changes::unnoted().with([Write::delete(event.key(), Condition::None)])
+pub(crate) fn forgotten(event: &EventEnd) -> Changes {
+    let key = keys::event(&event.log, event.millis, event.random);
+    Changes::unnoted().with([Write::delete(key, Condition::None)])
 }

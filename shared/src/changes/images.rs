@@ -2,6 +2,7 @@
 
 use super::{Changes, blobs, manifests, tags, uploads};
 use crate::changes::blobs::{VerifiedBytes, VerifiedImage};
+use crate::changes::tags::Drawn;
 use crate::domain::sif::SifFacts;
 use crate::domain::{OciDigest, TagName, Time};
 use crate::error::Error;
@@ -22,6 +23,8 @@ pub(crate) struct Committing<'a> {
     pub(crate) session: Option<&'a Session>,
     /// The rows of the tags that were requested in the meantime.
     pub(crate) intended: BTreeMap<TagName, Tag>,
+    /// Where the versions of new tags begin: drawn at random.
+    pub(crate) first_version: u32,
     pub(crate) now: Time,
 }
 
@@ -36,7 +39,8 @@ pub(crate) struct Committed {
 /// Gives an image its content, and the manifest that registry clients see. The session that uploaded the bytes is
 /// removed.
 pub(crate) fn committed(committing: Committing<'_>) -> Result<Committed, Error> {
-    let Committing { image, verified: VerifiedImage { bytes, facts }, object, session, intended, now } = committing;
+    let Committing { image, verified: VerifiedImage { bytes, facts }, object, session, intended, first_version, now } =
+        committing;
     let repository = image.repository.clone();
     let what = What::ImageCommitted { hash: bytes.digest };
     let mut changes = Changes::noted(Place::Repository(repository.clone()), what);
@@ -55,7 +59,7 @@ pub(crate) fn committed(committing: Committing<'_>) -> Result<Committed, Error> 
     let mut image = Image { content: Some(content.clone()), sealed: None, version: version + 1, ..image };
     image.labels = searchable(&facts.labels);
     let own = manifests::image_row(&repository, &tags::tagged(&image, &content), now);
-    changes.merge(tags::intended(&mut image, &content, intended, now)?);
+    changes.merge(tags::intended(&mut image, &content, intended, Drawn { now, first_version })?);
     let details = Details { repository: repository.clone(), hash: bytes.digest, facts: facts.clone() };
     changes.extend([
         Write::put(&image, Condition::Version(version))?,

@@ -44,6 +44,8 @@ pub(crate) fn check_room(tag: Option<&Tag>, arch: &str) -> Result<(), Error> {
 /// The architecture for which an image is tagged: its own, or the client's if the image states none.
 fn arch_of(content: &Content, said: Option<&str>) -> Result<String, Error> {
     match (content.arch.as_str(), said) {
+        // A tag has no place for an image without one.
+        ("", None | Some("")) => Err(Error::Invalid("the image names no architecture, say which it is for".to_owned())),
         ("", Some(arch)) => Ok(arch.to_owned()),
         (own, Some(arch)) if own != arch => {
             Err(Error::Invalid(format!("the image is for `{own}` and can't be tagged for `{arch}`")))
@@ -74,6 +76,9 @@ pub(crate) struct Pointing<'a> {
     pub(crate) image: &'a Image,
     /// The metadata of the image's bytes.
     pub(crate) content: &'a Content,
+    /// Where the version of a new tag begins: drawn at random, so that one that went and came back is not taken for the
+    /// old one.
+    pub(crate) first_version: u32,
     pub(crate) now: Time,
 }
 
@@ -104,10 +109,12 @@ struct Placed {
 }
 
 fn place(tag: Option<Tag>, arch: &str, new: Pointing<'_>) -> Result<Placed, Error> {
-    let Pointing { name, image, content, now, .. } = new;
+    let Pointing { name, image, content, now, first_version, .. } = new;
     let condition = tag.as_ref().map_or(Condition::Absent, |tag| Condition::Version(tag.version));
-    let (mut images, frozen, version) =
-        tag.map_or_else(|| (BTreeMap::new(), false, 0), |tag| (tag.images, tag.frozen, tag.version));
+    let (mut images, frozen, version) = tag.map_or_else(
+        || (BTreeMap::new(), false, u64::from(first_version)),
+        |tag| (tag.images, tag.frozen, tag.version),
+    );
     let old = images.insert(arch.to_owned(), tagged(image, content)).map(|old| old.hash);
     // The same image may be under the tag for another architecture only if it states none itself.
     let left = old.filter(|old| *old != image.hash && !images.values().any(|other| other.hash == *old));
@@ -172,14 +179,18 @@ pub(crate) struct Replacing<'a> {
     pub(crate) named: Named,
     /// The library images that the manifest is or lists.
     pub(crate) images: &'a [Tagged],
+    /// Where the versions of new tags begin: drawn at random.
+    pub(crate) first_version: u32,
     pub(crate) now: Time,
 }
 
 /// Points tags to a manifest, whatever they pointed to before.
 pub(crate) fn replace(new: &Replacing<'_>) -> Result<Changes, Error> {
     let Replacing { repository, names, old, .. } = *new;
+    // A tag has no place for an image without one. The manifest is named all the same.
+    let has_arch = |one: &&Tagged| !one.content.arch.is_empty();
     let images: BTreeMap<String, Tagged> =
-        new.images.iter().map(|one| (one.content.arch.clone(), one.clone())).collect();
+        new.images.iter().filter(has_arch).map(|one| (one.content.arch.clone(), one.clone())).collect();
     let hashes: BTreeSet<Digest> = images.values().map(|one| one.hash).collect();
     let mut changes = Changes::unnoted();
     let mut left: BTreeMap<Digest, BTreeSet<&TagName>> = BTreeMap::new();
@@ -198,7 +209,7 @@ pub(crate) fn replace(new: &Replacing<'_>) -> Result<Changes, Error> {
             named: new.named.clone(),
             frozen: old.is_some_and(|old| old.frozen),
             updated: new.now,
-            version: old.map_or(0, |old| old.version + 1),
+            version: old.map_or(u64::from(new.first_version), |old| old.version + 1),
         };
         changes.add(Write::put(&tag, condition)?);
         changes.note(&place_of(repository), What::TagSet(moved(&tag)));
@@ -314,6 +325,13 @@ pub(crate) fn intend(tag: Option<&Tag>, image: &Image, intent: Intent) -> Result
     Ok(Changes::unnoted().with([Write::put(&sealed, Condition::Version(image.version))?]))
 }
 
+/// The time, and a number drawn at random for the versions of new rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drawn {
+    pub(crate) now: Time,
+    pub(crate) first_version: u32,
+}
+
 /// Sets the tags that were requested while the bytes of `image` were being verified, as part of its commit. Tags that
 /// have become frozen or full since then stay unchanged, and so do tags that do not fit into the transaction. The tags
 /// that are set are recorded in the image.
@@ -321,7 +339,7 @@ pub(crate) fn intended(
     image: &mut Image,
     content: &Content,
     mut tags: BTreeMap<TagName, Tag>,
-    now: Time,
+    Drawn { now, first_version }: Drawn,
 ) -> Result<Changes, Error> {
     let mut changes = Changes::unnoted();
     let mut left: BTreeMap<Digest, Vec<TagName>> = BTreeMap::new();
@@ -331,7 +349,7 @@ pub(crate) fn intended(
         if tag.as_ref().is_some_and(|tag| tag.frozen) || check_room(tag.as_ref(), &arch).is_err() {
             continue;
         }
-        let new = Pointing { name: &name, arch: Some(&arch), image, content, now };
+        let new = Pointing { name: &name, arch: Some(&arch), image, content, first_version, now };
         let Placed { writes, moved, left: old } = place(tag, &arch, new)?;
         let with = changes.clone().with(writes);
         if !with.have_room_for(BESIDE_INTENTS + left.len() + usize::from(old.is_some())) {

@@ -16,6 +16,8 @@ pub(crate) struct Paying<'a> {
     pub(crate) charge: Option<Charge>,
     /// The entity's account.
     pub(crate) account: &'a Account,
+    /// Where the version of a new charge begins: drawn at random.
+    pub(crate) first_version: u32,
 }
 
 /// The store's id of a session's multipart upload; empty if it has none.
@@ -27,21 +29,21 @@ pub(crate) fn parts_of(session: &Session) -> &str {
 }
 
 /// The difference in the charge when a session opens and replaces another one, if there is one.
-fn opening(session: &Session, replaced: Option<&Session>) -> ChargeChange {
+fn opening(session: &Session, replaced: Option<&Session>, first_version: u32) -> ChargeChange {
     let sessions = i64::from(replaced.is_none());
-    ChargeChange { digest: session.hash, size: session.size, links: 0, sessions, released: 0 }
+    ChargeChange { digest: session.hash, size: session.size, links: 0, sessions, released: 0, first_version }
 }
 
 /// Refuses a session for which the account has no room.
-pub(crate) fn fits(session: &Session, Paying { charge, account }: Paying<'_>) -> Result<(), Error> {
-    accounts::charge(account, charge, opening(session, None)).map(drop)
+pub(crate) fn fits(session: &Session, Paying { charge, account, first_version }: Paying<'_>) -> Result<(), Error> {
+    accounts::charge(account, charge, opening(session, None, first_version)).map(drop)
 }
 
 /// Opens a session with its reservation, and replaces another one if there is one.
 pub(crate) fn opened(
     session: &Session,
     replaced: Option<&Session>,
-    Paying { charge, account }: Paying<'_>,
+    Paying { charge, account, first_version }: Paying<'_>,
 ) -> Result<Changes, Error> {
     let condition = replaced.map_or(Condition::Absent, |session| Condition::Version(session.version));
     let image = keys::image(&session.repository, &session.hash);
@@ -50,7 +52,7 @@ pub(crate) fn opened(
     if let Some(replaced) = replaced {
         changes.add(blobs::condemned(&replaced.object, None, session.created)?);
     }
-    changes.extend(accounts::charge(account, charge, opening(session, replaced))?.writes);
+    changes.extend(accounts::charge(account, charge, opening(session, replaced, first_version))?.writes);
     Ok(changes)
 }
 
@@ -90,7 +92,7 @@ pub(crate) fn removed(session: &Session) -> Vec<Write> {
 pub(crate) fn ended(
     session: &Session,
     image: Option<Image>,
-    Paying { charge, account }: Paying<'_>,
+    Paying { charge, account, first_version }: Paying<'_>,
     now: Time,
 ) -> Result<Changes, Error> {
     let upload = Some(parts_of(session)).filter(|upload| !upload.is_empty());
@@ -102,7 +104,14 @@ pub(crate) fn ended(
         changes.add(Write::put(&image, Condition::Version(version))?);
     }
     if let Some(charge) = charge {
-        let by = ChargeChange { digest: session.hash, size: charge.size, links: 0, sessions: -1, released: 0 };
+        let by = ChargeChange {
+            digest: session.hash,
+            size: charge.size,
+            links: 0,
+            sessions: -1,
+            released: 0,
+            first_version,
+        };
         changes.extend(accounts::charge(account, Some(charge), by)?.writes);
     }
     Ok(changes)

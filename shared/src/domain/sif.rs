@@ -542,7 +542,8 @@ impl Findings {
             Value::String(text) => text,
             other => other.to_string(),
         };
-        let labels = labels.into_iter().flatten();
+        // A label without a name could be kept in no table.
+        let labels = labels.into_iter().flatten().filter(|(name, _)| !name.is_empty());
         let labels: BTreeMap<_, _> = labels.map(|(name, value)| (name, text(value))).collect();
         let lengths = labels.iter().map(|(name, value)| name.len() + value.len());
         if lengths.sum::<usize>() <= MAX_TEXT {
@@ -814,7 +815,7 @@ mod tests {
     fn labels_are_strings_and_malformed_ones_are_absent() {
         let of = |content: &str| image().with(0x4003, NAMELESS, b"", content.as_bytes()).read().labels;
         assert_eq!(
-            of(r#"{"a":"x","b":1,"c":null,"d":["e"]}"#),
+            of(r#"{"a":"x","b":1,"c":null,"d":["e"],"":"no table takes a name like this"}"#),
             labels(&[("a", "x"), ("b", "1"), ("c", "null"), ("d", "[\"e\"]")])
         );
         for malformed in ["", "{", "[]", "null", "{\"a\":\"x\"} more", &"[".repeat(60_000)] {
@@ -907,7 +908,7 @@ mod tests {
         assert_eq!(refusal(|b| b[32] = b'X'), "the file is not a SIF image: no SIF magic at byte 32");
         assert_eq!(
             refusal(|b| put(b, 42, b"02\0")),
-            "the SIF image is of format version \"02\", and only version 01 can be read"
+            "the SIF image has format version \"02\", but only version 01 is supported"
         );
         let count = |total: i64| with(move |b| put(b, 88, &total.to_le_bytes())).unwrap_err();
         for total in [-1, 1_025, 10_000, i64::MAX, i64::MIN] {
@@ -927,7 +928,7 @@ mod tests {
             refusal(|b| b.truncate(32_800)),
             "object 1 of the SIF image does not fit in the file of 32800 bytes: the file is damaged or incomplete"
         );
-        assert_eq!(count(-1).to_string(), "the SIF header announces -1 descriptors, and from 0 to 1024 can be read");
+        assert_eq!(count(-1).to_string(), "the SIF header announces -1 descriptors, but only 0 to 1024 are supported");
         assert_eq!(
             refusal(|b| put(b, 104, &[0; 8])),
             "the SIF header's descriptor table does not fit in the file of 37768 bytes: the file is damaged or incomplete"

@@ -7,6 +7,7 @@ use crate::auth::Credential;
 use crate::changes::tags::{self, Pointing};
 use crate::domain::{Id, TagName};
 use crate::error::Error;
+use crate::random;
 use crate::rules::{Action, Place, Resource};
 use crate::store::keys;
 use crate::store::rows::{Container, Image, Intent, Tag, Target};
@@ -78,7 +79,10 @@ pub async fn set(app: &App, credential: &Credential, container: Id, new: SetTag<
         let found = image_key.map(|key| access.take::<Image>(&key)).transpose()?.flatten();
         let found = found.ok_or(Error::NotFound("image"))?;
         let changes = match (&found.content, found.sealed) {
-            (Some(content), _) => tags::point(tag, Pointing { name, arch, image: &found, content, now: app.now() })?,
+            (Some(content), _) => tags::point(
+                tag,
+                Pointing { name, arch, image: &found, content, first_version: random::number()?, now: app.now() },
+            )?,
             (None, Some(_)) => {
                 tags::intend(tag.as_ref(), &found, Intent { tag: name.clone(), arch: arch.map(str::to_owned) })?
             }

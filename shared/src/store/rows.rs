@@ -671,6 +671,19 @@ pub struct Event {
 }
 row!(Event, row => keys::event(&row.log, row.millis, row.random));
 
+/// When an event is forgotten, and where it is. Read without the rest, which another version may have written otherwise.
+#[derive(Debug, Clone, Deserialize)]
+pub struct EventEnd {
+    /// Whose log it is in.
+    pub log: String,
+    /// When it was, in milliseconds since 1970.
+    pub millis: u64,
+    /// What keeps it apart from others of the same millisecond.
+    pub random: u32,
+    /// When it is forgotten.
+    pub gone: Time,
+}
+
 /// One thing that was done, at the place of its event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

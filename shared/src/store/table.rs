@@ -100,19 +100,34 @@ enum Operation {
 }
 
 impl Operation {
-    /// Merges another addition to the same row into this one, if one of the two only requires the row to exist.
-    fn takes(&mut self, other: &Key, more: &[(&'static str, i128)], condition: &Condition) -> bool {
-        let Self::Add(key, numbers, before) = self else { return false };
-        if key != other || !matches!((&*before, condition), (Condition::Present, _) | (_, Condition::Present)) {
+    /// Takes another operation in, if both do the same to one row and one of the two demands nothing of it that the other
+    /// doesn't. The stronger condition stays.
+    fn takes(&mut self, other: &Self) -> bool {
+        let (before, after) = match (&mut *self, other) {
+            (Self::Put(key, row, before), Self::Put(at, same, after)) if key == at && row == same => (before, after),
+            (Self::Delete(key, before), Self::Delete(at, after)) if key == at => (before, after),
+            (Self::Add(key, _, before), Self::Add(at, _, after)) if key == at => (before, after),
+            _ => return false,
+        };
+        let adds = matches!(other, Self::Add(..));
+        let weak = |condition: &Condition| match condition {
+            Condition::None => true,
+            // An addition needs the row in any case.
+            Condition::Present => adds,
+            _ => false,
+        };
+        if !(weak(before) || weak(after)) {
             return false;
         }
-        if matches!(before, Condition::Present) {
-            *before = *condition;
+        if weak(before) {
+            *before = *after;
         }
-        for (name, number) in more {
-            match numbers.iter_mut().find(|(same, _)| same == name) {
-                Some((_, sum)) => *sum += number,
-                None => numbers.push((name, *number)),
+        if let (Self::Add(_, numbers, _), Self::Add(_, more, _)) = (self, other) {
+            for (name, number) in more {
+                match numbers.iter_mut().find(|(same, _)| same == name) {
+                    Some((_, sum)) => *sum += number,
+                    None => numbers.push((name, *number)),
+                }
             }
         }
         true
@@ -175,20 +190,7 @@ impl Write {
     /// to exist, or add to one row that only has to exist. Other writes of the same row are real conflicts and are
     /// kept, so that the table refuses them with an error.
     pub fn join(self, writes: &mut Vec<Self>) {
-        let again = match &self.0 {
-            Operation::Put(key, row, _) => {
-                let same =
-                    |other: &Operation| matches!(other, Operation::Put(at, as_is, _) if at == key && as_is == row);
-                writes.iter().any(|other| same(&other.0))
-            }
-            // Whether or not it is there: another deletion says more, or the same.
-            Operation::Delete(key, Condition::None) => {
-                writes.iter().any(|other| matches!(&other.0, Operation::Delete(same, _) if same == key))
-            }
-            Operation::Add(key, more, condition) => writes.iter_mut().any(|other| other.0.takes(key, more, condition)),
-            _ => false,
-        };
-        if !again {
+        if !writes.iter_mut().any(|other| other.0.takes(&self.0)) {
             writes.push(self);
         }
     }
@@ -304,6 +306,11 @@ pub struct Scanned {
 }
 
 impl Scanned {
+    /// Reads some of the row.
+    pub fn read_part<R: DeserializeOwned>(self) -> Result<R, StoreError> {
+        serde_dynamo::from_item(self.item).map_err(StoreError::Row)
+    }
+
     /// Reads the row.
     pub fn read<R: Row>(self) -> Result<R, StoreError> {
         serde_dynamo::from_item(self.item).map_err(StoreError::Row)
@@ -626,6 +633,39 @@ mod tests {
         assert_eq!(joined(vec![present(1), charge("bob", 1, Condition::Present)]).len(), 2);
         let reserved = Write::charge(&"alice".parse().unwrap(), 0, 5, Condition::Present);
         assert_eq!(joined(vec![present(1), reserved]), [(vec![("charged", 1), ("reserved", 5)], true)]);
+    }
+
+    #[test]
+    fn of_two_writes_that_do_the_same_the_stronger_condition_stays() {
+        let row = |size| Link {
+            repository: "a/b".parse().unwrap(),
+            name: crate::domain::Digest::of(b"").into(),
+            digest: crate::domain::Digest::of(b""),
+            object: String::new(),
+            size,
+            seen: Time(0),
+        };
+        let put = |size, condition| Write::put(&row(size), condition).unwrap();
+        let delete = |condition| Write::delete(row(0).key(), condition);
+        let joined = |writes: Vec<Write>| {
+            let mut all = Vec::new();
+            for write in writes {
+                write.join(&mut all);
+            }
+            let conditions = all.into_iter().map(|write| match write.0 {
+                Operation::Put(.., condition) | Operation::Delete(_, condition) => format!("{condition:?}"),
+                other => panic!("{other:?}"),
+            });
+            conditions.collect::<Vec<_>>()
+        };
+        let (none, absent, version) = (Condition::None, Condition::Absent, Condition::Version(1));
+        assert_eq!(joined(vec![put(1, none), put(1, absent)]), ["Absent"]);
+        assert_eq!(joined(vec![put(1, absent), put(1, none)]), ["Absent"]);
+        assert_eq!(joined(vec![delete(none), delete(version)]), ["Version(1)"]);
+        // What can't both be meant stays, so that the table refuses it.
+        assert_eq!(joined(vec![put(1, none), put(2, none)]).len(), 2);
+        assert_eq!(joined(vec![put(1, absent), put(1, version)]).len(), 2);
+        assert_eq!(joined(vec![put(1, none), delete(none)]).len(), 2);
     }
 
     /// Conditions and additions spell the names of attributes, and no compiler compares them with the rows.

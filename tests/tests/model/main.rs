@@ -282,8 +282,9 @@ impl Run {
 
     /// A sweep while nothing else runs takes all that is old enough.
     async fn swept(&mut self) {
+        let now = self.fixture.app.now();
         assert_eq!(act(&self.fixture, 0, Operation::Sweep).await, Ended::Done);
-        self.model.swept(&self.fixture).await;
+        self.model.swept(&self.fixture, now).await;
     }
 
     /// Days go by, in which only sweeps run. `empty` is whether everything was deleted before.

@@ -2,7 +2,7 @@
 
 use crate::fixture::{Fixture, TAGS};
 use crate::operations::Operation;
-use shared::domain::{Digest, OciDigest};
+use shared::domain::{Digest, OciDigest, Time};
 use shared::service::registry::blob;
 use shared::service::registry::pull::Reference;
 use shared::service::registry::remove;
@@ -303,9 +303,9 @@ impl Model {
         assert!(bytes == blob.bytes, "LOST: other bytes for {} in {repository}", blob.digest);
     }
 
-    /// After a sweep beside which nothing ran, what is old enough and not named is gone.
-    pub(crate) async fn swept(&self, fixture: &Fixture) {
-        let (table, now) = (Table::read(fixture).await, fixture.app.now());
+    /// After a sweep that began at `now`, and beside which nothing ran, what was old enough and not named is gone.
+    pub(crate) async fn swept(&self, fixture: &Fixture, now: Time) {
+        let table = Table::read(fixture).await;
         for link in table.unnamed() {
             assert!(link.seen.plus(LEASE) > now, "{link:?} is still there");
         }

@@ -23,6 +23,7 @@ use crate::changes::tags::{self, Replacing};
 use crate::changes::{Changes, accounts};
 use crate::domain::{Description, Digest, OciDigest, Repository, TagName};
 use crate::error::Error;
+use crate::random;
 use crate::rules::quota::manifest_cost;
 use crate::rules::{Action, Grant, Place, Resource};
 use crate::service::create;
@@ -307,7 +308,8 @@ impl Push {
         changes.extend(charged);
         let size = new.body.len() as u64;
         let named = Named { digest: new.digest, media_type: new.media_type.clone(), size };
-        let replacing = Replacing { repository, names: &new.tags, old: &old, named, images: &images, now };
+        let (images, first_version) = (&images, random::number()?);
+        let replacing = Replacing { repository, names: &new.tags, old: &old, named, images, first_version, now };
         changes.merge(tags::replace(&replacing)?);
         Ok(changes)
     }

@@ -11,7 +11,8 @@ use crate::service::{links, uploads};
 use crate::store::keys::{self, RowKind};
 use crate::store::objects::OpenParts;
 use crate::store::rows::{
-    Account, Blob, Charge, Condemned, Event, Flow, Image, Link, Manifest, Session, State, Stream, Way, WrongPasswords,
+    Account, Blob, Charge, Condemned, EventEnd, Flow, Image, Link, Manifest, Session, State, Stream, Way,
+    WrongPasswords,
 };
 use crate::store::table::{Scanned, Written};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,8 +29,10 @@ struct Inventory {
     streams: Vec<Stream>,
     /// Links that are old enough to remove, by repository.
     links: BTreeMap<Repository, BTreeSet<OciDigest>>,
-    /// Deletions on which nothing else depends.
-    forgettable: Vec<Changes>,
+    /// Deletions of wrong passwords that count no more.
+    wrong_passwords: Vec<Changes>,
+    /// Deletions of events whose time is over.
+    events: Vec<Changes>,
     /// The things that manifests name.
     named: BTreeMap<Repository, BTreeSet<OciDigest>>,
 }
@@ -101,13 +104,13 @@ impl<'a> Sweeper<'a> {
             RowKind::WrongPasswords => {
                 let wrong: WrongPasswords = row.read()?;
                 if wrong.since.plus(WINDOW) <= self.now {
-                    self.inventory.forgettable.push(people::wrong_passwords_forgotten(&wrong));
+                    self.inventory.wrong_passwords.push(people::wrong_passwords_forgotten(&wrong));
                 }
             }
             RowKind::Event => {
-                let event: Event = row.read()?;
+                let event: EventEnd = row.read_part()?;
                 if event.gone <= self.now {
-                    self.inventory.forgettable.push(events::forgotten(&event));
+                    self.inventory.events.push(events::forgotten(&event));
                 }
             }
             RowKind::Other => {}
@@ -115,20 +118,22 @@ impl<'a> Sweeper<'a> {
         Ok(())
     }
 
-    /// Forgets expired counts of wrong passwords, and expired events. There may be many, so many are forgotten at a
-    /// time. If one of the counts has become current again, the next sweep takes the others.
+    /// Forgets wrong passwords that count no more, and events whose time is over: many at a time, since there can be many.
+    /// Each kind by itself: if one of the passwords counts again, its neighbours wait for the next sweep, and no event.
     pub(super) async fn forgettable(&mut self) {
-        let forgettable = std::mem::take(&mut self.inventory.forgettable);
-        if self.mode == Mode::DryRun {
-            return;
-        }
-        for some in forgettable.chunks(Changes::MOST) {
-            let mut together = Changes::unnoted();
-            for one in some {
-                together.merge(one.clone());
+        let inventory = &mut self.inventory;
+        for kind in [std::mem::take(&mut inventory.wrong_passwords), std::mem::take(&mut inventory.events)] {
+            if self.mode == Mode::DryRun {
+                continue;
             }
-            let done = self.app.commit(self.grant, together).await;
-            self.tried(&"what is only forgotten", done.map(drop));
+            for some in kind.chunks(Changes::MOST) {
+                let mut together = Changes::unnoted();
+                for one in some {
+                    together.merge(one.clone());
+                }
+                let done = self.app.commit(self.grant, together).await;
+                self.tried(&"what is only forgotten", done.map(drop));
+            }
         }
     }
 
@@ -206,9 +211,14 @@ impl<'a> Sweeper<'a> {
                 continue;
             }
             if self.goes(|| format!("upload of {} bytes to {}", row.taken, row.repository)) {
-                let forgotten = self.forget(&row).await;
-                if !self.tried(&row.id, forgotten) {
-                    continue;
+                match self.forget(&row).await {
+                    Ok(Written::Done) => {}
+                    // Its client was faster: it is no leftover.
+                    Ok(Written::Lost(_)) => continue,
+                    Err(error) => {
+                        self.tried(&row.id, Err(error));
+                        continue;
+                    }
                 }
             }
             self.swept.sessions += u64::from(open);
@@ -266,8 +276,8 @@ impl<'a> Sweeper<'a> {
     }
 
     /// Releases what a stream holds that ended long ago or will never end, and forgets it.
-    async fn forget(&self, row: &Stream) -> Result<(), Error> {
-        self.app.commit(self.grant, streams::forgotten(row, self.now)?).await.map(drop)
+    async fn forget(&self, row: &Stream) -> Result<Written, Error> {
+        self.app.commit(self.grant, streams::forgotten(row, self.now)?).await
     }
 
     pub(super) fn accounts(self) -> Swept {

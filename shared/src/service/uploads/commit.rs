@@ -92,8 +92,8 @@ async fn commit(
             first_version: random::number()?,
         };
         let Linked { writes, object, quota } = blobs::link(found, &linking)?;
-        let (session, now) = (open.as_ref(), app.now());
-        let committing = Committing { image, verified: &verified, object, session, intended, now };
+        let (session, first_version, now) = (open.as_ref(), random::number()?, app.now());
+        let committing = Committing { image, verified: &verified, object, session, intended, first_version, now };
         let Committed { image, changes } = images::committed(committing)?;
         match app.commit(grant, changes.with(writes)).await? {
             Written::Done => return Ok((image, quota)),

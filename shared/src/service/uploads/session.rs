@@ -6,6 +6,7 @@ use crate::changes::uploads::{self, Paying};
 use crate::domain::quota::Quota;
 use crate::domain::{Id, Time, UploadId};
 use crate::error::Error;
+use crate::random;
 use crate::rules::Grant;
 use crate::rules::upload::LONGEST_FILE;
 use crate::service::access::Access;
@@ -27,6 +28,8 @@ pub(super) struct UploadTarget {
     pub(super) session: Option<Session>,
     charge: Option<Charge>,
     account: Account,
+    /// A number drawn for what this request makes.
+    drawn: u32,
 }
 
 impl UploadTarget {
@@ -50,11 +53,12 @@ impl UploadTarget {
             session: access.take(&session_key)?,
             charge: access.take(&charge_key)?,
             account: access.take(&account_key)?.ok_or(Error::NotFound("entity"))?,
+            drawn: random::number()?,
         })
     }
 
     fn paying(&self) -> Paying<'_> {
-        Paying { charge: self.charge.clone(), account: &self.account }
+        Paying { charge: self.charge.clone(), account: &self.account, first_version: self.drawn }
     }
 
     /// A session that the caller opens now.
@@ -134,7 +138,7 @@ pub(crate) async fn end(app: &App, grant: &Grant, session: &Session) -> Result<(
         let open: Option<Session> = rows.take(&session.key())?;
         let Some(open) = open.filter(|open| open.object == session.object) else { return Ok(()) };
         let account: Account = rows.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
-        let paying = Paying { charge: rows.take(&charge_key)?, account: &account };
+        let paying = Paying { charge: rows.take(&charge_key)?, account: &account, first_version: random::number()? };
         let changes = uploads::ended(&open, rows.take(&image_key)?, paying, app.now())?;
         if app.commit(grant, changes).await? == Written::Done {
             return Ok(());
