@@ -47,7 +47,7 @@ fn signed() -> Vec<(String, Said)> {
     let upload = UploadTicket {
         upload: UploadId::from_random([8; 16]),
         repository: "alice/tools/hello".parse().expect("a path"),
-        user: user.clone(),
+        actor: user.clone().into(),
         token: Some(id),
         until: LATER,
     };
@@ -176,7 +176,7 @@ fn drawn(drawn: Drawn) {
     let ticket = UploadTicket {
         upload: UploadId::from_random([9; 16]),
         repository: format!("{user}/tools/hello").parse().expect("a path"),
-        user,
+        actor: user.clone().into(),
         token: expires.map(|_| id),
         until,
     };
