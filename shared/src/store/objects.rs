@@ -201,7 +201,8 @@ impl Objects {
     }
 
     /// Writes an object from bytes in memory.
-    pub async fn put(&self, _grant: &Grant, object: &str, bytes: Bytes) -> Result<(), StoreError> {
+    pub async fn put(&self, grant: &Grant, object: &str, bytes: Bytes) -> Result<(), StoreError> {
+        writing(grant)?;
         let request = self.client.put_object().bucket(&self.bucket).key(object).body(bytes.into());
         // TLS protects the bytes on the way, and their digest is checked before anybody sees them.
         let request = request.customize().disable_payload_signing();
@@ -209,7 +210,8 @@ impl Objects {
     }
 
     /// Writes a part of a multipart upload from bytes in memory, and returns its `ETag` from the store.
-    pub async fn put_part(&self, _grant: &Grant, object: &str, part: OwnPart<'_>) -> Result<String, StoreError> {
+    pub async fn put_part(&self, grant: &Grant, object: &str, part: OwnPart<'_>) -> Result<String, StoreError> {
+        writing(grant)?;
         let OwnPart { upload, number, bytes } = part;
         let number = i32::try_from(number).map_err(|_| StoreError::Refused("part number too large".to_owned()))?;
         let request = self.client.upload_part().bucket(&self.bucket).key(object).upload_id(upload);
@@ -219,7 +221,8 @@ impl Objects {
     }
 
     /// Starts a multipart upload and returns the store's id of it.
-    pub async fn begin_parts(&self, _grant: &Grant, object: &str) -> Result<String, StoreError> {
+    pub async fn begin_parts(&self, grant: &Grant, object: &str) -> Result<String, StoreError> {
+        writing(grant)?;
         let request = self.client.create_multipart_upload().bucket(&self.bucket).key(object);
         let answer = request.send().await.map_err(|error| failed(&error))?;
         answer.upload_id.ok_or_else(|| StoreError::Unavailable("the object store gave no upload id".to_owned()))
@@ -228,11 +231,12 @@ impl Objects {
     /// Assembles the object from its parts. Afterwards no part can change it any more.
     pub async fn complete_parts(
         &self,
-        _grant: &Grant,
+        grant: &Grant,
         object: &str,
         upload: &str,
         parts: &[Part],
     ) -> Result<(), StoreError> {
+        writing(grant)?;
         let parts = parts.iter().map(|part| {
             let number = i32::try_from(part.number).unwrap_or(i32::MAX);
             CompletedPart::builder().part_number(number).e_tag(&part.etag).build()
@@ -243,7 +247,8 @@ impl Objects {
     }
 
     /// Aborts a multipart upload. It is no error if it is gone already.
-    pub async fn abort_parts(&self, _grant: &Grant, object: &str, upload: &str) -> Result<(), StoreError> {
+    pub async fn abort_parts(&self, grant: &Grant, object: &str, upload: &str) -> Result<(), StoreError> {
+        writing(grant)?;
         let request = self.client.abort_multipart_upload().bucket(&self.bucket).key(object).upload_id(upload);
         match request.send().await.map_err(|error| failed(&error)) {
             Ok(_) | Err(StoreError::NoObject) => Ok(()),
@@ -252,7 +257,8 @@ impl Objects {
     }
 
     /// Copies an object within the bucket; at most 5 GiB.
-    pub async fn copy(&self, _grant: &Grant, from: &str, to: &str) -> Result<(), StoreError> {
+    pub async fn copy(&self, grant: &Grant, from: &str, to: &str) -> Result<(), StoreError> {
+        writing(grant)?;
         let source = format!("{}/{from}", self.bucket);
         let request = self.client.copy_object().bucket(&self.bucket).key(to).copy_source(source);
         for attempt in 0..COPIES {
@@ -268,7 +274,8 @@ impl Objects {
     }
 
     /// Deletes an object. It is no error if it is gone already.
-    pub async fn delete(&self, _grant: &Grant, object: &str) -> Result<(), StoreError> {
+    pub async fn delete(&self, grant: &Grant, object: &str) -> Result<(), StoreError> {
+        writing(grant)?;
         let request = self.client.delete_object().bucket(&self.bucket).key(object);
         request.send().await.map(|_| ()).map_err(|error| failed(&error))
     }
@@ -302,6 +309,15 @@ impl Objects {
             }
         }
     }
+}
+
+/// That a grant is for an action that changes something. Its place can't be compared: the name of an object says nothing of
+/// it.
+fn writing(grant: &Grant) -> Result<(), StoreError> {
+    if grant.action().is_read() {
+        return Err(StoreError::Mistake(format!("a grant to {:?} changes no object", grant.action())));
+    }
+    Ok(())
 }
 
 fn signed(size: u64) -> i64 {
