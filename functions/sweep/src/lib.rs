@@ -11,8 +11,7 @@ pub async fn handle(app: &App) -> Result<Value, Error> {
     // Sessions that the table's stream did not bring to the `verify` function.
     let verified = verify::pending(app).await;
     if let Ok(swept) = &swept {
-        // Those that an older version sealed are in no list.
-        verify::all(app, swept.sealed.iter().copied()).await;
+        verify::unlisted(app, &swept.sealed).await?;
     }
     // Neither keeps the other from being done and told.
     if let Ok(verified) = &verified {

@@ -208,7 +208,7 @@ async fn an_image_goes_with_the_last_manifest_that_names_it_whichever_that_is() 
 
 #[tokio::test]
 async fn an_image_that_names_no_architecture_is_pushed_and_tagged() {
-    let (server, alice) = start().await;
+    let (_server, alice) = start().await;
     let silent = SifBuilder::new("unknown").build();
     push_sif(&alice, "alice/tools/silent", "v1", &silent).await;
     manifest(&alice, "alice/tools/silent", "v1").await;
@@ -216,11 +216,9 @@ async fn an_image_that_names_no_architecture_is_pushed_and_tagged() {
     alice.get("/v1/images/alice/tools/silent:v1").await.error(400);
     alice.get(&format!("/v1/images/alice/tools/silent:{}", hash(&silent))).await.ok();
     // Old clients name none with a tag.
-    let pushed = alice.push("alice/tools/other", "v1", "s390x", &silent).await.ok();
-    assert!(pushed.is_object());
+    alice.push("alice/tools/other", "v1", "s390x", &silent).await.ok();
     let container = alice.container("alice/tools/other").await;
     let image = alice.image(&container, &silent).await["id"].as_str().unwrap().to_owned();
     let said = alice.post(&format!("/v1/tags/{container}"), json!({ "Tag": "v2", "ImageID": image })).await.error(400);
     assert!(said.contains("architecture"), "{said}");
-    drop(server);
 }

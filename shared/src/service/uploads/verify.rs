@@ -37,8 +37,18 @@ pub async fn pending(app: &App) -> Result<Verified, Error> {
     Ok(all(app, listed(app).await?).await)
 }
 
+/// Verifies those of these sealed uploads that no list names: an older version sealed them. The others are
+/// [`pending`]'s, which may be at work on them just now.
+pub async fn unlisted(app: &App, sealed: &[UploadId]) -> Result<(), Error> {
+    if !sealed.is_empty() {
+        let listed = listed(app).await?;
+        all(app, sealed.iter().copied().filter(|upload| !listed.contains(upload))).await;
+    }
+    Ok(())
+}
+
 /// Verifies these uploads, as far as they are sealed.
-pub async fn all(app: &App, uploads: impl IntoIterator<Item = UploadId>) -> Verified {
+async fn all(app: &App, uploads: impl IntoIterator<Item = UploadId>) -> Verified {
     let mut verified = Verified::default();
     for upload in uploads {
         verified.waited += 1;
