@@ -1,33 +1,36 @@
 #!/usr/bin/env bash
-# What the tests need is installed here, where it is missing: Debian's packages, PyPI's, and a Go. Sourced by whatever needs some of it, never run.
+# Installs what the tests need where it is missing: packages from Debian and PyPI, and a Go. To be sourced, never run.
 
-# Exit statuses of what can't run on this machine, and says why. SKIP: something is missing that could be installed.
-# EXCUSED: nothing that could be installed would help. It names the right that the kernel does not give, or what no registry hands out.
+# Exit statuses of a suite that can't run on this machine, and says why. SKIP: something is missing that could be
+# installed.
+# EXCUSED: no installation would help. The message names the right that the kernel does not grant, or what no registry
+# provides.
 readonly SKIP=77 EXCUSED=78
 
 top=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
 cache=${STACKROOM_CACHE:-$top/.cache}
 
-# need COMMAND[:PACKAGE]…: has the commands that are missing installed, from packages of their names where no other is given.
+# need COMMAND[:PACKAGE]…: installs the commands that are missing, from packages of the same names unless others are
+# given.
 need() {
   local wanted packages=()
   for wanted in "$@"; do command -v "${wanted%%:*}" >/dev/null || packages+=("${wanted#*:}"); done
   [ ${#packages[@]} -eq 0 ] || install_packages "${packages[@]}"
 }
 
-# install_packages PACKAGE…: of this machine's own Debian.
+# install_packages PACKAGE…: from this machine's own Debian.
 install_packages() {
   local log guard='' status=0 apt=(env DEBIAN_FRONTEND=noninteractive timeout 900 apt-get -qq -o DPkg::Lock::Timeout=300)
   [ "$(id -u)" = 0 ] || { echo "this machine lacks $*, and only root can install that" >&2; return $SKIP; }
   command -v apt-get >/dev/null || { echo "this machine lacks $*, and has no apt-get to install that" >&2; return $SKIP; }
   echo "# installing $*" >&2
   log=$(mktemp)
-  # No service is to be started by that, wherever there is somebody who would.
+  # Installing must not start any service, on a machine whose init system would do so.
   if [ ! -e /usr/sbin/policy-rc.d ]; then
     guard=/usr/sbin/policy-rc.d
     printf '#!/bin/sh\nexit 101\n' >"$guard"; chmod 755 "$guard"
   fi
-  # Fresh lists are fetched only where those that are there don't do.
+  # Package lists are only updated if installing with the present ones fails.
   "${apt[@]}" install -y --no-install-recommends "$@" >"$log" 2>&1 </dev/null ||
     { "${apt[@]}" update && "${apt[@]}" install -y --no-install-recommends "$@"; } >"$log" 2>&1 </dev/null || status=$SKIP
   [ -z "$guard" ] || rm -f "$guard"
@@ -36,7 +39,8 @@ install_packages() {
   return $status
 }
 
-# from_pypi NAME ARG…: has pip install packages into .cache/NAME, once for each list of packages. One is given as NAME==VERSION, or all in a file with `-r`.
+# from_pypi NAME ARG…: has pip install packages into .cache/NAME, once for each list of packages. A single package is
+# given as NAME==VERSION, several in a file with `-r`.
 from_pypi() {
   local dir=$cache/$1 wanted; shift
   wanted=$(for arg in "$@"; do echo "$arg"; [ ! -f "$arg" ] || cat "$arg"; done)
@@ -50,7 +54,8 @@ from_pypi() {
   echo "$wanted" >"$dir/has"
 }
 
-# need_go: puts a Go on PATH that is new enough for all that is built here: this machine's own, or else PyPI's, pinned by its hash.
+# need_go: puts a Go on PATH that is new enough for everything built here: this machine's own, or else PyPI's, pinned by
+# its hash.
 need_go() {
   local least=go1.24 found
   found=$(cd / && go env GOVERSION 2>/dev/null) || found=0

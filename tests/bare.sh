@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Runs both commands of README.md in a Debian 12 that was just made, with a C compiler, make, git and Rust and nothing else. Usage: bare.sh [COMMAND…]
-# A command is run there instead of the two, in the clone: bare.sh scripts/test fsync. What is tested is the last commit.
+# Runs both commands of README.md in a fresh Debian 12 with a C compiler, make, git and Rust and nothing else. Usage:
+# bare.sh [COMMAND…]. With a COMMAND, runs that instead of the two, in the clone: bare.sh scripts/test fsync. What is
+# tested is the last commit.
 #
-# The root folder lies in .cache and goes away in the end. What runs inside is one process namespace and one mount namespace,
-# so no process and no mount is left when it ends, however it ends. The network is the machine's own.
-# Besides Rust it is given what this machine reaches the package registries with: the mirror, certificates, settings of the
-# package clients and of proxies. And the conformance program where this machine has one, since not every module proxy does.
+# The root folder is in .cache and is removed at the end. What runs inside has one process namespace and one mount
+# namespace, so no process and no mount is left over, however it ends. The network is the machine's own. Besides Rust,
+# it is given what this machine needs to reach the package registries: the mirror, certificates, the settings of package
+# clients and proxies. And the conformance program if this machine has one, since not every module proxy serves it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh
@@ -22,7 +23,7 @@ mkdir -p "$dir"
 exec 9>"$dir/lock"
 flock -n 9 || { echo "another run of this suite holds $dir/lock" >&2; exit 1; }
 leave() {
-  # It takes all that runs inside with it.
+  # It takes everything that runs inside with it.
   if [ -n "$inside" ]; then kill -KILL "$inside" 2>/dev/null || true; wait "$inside" 2>/dev/null || true; fi
   rm -rf --one-file-system "$root"
 }
@@ -73,7 +74,7 @@ for name in $(compgen -e); do
     *) continue ;;
   esac
   settings+=("$name=${!name}")
-  # A certificate that such a setting names has to be there.
+  # A certificate that such a setting names must be present too.
   if [ -f "${!name}" ] && [ ! -e "$root${!name}" ]; then take "${!name}" "${!name}"; fi
 done
 mkdir -p "$root/opt/rust"
@@ -84,10 +85,10 @@ git clone --quiet --no-hardlinks . "$root$home/stackroom"
 cat >"$root$home/both" <<'INSIDE'
 set -uo pipefail
 cd ~/stackroom || exit
-# Not as the last command: bash shall stay, as the first process, and bury what others leave.
+# Not as the last command: bash must stay as the first process, and reap what others leave behind.
 if [ $# -gt 0 ]; then timeout -k 30 9000 "$@"; exit $?; fi
 
-# serve: the first command. Only the port is another, since 8080 may be taken.
+# serve: the first command. Only the port differs, since 8080 may be taken.
 serve() {
   local port=$((20000 + RANDOM % 12000)) server status=1
   echo "# cargo run --release -- serve"
@@ -110,7 +111,7 @@ timeout -k 30 9000 scripts/test --complete
 exit $?
 INSIDE
 
-# It ends with this script, even if that is killed, and so does all that runs in it.
+# It ends with this script, even if that is killed, and so does everything that runs in it.
 export BARE_ROOT=$root BARE_RUST=$rust
 setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --propagation private bash -euc '
   exec 9>&-

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Runs a command beside AWS's DynamoDB Local and ministack, in a network of their own that reaches nothing. Usage: emulators.sh DYNAMODB_LOCAL_DIR MINISTACK COMMAND…
+# Runs a command beside AWS's DynamoDB Local and ministack, in a network namespace of its own without access to any
+# other network. Usage: emulators.sh DYNAMODB_LOCAL_DIR MINISTACK COMMAND…
 set -uo pipefail
 source "$(dirname "$0")/../scripts/install.sh"
 if [ "${IN_A_NETWORK_OF_ITS_OWN:-}" != yes ]; then
-  # DynamoDB Local listens on every address and can't be told not to, so there must be none but loopback.
-  unshare --net true 2>/dev/null || { echo "SKIPPED emulators: the kernel gives no right to a network namespace (CAP_SYS_ADMIN)" >&2; exit "$EXCUSED"; }
+  # DynamoDB Local listens on every address, which can't be configured, so there must be none but loopback.
+  unshare --net true 2>/dev/null || { echo "SKIPPED emulators: the kernel does not allow a network namespace (CAP_SYS_ADMIN)" >&2; exit "$EXCUSED"; }
   IN_A_NETWORK_OF_ITS_OWN=yes exec unshare --net "$0" "$@"
 fi
 dynamodb_local=$(realpath "$1") ministack=$(realpath -s "$2"); shift 2

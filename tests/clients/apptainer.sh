@@ -29,7 +29,7 @@ for who in alice bob small medium anyone; do
 done
 chown -R 1000:1000 "$mnt" "$work"/home-*
 
-# apptainer_as WHO ARGS…: with that user's home; files stand in /mnt.
+# apptainer_as WHO ARGS…: with that user's home; files are in /mnt.
 command_of() { client=(env IN_ROOT_WORK="$mnt" IN_ROOT_HOME="$work/home-$1" timeout -k 5 120 "$top/scripts/in-root" -u "$root" /usr/bin/apptainer); }
 apptainer_as() { command_of "$1"; shift; "${client[@]}" "$@"; }
 alice() { apptainer_as alice "$@"; }
@@ -83,7 +83,7 @@ chown -R 1000:1000 "$work/home-bob"
 # --- Login -----------------------------------------------------------------------------------------------------------
 prints "remote status before login: logged out, every service there" 'logged out' alice remote status
 printf 'x%.0s' $(seq 300) >"$mnt/wrong.token"
-refused "login with a token that nobody was given" 'Invalid Credentials' alice remote login --tokenfile /mnt/wrong.token here
+refused "login with a token that was never issued" 'Invalid Credentials' alice remote login --tokenfile /mnt/wrong.token here
 for who in alice bob small medium; do prints "$who logs in with a token file" 'Verified' apptainer_as "$who" remote login --tokenfile "/mnt/$who.token" here; done
 prints "remote status says who is logged in" 'Logged in as: alice' alice remote status
 prints "remote status finds the token valid" 'Access Token Verified' alice remote status
@@ -171,7 +171,8 @@ prints "search for what is not there finds nothing" 'No container images found' 
 prints "push of an image over 64 MiB" 'Library storage: using' alice push -U /mnt/big.sif library://alice/large/big:1.0
 with_big=$(used)
 rm -f "$mnt/pulled.sif"
-# A large file may still be verified when its push returns; until then it does not exist, and only that is awaited.
+# A large file may still be verified when its push returns. Until then it does not exist, and nothing else is waited
+# for.
 for _ in $(seq 20); do
   if run alice pull --force --disable-cache /mnt/pulled.sif library://alice/large/big:1.0 || ! grep -q 'does not exist' "$out"; then break; fi
   sleep 1
@@ -179,7 +180,7 @@ done
 holds "it was uploaded in parts, by the server's log" grep -q '_multipart' "$log"
 same "the large image comes back with the same bytes" "$mnt/big.sif" "$mnt/pulled.sif"
 
-# --- Who may not -----------------------------------------------------------------------------------------------------
+# --- What is not permitted -------------------------------------------------------------------------------------------
 refused "a stranger may not push into somebody's entity" '\(403 Forbidden\)' bob push -U /mnt/tiny.sif $hello:mine
 refused "a stranger may not make a container in it either" '\(403 Forbidden\)' bob push -U /mnt/tiny.sif library://alice/new/thing:1.0
 refused "a stranger may not delete" '\(403 Forbidden\)' bob delete --force --arch "$here" $hello:1.0
@@ -188,8 +189,9 @@ refused "a delete without a login is refused" '\(401 Unauthorized\)' anyone dele
 pulls "after all these refusals" hello alice --disable-cache $hello:1.0
 refused "what was refused is not there" 'image does not exist in the library' alice pull --force /mnt/pulled.sif $hello:mine
 
-# --- A push that dies ------------------------------------------------------------------------------------------------
-# It is killed while its bytes travel. Its quota has room for the image once, so the retry works only if the dead push does not count twice.
+# --- A push that is killed -------------------------------------------------------------------------------------------
+# It is killed while its bytes are in transit. Its quota has room for the image once, so the retry works only if the
+# killed push does not count as well.
 parts_begun() { grep PUT "$log" | grep -c '_multipart"' || true; }
 uploads_completed() { grep -c '_multipart_complete"' "$log" || true; }
 begun=$(parts_begun) completed=$(uploads_completed)
@@ -201,10 +203,10 @@ for _ in $(seq 500); do
   if [ "$(parts_begun)" -gt "$begun" ] || ! kill -0 "$victim" 2>/dev/null; then break; fi
   sleep 0.02
 done
-# `timeout` leads a process group of its own, in which there is nothing but this client.
+# `timeout` leads a process group of its own, which contains only this client.
 kill -9 -- "-$victim" 2>/dev/null || true
 for _ in $(seq 50); do kill -0 "$victim" 2>/dev/null || break; sleep 0.1; done
-holds "a large push is killed while a part of it travels" [ "$(parts_begun)" -gt "$begun" ]
+holds "a large push is killed while a part of it is in transit" [ "$(parts_begun)" -gt "$begun" ]
 holds "so it never completed" [ "$(uploads_completed)" -eq "$completed" ]
 refused "what the killed push left can't be pulled" 'image does not exist in the library' medium pull --force --disable-cache /mnt/pulled.sif library://medium/large/big:1.0
 prints "the same push again succeeds inside the same quota" 'Library storage: using .* out of 100.00 MiB' medium push -U /mnt/big.sif library://medium/large/big:1.0
@@ -213,7 +215,8 @@ prints "the same push again succeeds inside the same quota" 'Library storage: us
 refused "a push over the quota says so" 'Upload would exceed quota \(507' small push -U /mnt/hello.sif library://small/tools/hello:1.0
 refused "a large push over the quota says so" 'Upload would exceed quota \(507' small push -U /mnt/big.sif library://small/tools/big:1.0
 refused "nothing of it can be pulled" 'image does not exist in the library' small pull --force /mnt/pulled.sif library://small/tools/hello:1.0
-# These bytes are in Alice's entity already; somebody without a role there has to send them all the same, and learns nothing.
+# These bytes are in Alice's entity already. Somebody without a role there has to send them all the same, and learns
+# nothing.
 prints "a push that fits the small quota, of bytes known only elsewhere, is uploaded" 'Library storage: using .* out of 100.00 KiB' small push -U /mnt/tiny.sif library://small/tools/tiny:1.0
 ok "delete" alice delete --force --arch "$here" library://alice/large/big:1.0
 refused "a pull after the delete finds nothing" 'image does not exist in the library' alice pull --force --disable-cache /mnt/pulled.sif library://alice/large/big:1.0

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Runs the OCI conformance program against a real server: as the released and the coming specification, and reading only without a login. Usage: STACKROOM_BIN=… conformance.sh [NEW_DIR]
-# REGISTRY=… takes another registry, see oci.sh. CONFORMANCE_BIN names a built program, where the module can't be had. BUILD_ONLY=1 builds it and stops. Of an exchange, the last EXCHANGE_LINES lines are shown.
+# Runs the OCI conformance program against a real server: for the released and for the coming specification, and
+# read-only without a login. Usage: STACKROOM_BIN=… conformance.sh [NEW_DIR]. REGISTRY=… tests another registry, see
+# oci.sh. CONFORMANCE_BIN names a built program, for use where the module can't be downloaded. BUILD_ONLY=1 builds it
+# and stops. Of an exchange, the last EXCHANGE_LINES lines are shown.
 source "$(dirname "$(realpath "$0")")/lib.sh"
 source "$(dirname "$(realpath "$0")")/oci.sh"
 
@@ -16,10 +18,10 @@ build() {
   cp "$sources/go.mod" "$sources/go.sum" "$dir"
   (
     cd "$dir"
-    # GOWORK and GOFLAGS of the machine have no say in what is built here; the pinned hashes do.
+    # GOWORK and GOFLAGS of the machine must not affect the build; the pinned hashes decide.
     export GOWORK=off GOFLAGS=-mod=readonly
     if ! timeout 300 go mod download github.com/opencontainers/distribution-spec/conformance >build.log 2>&1; then
-      # Other bytes than the pinned ones are no missing module: that must not pass as a skip.
+      # Bytes that differ from the pinned ones are not a missing module: that must not pass as a skip.
       if grep -qE 'SECURITY ERROR|checksum mismatch' build.log; then exit 1; fi
       exit 77
     fi
@@ -38,10 +40,10 @@ else
     case $why in
       0) ;;
       77)
-        # Built otherwise from the same commit, and put where nothing else lies.
+        # A program built elsewhere from the same commit, in a place where nothing else is.
         commit=$(sed -n 's/.*conformance v0.0.0-[0-9]*-\([0-9a-f]*\).*/\1/p' "$sources/go.mod")
         program=${XDG_CACHE_HOME:-$HOME/.cache}/stackroom/conformance-$commit
-        # What the proxy answers and refuses, nobody can install.
+        # If the proxy answers and refuses, no installation would help.
         if grep -qE ': 4(03|04|10) ' "$cache/conformance/build.log"; then why=$EXCUSED; else why=$SKIP; fi
         [ -x "$program" ] || skip_all "the conformance program can't be had: $(grep -m 1 . "$cache/conformance/build.log" | cut -c1-300)" "$why"
         echo "# the module can't be had; the program is $program, and nothing but its name says which version it is" ;;
@@ -57,7 +59,8 @@ choose_registry
 one=$space/conf/one two=$space/conf/two shown=$space/conf/shown
 
 # --- One run, and what it found --------------------------------------------------------------------------------------
-# tests_of FILE: of junit.xml, a line per test: its status, its name, its errors and its exchange, with what stands for a line's end left as it is.
+# tests_of FILE: one line for each test in a junit.xml: its status, its name, its errors and its exchange. Escaped line
+# ends stay escaped.
 tests_of() {
   awk '
     function attribute(name) { return match($0, name "=\"[^\"]*\"") ? substr($0, RSTART + length(name) + 2, RLENGTH - length(name) - 3) : "" }
@@ -69,16 +72,17 @@ tests_of() {
 }
 plain() { sed -e 's/&#xA;/\n/g; s/&#xD;//g; s/&#x9;/\t/g; s/&#34;/"/g; s/&#39;/'"'"'/g; s/&lt;/</g; s/&gt;/>/g; s/&amp;/\&/g' <<<"$1"; }
 
-# conforms NAME SETTING…: runs the program with these settings. What failed is shown with what was sent and answered, what was skipped by its name.
+# conforms NAME SETTING…: runs the program with these settings. Shows what failed with the requests and answers, and
+# what was skipped by name.
 conforms() {
   local run=$1 results=$work/$1 status=0 setting good=0 off=0 counted; shift
   mkdir -p "$results"
-  # No setting of the caller's shell has a say, and no oci-conformance.yaml of the folder that we stand in.
+  # Settings from the caller's shell must have no effect, nor an oci-conformance.yaml in the current folder.
   local settings=(-u OCI_CONFIGURATION)
   for setting in $(compgen -e OCI_ || true); do settings+=(-u "$setting"); done
   echo "# $run"
   (cd "$results" && timeout -k 5 900 env "${settings[@]}" OCI_REGISTRY="$registry" OCI_TLS=disabled OCI_RESULTS_DIR="$results" "$@" "$program") >"$results/printed" 2>&1 </dev/null || status=$?
-  # It also ends with 0 when it could not begin.
+  # The program also exits with 0 when it could not start.
   if [ ! -s "$results/junit.xml" ] || [ ! -s "$results/results.yaml" ]; then
     flunk "$run: it runs and leaves results (exit $status)"; tail -n 15 "$results/printed" | sed 's/^/    | /'; return
   fi
@@ -88,7 +92,7 @@ conforms() {
     case $result in
       passed) good=$((good + 1)) ;;
       skipped)
-        # What was switched off is no news; what the registry does not do is.
+        # What was switched off is not reported; what the registry does not support is.
         if [[ $errors$exchange == *'is disabled in the configuration'* ]]; then off=$((off + 1)); echo "$name" >>"$results/off"
         else skip "$run: $name: $(plain "${errors:-$exchange}" | head -n 3 | tr '\n' ' ')"; fi ;;
       *)
@@ -100,7 +104,7 @@ conforms() {
   passed=$((passed + good))
   [ "$good" -eq 0 ] || echo "ok - $run: $good tests pass"
   [ "$off" -eq 0 ] || echo "# $run: switched off, and not run: $(sort "$results/off" | uniq -c | awk '{ n = $1; $1 = ""; printf("%s%s%s", before, substr($0, 2), (n > 1) ? " (" n ")" : ""); before = "; " }')"
-  # The program's own verdict, and its own count, must be those that were read.
+  # The program's own verdict and count must agree with what was read here.
   counted=$(grep -m 1 -oE '<testsuite [^>]*>' "$results/junit.xml")
   holds "$run: there are tests that passed" test "$good" -gt 0
   if [ "$failures" -eq 0 ]; then
@@ -120,9 +124,10 @@ conforms stable OCI_VERSION=stable OCI_REPO1="$one" OCI_REPO2="$two" "${with_pas
 conforms dev OCI_VERSION=dev OCI_REPO1="$one" OCI_REPO2="$two" "${with_token[@]}"
 
 # --- Without a login -------------------------------------------------------------------------------------------------
-# Nobody may write like this, so it is a run that only reads, of what was pushed before. It covers the ping; the tag list, also from a tag on; HEAD and GET of
-# every tag, manifest and blob, with 200 as all that is wanted of them; a valid list of referrers; 404 for what was never there. It compares no bytes, types,
-# lengths or ranges, since the program does not know what was pushed; that, and that a write is refused, is seen by hand below.
+# Anonymous callers may not write, so this run only reads what was pushed before. It covers the ping; the tag list, also
+# starting after a tag; HEAD and GET of every tag, manifest and blob, where only the status 200 is checked; a valid list
+# of referrers; 404 for what never existed. It compares no bytes, types, lengths or ranges, since the program does not
+# know what was pushed. That is checked by hand below, and so is that writes are refused.
 mkdir "$work/files"
 printf 'one\n' >"$work/files/one"; tar -C "$work/files" -cf "$work/one.tar" one
 head -c 300000 /dev/urandom >"$work/files/two"; tar -C "$work/files" -cf "$work/two.tar" two
@@ -143,7 +148,7 @@ if [ -n "$ours" ]; then
   holds "nobody sees it yet without a login" test "$(ask GET "/v2/$shown/tags/list")" = 401
   ok "its owner makes it public" env STACKROOM_TOKEN="$token" timeout 30 "$STACKROOM_BIN" admin set "$shown" --visibility public
 fi
-# anonymously METHOD PLACE [CURL…]: as somebody who has no name and no password, but fetches a token when told to.
+# anonymously METHOD PLACE [CURL…]: as a caller without name and password, who does fetch a token when told to.
 anonymously() { asking=: ask "$@"; }
 if [ "$(anonymously GET "/v2/$shown/tags/list")" != 200 ]; then
   if [ -n "$ours" ]; then flunk "a public repository is read without a login (status $(anonymously GET "/v2/$shown/tags/list"))"
@@ -153,8 +158,9 @@ else
   blobs=$(for layout in image both referrer; do
     for blob in "$work/$layout"/blobs/sha256/*; do echo "sha256:${blob##*/}"; done
   done | sort -u | grep -vxFf <(tr ' ' '\n' <<<"$manifests" | grep .) | tr '\n' ' ')
-  # The program's check for Docker-Content-Digest on manifests can't succeed in a run that only reads: it loses the answer. It is made by hand below.
-  # It also dies before it writes its results where it meets tests of uploads, or was given something to read and told to look elsewhere. So each part runs by itself.
+  # The program's check for Docker-Content-Digest on manifests can't succeed in a read-only run: it loses the answer. It
+  # is done by hand below. The program also crashes before it writes its results when it meets tests of uploads, or is
+  # given something to read and a filter that excludes it. So each part runs by itself.
   reading=(OCI_VERSION=dev OCI_REPO1="$shown" OCI_REPO2="$two" OCI_API_PUSH=false OCI_API_MANIFESTS_DIGEST_HEADER=false
     OCI_API_BLOBS_DELETE=false OCI_API_BLOBS_UPLOAD_CANCEL=false OCI_API_MANIFESTS_DELETE=false OCI_API_TAGS_DELETE=false)
   for part in ping empty missing-manifest invalid-digest-format; do conforms "nobody-$part" "${reading[@]}" OCI_FILTER_TEST="OCI Conformance Test/$part"; done

@@ -1,10 +1,11 @@
-# Shared by the client tests: a real server of its own, assertions that are counted, and the summary. Sourced, never run.
+# Shared by the client tests: a real server of their own, counted assertions, and the summary. Sourced, never run.
 # shellcheck shell=bash
-# Expects STACKROOM_BIN (the built `stackroom`); the first argument, a folder for everything the run writes, is optional.
+# Expects STACKROOM_BIN (the built `stackroom`); the first argument, a folder for everything that the run writes, is
+# optional.
 set -euo pipefail
 export LC_ALL=C
 
-# $top and $cache, and how what is missing is installed.
+# $top and $cache, and functions that install what is missing.
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/install.sh"
 passed=0 failed=0 skipped=0
 server_pid=
@@ -16,14 +17,14 @@ skip() { skipped=$((skipped + 1)); echo "SKIPPED - $1"; }
 finish() {
   echo "$passed passed, $failed failed$([ "$skipped" -eq 0 ] || echo ", $skipped skipped")"
   [ "$failed" -eq 0 ] || exit 1
-  # Nothing ran is not the same as nothing is wrong.
+  # That nothing ran does not mean that nothing is wrong.
   [ "$passed" -gt 0 ] || exit "${1:-$SKIP}"
   exit 0
 }
-# skip_all SENTENCE [STATUS]: everything is skipped: said in a sentence, counted, and never taken for a pass.
+# skip_all SENTENCE [STATUS]: skips everything. The reason is printed and counted, and it never passes for success.
 skip_all() { skip "$1"; finish "${2:-$SKIP}"; }
 
-# What a command printed stands in $out until the next one, and is shown when its assertion fails.
+# $out holds what a command printed until the next one, and is shown when its assertion fails.
 show_output() { tail -n 15 "$out" | sed 's/^/    | /'; }
 run() { "$@" >"$out" 2>&1 </dev/null; }
 # ok SENTENCE CMD…: the command succeeds.
@@ -31,23 +32,23 @@ ok() {
   local sentence=$1; shift
   if run "$@"; then pass "$sentence"; else flunk "$sentence (exit $?)"; show_output; fi
 }
-# prints SENTENCE PATTERN CMD…: it succeeds and says so.
+# prints SENTENCE PATTERN CMD…: it succeeds, and its output matches.
 prints() {
   local sentence=$1 pattern=$2; shift 2
   if run "$@" && grep -qE -- "$pattern" "$out"; then pass "$sentence"; else flunk "$sentence (wanted success and /$pattern/)"; show_output; fi
 }
-# refused SENTENCE PATTERN CMD…: it fails, and for the reason expected: a crash or a timeout is no refusal.
+# refused SENTENCE PATTERN CMD…: it fails for the expected reason: a crash or a timeout is not a refusal.
 refused() {
   local sentence=$1 pattern=$2; shift 2
   if run "$@"; then flunk "$sentence (it succeeded)"; show_output
   elif grep -qE -- "$pattern" "$out"; then pass "$sentence"
   else flunk "$sentence (wanted failure and /$pattern/)"; show_output; fi
 }
-# same SENTENCE FILE FILE: both are there and hold the same bytes.
+# same SENTENCE FILE FILE: both exist and hold the same bytes.
 same() {
   if [ -s "$2" ] && [ -s "$3" ] && [ "$(digest "$2")" = "$(digest "$3")" ]; then pass "$1"; else flunk "$1 (the bytes differ)"; fi
 }
-# holds SENTENCE TEST…: a test of what was printed last, or of the server's log; it leaves $out as it is.
+# holds SENTENCE TEST…: a test of the last output, or of the server's log; it leaves $out as it is.
 holds() {
   local sentence=$1; shift
   if "$@" >/dev/null 2>&1; then pass "$sentence"; else flunk "$sentence"; show_output; fi
@@ -57,7 +58,7 @@ lacks() { ! grep -qE -- "$1" "$out"; }
 digest() { sha256sum <"$1" | cut -d' ' -f1; }
 
 cleanup() {
-  # Only the server that this run started is ended, by its process id.
+  # Only the server that this run started is stopped, by its process id.
   if [ -n "$server_pid" ] && kill "$server_pid" 2>/dev/null; then
     for _ in $(seq 50); do kill -0 "$server_pid" 2>/dev/null || break; sleep 0.1; done
     kill -9 "$server_pid" 2>/dev/null || true
@@ -66,7 +67,7 @@ cleanup() {
   if [ -n "${work_is_ours:-}" ]; then rm -rf "$work"; fi
 }
 
-# make_work [DIR]: a given folder is kept for a look afterwards, one of our own is removed.
+# make_work [DIR]: a given folder is kept for inspection, one of our own is removed.
 make_work() {
   if [ -n "${1:-}" ]; then
     mkdir -p "$1"; work=$(realpath "$1")
@@ -92,7 +93,7 @@ start_server() {
   done
   url=http://127.0.0.1:$port
   log=$work/server.log
-  # Settings that the caller's shell happens to have are none of the server under test.
+  # Settings from the caller's shell must not reach the server under test.
   local unset=()
   for name in $(compgen -e STACKROOM_ || true); do unset+=(-u "$name"); done
   env "${unset[@]}" STACKROOM_LOG=info STACKROOM_LOG_FORMAT=json ${server_settings[@]+"${server_settings[@]}"} "$STACKROOM_BIN" serve --listen "127.0.0.1:$port" --data "$work/data" >"$work/server.out" 2>"$log" </dev/null &
@@ -112,7 +113,7 @@ start_server() {
   finish
 }
 
-# add_user NAME QUOTA: makes a user and leaves a token of theirs in $work/NAME.token.
+# add_user NAME QUOTA: adds a user and writes a token of theirs to $work/NAME.token.
 add_user() {
   if echo "password-of-$1-$RANDOM$RANDOM" | timeout 30 "$STACKROOM_BIN" admin user add "$1" --quota "$2" --password-stdin >"$out" 2>&1 &&
     timeout 30 "$STACKROOM_BIN" admin token "$1" --name laptop >"$work/$1.token" 2>>"$out" && [ -s "$work/$1.token" ]; then return; fi
@@ -120,10 +121,11 @@ add_user() {
   finish
 }
 
-# How many requests so far asked for or made an upload, by the server's own log. A line may be written a moment after its answer.
+# How many requests so far opened an upload or sent one, by the server's own log. A line may be written a moment after
+# its answer.
 uploads() { sleep 0.2; grep -E 'PUT|POST' "$log" | grep -cE 'imagefile|objects' || true; }
 
-# The server's own view of the whole run: 507 is the one 5xx that is an answer.
+# The server's own view of the whole run: 507 is the only 5xx that is not an error of the server.
 server_is_well() {
   if kill -0 "$server_pid" 2>/dev/null; then pass "the server is still running"; else flunk "the server is still running"; fi
   if grep -E '"status":[[:space:]]*5[0-9][0-9]|panicked' "$log" | grep -vE '"status":[[:space:]]*507' >"$out"; then

@@ -18,15 +18,15 @@ build() {
   rm -rf "$dir"; mkdir -p "$dir"
   cp "$sources"/*.go "$dir"
   sed -i "s,github.com/sylabs/scs-library-client,$module," "$dir"/*.go
-  # The pinned hashes let Go prove the library itself even where the checksum database does not know the version.
+  # The pinned hashes let Go verify the library even where the checksum database does not know the version.
   cp "$sources/sums" "$dir/go.sum"
   printf 'module client\n\ngo 1.21\n\nrequire %s %s\n' "$module" "$version" >"$dir/go.mod"
-  # GOWORK and GOFLAGS of the machine have no say in what is built here.
+  # GOWORK and GOFLAGS of the machine must not affect the build.
   (
     cd "$dir"
     export GOWORK=off GOFLAGS=-mod=mod
     if ! timeout 300 go mod download "$module@$version" >build.log 2>&1; then
-      # Other bytes than the pinned ones are no missing module: that must not pass as a skip.
+      # Bytes that differ from the pinned ones are not a missing module: that must not pass as a skip.
       if grep -qE 'SECURITY ERROR|checksum mismatch' build.log; then exit 1; fi
       exit 77
     fi
@@ -60,7 +60,7 @@ done <"$sources/versions"
 (cd "$sources/mksif" && GOWORK=off GOFLAGS='' timeout 120 go build -o "$work/mksif" main.go)
 "$work/mksif" "$work/small.sif" 02 400000
 "$work/mksif" "$work/big.sif" 02 70000000
-# fresh FILE: the same image under a new id, which stands in its header.
+# fresh FILE: the same image under a new id, which is in its header.
 fresh() { dd if=/dev/urandom of="$1" bs=16 seek=3 count=1 conv=notrunc status=none; }
 
 start_server
@@ -76,7 +76,8 @@ brings_back() {
   rm -f "$work/back.sif"
   if run client "$3" "$4" "$5" "$work/back.sif" "$6"; then same "$1" "$2" "$work/back.sif"; else flunk "$1 (exit $?)"; show_output; fi
 }
-# await_image NAME REF: a large file may still be verified when its push returns; until then it is not found, and only that is awaited.
+# await_image NAME REF: a large file may still be verified when its push returns. Until then it is not found, and
+# nothing else is waited for.
 await_image() {
   for _ in $(seq 20); do
     if run client "$1" pull "$token" "$work/back.sif" "$2" || ! grep -q 'not found' "$out"; then return; fi
@@ -90,7 +91,8 @@ for name in "${names[@]}"; do
   ref=alice/clients/$name
   case ${api_of[$name]} in
     api02 | api04) ok "$name pushes a small image" client "$name" push "$token" "$work/small.sif" "$ref:small" ;;
-    # From 1.0 the library hands on what the server says about the quota; a missing page address would leave the user's terminal empty.
+    # From 1.0 the library passes on what the server says about the quota. Without a page address, the user's terminal
+    # would stay empty.
     *) prints "$name pushes a small image and is told its quota" "^quota: [1-9][0-9]* of $((100 << 30)), page: .*alice.*clients" client "$name" push "$token" "$work/small.sif" "$ref:small" ;;
   esac
   brings_back "$name pulls it back" "$work/small.sif" "$name" pull "$token" "$ref:small"

@@ -1,10 +1,11 @@
-# Shared by the tests of the registry door: which registry, images to push, and a voice that is no client's. Sourced after lib.sh, never run.
+# Shared by the registry tests: which registry, images to push, and requests by curl. Sourced after lib.sh, never run.
 # shellcheck shell=bash
-# REGISTRY=host:port takes a registry that runs already (http, on loopback) instead of a server of its own. With it go REGISTRY_USER and
-# REGISTRY_PASSWORD where it wants a login, REGISTRY_TOKEN where a token does as a password, and REGISTRY_SPACE, the first name of all repositories.
+# REGISTRY=host:port tests a registry that is already running (http, on loopback) instead of a server of its own. With
+# it go REGISTRY_USER and REGISTRY_PASSWORD if it requires a login, REGISTRY_TOKEN if it accepts a token as a password,
+# and REGISTRY_SPACE, the first name of all repositories.
 
-# choose_registry: on return $registry is its host:port, below $space/ may be pushed, and $password and $token both log $user in.
-# $ours says that it is a Stackroom of this run, $login that it wants a login.
+# choose_registry: on return $registry is its host:port, pushing below $space/ is allowed, and $password and $token both
+# log $user in. $ours says that it is a Stackroom of this run, $login that it requires a login.
 choose_registry() {
   ours='' login='' user='' password='' token=''
   if [ -n "${REGISTRY:-}" ]; then
@@ -18,15 +19,15 @@ choose_registry() {
     esac
     return
   fi
-  # With HOSTS=2 the bytes of blobs go to a second host, which is this server too.
+  # With HOSTS=2 the bytes of blobs are sent to a second host, which is this server too.
   if [ "${HOSTS:-1}" = 2 ]; then
     local second=$((10000 + RANDOM % 20000))
     # shellcheck disable=SC2034
     server_settings=("STACKROOM_INGEST_URL=http://localhost:$second" "STACKROOM_INGEST_LISTEN=127.0.0.1:$second")
-    echo "# blobs are brought to http://localhost:$second"
+    echo "# blobs are sent to http://localhost:$second"
   fi
   start_server
-  # One setting after the other: these are read by those who source this.
+  # One setting per line: these are read by the scripts that source this one.
   # shellcheck disable=SC2034
   ours=yes login=yes
   registry=${url#http://}
@@ -34,16 +35,16 @@ choose_registry() {
   add_user alice 100GiB
   add_user bob 10GiB
   token=$(cat "$work/alice.token")
-  # Whatever a Basic header can carry, since that is how every client sends it.
+  # Every character that a Basic header can carry, since that is how all clients send it.
   password='correct horse:battery/staple+1%'
   if ! printf '%s\n' "$password" | timeout 30 "$STACKROOM_BIN" admin user passwd alice >"$out" 2>&1; then
     flunk "alice has a password"; show_output; finish
   fi
 }
 
-# --- A voice that is no client's: curl -------------------------------------------------------------------------------
-# ask METHOD PLACE [CURL…]: prints the status; the answer's head is in $work/head and its body in $work/body.
-# It speaks as $asking, which is user:password or nothing, and shows that only when it was asked for.
+# --- Requests without any client: curl -------------------------------------------------------------------------------
+# ask METHOD PLACE [CURL…]: prints the status; the answer's headers are in $work/head and its body in $work/body. It
+# authenticates as $asking, which is user:password or nothing, but only when challenged.
 ask() {
   local method=$1 place=$2 request=(-sS -m 300 -D "$work/head" -o "$work/body" -w '%{http_code}') status; shift 2
   case $place in http://*) ;; *) place=http://$registry$place ;; esac
@@ -57,7 +58,7 @@ ask() {
   echo "$status"
 }
 asking=
-# header NAME: of the answer that came last.
+# header NAME: of the last answer.
 header() { sed -nE "s/^$1: *(.*[^[:space:]])[[:space:]]*$/\1/Ip" "$work/head" | tail -n 1; }
 answer_challenge() {
   local challenge realm service scope bearer
@@ -77,18 +78,19 @@ answer_challenge() {
 }
 
 accept=(-H 'Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json')
-# manifest_digest REPOSITORY REFERENCE: of the bytes that the registry gives, computed here.
+# manifest_digest REPOSITORY REFERENCE: the digest of the bytes that the registry returns, computed here.
 manifest_digest() {
   [ "$(asking=${user:+$user:$password} ask GET "/v2/$1/manifests/$2" "${accept[@]}")" = 200 ] || return 1
   echo "sha256:$(digest "$work/body")"
 }
-# registry_has SENTENCE REPOSITORY REFERENCE DIGEST: it gives exactly that manifest, says so in its header, and has all that the manifest names.
+# registry_has SENTENCE REPOSITORY REFERENCE DIGEST: it returns exactly that manifest, says so in its header, and has
+# everything that the manifest names.
 registry_has() {
   local found named size
   if ! found=$(manifest_digest "$2" "$3"); then flunk "$1 (asked by hand, the registry does not give $2 $3)"; return; fi
   if [ "$found" != "$4" ]; then flunk "$1 (it is $found, wanted $4)"; return; fi
   if [ "$(header docker-content-digest)" != "$4" ]; then flunk "$1 (Docker-Content-Digest is \`$(header docker-content-digest)\`)"; return; fi
-  # What an index names are manifests, looked at by those who push one.
+  # An index names manifests. Whoever pushes one checks those too.
   for named in $(tr ',{' '\n' <"$work/body" | grep -oE '"digest" *: *"sha256:[0-9a-f]+"' | grep -oE 'sha256:[0-9a-f]+' | sort -u); do
     if [ "$(asking=${user:+$user:$password} ask HEAD "/v2/$2/blobs/$named")" = 200 ]; then
       size=$(header content-length)
@@ -113,7 +115,7 @@ push_by_hand() {
   local asking=${user:+$user:$password} layout=$1 blob main type
   main=$(digest_of "$layout")
   for blob in "$layout"/blobs/sha256/*; do
-    # Manifests go last, and the one that gets the tag very last.
+    # Manifests are sent last, and the one that gets the tag after all others.
     if grep -qxF "${blob##*/}" "$layout/manifests"; then continue; fi
     upload "$2" "$blob" || return 1
   done
@@ -125,7 +127,7 @@ push_by_hand() {
 }
 
 # --- Images: OCI layouts, written without any client -----------------------------------------------------------------
-# What `dpkg` calls the machine is what OCI calls it, too.
+# `dpkg` and OCI use the same names for architectures.
 arch=$(dpkg --print-architecture 2>/dev/null || echo amd64)
 # keep LAYOUT FILE: puts a file among the blobs and prints its digest without the algorithm.
 keep() {
@@ -136,7 +138,8 @@ keep() {
 }
 digest_of() { grep -oE 'sha256:[0-9a-f]+' "$1/index.json" | head -n 1; }
 config_of() { grep -oE 'sha256:[0-9a-f]+' "$1/blobs/sha256/$(digest_of "$1" | cut -d: -f2)" | head -n 1; }
-# image LAYOUT ARCH FILE…: an image of those layers under the tag `it`: tar files, which are gzipped here, and squashfs files as they are.
+# image LAYOUT ARCH FILE…: an image with those layers under the tag `it`: tar files, which are gzipped here, and
+# squashfs files as they are.
 image() {
   local layout=$1 of=$2 tar hex layers='' diffs='' history='' part=$1/part config type; shift 2
   mkdir -p "$layout/blobs/sha256"
@@ -157,7 +160,8 @@ image() {
     "$config" "$(stat -c %s "$layout/blobs/sha256/$config")" "$layers" >"$part"
   seal "$layout" application/vnd.oci.image.manifest.v1+json ''
 }
-# index LAYOUT LAYOUT…: an index of the images of those layouts: the first for this machine's architecture, the second for another.
+# index LAYOUT LAYOUT…: an index of the images of those layouts: the first for this machine's architecture, the second
+# for another.
 index() {
   local layout=$1 other entries='' hex of=$arch part=$1/part before=''; shift
   mkdir -p "$layout/blobs/sha256"
@@ -172,7 +176,7 @@ index() {
   seal "$layout" application/vnd.oci.image.index.v1+json "$before"
 }
 other_arch() { if [ "$arch" = amd64 ]; then echo arm64; else echo amd64; fi; }
-# seal LAYOUT TYPE OTHERS: the file `part` becomes what the layout holds; `manifests` lists all manifests in it.
+# seal LAYOUT TYPE OTHERS: makes the file `part` the content of the layout; `manifests` lists all manifests in it.
 seal() {
   local hex
   hex=$(keep "$1" "$1/part")
@@ -181,7 +185,7 @@ seal() {
     "$2" "$hex" "$(stat -c %s "$1/blobs/sha256/$hex")" >"$1/index.json"
   printf '%s\n' $3 "$hex" >"$1/manifests"
 }
-# same_image SENTENCE LAYOUT FOLDER: every blob of the layout lies in the folder, under its digest and with its bytes.
+# same_image SENTENCE LAYOUT FOLDER: every blob of the layout is in the folder, under its digest and with its bytes.
 same_image() {
   local blob name
   for blob in "$2"/blobs/sha256/*; do

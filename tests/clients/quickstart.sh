@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# Runs the quick start of README.md as it stands, with the real Apptainer, and looks at what it did. Usage: STACKROOM_BIN=… quickstart.sh [NEW_DIR]
+# Runs the quick start of README.md as it is, with the real Apptainer, and checks the results. Usage: STACKROOM_BIN=…
+# quickstart.sh [NEW_DIR]
 #
-# The lines are the README's own, letter by letter. Only what lies around them is prepared:
-# - a folder that stands for the checkout, where target/release/stackroom is STACKROOM_BIN, so nothing is built in release mode;
+# The lines are the README's own, letter by letter. Only their surroundings are prepared:
+# - a folder that stands in for the checkout, where target/release/stackroom is STACKROOM_BIN, so nothing is built in
+#   release mode;
 # - `cargo run --release -- ARGS` runs STACKROOM_BIN ARGS and, like cargo, stays in the foreground;
-# - `apptainer` is Debian's own, run inside the folder made by scripts/apptainer-root, as the ordinary user with the id 1000.
-#   The shell of the quick start is root here, since only root can enter that folder, so what it wrote is given to that user first;
-# - a network of its own, so that port 8080 is free and nobody else is reached; where that can't be had, port 8080 must be free.
+# - `apptainer` is Debian's own, run inside the folder made by scripts/apptainer-root, as the ordinary user with the id
+#   1000. The shell of the quick start is root here, since only root can enter that folder, so that user is made the
+#   owner of its files first;
+# - a network of its own, so that port 8080 is free and nobody else is reached; where that is not possible, port 8080
+#   must be free.
 source "$(dirname "$(realpath "$0")")/lib.sh"
 
 readonly PORT=8080
@@ -23,7 +27,7 @@ make_work "${1:-}"
 [ -x "${STACKROOM_BIN:-}" ] || { echo "STACKROOM_BIN must name the built stackroom program" >&2; exit 2; }
 port_is_free "$PORT" || skip_all "port $PORT is taken on this machine, which the quick start uses"
 
-# --- What lies around the quick start --------------------------------------------------------------------------------
+# --- The surroundings of the quick start -----------------------------------------------------------------------------
 checkout=$work/checkout
 log=$work/server.log
 mkdir -p "$checkout/target/release" "$checkout/tmp" "$work/bin" "$work/home"
@@ -32,7 +36,7 @@ chmod 755 "$work"
 
 cat >"$work/bin/cargo" <<END
 #!/bin/sh
-# Stands for cargo: runs the program that was built before.
+# Stands in for cargo: runs the program that was built before.
 [ "\$1 \$2 \$3" = "run --release --" ] || { echo "cargo is not expected to be run like this: \$*" >&2; exit 2; }
 shift 3
 echo \$\$ >"$work/server.pid"
@@ -40,7 +44,7 @@ exec "$checkout/target/release/stackroom" "\$@"
 END
 cat >"$work/bin/apptainer" <<END
 #!/bin/sh
-# Stands for the installed Apptainer, and runs the real one.
+# Stands in for the installed Apptainer, and runs the real one.
 chown -R 1000:1000 "$work/home"
 find "$checkout" -maxdepth 1 ! -name data ! -name target -exec chown 1000:1000 {} +
 IN_ROOT_WORK="$checkout" IN_ROOT_HOME="$work/home" exec timeout -k 5 120 "$top/scripts/in-root" -u "$root" \\
@@ -60,7 +64,7 @@ for part in first second; do block "$part terminal" >"$work/$part"; done
 holds "README.md has both blocks of the quick start" test -s "$work/first" -a -s "$work/second"
 
 # A terminal is a new shell in the checkout. It stops at the first line that fails, and shows every line.
-# Settings that the caller's shell happens to have are none of the quick start.
+# Settings from the caller's shell must not reach the quick start.
 unset=()
 for name in $(compgen -e STACKROOM_ || true); do unset+=(-u "$name"); done
 terminal=(env "${unset[@]}" HOME="$work/home" PATH="$work/bin:$PATH" timeout -k 5 300 bash -euxo pipefail)
@@ -74,7 +78,7 @@ for _ in $(seq 150); do
   if grep -q "^Stackroom serves http://127.0.0.1:$PORT" "$log" || ! kill -0 "$terminal_pid" 2>/dev/null; then break; fi
   sleep 0.2
 done
-# Ended by its id when this script ends.
+# Stopped by its id when this script ends.
 server_pid=$(cat "$work/server.pid" 2>/dev/null || true)
 serves="the first terminal serves at the address that the second one uses"
 if grep -q "^Stackroom serves http://127.0.0.1:$PORT" "$log"; then pass "$serves"; else

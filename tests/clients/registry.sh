@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Runs real registry clients against a real server: login, push, pull, tags, copies, deletion, and whatever else each of them has. Usage: STACKROOM_BIN=… registry.sh [NEW_DIR]
-# REGISTRY=… takes another registry, see oci.sh. CLIENTS='docker crane' runs these only. LONG=1 also moves a layer of 2 GiB, see below. BUILD_ONLY=1 gets the clients and stops.
+# Runs real registry clients against a real server: login, push, pull, tags, copies, deletion, and whatever else each of
+# them can do. Usage: STACKROOM_BIN=… registry.sh [NEW_DIR]. REGISTRY=… tests another registry, see oci.sh.
+# CLIENTS='docker crane' runs only these. LONG=1 also pushes and pulls a layer of 2 GiB, see below. BUILD_ONLY=1
+# installs the clients and stops.
 source "$(dirname "$(realpath "$0")")/lib.sh"
 source "$(dirname "$(realpath "$0")")/oci.sh"
 
@@ -10,16 +12,18 @@ read -ra chosen <<<"${CLIENTS:-$all}"
 for client in "${chosen[@]}"; do
   case " $all " in *" $client "*) ;; *) echo "there is no client \`$client\` here; there are $all" >&2; exit 2 ;; esac
 done
-# Its mounts are its own: none outlives it, and what clients write beside their homes can be covered.
+# A mount namespace of its own: no mount outlives it, and folders that clients write to outside their homes can be
+# covered.
 if [ -z "${REGISTRY_MOUNTS:-}" ] && [ "$(id -u)" = 0 ] && unshare -m --propagation private true 2>/dev/null; then
   REGISTRY_MOUNTS=own exec unshare -m --propagation private "$(realpath "$0")" "$@"
 fi
 make_work "${1:-}"
 mkdir -p "$work/tmp" "$work/homes"
 
-# --- What this run starts, it stops ----------------------------------------------------------------------------------
+# --- Cleaning up after this run --------------------------------------------------------------------------------------
 daemons=() bridge='' covered=()
-# Folders that some client writes to whatever its home is: keys, caches, locks. Those that had to be made go with the last run that uses them.
+# Folders that some client writes to, wherever its home is: keys, caches, locks. Those that had to be created are
+# removed by the last run that uses them.
 cover() {
   local folder
   [ -n "${REGISTRY_MOUNTS:-}" ] || return 0
@@ -51,19 +55,19 @@ stop_daemons() {
   done
   daemons=()
   if [ -n "$bridge" ]; then ip link delete "$bridge" 2>/dev/null || true; bridge=; fi
-  # A daemon's mounts below our folder would keep it from being removed.
+  # A daemon's mounts below our folder would prevent its removal.
   while read -r mount; do umount -l "$mount" 2>/dev/null || true; done < <(awk -v top="$work/" 'index($2, top) == 1 { print $2 }' /proc/self/mounts | tac)
 }
 trap 'stop_daemons; uncover; cleanup' EXIT
 
-# --- How the clients are got -----------------------------------------------------------------------------------------
+# --- Installing the clients ------------------------------------------------------------------------------------------
 got=$cache/registry-clients
 mkdir -p "$got/bin"
-# Daemons and some helpers lie where an ordinary user's PATH does not look.
+# Daemons and some helpers are in folders that an ordinary user's PATH does not include.
 export PATH=$got/bin:$PATH:/usr/sbin:/sbin
 why_not() { grep -E '^(E:|go:|dpkg|.*[Ee]rror)' "$work/get.log" | head -n 1 | cut -c1-250; }
 
-# debian COMMAND PACKAGE…: of this machine's own Debian, installed where it is missing.
+# debian COMMAND PACKAGE…: from this machine's own Debian, installed if missing.
 debian() {
   local command=$1; shift
   if command -v "$command" >/dev/null; then return; fi
@@ -71,7 +75,8 @@ debian() {
   install_packages "$@" 2>"$work/get.log" || { skip "$command can't be had: $(tail -n 1 "$work/get.log")"; return 1; }
 }
 
-# newer_debian COMMAND SUITE: from the package of that name in a newer Debian, unpacked and never installed. It needs nothing but the C library.
+# newer_debian COMMAND SUITE: from the package of that name in a newer Debian, unpacked and never installed. It must
+# need only the C library.
 newer_debian() {
   local command=$1 suite=$2 apt=$work/apt mirror keyring=/usr/share/keyrings/debian-archive-keyring.gpg
   if [ -x "$got/bin/$command" ]; then return; fi
@@ -98,15 +103,15 @@ newer_debian() {
   fi
 }
 
-# module COMMAND MODULE VERSION: a Go program, built once, slowly: others may be using this machine.
+# module COMMAND MODULE VERSION: a Go program, built once, and slowly: others may be using this machine.
 module() {
   local command=$1 module=$2 version=$3
   if [ -x "$got/$command-$version/$command" ]; then ln -sfn "../$command-$version/$command" "$got/bin/$command"; return; fi
   need_go 2>"$work/get.log" || { skip "$command can't be had: $(tail -n 1 "$work/get.log")"; return 1; }
   echo "# building $command $version, which takes minutes"
   if ! env GOBIN="$got/$command-$version" GOFLAGS=-p=1 GOWORK=off CGO_ENABLED=0 nice -n 19 timeout 3600 go install "$module@$version" >"$work/get.log" 2>&1; then
-    # Other bytes than the checksum database knows are no missing module.
-    if grep -qE 'SECURITY ERROR|checksum mismatch' "$work/get.log"; then flunk "$command $version has the bytes that all others get"; tail -n 5 "$work/get.log"; return 1; fi
+    # Bytes that differ from those in the checksum database are not a missing module.
+    if grep -qE 'SECURITY ERROR|checksum mismatch' "$work/get.log"; then flunk "$command $version matches the checksum database"; tail -n 5 "$work/get.log"; return 1; fi
     skip "$command can't be had: $(why_not)"; return 1
   fi
   ln -sfn "../$command-$version/$command" "$got/bin/$command"
@@ -127,7 +132,7 @@ get_apptainer() {
   root=$cache/apptainer-root
   "$top/scripts/apptainer-root" "$root" >"$work/get.log" 2>&1 || { skip "apptainer can't be had: $(tail -n 1 "$work/get.log")"; return 1; }
 }
-# What is wrong with the registry is said before anything is installed or built for it.
+# A problem with the registry is reported before anything is installed or built for it.
 [ -n "${BUILD_ONLY:-}" ] || choose_registry
 here=() missing=()
 # scripts/test looks for this line.
@@ -142,7 +147,7 @@ cover
 images=$work/images
 mkdir -p "$images" "$work/files/bin" "$work/files/etc"
 files=$work/files
-# Only where somebody runs it, a program must be inside.
+# A program is only needed inside if someone runs the image.
 if [ -x "$cache/apptainer-root/usr/bin/busybox" ]; then cp "$cache/apptainer-root/usr/bin/busybox" "$files/bin/busybox"; ln -s busybox "$files/bin/sh"; fi
 echo 'it is there' >"$files/etc/greeting"
 echo 'it goes' >"$files/etc/goes"
@@ -151,9 +156,9 @@ head -c $((9 << 20)) /dev/urandom >"$files/random"
 : >"$files/.wh.goes"
 tarred() { tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@1704067200 -C "$files" -cf "$work/$1" "${@:2}"; }
 tarred base.tar bin etc/greeting etc/goes
-# Larger than what any registry would keep in one piece of memory, and not to be compressed.
+# Larger than any registry would buffer in memory, and incompressible.
 tarred random.tar random
-# A layer takes a file away, and has an empty one.
+# A layer that deletes a file, and adds an empty one.
 tarred last.tar --transform 's,^.wh.goes,etc/.wh.goes,' .wh.goes nothing
 image "$images/small" "$arch" "$work/base.tar" "$work/random.tar" "$work/last.tar"
 image "$images/other" "$(other_arch)" "$work/base.tar"
@@ -161,10 +166,11 @@ image "$images/empty" "$arch"
 index "$images/both" "$images/small" "$images/other"
 names=(small empty both)
 patience=120
-# Each client that can brings a layer of 2 GiB and gets it back. Those that can't:
-# helm takes no file above 5 MiB and no chart above 100, so a chart just below that goes there and back;
-# umoci leaves the transport to skopeo; apptainer pushes no layers, so a SIF file of that size goes out by oras, and the image of layers is only pulled;
-# cosign has no push of its own: it saves an image that was pushed by hand to a folder, loads it into a second repository, and signs both.
+# Each client that can pushes and pulls a layer of 2 GiB. Those that can't: helm accepts no file above 5 MiB and no
+# chart above 100, so a chart just below that is pushed and pulled; umoci leaves the transport to skopeo; apptainer
+# pushes no layers, so a SIF file of that size is pushed by oras, and the image of layers is only pulled; cosign has no
+# push of its own: it saves an image that was pushed by hand to a folder, loads it into a second repository, and signs
+# both.
 if [ -n "${LONG:-}" ]; then
   [ "$(df -m --output=avail "$work" | tail -n 1)" -gt 20480 ] || skip_all "LONG=1 takes 20 GiB of disk, and $work has less"
   head -c $((2 << 30)) /dev/urandom >"$files/huge"
@@ -183,7 +189,7 @@ for name in small empty both; do
   ok "an image is pushed by hand, for all clients: $name" push_by_hand "$images/$name" "$shared" "$name"
   registry_has "it is there as it was made: $name" "$shared" "$name" "$(digest_of "$images/$name")"
 done
-# What comes after that, a client has from no other place.
+# A client gets the URLs of its later requests from this answer alone.
 if [ -n "$ours" ] && [ "${HOSTS:-1}" = 2 ]; then
   ask POST "/v2/$shared/blobs/uploads/" -H 'Content-Length: 0' >"$out"
   holds "the bytes of blobs are sent to the second host" grep -q '^http://localhost:' <<<"$(header location)"
@@ -192,18 +198,18 @@ asking=
 [ "$failed" -eq 0 ] || finish
 
 # --- Assertions that all clients share -------------------------------------------------------------------------------
-# at_home COMMAND…: with a home of its own, and none of the caller's credentials.
+# at_home COMMAND…: with a home of its own, and without the caller's credentials.
 at_home() {
   env -u REGISTRY_AUTH_FILE -u DOCKER_CONFIG -u DOCKER_HOST -u CONTAINERS_CONF -u CONTAINER_HOST -u BUILDAH_ISOLATION -u HELM_REGISTRY_CONFIG -u XDG_CONFIG_HOME -u XDG_DATA_HOME -u XDG_CACHE_HOME \
     HOME="$home" XDG_RUNTIME_DIR="$home/run" TMPDIR="$work/tmp" NO_COLOR=1 timeout -k 5 "$patience" "$@"
 }
-# typing TEXT COMMAND…: with that on its standard input.
+# typing TEXT COMMAND…: with that text on its standard input.
 typing() { local text=$1; shift; printf '%s' "$text" | "$@"; }
-# at WHERE COMMAND…: in another home for once.
+# at WHERE COMMAND…: in another home, this time only.
 at() { local home=$work/homes/$1; mkdir -p "$home/run"; shift; "$@"; }
-# What clients say of a refused login, or of a missing one.
+# What clients print when a login is refused, or missing.
 unauthorized='[Uu]nauthorized|UNAUTHORIZED|401|[Dd]enied|DENIED|authentication required|incorrect username|invalid username|no basic auth|credential not found|insufficient_scope|access forbidden|failed to authorize'
-# docker_config FOLDER PASSWORD: the file that docker's login would write, and most clients read.
+# docker_config FOLDER PASSWORD: the file that docker's login would write, and that most clients read.
 docker_config() {
   mkdir -p "$1"
   printf '{"auths":{"%s":{"auth":"%s"}}}' "$registry" "$(printf '%s' "$user:$2" | base64 -w 0)" >"$1/config.json"
@@ -217,25 +223,28 @@ logs_in() {
   ok "$client logs in with a password" typing "$password" "$@"
   ok "$client logs in with a token in its place" typing "$token" "$@"
 }
-# keeps_login CLIENT PROBE COMMAND…: the same for a client that asks nobody while it logs in: what tells is the function PROBE.
+# keeps_login CLIENT PROBE COMMAND…: the same for a client that contacts no server while it logs in: the function PROBE
+# shows whether it worked.
 keeps_login() {
   local client=$1 probe=$2; shift 2
   [ -n "$login" ] || return 0
   typing wrong "$@" >"$out" 2>&1 || true
   refused "$client is refused with a wrong password" "$unauthorized" "$probe"
-  ok "$client takes a password" typing "$password" "$@"
+  ok "$client accepts a password" typing "$password" "$@"
   ok "$client is let in with it" "$probe"
-  ok "$client takes a token in its place" typing "$token" "$@"
+  ok "$client accepts a token in its place" typing "$token" "$@"
   ok "$client is let in with that" "$probe"
 }
-# closed SENTENCE COMMAND…: without a login, that is refused. Clients which keep a login elsewhere than at home say in $as_nobody how to be without.
+# closed SENTENCE COMMAND…: without a login, that is refused. For clients that keep a login outside their home,
+# $as_nobody says how to run them without one.
 as_nobody=(at nobody)
 closed() {
   local sentence=$1; shift
   [ -n "$login" ] || return 0
   refused "$sentence" "$unauthorized" "${as_nobody[@]}" "$@"
 }
-# round_trips CLIENT: with CLIENT_push LAYOUT PLACE TAG and CLIENT_pull PLACE TAG FOLDER, which end with a layout's blobs in the folder.
+# round_trips CLIENT: uses CLIENT_push LAYOUT PLACE TAG and CLIENT_pull PLACE TAG FOLDER, which leaves the blobs of a
+# layout in the folder.
 round_trips() {
   local client=$1 place=$space/$1/image name back=$work/back
   for name in "${names[@]}"; do
@@ -430,7 +439,8 @@ start_docker() {
   if ! run ip link add "$bridge" type bridge || ! run ip addr add "172.31.$((RANDOM % 250)).1/24" dev "$bridge" || ! run ip link set "$bridge" up; then
     skip "docker can't be had: no bridge can be made here: $(head -n 1 "$out")"; return 1
   fi
-  # With a bridge of its own it leaves other daemons alone, and without iptables it leaves nothing behind. No container is ever run.
+  # With a bridge of its own it does not disturb other daemons, and without iptables it leaves nothing behind. No
+  # container is ever run.
   env HOME="$home" DOCKER_TMPDIR="$work/tmp" dockerd --host "unix://$home/docker.sock" --data-root "$home/root" --exec-root "$home/exec" --pidfile "$home/docker.pid" --config-file "$home/daemon.json" \
     --insecure-registry 127.0.0.0/8 --bridge "$bridge" --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false >"$home/daemon.log" 2>&1 </dev/null &
   daemons+=($!)
@@ -507,7 +517,7 @@ ctr_push() {
   if [ "$3" != it ]; then ctr_ images tag --force "$registry/$2:it" "$registry/$2:$3" || return; fi
   ctr_ images push --plain-http ${ctr_user[@]+"${ctr_user[@]}"} "$registry/$2:$3" || return
 }
-# Everything that containerd holds goes first, so it must fetch it.
+# Removes everything that containerd has first, so that it must fetch.
 ctr_pull() {
   ctr_ images list -q | while read -r name; do ctr_ images remove --sync "$name" >/dev/null; done
   ctr_ images pull --plain-http --all-platforms --snapshotter native ${ctr_user[@]+"${ctr_user[@]}"} "$registry/$1:$2" || return
@@ -556,7 +566,7 @@ crane_probe() { crane_ digest "$registry/$shared:small"; }
 crane_login() { crane_ auth login "$registry" -u "$user" --password-stdin; }
 crane_push() {
   if [ "$(wc -l <"$1/manifests")" -gt 1 ]; then
-    # crane takes a layout's own index.json for the index; what is to be pushed is what that names.
+    # crane pushes a layout's own index.json as the index; what must be pushed is the manifest that it names.
     rm -rf "$work/as-index"
     cp -r "$1" "$work/as-index"
     cp "$1/blobs/sha256/$(digest_of "$1" | cut -d: -f2)" "$work/as-index/index.json"
@@ -598,8 +608,8 @@ with_crane() {
   if [ -n "$ours" ]; then oci_sif; fi
 }
 
-# What SingularityCE 4 does for an OCI-SIF below library://, which can't be had here: it asks the library for a registry, a name and a password,
-# and goes there with go-containerregistry. crane is that module's own command.
+# What SingularityCE 4 does for an OCI-SIF under library://. It can't be installed here: it asks the library for a
+# registry, a name and a password, and talks to that with go-containerregistry. crane is that module's own command.
 oci_sif() {
   local place=$space/crane/oci-sif back=$work/back registry name secret as_nobody=(at nobody) sentence status
   ask GET "$url/assets/config/config.prod.json" >/dev/null
@@ -607,13 +617,13 @@ oci_sif() {
   ask GET "$url/v1/rbac/users/current" -H "Authorization: Bearer $token" >/dev/null
   name=$(json username) secret=$(json secret)
   cp "$work/body" "$out"
-  holds "the library names a registry, and with what to go there" test -n "$registry" -a "$name" = "$user" -a -n "$secret"
+  holds "the library names a registry, and the credentials for it" test -n "$registry" -a "$name" = "$user" -a -n "$secret"
   make_squashfs "$work/one.squashfs" etc
   make_squashfs "$work/two.squashfs" bin nothing
   image "$images/squashed" "$arch" "$work/one.squashfs"
   image "$images/layered" "$(other_arch)" "$work/one.squashfs" "$work/two.squashfs"
   index "$images/oci-sif" "$images/squashed" "$images/layered"
-  ok "an OCI-SIF's way: login at that registry" at oci-sif typing "$secret" crane_ auth login "$registry" -u "$name" --password-stdin
+  ok "as for an OCI-SIF: login at that registry" at oci-sif typing "$secret" crane_ auth login "$registry" -u "$name" --password-stdin
   for name in squashed oci-sif; do
     sentence="layers of squashfs: $name"
     ok "$sentence: crane pushes them" at oci-sif crane_push "$images/$name" "$place" "$name"
@@ -637,7 +647,7 @@ oci_sif() {
     points_to_the_registry "$sentence" "$name" ''
   done
   rm -rf "$back"
-  # The library knows no name of two parts, but who pushed there can still say who may read it.
+  # The library can't address a path of two names, but whoever pushed there can still say who may read it.
   place=$space/flat-$RANDOM
   ok "a repository of two names: crane pushes to it" at oci-sif crane_push "$images/squashed" "$place" one
   closed "a repository of two names: nobody pulls it yet" crane_pull "$place" one "$work/none"
@@ -648,7 +658,8 @@ oci_sif() {
   ok "its tag is frozen no more" "$STACKROOM_BIN" admin set "$place:one" --frozen false
   rm -rf "$back"
 }
-# points_to_the_registry SENTENCE TAG TOKEN: a library pull is refused, in the words by which SingularityCE knows that it has to go to the registry instead.
+# points_to_the_registry SENTENCE TAG TOKEN: a library pull is refused with the words that tell SingularityCE to use the
+# registry instead.
 points_to_the_registry() {
   local route status
   for route in images imagefile; do
@@ -656,12 +667,13 @@ points_to_the_registry() {
     cp "$work/body" "$out"
     holds "$1: the library points to the registry ($route)" test "$status" = 400 -a -n "$(json message | grep -F 'application/vnd.oci.image.config.v1+json')"
   done
-  # What would make a client speak to a registry before it asked for the image stays away.
+  # The answer that would make a client contact a registry before it asked for the image is never given.
   holds "$1: and not before it is asked" test "$(ask GET "$url/v1/oci-redirect?accessTypes=pull&mapped=1&namespace=${place//\//%2F}" ${3:+-H "Authorization: Bearer $3"})" = 404
 }
-# json NAME: the text of that name in the answer that came last.
+# json NAME: the string with that name in the last answer.
 json() { grep -oE "\"$1\" *: *\"[^\"]*\"" "$work/body" | head -n 1 | sed -E 's/.*: *"(.*)"$/\1/'; }
-# make_squashfs FILE NAME…: a real file system, by this machine's mksquashfs or apptainer's; where there is neither, bytes that only begin like one.
+# make_squashfs FILE NAME…: a real file system, made by this machine's mksquashfs or apptainer's; where there is
+# neither, bytes that only begin like one.
 make_squashfs() {
   local file=$1 options=(-quiet -no-progress -all-root -mkfs-time 1704067200 -all-time 1704067200); shift
   if command -v mksquashfs >/dev/null; then
@@ -669,14 +681,14 @@ make_squashfs() {
   elif [ -x "$cache/apptainer-root/usr/bin/mksquashfs" ]; then
     run env IN_ROOT_WORK="$work" "$top/scripts/in-root" "$cache/apptainer-root" /usr/bin/mksquashfs "${@/#//mnt/files/}" "/mnt/${file#"$work/"}" "${options[@]}" && return
   fi
-  echo "# no mksquashfs here: the layer ${file##*/} is no file system"
+  echo "# no mksquashfs here: the layer ${file##*/} is not a file system"
   { printf hsqs; head -c 1000000 /dev/urandom; } >"$file"
 }
 
 # --- regctl -----------------------------------------------------------------------------------------------------------------------------
 regctl_() { at_home regctl "$@"; }
 regctl_login() { regctl_ registry login "$registry" -u "$user" --pass-stdin; }
-# Every home has to be told that there is no TLS.
+# In every home, regctl must be told that there is no TLS.
 regctl_plain() { regctl_ registry set "$registry" --tls disabled --skip-check >/dev/null 2>&1 || regctl_ registry set "$registry" --tls disabled; }
 regctl_push() { regctl_plain && regctl_ image copy "ocidir://$1:it" "$registry/$2:$3"; }
 regctl_pull() { regctl_plain && regctl_ image copy "$registry/$1:$2" "ocidir://$3:it"; }
@@ -770,7 +782,7 @@ with_helm() {
   printf 'apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ .Release.Name }}\ndata:\n  greeting: {{ .Values.greeting }}\n' >"$chart/templates/map.yaml"
   ok "helm packages a chart" helm_ package "$chart" --destination "$home"
   prints "helm pushes it" 'Digest: sha256:' helm_ push --plain-http "$home/hello-1.2.3+four.tgz" "oci://$registry/$place"
-  # A plus is no letter of a tag, so helm writes an underscore.
+  # A plus is not allowed in a tag, so helm writes an underscore.
   registry_has "helm names the digest that the registry gives" "$place/hello" 1.2.3_four "$(grep -oE 'sha256:[0-9a-f]+' "$out" | head -n 1)"
   ok "helm pulls it back" helm_ pull --plain-http "oci://$registry/$place/hello" --version 1.2.3+four --destination "$home/back"
   same "with the same bytes" "$home/hello-1.2.3+four.tgz" "$home/back/hello-1.2.3+four.tgz"
@@ -790,7 +802,7 @@ with_helm() {
   fi
 }
 
-# 100 MiB are the most that helm unpacks: 96 go there and back, and 104 are nothing that it would send.
+# helm unpacks at most 100 MiB: a chart of 96 is pushed and pulled, and one of 104 it refuses to send.
 helm_of_its_longest() {
   local number
   mkdir "$chart/files"
@@ -807,7 +819,7 @@ helm_of_its_longest() {
   gone "so the registry has none" "$place/hello" 3.0.0
 }
 
-# --- cosign: with a key of our own, and no log of anybody's -----------------------------------------------------------------------------------
+# --- cosign: with a key of our own, and no transparency log -----------------------------------------------------------------------------------
 cosign_() { at_home env COSIGN_PASSWORD=secret cosign "$@"; }
 cosign_login() { cosign_ login "$registry" -u "$user" --password-stdin; }
 # It must ask the registry which digest the tag names.
@@ -833,7 +845,7 @@ with_cosign() {
   ok "cosign attests" cosign_ attest --key "$home/cosign.key" --tlog-upload=false --allow-http-registry --yes --type spdxjson --predicate "$home/statement.json" "$of"
   ok "cosign verifies the attestation" cosign_ verify-attestation --key "$home/cosign.pub" --insecure-ignore-tlog=true --allow-http-registry --type spdxjson "$of"
   prints "the tree has both" 'Attestations' cosign_ tree --allow-http-registry "$of"
-  # The same by the referrers of the specification instead of tags.
+  # The same with the referrers of the specification instead of tags.
   ok "cosign signs as a referrer" env COSIGN_EXPERIMENTAL=1 HOME="$home" COSIGN_PASSWORD=secret timeout "$patience" cosign sign --key "$home/cosign.key" --tlog-upload=false --allow-http-registry --registry-referrers-mode=oci-1-1 --yes "$of"
   ok "cosign verifies a referrer" env COSIGN_EXPERIMENTAL=1 HOME="$home" timeout "$patience" cosign verify --key "$home/cosign.pub" --insecure-ignore-tlog=true --allow-http-registry --experimental-oci11 "$of"
   ok "cosign copies with the signatures to a second repository" cosign_ copy --force --allow-http-registry "$of" "$registry/$space/cosign/second:small"
@@ -858,7 +870,7 @@ with_cosign() {
 }
 
 # --- apptainer: SIF files as artifacts, and images of layers turned into SIF files ------------------------------------------------------------
-# In a root and a home of its own; files stand in /mnt. What comes before `--` is its environment.
+# In a root and a home of its own; files are in /mnt. The arguments before `--` are its environment.
 apptainer_() {
   local environment=()
   while [ "$1" != -- ]; do environment+=("$1"); shift; done; shift
@@ -914,7 +926,8 @@ with_apptainer() {
   fi
 }
 
-# What a client brought of 2 GiB goes from the registry before the next one begins: twelve times that is more than a disk may have.
+# What a client pushed of 2 GiB is deleted from the registry before the next client starts: twelve times that could be
+# more than the disk holds.
 gives_back() {
   local place found
   for place in "$space/$1/image" "$space/$1/hello" "$space/$1/loaded" "$shared"; do
@@ -932,14 +945,14 @@ for client in "${here[@]}"; do
   mkdir -p "$home/run"
   echo "# $client"
   began=$SECONDS before=$passed/$failed/$skipped skips=$skipped
-  # Each shows wrong passwords. They are counted, and after ten no password would be taken, unless it is set anew.
-  if [ -n "$ours" ]; then ok "the password is set anew" set_password; fi
+  # Each client tries wrong passwords. They are counted, and after ten no password is accepted until it is set again.
+  if [ -n "$ours" ]; then ok "the password is set again" set_password; fi
   "with_$client"
-  # It was here, but its daemon was not.
+  # The client was installed, but its daemon did not start.
   [ "$skipped" -eq "$skips" ] || missing+=("$client")
   stop_daemons
   echo "# $client took $((SECONDS - began)) s (passed/failed/skipped before: $before, now: $passed/$failed/$skipped)"
-  # What a client keeps is not needed by the next, and may be large.
+  # What a client keeps is not needed by the next one, and may be large.
   find "$work/tmp" -mindepth 1 -delete 2>/dev/null || true
   rm -rf "${home:?}/root" "$home/mnt" "$work/again" "$work/with-token"
   if [ -n "${LONG:-}" ] && [ -n "$ours" ]; then ok "deleted and swept, the 2 GiB are off the disk" gives_back "$client"; fi

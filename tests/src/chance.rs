@@ -1,11 +1,11 @@
-//! Randomness that can be had again.
+//! Reproducible randomness.
 
 /// The splitmix64 generator: the same seed, the same numbers.
 #[derive(Debug, Clone)]
 pub struct Chance(u64);
 
 impl Chance {
-    /// Begins at a seed.
+    /// Starts from a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -18,7 +18,7 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 to before `end`.
+    /// A number from 0 to `end` - 1.
     pub fn below(&mut self, end: u64) -> u64 {
         self.any() % end
     }
@@ -28,12 +28,12 @@ impl Chance {
         f64::from(u32::try_from(self.below(1 << 20)).unwrap()) / f64::from(1 << 20)
     }
 
-    /// Whether something happens that happens so many times in a hundred.
+    /// True in `often` out of 100 cases.
     pub fn percent(&mut self, often: u64) -> bool {
         self.below(100) < often
     }
 
-    /// One of these.
+    /// One of these, at random.
     pub fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         let at = usize::try_from(self.below(of.len() as u64)).unwrap();
         &of[at]

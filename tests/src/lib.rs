@@ -21,14 +21,14 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-/// A server of its own: the embedded store in a folder that goes with it, every route, a real listener.
+/// A server of its own: the embedded store in a folder that is removed with it, every route, a real listener.
 #[derive(Debug)]
 pub struct Server {
     /// Its URL, without a slash at the end.
     pub url: String,
     /// The installation behind it.
     pub local: Arc<Local>,
-    /// Somebody without a token.
+    /// A caller without a token.
     pub nobody: Caller,
     /// The site admin `admin`.
     pub admin: Caller,
@@ -56,7 +56,7 @@ impl Server {
         let get = |name: &str| settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let config = Config::read(&url, get).unwrap();
         let local = Local::open(folder.path(), config).await.unwrap();
-        local.first_admin().await.unwrap().expect("a new folder has nobody in it");
+        local.first_admin().await.unwrap().expect("a new folder has no users");
         let token = std::fs::read_to_string(local.admin_token()).unwrap();
         let router = server::serve::router(&local).unwrap().layer(axum::middleware::map_response(counted));
         let patience = local.app.config.patience;
@@ -73,7 +73,7 @@ impl Server {
         self.token(name, json!({ "name": "test" })).await
     }
 
-    /// Makes a token for a user, as the body of the API says.
+    /// Creates a token for a user, with the body that the API takes.
     pub async fn token(&self, user: &str, body: Value) -> Caller {
         let made = self.admin.post(&format!("/api/users/{user}/tokens"), body).await.ok();
         Caller::new(&self.url, Some(made["data"]["token"].as_str().unwrap().to_owned()))
@@ -100,10 +100,10 @@ impl Server {
     }
 }
 
-/// Tells the tests, in headers of its own, what a request did with the table.
+/// Reports to the tests, in extra headers, how often a request read and wrote the table.
 async fn counted(mut response: axum::response::Response) -> axum::response::Response {
     if let Some(Summary { reads, writes, inside, .. }) = response.extensions().get::<Summary>().cloned() {
-        // Shown with a test that fails.
+        // Shown when a test fails.
         inside.inspect(|inside| eprintln!("{}: {inside}", response.status()));
         response.headers_mut().insert("x-test-reads", reads.into());
         response.headers_mut().insert("x-test-writes", writes.into());
@@ -111,16 +111,16 @@ async fn counted(mut response: axum::response::Response) -> axum::response::Resp
     response
 }
 
-/// Somebody who sends requests.
+/// A caller who sends requests.
 #[derive(Debug, Clone)]
 pub struct Caller {
     client: Client,
     url: String,
-    /// Their token.
+    /// The caller's token.
     pub token: Option<String>,
 }
 
-/// An answer, read to its end.
+/// An answer, read to the end.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The status.
@@ -129,7 +129,7 @@ pub struct Answer {
     pub headers: reqwest::header::HeaderMap,
     /// The body.
     pub bytes: Vec<u8>,
-    /// The body, where it is JSON.
+    /// The body, if it is JSON.
     pub json: Value,
 }
 
@@ -141,7 +141,7 @@ impl Answer {
         self.json
     }
 
-    /// Checks status and form of an error of the library, and returns its sentence.
+    /// Checks the status and the form of a library error, and returns its message.
     #[track_caller]
     pub fn error(self, status: u16) -> String {
         assert_eq!(self.status.as_u16(), status, "{}", String::from_utf8_lossy(&self.bytes));
@@ -149,7 +149,7 @@ impl Answer {
         self.json["error"]["message"].as_str().unwrap().to_owned()
     }
 
-    /// Reads and writes of the table that it took.
+    /// How many reads and writes of the table it took.
     #[track_caller]
     pub fn cost(&self) -> (u32, u32) {
         let number = |name| self.header(name).unwrap().parse().unwrap();
@@ -163,7 +163,7 @@ impl Answer {
 }
 
 impl Caller {
-    /// Somebody with a token, or without. Follows no redirects.
+    /// A caller with a token, or without. Follows no redirects.
     pub fn new(url: &str, token: Option<String>) -> Self {
         let client = Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Self { client, url: url.to_owned(), token }
@@ -210,7 +210,7 @@ impl Caller {
         send(self.request(Method::PUT, path).body(body.to_string())).await
     }
 
-    /// Makes what is missing of entity, collection and container, as a push does, and returns the container's id.
+    /// Creates what is missing of entity, collection and container, as a push does, and returns the container's id.
     pub async fn container(&self, path: &str) -> String {
         let parts: Vec<&str> = path.split('/').collect();
         let [entity, collection, name] = parts[..] else { panic!("{path}") };
@@ -221,14 +221,14 @@ impl Caller {
         id(self.post("/v1/containers", json!({ "name": name, "collection": collection })).await.ok())
     }
 
-    /// Makes an image in the container with the id, and returns what the server says of it.
+    /// Creates an image in the container with that id, and returns what the server says of it.
     pub async fn image(&self, container: &str, bytes: &[u8]) -> Value {
         let hash = Digest::of(bytes).library();
         self.post("/v1/images", json!({ "hash": hash, "container": container })).await.ok()["data"].clone()
     }
 
-    /// Pushes an image in one `PUT`, as clients with SHA-256 do, and tags it. Returns the answer of the first request
-    /// that is refused, or else of the last.
+    /// Pushes an image in one `PUT`, as clients with SHA-256 do, and tags it. Returns the answer to the first request
+    /// that is refused, or else to the last.
     pub async fn push(&self, path: &str, tag: &str, arch: &str, bytes: &[u8]) -> Answer {
         let container = self.container(path).await;
         let image = self.image(&container, bytes).await;
@@ -258,7 +258,7 @@ impl Caller {
         self.post(&format!("/v2/imagefile/{image}"), body).await
     }
 
-    /// Sends bytes to a presigned URL, exactly as the clients do: the hash only where the URL signs it, no token.
+    /// Sends bytes to a presigned URL, exactly as the clients do: with the hash only if the URL signs it, and no token.
     pub async fn upload(&self, url: &str, bytes: &[u8]) -> Answer {
         let mut request = self.bare(Method::PUT, url).header("content-type", "application/octet-stream");
         if url.contains("x-amz-content-sha256") {
@@ -277,7 +277,7 @@ impl Caller {
     }
 }
 
-/// Sends a request and reads the answer to its end.
+/// Sends a request and reads the answer to the end.
 pub async fn send(request: RequestBuilder) -> Answer {
     let response: Response = request.send().await.unwrap();
     let (status, headers, path) = (response.status(), response.headers().clone(), response.url().path().to_owned());
@@ -295,12 +295,12 @@ pub async fn send(request: RequestBuilder) -> Answer {
     Answer { status, headers, bytes, json }
 }
 
-/// Whether the text is an id as the oldest clients want it.
+/// Whether the text is an id in the form that the oldest clients expect.
 pub fn is_id(text: &str) -> bool {
     text.len() == 24 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Checks what the library's clients would stumble over: they are written in Go, and strict about types.
+/// Checks what the library's clients could not decode: they are written in Go, and strict about types.
 fn decodable(json: &Value, place: &str) {
     match json {
         Value::Number(number) => assert!(number.is_u64(), "{place}: {number} is not a whole number"),

@@ -1,5 +1,5 @@
-//! SIF images for the tests, byte by byte after the SIF specification 1.0 layout, with nothing of the product's own
-//! reader, so that the two can be wrong only independently.
+//! SIF images for the tests, built byte by byte to the layout of the SIF specification 1.0. It shares nothing with the
+//! product's own reader, so that the two can't make the same mistake.
 //!
 //! ```ignore
 //! let image = SifBuilder::new("amd64").seed(7).definition("Bootstrap: scratch\n").build();
@@ -22,10 +22,10 @@ const ROW: usize = 585;
 const DATA: usize = 32_768;
 /// Partitions begin at a multiple of this.
 const PAGE: usize = 4_096;
-/// Group 1, which the objects of an image are in, and no group.
+/// Group 1, which contains the objects of an image, and no group.
 const GROUP: u32 = 0xF000_0001;
 const NO_GROUP: u32 = 0xF000_0000;
-/// When every image was made: 2026-01-01, in Unix seconds.
+/// The creation time of every image: 2026-01-01, in Unix seconds.
 const CREATED: i64 = 1_767_225_600;
 
 /// Architectures in the order of their codes, from `01`.
@@ -34,7 +34,7 @@ const ARCHITECTURES: [&str; 13] = [
     "loong64",
 ];
 
-/// Makes a SIF image. Images of different seeds differ, and those of the same calls are the same.
+/// Builds a SIF image. Different seeds give different images, the same calls give the same image.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct SifBuilder {
@@ -66,8 +66,8 @@ struct Object {
 }
 
 impl SifBuilder {
-    /// An image for an architecture, by its name in Go, with a primary system partition of 8 KiB. An unknown name
-    /// makes an image of unknown architecture.
+    /// An image for an architecture, given by its name in Go, with a primary system partition of 8 KiB. An unknown name
+    /// gives an image of unknown architecture.
     pub fn new(arch: &str) -> Self {
         Self {
             arch: arch.to_owned(),
@@ -86,12 +86,12 @@ impl SifBuilder {
         Self { oci: true, ..Self::new(arch) }
     }
 
-    /// What the identifier and a random payload are made from.
+    /// What the identifier and a random payload are derived from.
     pub fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 
-    /// Bytes of random content of the partition or layer.
+    /// The number of random bytes in the partition or layer.
     pub fn payload_len(self, len: usize) -> Self {
         Self { payload: Payload::Random(len), ..self }
     }
@@ -113,11 +113,11 @@ impl SifBuilder {
         self
     }
 
-    /// A signature that names a PGP fingerprint of 40 hex digits; what it says is not valid. 40 zeros make one of
-    /// bare key material.
+    /// A signature that names a PGP fingerprint of 40 hex digits; the signature itself is not valid. 40 zeros give one
+    /// made with bare key material.
     ///
     /// # Panics
-    /// When the fingerprint is none.
+    /// If the text is not a fingerprint.
     pub fn signature(mut self, fingerprint: &str) -> Self {
         assert!(fingerprint.len() == 40 && fingerprint.is_ascii(), "{fingerprint}: no 40 hex digits");
         let mut entity = [0; 20];
@@ -131,21 +131,21 @@ impl SifBuilder {
         self
     }
 
-    /// The primary partition is encrypted, and its key is there as a message.
+    /// Encrypts the primary partition, and adds its key as a message.
     pub fn encrypted(self) -> Self {
         Self { encrypted: true, ..self }
     }
 
-    /// The bytes of the image. It has room for 48 objects, and more panic.
+    /// The bytes of the image. There is room for 48 objects; more panic.
     pub fn build(&self) -> Vec<u8> {
         self.layout(None)
     }
 
-    /// Writes an image of `total` bytes whose partition, or layer, goes on to the end. It ends in a hole, so it
-    /// takes hardly any room.
+    /// Writes an image of `total` bytes whose partition, or layer, extends to the end. It ends in a hole, so it takes
+    /// hardly any disk space.
     ///
     /// # Errors
-    /// Those of the file system, and invalid input when the image is longer without the hole.
+    /// Those of the file system, and invalid input if the image without the hole is longer than `total`.
     pub fn write_sparse(&self, path: impl AsRef<Path>, total: u64) -> io::Result<()> {
         let image = self.layout(Some(total));
         if image.len() as u64 > total {
@@ -159,7 +159,7 @@ impl SifBuilder {
         file.set_len(total)
     }
 
-    /// The image; its last object is announced to go on to `total`.
+    /// The image; its last object is declared to extend to `total`.
     fn layout(&self, total: Option<u64>) -> Vec<u8> {
         let objects = self.objects();
         assert!(objects.len() <= ROWS, "the table has {ROWS} descriptors");
@@ -198,7 +198,7 @@ impl SifBuilder {
         image
     }
 
-    /// The objects in the order of the file. What holds the payload comes last, so that it can go on.
+    /// The objects in the order of the file. The one that holds the payload comes last, so that it can be extended.
     fn objects(&self) -> Vec<Object> {
         let payload = match &self.payload {
             Payload::Random(len) => random(self.seed, *len),
@@ -231,7 +231,7 @@ impl SifBuilder {
         objects
     }
 
-    /// The primary system partition, behind `before` objects, and its key if it is encrypted.
+    /// The primary system partition, which follows `before` objects, and its key if it is encrypted.
     fn system(&self, payload: Vec<u8>, before: usize) -> Vec<Object> {
         let (squashfs, encrypted, primary) = (1_i32, 5_i32, 2_i32);
         let fs = if self.encrypted { encrypted } else { squashfs };

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs, reason = "a failed test panics")]
 
 #[path = "library/support.rs"]
-#[expect(dead_code, reason = "the library's tests say more with it")]
+#[expect(dead_code, reason = "the library's tests use the rest")]
 mod library;
 #[path = "registry/support.rs"]
-#[expect(dead_code, reason = "the registry's tests say more with it")]
+#[expect(dead_code, reason = "the registry's tests use the rest")]
 mod support;
 
 use futures::future::join_all;
@@ -18,9 +18,9 @@ use std::io::Write;
 use std::sync::Mutex;
 use support::{BB, basic, blob_at, close, digest, fetch, form, narrowed, on_functions, open, patch, push, refused};
 
-/// All that was logged.
+/// Everything that was logged.
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-/// Held by the test that runs.
+/// Held by the running test.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 struct Sink;
@@ -35,13 +35,13 @@ impl Write for Sink {
     }
 }
 
-/// The path of a URL, without what may be secret.
+/// The path of a URL, without the parts that may be secret.
 fn path(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| &rest[rest.find('/').unwrap()..]);
     rest.split('?').next().unwrap()
 }
 
-/// What is secret in a URL.
+/// The secret part of a URL.
 fn query(url: &str) -> String {
     url.split_once('?').unwrap().1.to_owned()
 }
@@ -49,7 +49,7 @@ fn query(url: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hazard_presigned_url_leakage() {
     let _alone = ALONE.lock().await;
-    // As the command logs, but for what it tells people at the start.
+    // Logs as the command does, except for the greeting at the start.
     let filter = tracing_subscriber::EnvFilter::new(shared::telemetry::FILTER);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Sink);
     log.json().flatten_event(true).init();
@@ -60,7 +60,7 @@ async fn hazard_presigned_url_leakage() {
     let mut secrets = vec![password.to_owned(), alice.token.clone().unwrap(), server.admin.token.clone().unwrap()];
     let mut paths = Vec::new();
     let functions = on_functions(&server, &alice).await;
-    // The library: a push, a pull, and one of a client that shouts.
+    // The library: a push, a pull, and a pull by a client that writes `BEARER` in capitals.
     let (image, reference) = (sif(1), "alice/tools/hello:1.0");
     alice.push("alice/tools/hello", "1.0", "amd64", &image).await.ok();
     let place = format!("/v1/imagefile/{reference}");
@@ -91,7 +91,7 @@ async fn hazard_presigned_url_leakage() {
             secrets.push(query(url));
         }
     }
-    // Logging in, each way, right and wrong; and secrets where none belong.
+    // Logging in, each way, right and wrong; and secrets in places where they don't belong.
     let short = narrowed(&alice, "alice", &[&format!("repository:{BB}:pull")]).await;
     secrets.push(short.token.clone().unwrap());
     let ways: [Answer; 5] = [
@@ -134,7 +134,7 @@ async fn hazard_presigned_url_leakage() {
     }
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         assert!(secret.len() > 15 && !log.contains(secret), "{secret} is logged");
-        // Nor a good part of it.
+        // Nor a long part of it.
         let tail = &secret[secret.len() - 15..];
         assert!(!log.contains(tail), "{tail} is logged");
     }
@@ -171,7 +171,7 @@ async fn hazard_brute_force_who_may_not_set_a_password_makes_nobody_hash_one() {
         statuses.dedup();
         statuses
     };
-    // More than could wait for a turn: if any of them did, some would be sent away, and it would take seconds.
+    // More than may wait for a turn: if any of them did wait, some would be refused, and it would take seconds.
     for (who, name, status) in [
         (&server.nobody, "alice", 401),
         (&bob, "alice", 403),
@@ -182,7 +182,7 @@ async fn hazard_brute_force_who_may_not_set_a_password_makes_nobody_hash_one() {
     ] {
         assert_eq!(flood(who, name, 200).await, [status], "{name}");
     }
-    // Who may set one does so under the turns of those who log in, and is told when to come back.
+    // A caller who may set one takes turns with those who log in, and is told when to come back.
     let statuses = flood(&alice, "alice", 120).await;
     assert!(statuses.contains(&200) && statuses.contains(&429), "{statuses:?}");
     alice.put("/api/users/alice/password", json!({ "password": "correct horse" })).await.ok();

@@ -1,9 +1,10 @@
 //! The built functions behind a gateway of our own, beside the server in one process on the same table and bucket: both
-//! must answer alike.
+//! must give the same answers.
 //!
-//! Each bootstrap runs as on AWS, against a Lambda Runtime API that is here. The gateway makes of every HTTP request the
-//! event that API Gateway makes (payload format 2.0), and of the function's answer a response. The embedded stores stand
-//! on loopback for the functions; what they presign leads to the server's own face, which checks the signatures.
+//! Each bootstrap runs as on AWS, against a Lambda Runtime API that is implemented here. The gateway turns every HTTP
+//! request into the event that API Gateway makes (payload format 2.0), and the function's answer into a response. For
+//! the functions, the embedded stores listen on loopback; what they presign leads to the server's own endpoint, which
+//! checks the signatures.
 //!
 //! `STACKROOM_FUNCTIONS` is the folder with `⟨function⟩/bootstrap`, as `cargo lambda build` leaves it; `scripts/test lambda`
 //! builds them.
@@ -42,7 +43,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// What a function may take to start, or to answer.
+/// How long a function may take to start, or to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Serves a router on a free port of loopback, and returns its URL.
@@ -52,7 +53,7 @@ async fn serve(router: Router) -> (String, JoinHandle<()>) {
     (url, tokio::spawn(async move { axum::serve(listener, router).await.unwrap() }))
 }
 
-/// A router that gives every request to a store's door for the SDK.
+/// A router that passes every request to a store's connector for the SDK.
 fn door<F, A>(answer: F) -> Router
 where
     F: Fn(HttpRequest) -> A + Clone + Send + Sync + 'static,
@@ -69,14 +70,14 @@ where
     })
 }
 
-/// An answer of a function, or the error that it reported instead.
+/// A function's answer, or the error that it reported instead.
 type Reported = Result<Value, String>;
 
 /// The Lambda Runtime API of one function.
 struct Runtime {
     events: Mutex<mpsc::Receiver<(u64, Value)>>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Reported>>>,
-    /// Told at the function's first question.
+    /// Notified at the function's first request for work.
     started: Mutex<Option<oneshot::Sender<()>>>,
 }
 
@@ -129,7 +130,7 @@ struct Function {
     runtime: Arc<Runtime>,
     events: mpsc::Sender<(u64, Value)>,
     count: AtomicU64,
-    /// From the start of the process to its first question for work.
+    /// From the start of the process to its first request for work.
     init: Duration,
     serving: JoinHandle<()>,
     process: Child,
@@ -177,7 +178,7 @@ impl Function {
         Self { runtime, events, count: AtomicU64::new(0), init, serving, process }
     }
 
-    /// Gives the function an event and waits for what it reports.
+    /// Passes an event to the function and waits for what it reports.
     async fn invoke(&self, event: Value) -> Reported {
         let id = self.count.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
@@ -208,7 +209,7 @@ impl Gateway {
     }
 }
 
-/// The text with its escapes read, once.
+/// The text with its escapes decoded once.
 fn unescaped(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -221,7 +222,7 @@ fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The event that API Gateway makes of a request. The path comes unescaped, the query as it is; a body is escaped in
+/// The event that API Gateway makes of a request. The path arrives decoded, the query as it is; a body is encoded in
 /// base64 unless its type says that it is text.
 fn event(route: &str, method: &str, (path, query): (&str, &str), headers: &HeaderMap, body: &[u8]) -> Value {
     let text = headers.get("content-type").is_some_and(|kind| {
@@ -265,7 +266,7 @@ async fn through(gateway: Arc<Gateway>, request: Request) -> Response<Body> {
     let body = axum::body::to_bytes(body, 10 << 20).await.unwrap();
     let path = shared::http::normal(&parts.uri).path().to_owned();
     let Ok(found) = gateway.routes.at(&path) else {
-        // In API Gateway's own form. No client of ours asks for such a path.
+        // In API Gateway's own form. None of our clients requests such a path.
         let answer = Response::builder().status(404).header("content-type", "application/json");
         return answer.body(Body::from(r#"{"message":"Not Found"}"#)).unwrap();
     };
@@ -340,12 +341,12 @@ impl Both {
         Self { server, url, gateway, serving: vec![a, b, c] }
     }
 
-    /// The same person, asking the functions.
+    /// The same caller, sending requests to the functions.
     fn there(&self, caller: &Caller) -> Caller {
         Caller::new(&self.url, caller.token.clone())
     }
 
-    /// Sends the same request both ways, which must change nothing, and says how the answers differ.
+    /// Sends the same request both ways, which must change nothing, and reports how the answers differ.
     async fn compare(&self, caller: &Caller, method: Method, path: &str) -> Option<String> {
         let here = plain(&send(caller.request(method.clone(), path)).await);
         let there = plain(&send(self.there(caller).request(method.clone(), path)).await);
@@ -353,13 +354,13 @@ impl Both {
     }
 }
 
-/// The headers that must be the same: not the date, nor what the server of the tests says of itself.
+/// The headers that must be the same: not the date, nor those that the test server adds.
 fn headers(answer: &Answer) -> BTreeMap<String, String> {
     let headers = answer.headers.iter().map(|(name, value)| (name.to_string(), undated(value.to_str().unwrap())));
     headers.filter(|(name, _)| name != "date" && !name.starts_with("x-test-")).collect()
 }
 
-/// All of an answer that must be the same. Fields of JSON have no order.
+/// Everything in an answer that must be the same. JSON fields have no order.
 fn plain(answer: &Answer) -> (u16, BTreeMap<String, String>, String) {
     let text = String::from_utf8_lossy(&answer.bytes);
     let text = match serde_json::from_slice::<BTreeMap<String, Value>>(&answer.bytes) {
@@ -381,7 +382,7 @@ fn sorted(value: &Value) -> String {
     }
 }
 
-/// A text without the values that a presigned URL has for its moment.
+/// A text without the values in a presigned URL that depend on the time.
 fn undated(text: &str) -> String {
     let mut text = text.to_owned();
     for name in ["X-Amz-Date=", "X-Amz-Signature=", "X-Amz-Credential="] {
@@ -548,7 +549,7 @@ async fn what_no_client_can_send_costs_one_answer_and_not_the_function() {
     for (path, query) in [("/v1/search", "value=<é>"), ("/v1/images/alice/../b#c?d%zz\0", ""), ("", ""), ("x", "\0")] {
         let mut event = event("/v1/images/{proxy+}", "GET", ("/", query), &HeaderMap::new(), b"");
         event["rawPath"] = json!(path);
-        // The runtime may report what it can't read as an error, which the gateway makes a 500.
+        // The runtime may report an event that it can't read as an error, which the gateway turns into a 500.
         if let Ok(answer) = function.invoke(event).await {
             assert!(answer["statusCode"].as_u64().is_some_and(|status| (400..500).contains(&status)), "{answer}");
         }
@@ -564,7 +565,7 @@ async fn the_functions_take_a_push_step_by_step_as_the_server_does() {
     let both = Both::start().await;
     let alice = both.server.user("alice", 0).await;
     let here = push(&alice, "one", &SifBuilder::new("amd64").build()).await;
-    // The image is gone, so the same bytes travel again.
+    // The image is deleted, so the same bytes are sent again.
     let there = push(&both.there(&alice), "two", &SifBuilder::new("amd64").build()).await;
     for ((step, here), (_, there)) in here.iter().zip(&there) {
         assert_eq!(there.status, here.status, "{step}: {}", String::from_utf8_lossy(&there.bytes));

@@ -38,7 +38,7 @@ fn peak() -> Outcome<u64> {
     Ok(line.and_then(|line| line.split_whitespace().next()).unwrap_or("0").parse()?)
 }
 
-/// Runs `one` with so many at a time, and says how many were done in a second.
+/// Runs `one` in so many tasks at once, and prints how many calls were done in a second.
 async fn rate<F, Fut>(name: &str, at_once: usize, one: F) -> Outcome
 where
     F: Fn(u64) -> Fut + Clone + Send + Sync + 'static,
@@ -137,7 +137,7 @@ async fn objects(folder: &std::path::Path) -> Outcome {
         .build();
     let client = aws_sdk_s3::Client::from_conf(config);
 
-    // The same 64 KiB over and over, as a network would bring them.
+    // The same 64 KiB over and over, in the pieces in which a network would deliver them.
     let piece = Bytes::from(vec![7_u8; 64 * 1024]);
     let pieces = 1024 * MIB / piece.len();
     for key in ["large", "larger"] {

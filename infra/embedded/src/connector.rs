@@ -6,7 +6,7 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use std::fmt;
 
-/// Makes the SDK's HTTP client out of what answers one request.
+/// Makes the SDK's HTTP client from a function that answers one request.
 pub(crate) fn client<F>(answer: F) -> SharedHttpClient
 where
     F: Fn(HttpRequest) -> HttpConnectorFuture + Send + Sync + 'static,

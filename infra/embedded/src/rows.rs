@@ -1,12 +1,12 @@
 //! Rows by their keys, straight from the table's file.
 //!
-//! The library answers such a read by compiling its SQL anew for each key, and by parsing the stored text of an item
-//! only to write the same text again: measured, a quarter of all that an image lookup costs. The stored text is what
-//! the wire carries, so here it is passed on, from one prepared statement for the whole batch.
+//! The library answers such a read by recompiling its SQL for each key, and by parsing the stored text of an item only
+//! to write the same text again: measured, a quarter of what an image lookup costs. The stored text is already in the
+//! wire format, so here it is passed on, from one prepared statement for the whole batch.
 //!
 //! Only the plain form of a request is understood: string keys `pk` and `sk`, and no options but the consistency that
-//! every read here has. With all else, and with everything that is not as it should be, the library answers instead:
-//! [`Rows::read`] says `None`. So what is refused, and in which words, is its business alone.
+//! every read here has. For everything else, and for anything invalid, [`Rows::read`] returns `None` and the library
+//! answers instead. So what is refused, and in which words, is left to the library alone.
 
 use dynoxide::Database;
 use dynoxide::actions::describe_table::{DescribeTableRequest, DescribeTableResponse};
@@ -65,16 +65,16 @@ struct Text {
     text: String,
 }
 
-/// The longest keys, and the most that a batch may ask and answer: what is beyond is for the library to refuse or cut.
+/// The longest keys, and the limits of a batch: whatever exceeds them is for the library to refuse or truncate.
 const LONGEST_PK: usize = 2048;
 const LONGEST_SK: usize = 1024;
 const MOST_KEYS: usize = 100;
 const MOST_BYTES: usize = 16 << 20;
-/// Statements that are kept: one for each number of keys that is asked for.
+/// How many prepared statements are kept: one for each number of keys.
 const STATEMENTS: usize = 128;
 
 impl Rows {
-    /// Another connection to the table's file, which must be there.
+    /// Another connection to the table's file, which must exist.
     pub(crate) fn open(path: &Path) -> Result<Self, rusqlite::Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
@@ -92,7 +92,7 @@ impl Rows {
             }
             "BatchGetItem" => {
                 let BatchGetItem { request_items } = parse(body)?;
-                // Of one table, as all of ours are: the limits are those of a whole batch.
+                // Of one table, as all of ours are: the limits apply to a whole batch.
                 let mut tables = request_items.into_iter();
                 let (Some((table, Wanted { keys, .. })), None) = (tables.next(), tables.next()) else { return None };
                 let items = self.items(library, &table, &keys)?;
@@ -104,7 +104,7 @@ impl Rows {
 
     /// The stored texts of the items at `keys`, separated by commas.
     fn items(&self, library: &Database, table: &str, keys: &[Key]) -> Option<String> {
-        // A batch of ours has a handful of keys, for which comparing all of them is less than hashing.
+        // Our batches have a handful of keys, for which comparing all pairs is cheaper than hashing.
         let twice = keys.iter().enumerate().any(|(index, key)| keys.iter().take(index).any(|other| other == key));
         let fits =
             |key: &Key| (1..=LONGEST_PK).contains(&key.pk.text.len()) && (1..=LONGEST_SK).contains(&key.sk.text.len());
@@ -119,7 +119,7 @@ impl Rows {
             reader.plain.insert(table.to_owned());
         }
         let mut statement = reader.connection.prepare_cached(&select(table, keys.len())).ok()?;
-        // The library writes a key's type before it.
+        // The library stores a key with its type in front.
         let texts = keys.iter().flat_map(|key| [&key.pk, &key.sk]).map(|key| format!("S:{}", key.text));
         let mut rows = statement.query(params_from_iter(texts)).ok()?;
         let mut items = String::new();
@@ -131,8 +131,8 @@ impl Rows {
     }
 }
 
-/// One statement for all `keys`, so that the file is locked once. The join is crossed so that `SQLite` goes from the
-/// keys to the rows; `IN` would scan the table. The table's name has no quotes, or it would not be there.
+/// One statement for all `keys`, so that the file is locked once. The cross join makes `SQLite` go from the keys to the
+/// rows; `IN` would scan the table. The table's name has no quotes, or the table would not exist.
 fn select(table: &str, keys: usize) -> String {
     let more = ", (?, ?)".repeat(keys.saturating_sub(1));
     format!(
@@ -145,7 +145,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     serde_json::from_slice(body).ok()
 }
 
-/// Whether a table is there, and its keys are the strings `pk` and `sk`.
+/// Whether a table exists and its keys are the strings `pk` and `sk`.
 fn is_plain(library: &Database, table: &str) -> bool {
     let request = DescribeTableRequest { table_name: table.to_owned() };
     let Ok(DescribeTableResponse { table, .. }) = library.describe_table(request) else { return false };

@@ -1,13 +1,12 @@
 //! `DynamoDB` in one `SQLite` file, behind the SDK's own client.
 //!
-//! One connection writes. Its commits wait for the disk (3–7 ms where the disk is honest), so they
-//! run on the blocking threads, one at a time, since the library holds one mutex. Reads must not
-//! queue behind that: they have connections of their own on the same file, which `SQLite`'s WAL
-//! allows, see every commit that was acknowledged before they began, take microseconds, and are
-//! therefore answered in place.
+//! One connection writes. Its commits wait for the disk (3–7 ms where the disk really syncs), so they run on the
+//! blocking threads, one at a time, since the library has a single mutex. Reads must not queue behind them. They have
+//! connections of their own on the same file, which `SQLite`'s WAL allows, and see every commit that was acknowledged
+//! before they began. They take microseconds, and are therefore answered without a thread switch.
 //!
-//! What reads promise is what `DynamoDB` promises: one item is consistent, a batch or a query is not
-//! a snapshot. `TransactGetItems` is one, and so goes to the writing connection.
+//! Reads give the same guarantees as `DynamoDB`: one item is consistent, a batch or a query is not a snapshot.
+//! `TransactGetItems` is a snapshot, and so goes to the writing connection.
 
 use crate::Error;
 use crate::connector;
@@ -24,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A local `DynamoDB`. Clones are the same table file.
+/// A local `DynamoDB`. Clones share the same table file.
 #[derive(Clone)]
 pub struct Table {
     inner: Arc<Inner>,
@@ -36,7 +35,7 @@ struct Inner {
     turn: AtomicUsize,
 }
 
-/// Two connections that read: what the one does not understand, the other does.
+/// Two connections that read: the library answers what `rows` does not understand.
 struct Reader {
     rows: Rows,
     library: Database,
@@ -49,12 +48,12 @@ impl fmt::Debug for Table {
 }
 
 impl Table {
-    /// Opens the file at `path`, or makes it. It must lie on a local disk: `SQLite`'s WAL shares
-    /// memory between connections.
+    /// Opens the file at `path`, or creates it. It must be on a local disk: `SQLite`'s WAL shares memory between
+    /// connections.
     ///
-    /// Durability is `SQLite`'s WAL with `synchronous=FULL`, the default of the bundled build that
-    /// the library never changes outside its bulk loading, which is never used here. Counted once with
-    /// `strace`: 6334 `fsync`s for about 6230 puts, checkpoints and opening included.
+    /// Durability comes from `SQLite`'s WAL with `synchronous=FULL`, the default of the bundled build, which the
+    /// library never changes outside its bulk loading, and that is never used here. Counted once with `strace`: 6334
+    /// `fsync`s for about 6230 puts, checkpoints and opening included.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let name = path.to_str().ok_or_else(|| Error::Path(path.into()))?;
         // The writer comes first: opening is what brings the file's layout up to date.
@@ -71,25 +70,24 @@ impl Table {
         Ok(Self { inner })
     }
 
-    /// The HTTP client to give to `aws_sdk_dynamodb::Config`. Endpoint, region and credentials
-    /// must be set there too, since the SDK insists, but nothing looks at them.
+    /// The HTTP client to give to `aws_sdk_dynamodb::Config`. Endpoint, region and credentials must be set there too,
+    /// since the SDK insists, but nothing checks them.
     pub fn connector(&self) -> SharedHttpClient {
         let inner = Arc::clone(&self.inner);
         connector::client(move |request| inner.answer(request))
     }
 
     /// Answers one request as the client of [`Table::connector`] does: for listeners, so that other processes can use
-    /// the table. It trusts its caller, and looks at no signature.
+    /// the table. It trusts its caller, and checks no signature.
     pub async fn call(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         self.inner.answer(request).await
     }
 
-    /// Writes a copy of the table as of now to `to`, which must not exist yet. Writers wait
-    /// meanwhile, readers don't.
+    /// Writes a copy of the table as of now to `to`, which must not exist yet. Writers wait meanwhile, readers don't.
     pub fn backup(&self, to: &Path) -> Result<(), Error> {
         let name = to.to_str().ok_or_else(|| Error::Path(to.into()))?;
         self.inner.writer.vacuum_into(name)?;
-        // SQLite leaves the copy to the page cache; a backup is one once it is on the disk.
+        // SQLite leaves the copy in the page cache; it is a backup only once it is on disk.
         crate::sync(to)?;
         crate::sync_folder_of(to)
     }
@@ -105,14 +103,14 @@ impl Inner {
             .to_owned();
         let body = request.into_body();
         let database = match operation.as_str() {
-            // A page of these is microseconds, less than a change of threads costs.
+            // A page of these takes microseconds, less than a thread switch costs.
             "GetItem" | "BatchGetItem" | "Query" => return HttpConnectorFuture::ready(self.read(&operation, &body)),
             "Scan" => self.reader().map_or(&self.writer, |reader| &reader.library).clone(),
             _ => self.writer.clone(),
         };
         HttpConnectorFuture::new(async move {
-            // What was started runs to its end even if the caller goes away: it is on a thread of
-            // its own, and a write is one transaction either way.
+            // What was started runs to its end even if the caller goes away: it is on a thread of its own, and a write
+            // is one transaction either way.
             tokio::task::spawn_blocking(move || run(&database, &operation, &body))
                 .await
                 .map_err(|error| ConnectorError::other(error.into(), None))?
@@ -176,8 +174,8 @@ fn call<I: DeserializeOwned, O: Serialize>(
     operation: impl FnOnce(I) -> Result<O, DynoxideError>,
 ) -> Result<String, DynoxideError> {
     let request = serde_json::from_slice(body).map_err(|error| {
-        // The library's own readers mark with a prefix which class of refusal they mean. From the
-        // SDK's well-formed requests only validation can come.
+        // The library's own deserializers put a prefix on their messages that says which class of error they mean. The
+        // SDK sends well-formed requests, so only validation errors can occur.
         let text = error.to_string();
         let is_mark = |mark: &str| mark.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
         let text = match text.split_once(':') {

@@ -49,7 +49,7 @@ async fn make_table(folder: &Path) {
         .unwrap();
 }
 
-/// Writes until it is killed, and says what was acknowledged.
+/// Writes until it is killed, and prints what was acknowledged.
 async fn write_until_killed(folder: &Path) {
     let objects = open(folder);
     let s3 = client(&objects);
@@ -109,7 +109,7 @@ async fn what_was_acknowledged_survives_kill_9() {
         let item = get.key("pk", AttributeValue::S(name.clone())).send().await.unwrap();
         assert!(item.item.is_some(), "row {name} is lost");
     }
-    // And whatever is listed, acknowledged or not, is whole.
+    // And whatever is listed, acknowledged or not, is complete.
     let store = Store { folder, objects, s3 };
     let mut listed = Vec::new();
     let mut pages = store.s3.list_objects_v2().bucket(BUCKET).into_paginator().send();

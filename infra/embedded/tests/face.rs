@@ -1,4 +1,4 @@
-//! The door for presigned requests. The signatures come from AWS's own signer.
+//! The endpoint of presigned requests. The signatures come from AWS's own signer.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime};
 
 const HOST: &str = "lab.example:8080";
 
-/// What is signed; each test changes what it is about.
+/// What is signed; each test changes the fields that it is about.
 struct Presign<'a> {
     method: &'a str,
     path: &'a str,
@@ -104,7 +104,7 @@ async fn text(response: Response<embedded::objects::Body>) -> (u16, String) {
     (status, String::from_utf8_lossy(&body).into_owned())
 }
 
-/// Sends, and expects a refusal that stores nothing.
+/// Sends a request, and expects a refusal that stores nothing.
 async fn refused(store: &Store, request: Request<Full<Bytes>>, status: u16, code: &str) {
     let (got, body) = text(store.objects.face().call(request).await).await;
     assert_eq!(got, status, "{body}");
@@ -208,7 +208,7 @@ async fn a_hash_that_was_not_signed_is_compared_with_the_body_too() {
     refused(&store, odd, 400, "InvalidArgument").await;
     let right = with(request("PUT", &put, b"hello"), "x-amz-content-sha256", &sha256(b"hello"));
     assert_eq!(store.objects.face().call(right).await.status(), 200);
-    // As MinIO wants it: the hash in the signature, but not among the signed headers.
+    // As MinIO expects it: the hash in the signature, but not among the signed headers.
     let mut put = presign("PUT", "/objects/k2");
     put.payload = SignableBody::Precomputed(sha256(b"hello"));
     let right = with(request("PUT", &put.sign(), b"hello"), "x-amz-content-sha256", &sha256(b"hello"));
@@ -326,7 +326,7 @@ async fn a_client_that_goes_away_leaves_nothing() {
     let response = store.objects.face().call(builder().body(body).unwrap()).await;
     assert_eq!(response.status(), 400);
     assert_eq!(store.files(), Vec::<String>::new());
-    // The server gives the request up while it waits for more.
+    // The server abandons the request while it waits for more.
     let silent = futures::stream::pending::<Result<_, std::io::Error>>();
     let body = StreamBody::new(futures::StreamExt::chain(pieces(), silent));
     let face = store.objects.face();

@@ -28,7 +28,7 @@ async fn part(store: &Store, key: &str, id: &str, number: i32, body: Vec<u8>) ->
     part.body(body.into()).send().await.unwrap().e_tag.unwrap()
 }
 
-/// Completes, and says the error's code if it was refused.
+/// Completes an upload; returns the error's code if it was refused.
 async fn complete(store: &Store, key: &str, id: &str, parts: &[(i32, &str)]) -> Result<String, String> {
     let mut list = CompletedMultipartUpload::builder();
     for (number, etag) in parts {
@@ -148,7 +148,7 @@ async fn a_reader_keeps_what_it_began_while_the_object_is_overwritten_and_delete
     store.s3.delete_object().bucket(BUCKET).key("k").send().await.unwrap();
     assert_eq!(store.objects.collect(Duration::ZERO).unwrap().files, 0);
     assert!(reader.body.collect().await.unwrap().to_vec() == old);
-    // Whoever lets go last takes the files along.
+    // The last holder removes the files.
     for _ in 0..100 {
         if store.files().is_empty() {
             return;
@@ -232,7 +232,7 @@ async fn an_upload_in_parts_becomes_one_object() {
     assert!(store.get("k").await.unwrap() == body);
     let head = store.s3.head_object().bucket(BUCKET).key("k").send().await.unwrap();
     assert_eq!(head.content_type(), Some("application/x-sif"));
-    // Across the seam of two parts.
+    // Across the boundary of two parts.
     let range = format!("bytes={}-{}", 5 * MIB - 3, 5 * MIB + 2);
     let get = store.s3.get_object().bucket(BUCKET).key("k").range(range).send().await.unwrap();
     assert!(get.body.collect().await.unwrap().to_vec() == body[5 * MIB - 3..5 * MIB + 3]);

@@ -193,7 +193,7 @@ async fn a_transaction_with_the_same_token_happens_once() {
     send(Some("one-token")).await.unwrap();
     send(Some("one-token")).await.unwrap();
     assert_eq!(get(&client, "a", "1").await.unwrap()["v"], n(1));
-    // The token that the SDK makes up is another one each time.
+    // The SDK makes up a different token each time.
     send(None).await.unwrap();
     send(None).await.unwrap();
     assert_eq!(get(&client, "a", "1").await.unwrap()["v"], n(3));
@@ -222,7 +222,7 @@ async fn a_batch_read_finds_what_was_just_written() {
     assert!((capacity - 12.5).abs() < f64::EPSILON, "{capacity}");
 }
 
-/// Plain reads are answered from the stored text. To ask for the capacity too makes the library itself answer.
+/// Plain reads are answered from the stored text. If the capacity is asked for too, the library itself answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_read_gives_what_the_library_gives() {
     let (_folder, _table, client) = fresh().await;
@@ -272,7 +272,7 @@ async fn a_plain_read_gives_what_the_library_gives() {
     assert_eq!(sorted(&plain).len(), texts.len());
     assert_eq!(sorted(&plain), sorted(&asked));
     assert_eq!(plain.unprocessed_keys, asked.unprocessed_keys);
-    // What is to be refused is refused in the library's words.
+    // What must be refused is refused in the library's words.
     let long = "x".repeat(3000);
     for keys in [vec![], vec![key("a", "1"); 2], vec![key("", "1")], vec![key(&long, "1")], vec![key("a", "1"); 101]] {
         let [plain, asked] = both.clone().map(|capacity| batch(keys.clone(), capacity));
@@ -415,8 +415,8 @@ async fn reads_do_not_wait_for_a_writer() {
     other.execute_batch("ROLLBACK").unwrap();
 }
 
-/// `synchronous` belongs to a connection, and the library's can't be asked. But it never sets it
-/// outside of bulk loading, so its connections have the bundled build's default, as this one has.
+/// `synchronous` belongs to a connection, and the library's can't be asked. But the library never sets it outside of
+/// bulk loading, so its connections have the bundled build's default, as this one has.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_is_in_wal_mode_with_full_synchronisation() {
     let (folder, _table, client) = fresh().await;

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `lock` | held by the process that serves the folder |
 //! | `table.sqlite` | the table |
-//! | `objects.sqlite` | what the object files mean |
-//! | `objects/` | the object files; may be a link to another file system, NFS too |
+//! | `objects.sqlite` | which objects the files make up |
+//! | `objects/` | the object files; may be a link to another file system, including NFS |
 //! | `keys` | the keys that sign tokens |
 //! | `objects.key` | the key that signs presigned URLs |
 //! | `admin.token` | the operator's token |

@@ -239,7 +239,7 @@ mod tests {
         let differs = kept.lines().zip(text.lines()).find(|(kept, text)| kept != text);
         assert!(
             kept == text,
-            "docs/openapi.json is not what the routes say, at {differs:?}; to renew it: UPDATE=1 cargo test -p server openapi"
+            "docs/openapi.json differs from the routes, at {differs:?}; to update it: UPDATE=1 cargo test -p server openapi"
         );
     }
 
@@ -250,9 +250,9 @@ mod tests {
         let mut used = BTreeSet::new();
         for (path, operation) in operations(&document) {
             let name = operation["operationId"].as_str().unwrap();
-            assert!(names.insert(name), "{name} is there twice, at {path} too");
+            assert!(names.insert(name), "{name} is used twice, the second time at {path}");
             assert!(operation["summary"].as_str().is_some_and(|summary| summary.ends_with('.')), "{path}: {operation}");
-            let [tag] = operation["tags"].as_array().unwrap().as_slice() else { panic!("{path} has not one tag") };
+            let [tag] = operation["tags"].as_array().unwrap().as_slice() else { panic!("{path} needs one tag") };
             used.insert(tag.as_str().unwrap());
         }
         assert_eq!(used, TAGS.map(|(tag, _)| tag).into());
@@ -274,7 +274,7 @@ mod tests {
         let mut names = BTreeSet::from(["Error".to_owned(), "Page".to_owned()]);
         for (function, described) in functions() {
             for name in described.components.unwrap().schemas.into_keys() {
-                assert!(names.insert(name.clone()), "{function} has a schema {name}, and another one has it too");
+                assert!(names.insert(name.clone()), "{function} and another function both have a schema {name}");
             }
         }
     }

@@ -1,6 +1,6 @@
-//! Writes the seeds of the target `sif` anew, from images that the tests build:
+//! Rewrites the seeds of the target `sif`, from images that the tests build:
 //! `cargo run --manifest-path tests/fuzz/Cargo.toml --target-dir target/fuzz --example seeds`.
-#![allow(dead_code, reason = "a module of the tests, of which not all is used")]
+#![allow(dead_code, reason = "a module of the tests, only partly used here")]
 
 #[path = "../../src/sif.rs"]
 mod sif;
@@ -9,13 +9,13 @@ use sif::SifBuilder;
 use stackroom_fuzz::sparse::{Sparse, pack};
 use std::path::Path;
 
-/// Where every image has its table, and how long that is.
+/// Where every image has its table, and the table's length.
 const TABLE: usize = 4_096;
 const TABLE_LENGTH: usize = 48 * 585;
-/// Where the header says so.
+/// Where the header states that offset.
 const TABLE_OFFSET: usize = 96;
 
-/// The image with its table behind all objects, out of the first read.
+/// The image with its table after all objects, beyond the first read.
 fn moved(mut image: Vec<u8>) -> Vec<u8> {
     let end = image.len().next_multiple_of(4_096).max(100_000);
     image.resize(end, 0);

@@ -1,3 +1,3 @@
-//! What several fuzz targets, and the seeds of their corpus, share.
+//! What several fuzz targets share, and the program that writes seeds.
 
 pub mod sparse;

@@ -1,13 +1,13 @@
-//! Files that are mostly zeros, written short, so that a fuzzer's changes seldom fall on a zero between two objects:
-//! the size of the file in 8 bytes, then runs, each with its offset in 4, its length in 2, and its bytes. All numbers are
-//! little-endian.
+//! Files that are mostly zeros, in a compact form, so that a fuzzer's changes seldom hit a zero between two objects:
+//! the size of the file in 8 bytes, then runs, each with its offset in 4, its length in 2, and its bytes. All numbers
+//! are little-endian.
 
 use std::ops::Range;
 
 /// A run of zeros of this length ends a run of bytes.
 const GAP: usize = 8;
 
-/// A file of any size whose bytes are zero but for some runs.
+/// A file of any size whose bytes are zero except for some runs.
 #[derive(Debug)]
 pub struct Sparse<'a> {
     /// Its size in bytes.
@@ -30,7 +30,7 @@ impl<'a> Sparse<'a> {
         Some(Self { size: u64::from_le_bytes(*size), runs })
     }
 
-    /// The bytes of a range. What lies behind the end is zero.
+    /// The bytes of a range. Beyond the end, they are zero.
     pub fn bytes(&self, range: &Range<u64>) -> Vec<u8> {
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut bytes = vec![0; length];
@@ -50,10 +50,10 @@ impl<'a> Sparse<'a> {
     }
 }
 
-/// Writes a file short.
+/// Writes a file in the compact form.
 ///
 /// # Panics
-/// When it is 4 GiB or longer.
+/// If it is 4 GiB or longer.
 pub fn pack(file: &[u8]) -> Vec<u8> {
     let mut packed = (file.len() as u64).to_le_bytes().to_vec();
     let mut at = 0;

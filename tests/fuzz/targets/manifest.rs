@@ -1,4 +1,4 @@
-//! Manifests: what is taken means one thing to everybody, and is kept within bounds.
+//! Manifests: an accepted one means the same to everybody, and is kept within bounds.
 //!
 //! The first line of the input is a media type, the rest the document. It is read as that type, and as each type whose
 //! fields are known.
@@ -20,12 +20,12 @@ const MOST_NAMED: usize = 3000;
 /// The longest descriptor in a list of referrers, with 8 KiB of annotations and two media types of 255 bytes in it.
 const LONGEST_DESCRIPTOR: usize = 12 << 10;
 
-/// A key as Go's reader compares it.
+/// A key, folded as Go's JSON decoder compares it.
 fn folded(key: &str) -> String {
     key.replace('\u{17f}', "s").replace('\u{212a}', "k").to_ascii_lowercase()
 }
 
-/// All values under a key, as a reader finds them that takes no notice of case.
+/// All values of a key, as a case-insensitive reader finds them.
 fn under<'a>(value: &'a Value, key: &str) -> Vec<&'a Value> {
     let object = value.as_object().into_iter().flatten();
     object.filter(|(name, _)| folded(name) == folded(key)).map(|(_, value)| value).collect()
@@ -61,7 +61,7 @@ fn check(media_type: &str, body: &[u8], manifest: &Manifest) {
 
     let again = [body, b" \n"].concat();
     assert_eq!(Manifest::read(media_type, &again).as_ref(), Ok(manifest), "blanks at the end");
-    // Numbers that no program can hold are left alone where nobody looks, so not every document has a value.
+    // Numbers that no program can hold are accepted where nobody reads them, so not every document parses as a `Value`.
     let Ok(document) = serde_json::from_slice::<Value>(body) else { return };
     let (named, subject) = found(&document);
     assert_eq!(named, manifest.needs.iter().chain(&manifest.mentions).copied().collect(), "others read other digests");
@@ -87,7 +87,7 @@ fuzz_target!(|input: &[u8]| {
             }
         })
         .collect();
-    // CVE-2021-41190: no document is an image to one and an index to another.
+    // CVE-2021-41190: no document may be read as an image and as an index.
     let both = [IMAGES, INDEXES].iter().all(|kind| kind.iter().any(|media_type| taken.contains(media_type)));
     assert!(!both, "an image and an index: {taken:?}");
 });

@@ -1,4 +1,4 @@
-//! Ranges: a second reader, which counts in numbers that can't overflow, finds the same bytes.
+//! Ranges: a second reader, whose numbers can't overflow, finds the same bytes.
 //!
 //! The first line of the input is the size of what is read, the rest the header.
 #![no_main]
@@ -11,7 +11,7 @@ use std::ops::Range;
 #[path = "../../../functions/oci/src/range.rs"]
 mod range;
 
-/// What RFC 9110 calls a position: digits and nothing else. Longer ones than any file has are told apart.
+/// What RFC 9110 calls a position: digits and nothing else. Positions beyond any file are a case of their own.
 enum Position {
     None,
     At(u128),
@@ -26,7 +26,7 @@ fn position(text: &str) -> Option<Position> {
     digits.then(|| text.parse().ok().filter(|at| *at <= u128::from(u64::MAX)).map_or(Position::Beyond, Position::At))
 }
 
-/// The bytes that a header asks for: none where it can't be understood, or names too large a number.
+/// The bytes that a header asks for; `None` if it can't be parsed, or a number is too large.
 fn expected(header: &str, size: u64) -> Option<Range<u128>> {
     let (first, last) = header.trim().strip_prefix("bytes=")?.split_once('-')?;
     let size = u128::from(size);
@@ -39,8 +39,8 @@ fn expected(header: &str, size: u64) -> Option<Range<u128>> {
     }
 }
 
-/// The first byte and the length that a chunk says it has, where both are numbers that we count with. What stands behind
-/// a slash, the length of the whole, is nobody's business.
+/// The first byte and the length that a chunk states, if both are numbers that we can represent. What follows a slash,
+/// the length of the whole, is ignored.
 fn expected_chunk(header: &str) -> Option<(u128, u128)> {
     let text = header.trim();
     let text = text.strip_prefix("bytes ").unwrap_or(text).split('/').next()?;

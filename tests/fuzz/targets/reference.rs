@@ -1,5 +1,5 @@
-//! Names: what is read as a name, path, digest or scope is written as it is read, and holds no sign that could end a key
-//! of the table or a part of a URL.
+//! Names: what is parsed as a name, path, digest or scope prints as it was read, and contains no character that could
+//! end a key of the table or a part of a URL.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -13,7 +13,7 @@ use shared::domain::{
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
-/// Whatever is read is the same after it was written and read again, and serde takes the same texts.
+/// What is parsed stays the same when printed and parsed again, and serde accepts the same texts.
 fn round<T>(text: &str) -> Option<T>
 where
     T: FromStr<Err: Display> + Display + Debug + PartialEq + serde::Serialize + serde::de::DeserializeOwned,
@@ -35,7 +35,7 @@ where
     }
 }
 
-/// What has one spelling only.
+/// What has only one spelling.
 fn exact<T>(text: &str) -> Option<T>
 where
     T: FromStr<Err: Display> + Display + Debug + PartialEq + serde::Serialize + serde::de::DeserializeOwned,

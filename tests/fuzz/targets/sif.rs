@@ -1,4 +1,4 @@
-//! Images: the reader keeps its promises on what it asks for and what it keeps, whatever the file holds.
+//! Images: the reader stays within its limits on what it requests and what it keeps, whatever the file holds.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -6,14 +6,14 @@ use shared::domain::sif::{self, SifError, SifFacts, Step};
 use stackroom_fuzz::sparse::Sparse;
 use std::collections::BTreeSet;
 
-/// What the module says of its ranges.
+/// The limits on requested ranges that the module documents.
 const MOST_ASKS: usize = 7;
 const MOST_BYTES: u64 = 4 << 20;
 /// What a table row has room for.
 const MOST_LISTED: usize = 64;
 const MOST_TEXT: usize = 65_536;
 
-/// Reads the file as if it had `size` bytes, and checks every range that is asked for.
+/// Reads the file as if it had `size` bytes, and checks every range that is requested.
 fn watched(file: &Sparse, size: u64) -> Result<SifFacts, SifError> {
     let (mut asks, mut asked) = (0, 0);
     let mut step = sif::start(size)?;
@@ -49,7 +49,7 @@ fuzz_target!(|input: &[u8]| {
     let read = watched(&file, file.size);
     if let Ok(facts) = &read {
         check(facts);
-        // Zeros behind the end change nothing.
+        // Zeros after the end change nothing.
         for more in [1, 1 << 15, 1 << 40] {
             assert_eq!(watched(&file, file.size.saturating_add(more)).as_ref(), Ok(facts), "{more} bytes longer");
         }
@@ -57,7 +57,7 @@ fuzz_target!(|input: &[u8]| {
     if file.size < 1 << 16 {
         assert_eq!(sif::read(&file.bytes(&(0..file.size))), read, "the same in memory");
     }
-    // Bytes of another length than was asked for are never taken.
+    // Bytes of another length than requested are never accepted.
     if let Ok(Step::Need(ask)) = sif::start(file.size) {
         let range = ask.range();
         let short = file.bytes(&(range.start..range.end - 1));

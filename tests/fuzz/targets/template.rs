@@ -1,4 +1,4 @@
-//! The template: any text is read or refused, and the routes that were written are those that are read.
+//! The template: any text is parsed or refused, and the routes that were written are those that are read.
 //!
 //! An input that begins with `|` is a list of events, a line each: function, type and path. Any other is a template.
 #![no_main]
@@ -12,7 +12,7 @@ fn one(key: &str, value: impl Into<Value>) -> Value {
     Mapping::from_iter([(key.into(), value.into())]).into()
 }
 
-/// Writes a template with these events, and says which routes it must have.
+/// Writes a template with these events, and returns the routes that it must have.
 fn written(events: &str) -> (String, Vec<Route>) {
     let mut resources: Vec<(&str, Vec<(&str, &str)>)> = Vec::new();
     for line in events.lines() {
@@ -47,7 +47,7 @@ fuzz_target!(|text: &str| {
     }
     match of_template(text) {
         Ok(routes) => {
-            // However a template is spelt, it says the same.
+            // However a template is spelt, it means the same.
             let value: Value = serde_yaml_ng::from_str(text).expect("it was read before");
             let Ok(plain) = serde_yaml_ng::to_string(&value) else { return };
             assert_eq!(of_template(&plain).expect("the same in plain words"), routes, "{plain}");

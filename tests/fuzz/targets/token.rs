@@ -1,7 +1,7 @@
-//! Tokens: nobody is let in by what we did not sign, and what we signed says what it said, and only where it is meant.
+//! Tokens: nothing that we did not sign is accepted; what we signed reads as what it said, and only where it is meant.
 //!
-//! The first byte of the input says what the rest is: `t` a text as it comes, `c` changes to what we signed, `f` the
-//! parts of a forged token, `d` what is to be signed.
+//! The first byte of the input says what the rest is: `t` a text as it is, `c` changes to a signed text, `f` the parts
+//! of a forged token, `d` values to be signed.
 #![no_main]
 
 use base64::Engine;
@@ -15,13 +15,13 @@ use std::sync::LazyLock;
 
 const NOW: Time = Time(1_800_000_000);
 const LATER: Time = Time(NOW.0 + 300);
-/// Clients and we take no longer token.
+/// Neither clients nor we accept a longer token.
 const LONGEST: usize = 4096;
 
-/// Two keys of ours, and the same with others in front, as after a change of keys.
+/// Two keys of ours, and the same with a newer one in front, as after a key rotation.
 static KEYS: LazyLock<Keys> = LazyLock::new(|| keys(&[("k1", "01"), ("k0", "02")]));
 static RENEWED: LazyLock<Keys> = LazyLock::new(|| keys(&[("k2", "03"), ("k1", "01"), ("k0", "02")]));
-/// Keys of somebody else, by the same names.
+/// Somebody else's keys, with the same ids.
 static FOREIGN: LazyLock<Keys> = LazyLock::new(|| keys(&[("k1", "04"), ("k0", "05")]));
 static SIGNED: LazyLock<Vec<(String, Said)>> = LazyLock::new(signed);
 
@@ -64,7 +64,7 @@ fn signed() -> Vec<(String, Said)> {
     ]
 }
 
-/// What all readers together make of a text: at most one of them takes it.
+/// What all readers together make of a text: at most one of them accepts it.
 fn read(keys: &Keys, text: &str, at: Time) -> Option<Said> {
     let token = keys.token(text, at).map(Said::Token);
     assert_eq!(keys.token(text, at).map(Said::Token), token, "what is remembered is what was read");
@@ -75,12 +75,12 @@ fn read(keys: &Keys, text: &str, at: Time) -> Option<Said> {
     said
 }
 
-/// What we have signed, if it is exactly that.
+/// What a text says, if it is exactly one that we signed.
 fn known(text: &str) -> Option<Said> {
     SIGNED.iter().find(|(signed, _)| signed == text).map(|(_, said)| said.clone())
 }
 
-/// Nobody but us signs.
+/// Only what we signed is accepted.
 fn as_it_comes(text: &str) {
     assert_eq!(read(&KEYS, text, NOW), known(text), "{text:?}");
     assert_eq!(read(&RENEWED, text, NOW), known(text), "{text:?}");
@@ -113,13 +113,13 @@ fn changed(input: &[u8]) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Header, claims and signature as they are given, a line each.
+/// Header, claims and signature as given, one on each line.
 fn forged(input: &[u8]) -> String {
     let parts = input.splitn(3, |byte| *byte == b'\n');
     parts.map(|part| URL_SAFE_NO_PAD.encode(part)).collect::<Vec<_>>().join(".")
 }
 
-/// What is to be signed, drawn from the input: texts in lines, then numbers.
+/// Values to be signed, taken from the input: texts in lines, then numbers.
 struct Drawn {
     user: UserName,
     access: Vec<TokenScope>,
@@ -143,7 +143,7 @@ impl Drawn {
     }
 }
 
-/// What we sign, we read as what it was, until it ends, with later keys too. To others it is nothing.
+/// What we sign reads as what it was until it expires, with later keys too. With other keys it is nothing.
 fn drawn(drawn: Drawn) {
     let Drawn { user, access, url, id, expires, at } = drawn;
     let lasts = expires.is_none_or(|expires| expires > at);

@@ -1,13 +1,13 @@
-//! The same server on other people's emulators of DynamoDB and S3, so that what we believe of AWS is not only what our
-//! own stores do: AWS's DynamoDB Local for the table, ministack for the table and the bucket.
+//! The same server on other people's emulators of DynamoDB and S3, so that what we believe about AWS is not tested on
+//! our own stores alone: AWS's DynamoDB Local for the table, ministack for the table and the bucket.
 //!
 //! `STACKROOM_TEST_STORES` names them, a line for each pair: a name, the table's endpoint, the bucket's endpoint, and
 //! `pinned` or `unpinned`. `scripts/test emulators` starts them. Every test runs on every pair, in a table and a bucket of
 //! its own.
 //!
-//! What an `unpinned` bucket does not know are presigned URLs with the payload's hash in the signature: whatever hash is
-//! sent, it takes the canonical request's last line for `UNSIGNED-PAYLOAD`, and so refuses the right bytes too. There we
-//! push as old clients do, without a hash.
+//! An `unpinned` bucket does not support presigned URLs with the payload's hash in the signature: whatever hash is
+//! sent, it takes the canonical request's last line to be `UNSIGNED-PAYLOAD`, and so refuses the right bytes too. There
+//! we push as old clients do, without a hash.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,7 +20,7 @@
 
 mod registry;
 #[path = "../registry/support.rs"]
-#[expect(dead_code, reason = "the registry's own tests say more with it")]
+#[expect(dead_code, reason = "the registry's own tests use the rest")]
 mod support;
 
 use aws_sdk_s3::config::{
@@ -41,7 +41,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
-/// What one test may take on one emulator.
+/// How long one test may take on one emulator.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A server on emulators.
@@ -51,7 +51,7 @@ struct Server {
     admin: Caller,
     nobody: Caller,
     url: String,
-    /// Whether the bucket knows presigned URLs with the payload's hash.
+    /// Whether the bucket supports presigned URLs with the payload's hash.
     pins: bool,
     /// What another process needs in its environment to serve the same installation.
     environment: Vec<(&'static str, String)>,
@@ -65,7 +65,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Starts a server in a new table and a new bucket. Bytes of blobs are sent to `ingest`, where there is one.
+    /// Starts a server with a new table and a new bucket. Bytes of blobs are sent to `ingest`, if it is given.
     async fn start((dynamodb, s3): (&str, &str), pins: bool, ingest: Option<&str>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("stackroom-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -77,7 +77,7 @@ impl Server {
             .credentials_provider(credentials.clone())
             .endpoint_url(dynamodb)
             .build();
-        // As a deployment's client is set up.
+        // Configured as a deployment's client is.
         let bucket = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(region)
@@ -134,7 +134,7 @@ impl Server {
         (user["used"].as_u64().unwrap(), user["reserved"].as_u64().unwrap())
     }
 
-    /// Sweeps until nothing is left to do, as if all time had passed.
+    /// Sweeps until nothing is left to do, as if all leases had expired.
     async fn sweep_all(&self) {
         for _ in 0..3 {
             let swept = self.admin.post("/api/sweep", json!({ "now": true })).await.ok();
@@ -166,7 +166,7 @@ async fn everywhere_with<F: Future<Output = ()>>(ingest: Option<&str>, test: imp
     }
 }
 
-/// A container and a new image in it, whose bytes are still to come.
+/// A container and a new image in it, whose bytes are not uploaded yet.
 async fn begun(who: &Caller, path: &str, bytes: &[u8]) -> (String, String) {
     let container = who.container(path).await;
     let image = who.image(&container, bytes).await;
@@ -250,13 +250,13 @@ async fn a_pinned_upload_takes_only_the_bytes_that_it_was_signed_for() {
         let (container, image) = begun(&alice, "alice/tools/bb", &bytes).await;
         let url = &open(&alice, &image, &bytes, true).await;
         if !server.pins {
-            // When this fails, the emulator has learnt it: call it `pinned`.
+            // When this fails, the emulator has learnt it: call it `pinned` then.
             assert_eq!(alice.upload(url, &bytes).await.status, 403);
             return;
         }
         let mut wrong = bytes.clone();
         wrong[100] ^= 1;
-        // With its own hash the signature is wrong, with the right hash the bytes are.
+        // With the hash of what is sent, the signature is wrong; with the signed hash, the bytes are.
         let other = alice.upload(url, &wrong).await;
         assert_eq!(other.status, 403, "{}", String::from_utf8_lossy(&other.bytes));
         let hash = Digest::of(&bytes).hex();

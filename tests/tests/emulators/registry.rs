@@ -22,7 +22,7 @@ async fn an_image_of_layers_is_pushed_pulled_listed_mounted_and_deleted() {
     everywhere(|server| async move {
         let alice = server.user("alice", 0).await;
         let (large, small) = (junk(1, 21 * MIB + 5), junk(2, 1000));
-        // In pieces that are no parts: what is over waits in an object of its own.
+        // In pieces that don't match parts: the rest of each waits in an object of its own.
         let url = open(&alice, BB).await;
         let mut at = 0;
         for piece in large.chunks(9 * MIB + 1) {
@@ -45,7 +45,7 @@ async fn an_image_of_layers_is_pushed_pulled_listed_mounted_and_deleted() {
         let used = (large.len() + small.len() + 6) as u64;
         assert_eq!(server.quota("alice").await, (used, 0));
 
-        // By its SHA-512 the same bytes are the same blob.
+        // Under their SHA-512 the same bytes are the same blob.
         let sha512 = Sha512::digest(&small).iter().fold("sha512:".to_owned(), |text, byte| text + &format!("{byte:02x}"));
         is(&close(&alice, &open(&alice, BB).await, &sha512, &small).await, 201);
         assert_eq!(fetch(&alice, BB, &sha512).await.bytes, small);
@@ -174,7 +174,7 @@ impl Ingest {
     }
 }
 
-/// Somebody who sends nothing but bytes: registry clients keep their token from another host.
+/// A caller without a token, who sends nothing but bytes: registry clients don't send their token to another host.
 fn stranger(server: &Server) -> Caller {
     Caller::new(&server.url, None)
 }
@@ -207,7 +207,7 @@ async fn bytes_are_brought_to_an_ingest_process_on_another_host_which_may_die() 
             let body = image(b"config", &[&bytes]).to_string();
             is(&put(&alice, BB, "v1", MANIFEST, &body).await, 201);
             assert!(fetch(&alice, BB, &digest(&bytes)).await.bytes == bytes);
-            // It takes bytes and nothing else.
+            // It accepts bytes and nothing else.
             for path in [format!("/v2/{BB}/manifests/v1"), format!("/v2/{BB}/tags/list"), "/api/users".to_owned()] {
                 is(&alice.get(&format!("{host}{path}")).await, 404);
             }

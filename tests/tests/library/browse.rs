@@ -1,4 +1,4 @@
-//! Lists, searches, shub, and the ways to spell a reference.
+//! Lists, searches, shub, and the spellings of a reference.
 
 use crate::support::{hash, join, join_many, private_collection, set, sif, text, write};
 use reqwest::Method;
@@ -24,7 +24,7 @@ async fn names(who: &Caller, path: &str, field: &str) -> Vec<String> {
             return names;
         }
     }
-    panic!("{path} has no end");
+    panic!("{path} never ends");
 }
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn lists_come_in_pages_and_whole() {
     for bad in ["", &"x".repeat(600)] {
         alice.get(&format!("/v1/containers?entity=alice&after={bad}")).await.error(400);
     }
-    // A place that nothing is at is one to go on after.
+    // A list can continue after a path where nothing is.
     let rest = names(&alice, "/v1/containers?entity=alice&after=many/c1", "name").await;
     assert_eq!(rest, ["c100", "c101", "c102", "c103", "c104", "last"]);
     let strange = alice.get("/v1/containers?entity=alice&after=%23%00%2F").await;
@@ -367,17 +367,17 @@ async fn what_is_private_is_private_on_every_way_and_stays_so_for_what_is_made_i
     look("alice", &alice, true).await;
     look("the admin", &server.admin, true).await;
 
-    // What everybody who is logged in may see, they see; lists are for its people.
+    // Everybody who is logged in sees an internal container; lists are for the members of its entity.
     set(&alice, "/v1/containers/alice/secret/bb", json!({ "visibility": "internal" })).await.ok();
     look("nobody", &server.nobody, false).await;
     for path in paths.iter().filter(|path| !path.contains('?')) {
         let status = bob.get(path).await.status.as_u16();
         assert!([200, 303].contains(&status), "{path}: {status}");
     }
-    // Later pushes change nothing of that.
+    // Later pushes do not change that.
     alice.push("alice/secret/bb", "v2", "amd64", &sif(2)).await.ok();
     look("nobody", &server.nobody, false).await;
-    // An entity can be private as a whole, for what is made from then on.
+    // An entity can be private as a whole, for everything that is created from then on.
     set(&bob, "/v1/entities/bob", json!({ "defaultPrivate": true })).await.ok();
     bob.push("bob/tools/bb", "latest", "amd64", &sif(3)).await.ok();
     server.nobody.get("/v1/images/bob/tools/bb:latest").await.error(404);

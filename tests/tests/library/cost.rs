@@ -32,8 +32,8 @@ async fn a_lookup_reads_the_table_once_and_writes_nothing() {
     }
 }
 
-/// Reads and writes of every step of a push, a pull and a deletion. Reads count each call of the table: two that run
-/// side by side are two here, and one round.
+/// Reads and writes of every step of a push, a pull and a deletion. Reads count each call of the table: two concurrent
+/// ones count as two here, although they take one round trip.
 #[tokio::test]
 async fn every_step_costs_what_is_written_down() {
     let server = Server::start().await;
@@ -42,7 +42,8 @@ async fn every_step_costs_what_is_written_down() {
     let mut note = |step: &str, answer: &Answer| {
         assert!(answer.status.as_u16() < 400 || answer.status == 404, "{step}: {}", answer.status);
         let (reads, writes) = answer.cost();
-        // A step has at most one write, but for the first sight of known bytes: it makes the image, then commits it.
+        // A step has at most one write, except the first push of known bytes, which creates the image and then commits
+        // it.
         assert!(writes <= 1 || step.contains("known bytes") && writes == 2, "{step}: {writes} writes");
         writeln!(table, "{step:<52}{reads:>6}{writes:>7}").unwrap();
     };

@@ -46,7 +46,7 @@ async fn deleting_by_hash_removes_exactly_those_bytes() {
     let (one, two) = (sif(1), sif(2));
     alice.push(BB, "latest", "amd64", &one).await.ok();
     alice.push(BB, "latest", "amd64", &two).await.ok();
-    // It was pushed over, and is still there under its hash.
+    // Its tag was overwritten, and it is still there under its hash.
     assert_eq!(server.nobody.pull(&format!("{BB}:{}", hash(&one))).await.bytes, one);
     let path = format!("/v1/images/{BB}:{}", hash(&one));
     assert_eq!(alice.delete(&path).await.status, 200);
@@ -137,7 +137,7 @@ async fn what_a_frozen_tag_names_stays() {
         let refused = tag(caller, &push, "v1").await;
         assert_eq!(refused.status, 403, "also before the bytes arrived");
     }
-    // Other tags move, also those of the same image.
+    // Other tags can still move, including those of the same image.
     alice.push(BB, "also", "amd64", &other).await.ok();
     let said = alice.push(BB, "v1", "amd64", &other).await.error(403);
     assert!(said.contains("frozen"), "{said}");
@@ -177,7 +177,7 @@ async fn a_read_only_container_takes_no_writes() {
             assert!(said.contains("read-only"), "{said}");
         }
     }
-    // Who may not write there anyway does not learn of it.
+    // A caller who may not write there anyway does not learn of it.
     let bob = server.user("bob", 0).await;
     let said = bob.delete(&format!("/v1/images/{BB}:latest")).await.error(403);
     assert!(!said.contains("read-only"), "{said}");
@@ -194,7 +194,7 @@ async fn an_image_that_never_had_a_tag_is_found_as_latest_but_no_older_one_takes
     alice.push(BB, "latest", "amd64", &first).await.ok();
     alice.push(BB, "latest", "amd64", &second).await.ok();
     alice.delete(&latest).await.ok();
-    // The first one had the tag once and lost it. That makes it no newer.
+    // The first one had the tag once and lost it. That does not make it newer.
     server.nobody.get(&latest).await.error(404);
 
     let (push, url) = opened(&alice, BB, &untagged).await;
@@ -212,7 +212,7 @@ async fn an_image_goes_from_tags_that_lead_to_many_others() {
     let path = "alice/tools/bb";
     let silent = |seed: u64| SifBuilder::new("unknown").seed(seed).build();
     let one = silent(0);
-    // Others under each tag: with a tag the manifests of all that it leads to are written.
+    // Different ones under each tag: when a tag is written, so are the manifests of everything that it leads to.
     for tag in 0..4 {
         alice.push(path, &format!("t{tag}"), "a0", &one).await.ok();
         for number in 1..32 {

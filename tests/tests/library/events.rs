@@ -39,7 +39,7 @@ async fn every_change_of_what_an_entity_holds_is_told_in_its_log_and_no_read_is(
         "alice/tools/bb: image_committed",
         "alice/tools/bb: tag_set",
     ];
-    // The entity was made with its user, whose log that is in.
+    // The entity was created with its user, and that event is in the user's log.
     assert_eq!(told(&server, "alice").await, pushed[1..]);
     alice.pull("alice/tools/bb:v1").await;
     alice.get("/v1/search?value=tools").await.ok();

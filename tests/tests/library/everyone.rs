@@ -1,4 +1,4 @@
-//! Every route, asked by everybody: who gets which status. And that what is hidden can't be told from what is missing.
+//! Every route, requested by everybody: who gets which status. And that hidden things can't be told from missing ones.
 
 use crate::support::{Push, begin, hash, join, opened_parts, private_collection, set, sif, text};
 use reqwest::{Method, StatusCode};
@@ -8,12 +8,12 @@ use stackroom_tests::{Answer, Caller, Server, send};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// Routes that no row of the table asks. This list only gets shorter.
+/// Routes that no row of the table requests. This list may only get shorter.
 const UNCOVERED: &[&str] = &[];
 
-/// One question to a route. `{…}` is filled in for each caller anew, so that everybody finds the same.
+/// One request to a route. `{…}` is filled in anew for each caller, so that everybody finds the same state.
 struct Question {
-    /// As the router of the function spells it.
+    /// The route as the router of the function spells it.
     route: &'static str,
     method: Method,
     path: &'static str,
@@ -158,7 +158,7 @@ fn about_the_registry() -> Vec<Question> {
     const ANY: &str = "/v2/{*path}";
     let (post, put, patch, delete) = (Method::POST, Method::PUT, Method::PATCH, Method::DELETE);
     let nothing = Value::Null;
-    // An upload's URL without the right that it must carry.
+    // An upload's URL without its ticket.
     let upload = "/v2/alice/tools/bb/blobs/uploads/0123456789abcdef0123456789abcdef";
     vec![
         get("/v2", "/v2"),
@@ -187,7 +187,7 @@ fn about_the_registry() -> Vec<Question> {
     ]
 }
 
-/// Everything that the questions are about: an entity of alice's, with something for everybody and something secret.
+/// Everything that the requests are about: an entity of alice's, with something public and something secret.
 struct Stage {
     server: Server,
     alice: Caller,
@@ -263,7 +263,7 @@ impl Stage {
         callers
     }
 
-    /// The value of a word in braces, made anew where the question uses it up.
+    /// The value of a word in braces, created anew if the request uses it up.
     async fn value(&self, word: &str, number: u64) -> String {
         match word {
             "fresh" => format!("fresh{number}"),
@@ -303,7 +303,7 @@ impl Stage {
     }
 
     async fn answer(&self, caller: &Caller, question: &Question, number: u64) -> Answer {
-        // The body's own braces are none of ours, so only its texts are filled.
+        // The body's own braces are not placeholders, so only its texts are filled.
         let mut body = question.body.clone();
         let mut path = question.path.to_owned();
         let mut texts: Vec<String> = vec![path.clone()];
@@ -350,7 +350,7 @@ async fn everybody_gets_the_status_that_is_written_down() {
     insta::assert_snapshot!(table);
 }
 
-/// The methods and routes of the functions' routers, as they say of themselves.
+/// The methods and routes of the functions' routers, as they are described.
 fn routes() -> BTreeSet<String> {
     let mut routes = BTreeSet::new();
     for (_, described) in server::openapi::functions() {
@@ -373,7 +373,7 @@ fn every_route_is_asked() {
     assert_eq!(uncovered, UNCOVERED, "routes that no question asks");
     let unknown: Vec<&String> = asked.difference(&routes).collect();
     assert_eq!(unknown, Vec::<&String>::new(), "questions to routes that are not there");
-    // And every path that the front sends to a function is asked through the whole server.
+    // And every path that the template sends to a function is requested through the whole server.
     let matches = |pattern: &str, path: &str| {
         let (pattern, path) = (pattern.split('/'), path.split('?').next().unwrap().split('/'));
         let (pattern, path): (Vec<&str>, Vec<&str>) = (pattern.collect(), path.collect());
@@ -387,7 +387,7 @@ fn every_route_is_asked() {
     }
 }
 
-/// Status, cost and body, in which the name that was asked for is replaced.
+/// Status, cost and body, in which the requested name is replaced.
 fn seen(answer: &Answer, name: &str) -> (StatusCode, (u32, u32), String) {
     (answer.status, answer.cost(), String::from_utf8_lossy(&answer.bytes).replace(name, "NAME"))
 }
@@ -482,7 +482,7 @@ async fn an_id_that_points_where_the_caller_may_not_go_answers_as_one_that_point
     for (who, caller) in
         stage.callers.iter().filter(|(name, _)| ["nobody", "stranger", "owner: all@bob"].contains(name))
     {
-        // The number of reads may differ here: ids can't be guessed, so whoever has one knows that it was there.
+        // The number of reads may differ here: ids can't be guessed, so a caller who has one knows that it existed.
         let body = |answer: &Answer| (answer.status, String::from_utf8_lossy(&answer.bytes).into_owned());
         for (path, hidden) in [("/v1/tags/ID", container), ("/v2/tags/ID", container)] {
             let (hidden, missing) =

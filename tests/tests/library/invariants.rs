@@ -16,7 +16,7 @@ async fn with_an_image() -> (Server, Caller, Vec<u8>) {
     (server, alice, bytes)
 }
 
-/// Everything that the library answers to reads.
+/// All reads of the library.
 fn reads(hash: &str, container: &str) -> Vec<String> {
     let paths = [
         "/v1/entities",
@@ -85,7 +85,7 @@ async fn b4_b5_b12_ids_times_and_hashes_are_what_clients_can_read() {
     assert!(is_id(&container));
     let mut times = 0;
     for path in reads(&hash(&bytes), &container) {
-        // Every answer is checked on its way; here is what must have been there to check.
+        // `send` checks every answer; this makes sure that there was something to check.
         let answer = alice.get(&path).await.ok();
         times += walk(&answer, &mut |name, value| {
             if name == "hash" {
@@ -306,7 +306,7 @@ async fn b23_old_and_new_clients_see_the_same_tags() {
     let alice = server.user("alice", 0).await;
     let path = "alice/tools/bb";
     let (amd, arm) = (SifBuilder::new("amd64").build(), SifBuilder::new("arm64").build());
-    // What the image says counts, and the word of the client only where it says nothing.
+    // What the image says counts, and what the client says counts only if the image says nothing.
     let silent = SifBuilder::new("unknown").build();
     alice.push(path, "latest", "amd64", &amd).await.ok();
     alice.push(path, "latest", "arm64", &arm).await.ok();
@@ -326,7 +326,7 @@ async fn b23_old_and_new_clients_see_the_same_tags() {
         (v2, v1)
     };
     assert_eq!(views().await, (by_arch, by_tag));
-    // The old way of tagging finds the architecture in the image, and moves only that one.
+    // The old way of tagging takes the architecture from the image, and moves only that one.
     let body = json!({ "Tag": "latest", "ImageID": amd });
     alice.post(&format!("/v1/tags/{container}"), body).await.ok();
     let (v2, v1) = views().await;
@@ -382,7 +382,7 @@ async fn what_nobody_may_read_is_not_there_for_them_and_there_for_its_owner() {
     for path in ["/v1/images/alice/secret/bb:latest", "/v1/imagefile/alice/secret/bb:latest"] {
         server.nobody.get(path).await.error(404);
     }
-    // Changed to public, it is for everybody at once.
+    // Once it is public, it is so for everybody at once.
     set(&alice, "/v1/containers/alice/secret/bb", json!({ "visibility": "public" })).await.ok();
     assert_eq!(server.nobody.pull("alice/secret/bb:latest").await.bytes, bytes);
 }

@@ -1,4 +1,4 @@
-//! The quota: what it admits, whom it charges, and when it gives back.
+//! The quota: what it allows, whom it charges, and when it frees bytes.
 
 use crate::support::{Standing, begin, complete, hash, join, opened, opened_parts, sif, sif_of};
 use serde_json::json;
@@ -71,7 +71,7 @@ async fn the_same_bytes_count_once_for_an_entity_and_go_with_their_last_place() 
     crate::support::sweep_up(&server).await;
     assert_eq!(server.nobody.pull("bob/tools/one:latest").await.bytes, bytes);
     assert_eq!(server.objects().await.len(), 1);
-    // The room is there again at once.
+    // The space is free again at once.
     alice.push("alice/tools/other", "latest", "amd64", &image(2)).await.ok();
 }
 
@@ -80,7 +80,7 @@ async fn a_push_that_died_does_not_block_its_own_retry() {
     let server = Server::start().await;
     let alice = server.user("alice", SIZE).await;
     let bytes = image(1);
-    // Each of these reserves all there is, and goes no further.
+    // Each of these reserves everything, and then stops.
     opened(&alice, "alice/tools/bb", &bytes).await;
     opened(&alice, "alice/tools/bb", &bytes).await;
     let parts = opened_parts(&alice, "alice/tools/bb", &bytes).await;
@@ -108,7 +108,7 @@ async fn a_reservation_is_given_back_when_the_upload_is_given_up() {
     assert_eq!(server.quota("alice").await, (0, SIZE));
     parts.abort(&alice).await.ok();
     assert_eq!(server.quota("alice").await, (0, 0));
-    // A size that was announced too large does not stay, once the bytes are there.
+    // A size that was announced too large is corrected once the bytes are there.
     let push = begin(&alice, "alice/tools/bb", &image(1)).await;
     let body = json!({ "filesize": 2 * SIZE });
     alice.post(&format!("/v2/imagefile/{}/_multipart", push.image), body).await.ok();
@@ -124,7 +124,7 @@ async fn who_pushes_into_somebody_elses_entity_pays_nothing() {
     join(&server, "alice", "bob", Role::Contributor).await;
     bob.push("alice/tools/bb", "latest", "amd64", &image(1)).await.ok();
     assert_eq!((server.quota("alice").await, server.quota("bob").await), ((SIZE, 0), (0, 0)));
-    // Bytes that he has there would be spared an upload, but not the charge of his own entity.
+    // For bytes that he has there he needs no upload, but his own entity is charged.
     let container = bob.container("bob/tools/bb").await;
     let body = json!({ "hash": hash(&image(1)), "container": container });
     bob.post("/v1/images", body).await.error(507);
@@ -140,7 +140,7 @@ async fn a_quota_can_be_changed_while_it_is_used() {
     alice.push("alice/tools/one", "latest", "amd64", &image(1)).await.ok();
     let set = async |limit: u64| server.admin.put("/api/entities/alice/quota", json!({ "limit": limit })).await;
     set(10).await.ok();
-    // What is there stays, and nothing comes in.
+    // Existing images stay, and no new ones are accepted.
     assert_eq!(server.nobody.pull("alice/tools/one:latest").await.bytes, image(1));
     alice.push("alice/tools/two", "latest", "amd64", &image(2)).await.error(507);
     set(0).await.ok();

@@ -1,4 +1,4 @@
-//! Many at once.
+//! Many requests at once.
 
 use crate::support::{begin, complete, hash, len, opened, opened_old, opened_parts, sif, sif_of, sweep_up, tag};
 use futures::future::join_all;
@@ -7,7 +7,7 @@ use stackroom_tests::{Caller, Server};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// How a client brings bytes.
+/// How a client sends bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Pinned,
@@ -47,7 +47,7 @@ async fn two_pushes_of_the_same_bytes_in_the_same_way_both_succeed() {
             let both = paths.map(|(who, path)| {
                 let bytes = &bytes;
                 async move {
-                    // Made before, so that the image is the same.
+                    // Created before, so that the image is the same.
                     begin(who, path, bytes).await;
                     push(who, way, path, bytes).await
                 }
@@ -81,7 +81,7 @@ async fn two_pushes_of_the_same_bytes_in_different_ways_end_in_one_image() {
         let before = server.quota("alice").await.0;
         begin(&alice, path, &bytes).await;
         let (one, two) = futures::join!(push(&alice, first, path, &bytes), push(&alice, second, path, &bytes));
-        // An upload in one piece may lose its place to one of the other kind, and says so; nobody gets wrong bytes.
+        // A single upload may be replaced by a multipart one, and is told so; nobody gets wrong bytes.
         assert!(one == 200 || two == 200, "{first:?} {one}, {second:?} {two}");
         assert!([one, two].iter().all(|status| [200, 400, 409].contains(status)), "{first:?} {one}, {second:?} {two}");
         assert_eq!(server.nobody.pull(&format!("{path}:{}", hash(&bytes))).await.bytes, bytes);

@@ -1,4 +1,4 @@
-//! Uploads that are verified after their completion was answered.
+//! Uploads that are verified after their completion was acknowledged.
 
 use serde_json::json;
 use shared::domain::{Digest, UploadId};
@@ -8,7 +8,7 @@ use shared::service::uploads::verify;
 use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Answer, Caller, Server};
 
-/// Brings bytes in parts under the hash of `claimed`, up to the completion.
+/// Sends bytes in parts under the hash of `claimed`, up to the completion.
 async fn push_parts(caller: &Caller, path: &str, claimed: &[u8], bytes: &[u8]) -> (String, String, Answer) {
     let container = caller.container(path).await;
     let image = caller.image(&container, claimed).await["id"].as_str().unwrap().to_owned();
@@ -128,7 +128,7 @@ async fn an_upload_that_cannot_be_read_keeps_no_other_one_waiting() {
     let sweeping = system(Action::Sweep, &Resource::Registry).unwrap();
     app.objects.delete(&sweeping, &lost[0]).await.unwrap();
     let mut others = Vec::new();
-    // Several, so that some come after the lost one, in whatever order their ids are.
+    // Several, so that some come after the lost one, whatever the order of their ids.
     for seed in 2..8 {
         let bytes = SifBuilder::new("amd64").seed(seed).build();
         push_parts(&alice, "alice/tools/bb", &bytes, &bytes).await.2.ok();

@@ -1,4 +1,4 @@
-//! The steps of a push one by one, and what the tests have to say often.
+//! The steps of a push one by one, and helpers that the tests share.
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -10,17 +10,17 @@ use shared::store::table::{Condition, Write};
 use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Answer, Caller, Server, send};
 
-/// What clients take for success where something is made.
+/// The statuses that clients accept where something is created.
 pub(crate) const MADE: &[u16] = &[200, 201];
-/// What they take where only this will do.
+/// The statuses that clients accept where only 200 will do.
 pub(crate) const EXACTLY: &[u16] = &[200];
 
-/// A small image; another one for each seed.
+/// A small image; a different one for each seed.
 pub(crate) fn sif(seed: u64) -> Vec<u8> {
     SifBuilder::new("amd64").seed(seed).build()
 }
 
-/// An image of exactly `len` bytes, of which each seed makes another one.
+/// An image of exactly `len` bytes; a different one for each seed.
 pub(crate) fn sif_of(seed: u64, len: usize) -> Vec<u8> {
     let bytes = SifBuilder::new("amd64").seed(seed).payload(vec![7; len - 32_768]).build();
     assert_eq!(bytes.len(), len);
@@ -37,7 +37,7 @@ pub(crate) fn len(bytes: &[u8]) -> u64 {
     bytes.len() as u64
 }
 
-/// Text at a place in an answer.
+/// The text at a place in an answer.
 #[track_caller]
 pub(crate) fn text(json: &Value, pointer: &str) -> String {
     json.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no {pointer} in {json}")).to_owned()
@@ -56,12 +56,12 @@ pub(crate) async fn step(request: RequestBuilder, body: &str, statuses: &[u16]) 
     answer
 }
 
-/// A request of an old client, which shouts its token.
+/// A request of an old client, which writes `BEARER` in capitals.
 pub(crate) fn shout(who: &Caller, method: Method, path: &str) -> RequestBuilder {
     who.bare(method, path).header("authorization", format!("BEARER {}", who.token.as_deref().unwrap()))
 }
 
-/// A push that has come as far as its image, whose bytes may be missing.
+/// A push that has created its image, whose bytes may be missing.
 #[derive(Debug, Clone)]
 pub(crate) struct Push {
     pub(crate) container: String,
@@ -69,7 +69,7 @@ pub(crate) struct Push {
     pub(crate) uploaded: bool,
 }
 
-/// Begins a push: makes what is missing of the path, and the image.
+/// Begins a push: creates what is missing of the path, and the image.
 pub(crate) async fn begin(who: &Caller, path: &str, bytes: &[u8]) -> Push {
     let container = who.container(path).await;
     let image = who.image(&container, bytes).await;
@@ -83,7 +83,7 @@ pub(crate) async fn opened(who: &Caller, path: &str, bytes: &[u8]) -> (Push, Str
     (push, url)
 }
 
-/// Begins a push as clients do that send no SHA-256, and opens its single upload. Returns the URL for the bytes.
+/// Begins a push like a client that sends no SHA-256, and opens its single upload. Returns the URL for the bytes.
 pub(crate) async fn opened_old(who: &Caller, path: &str, bytes: &[u8]) -> (Push, String) {
     let push = begin(who, path, bytes).await;
     let body = json!({ "filesize": bytes.len(), "md5sum": "8638d37e503d5bf188ffe93d21150c55" });
@@ -161,7 +161,7 @@ impl Parts {
         self.complete(who, &named).await
     }
 
-    /// Gives the upload up.
+    /// Aborts the upload.
     pub(crate) async fn abort(&self, who: &Caller) -> Answer {
         let body = json!({ "uploadID": self.id });
         who.put(&format!("/v2/imagefile/{}/_multipart_abort", self.push.image), body).await
@@ -174,7 +174,7 @@ pub(crate) async fn put_part(who: &Caller, url: &str, part: &[u8]) -> Answer {
     send(request.body(part.to_vec())).await
 }
 
-/// How things stood before a push that must leave no trace.
+/// The state before a push that must leave no trace.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     quota: (u64, u64),
@@ -182,13 +182,13 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// How things stand with an entity now.
+    /// The state of an entity now.
     pub(crate) async fn of(server: &Server, entity: &str) -> Self {
         Self { quota: server.quota(entity).await, objects: server.objects().await }
     }
 
-    /// Checks that `who` pushed in vain: nobody finds the bytes in the container, and once everything left over is
-    /// collected, quota and objects are what they were.
+    /// Checks that the push of `who` had no effect: nobody finds the bytes in the container, and after sweeping, quota
+    /// and objects are as before.
     pub(crate) async fn is_back(&self, server: &Server, who: &Caller, path: &str, bytes: &[u8]) {
         invisible(server, who, path, bytes).await;
         sweep_up(server).await;
@@ -198,7 +198,7 @@ impl Standing {
     }
 }
 
-/// Checks that bytes can't be had or known of: by anybody under their hash, by their pusher for download.
+/// Checks that the bytes are neither available nor known: under their hash to anybody, as a download to their pusher.
 pub(crate) async fn invisible(server: &Server, who: &Caller, path: &str, bytes: &[u8]) {
     let reference = format!("{path}:{}", hash(bytes));
     server.nobody.get(&format!("/v1/images/{reference}")).await.error(404);
@@ -215,26 +215,26 @@ pub(crate) async fn invisible(server: &Server, who: &Caller, path: &str, bytes: 
     }
 }
 
-/// Collects all that is left over. What one round condemns the next one deletes.
+/// Sweeps everything that is left over. What one round condemns, the next one deletes.
 pub(crate) async fn sweep_up(server: &Server) {
     for _ in 0..3 {
         server.sweep_all().await;
     }
 }
 
-/// Writes a row, as the server itself may.
+/// Writes a row, as the server itself may do.
 pub(crate) async fn write<R: Row>(server: &Server, row: &R) {
     let grant = system(Action::Manage, &Resource::Registry).unwrap();
     let written = server.local.app.table.write(&grant, vec![Write::put(row, Condition::None).unwrap()]).await.unwrap();
     assert_eq!(written, shared::store::table::Written::Done);
 }
 
-/// Changes settings of something, by the path of its route.
+/// Changes the settings at the path of a route.
 pub(crate) async fn set(who: &Caller, path: &str, settings: Value) -> Answer {
     send(who.request(Method::PATCH, path).body(settings.to_string())).await
 }
 
-/// Makes a collection whose containers are private.
+/// Creates a collection whose containers are private.
 pub(crate) async fn private_collection(owner: &Caller, entity: &str, name: &str) {
     let id = text(&owner.post("/v1/entities", json!({ "name": entity })).await.ok(), "/data/id");
     owner.post("/v1/collections", json!({ "name": name, "entity": id })).await.ok();
@@ -248,7 +248,7 @@ pub(crate) async fn join(server: &Server, entity: &str, user: &str, role: Role) 
     write(server, &Membership { entity, user, role }).await;
 }
 
-/// Gives somebody a role on so many entities more, named `e000` and so on, of which there is nothing but that.
+/// Gives somebody a role on that many other entities, named `e000` and so on, which exist only as such roles.
 pub(crate) async fn join_many(server: &Server, user: &str, count: usize) {
     for number in 0..count {
         join(server, &format!("e{number:03}"), user, Role::Reader).await;

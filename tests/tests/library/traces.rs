@@ -158,7 +158,7 @@ async fn t1_t2_p1_p5_p7_an_image_is_pushed_pushed_again_and_pulled() {
         step(post(admin, &format!("/v2/tags/{container}")), &body, EXACTLY).await;
     }
 
-    // P1: looked up, pointed elsewhere, looked up again, brought in ranges.
+    // P1: looked up, redirected, looked up again, downloaded in ranges.
     step(get(nobody, "/v1/images/acme/tools/bb:latest?arch=amd64"), "", EXACTLY).await;
     let redirect = "/v1/oci-redirect?accessTypes=pull&mapped=1&namespace=acme%2Ftools%2Fbb";
     step(get(nobody, redirect), "", &[404]).await;
@@ -258,7 +258,7 @@ async fn t3c_after_a_part_failed_nothing_can_be_tagged_and_the_next_push_succeed
     let url = text(&parts.ask(&alice, 1, &bytes).await.ok(), "/data/presignedURL");
     assert_eq!(put_part(&alice, &url, b"other bytes").await.status, 403);
     assert!([200, 204].contains(&parts.abort(&alice).await.status.as_u16()));
-    // Clients of 3.5.3 to 3.6.3 take the abort for a success, and go on.
+    // Clients of 3.5.3 to 3.6.3 take the abort for success, and continue.
     step(get(&alice, &format!("/v2/tags/{}", parts.push.container)), "", EXACTLY).await;
     tag(&alice, &parts.push, "latest").await.error(409);
 
@@ -300,7 +300,7 @@ async fn t4_a_client_of_singularity_3_3_pushes_without_architecture_and_hash() {
     let tags = step(shouted(Method::GET, &format!("/v1/tags/{container}")), "", EXACTLY).await.json;
     assert_eq!(tags, json!({ "data": {} }));
 
-    // Without a tag on its command line it sets none, and yet expects to find `latest`.
+    // Without a tag on its command line the client sets none, and still expects to find `latest`.
     let latest = step(shouted(Method::GET, "/v1/images/acme/tools/bb:latest"), "", EXACTLY).await.json;
     assert_eq!(latest["data"]["id"], json!(id));
 
@@ -363,7 +363,7 @@ async fn p2_p3_clients_that_send_their_token_along_come_to_the_bytes_over_our_ow
     let pointed = step(shout(&alice, Method::GET, path), "", &[303]).await;
     let hop = pointed.header("location").unwrap();
     assert!(hop.starts_with(&format!("{}/", server.url)), "{hop}");
-    // Repeatedly, with any token or none, in ranges or whole.
+    // Repeatedly, with a valid token, a bad one or none, in ranges or whole.
     let last = bytes.len() - 1;
     for (token, range) in [
         (None, None),
@@ -377,7 +377,7 @@ async fn p2_p3_clients_that_send_their_token_along_come_to_the_bytes_over_our_ow
         let hopped = step(request, "", &[307]).await;
         let mut request = server.nobody.bare(Method::GET, hopped.header("location").unwrap());
         if let Some(token) = &token {
-            // The object host is ours too, so clients keep the token on the way.
+            // The object host is ours too, so clients send their token there as well.
             request = request.header("authorization", token);
         }
         let Some(range) = range else {
@@ -393,7 +393,7 @@ async fn p2_p3_clients_that_send_their_token_along_come_to_the_bytes_over_our_ow
     }
     step(get(&server.nobody, "/v1/hop"), "", &[400]).await;
 
-    // Who does not shout, or has no token, goes straight to the object.
+    // A client that does not write `BEARER`, or has no token, is redirected straight to the object.
     for caller in [&alice, &server.nobody] {
         let pointed = step(get(caller, path), "", &[303]).await;
         assert!(pointed.header("location").unwrap().contains("X-Amz-Signature"));
@@ -411,7 +411,7 @@ async fn p4_paths_with_two_slashes_are_those_with_one() {
     let referred = shout(&alice, Method::GET, "/v1/imagefile//alice/tools/bb:latest?arch=amd64");
     let referred = referred.header("referer", format!("{}/v1/images", server.url));
     step(referred, "", &[303]).await;
-    // 0.2.2 asks for no architecture.
+    // 0.2.2 sends no architecture.
     step(get(&alice, "/v1/imagefile/alice/tools/bb:latest"), "", &[303]).await;
 }
 
@@ -489,7 +489,7 @@ async fn b1_odd_spellings_are_understood() {
     for path in ["/v1/images//alice/tools/bb:latest?arch=amd64", "/v1/images/alice/tools/bb%3Alatest?arch=amd64"] {
         assert_eq!(alice.get(path).await.ok(), plain, "{path}");
     }
-    // An empty entity is the default one.
+    // An empty entity is the default entity.
     let tools = alice.get("/v1/collections//tools").await.ok();
     assert_eq!(tools["data"]["entityName"], "alice");
     assert_eq!(alice.get("/v1/entities/").await.ok()["data"]["name"], "alice");

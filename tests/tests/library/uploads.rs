@@ -1,4 +1,4 @@
-//! Uploads that go wrong, and what is left of them: nothing.
+//! Uploads that fail, and that they leave nothing behind.
 
 use crate::support::{
     Push, Standing, begin, complete, hash, invisible, join, len, opened, opened_old, opened_parts, private_collection,
@@ -21,7 +21,7 @@ async fn start() -> (Server, Caller, Standing) {
     (server, alice, before)
 }
 
-/// Something that is no image.
+/// Bytes that are not an image.
 fn junk(len: usize) -> Vec<u8> {
     vec![b'x'; len]
 }
@@ -31,7 +31,7 @@ async fn the_store_refuses_wrong_bytes_and_still_takes_the_right_ones() {
     let (server, alice, before) = start().await;
     let (right, wrong) = (sif(1), sif(2));
     let (push, url) = opened(&alice, BB, &right).await;
-    // The client sends the hash that it announced, or that of what it sends.
+    // The client sends the announced hash, or the hash of what it sends.
     assert_eq!(alice.upload(&url, &wrong).await.status, 403);
     let lying = alice.bare(Method::PUT, &url).header("x-amz-content-sha256", Digest::of(&right).hex());
     assert_eq!(send(lying.body(wrong.clone())).await.status, 400);
@@ -105,7 +105,7 @@ async fn a_url_ends_with_its_upload_and_the_reservation_with_it() {
     let (push, url) = opened(&alice, BB, &bytes).await;
     let parts = opened_parts(&alice, "alice/tools/parts", &bytes).await;
     let part = text(&parts.ask(&alice, 1, &bytes).await.ok(), "/data/presignedURL");
-    // While the URL lives, the store reads the wrong bytes and refuses them with another status.
+    // While the URL is valid, the store reads the wrong bytes and refuses them with another status.
     let lying = |url: &str| alice.bare(Method::PUT, url).header("x-amz-content-sha256", Digest::of(&bytes).hex());
     for url in [&url, &part] {
         while send(lying(url).body(wrong.clone())).await.status != 403 {
@@ -181,16 +181,16 @@ async fn parts_must_be_named_each_once_in_order_and_as_the_store_knows_them() {
     assert_eq!(parts.count, 2);
     let (head, tail) = bytes.split_at(parts.size);
 
-    // What can't be a part is refused before it travels.
+    // What can't be a part is refused before it is sent.
     for (number, part) in [(0, tail), (3, tail), (1, tail), (2, head), (2, &tail[1..]), (2, b"")] {
         parts.ask(&alice, number, part).await.error(400);
     }
-    // And what it is not, when it arrives.
+    // And bytes that are not that part are refused when they arrive.
     let url = text(&parts.ask(&alice, 2, tail).await.ok(), "/data/presignedURL");
     assert_eq!(put_part(&alice, &url, &junk(tail.len())).await.status, 403);
     assert_eq!(put_part(&alice, &url, &tail[1..]).await.status, 403);
 
-    // The order of sending does not matter, and a part may come twice.
+    // The order of sending does not matter, and a part may be sent twice.
     let second = parts.send(&alice, 2, tail).await;
     parts.complete(&alice, &[(1, &second), (2, &second)]).await.error(400);
     let first = parts.send(&alice, 1, head).await;
@@ -239,7 +239,7 @@ async fn a_complete_that_is_repeated_says_the_same() {
         assert_eq!(complete(&alice, &push).await.ok(), parts_done_as(&parts_done, "alice/tools/bb"));
         assert_eq!(parts.complete_all(&alice, &etags).await.ok(), parts_done);
     }
-    // Sent again, the URL brings the same bytes or none.
+    // If the URL is used again, it accepts the same bytes or none.
     let again = alice.upload(&url, &one).await;
     assert!(again.status == 200 || again.status.is_client_error());
     assert_eq!(alice.upload(&url, &two).await.status, 403);
@@ -307,7 +307,7 @@ async fn an_upload_belongs_to_who_opened_it() {
         parts.abort(stranger).await.error(status);
         parts.complete(stranger, &[(1, &etag)]).await.error(status);
     }
-    // A stranger can't tell it from one that never was.
+    // A stranger can't tell it from an upload that never existed.
     let never = crate::support::Parts { id: "0".repeat(32), ..parts.clone() };
     assert_eq!(never.abort(&bob).await.bytes, parts.abort(&bob).await.bytes);
     assert_eq!(never.ask(&bob, 1, &bytes).await.bytes, parts.ask(&bob, 1, &bytes).await.bytes);
@@ -334,7 +334,7 @@ async fn an_old_client_that_sends_other_bytes_is_told_and_nothing_is_kept() {
     before.is_back(&server, &alice, BB, &announced).await;
     invisible(&server, &alice, BB, &sent).await;
 
-    // After that it can do better, and what comes over the same URL later does no harm.
+    // After that it can do better, and what is later sent to the same URL does no harm.
     let (push, url) = opened_old(&alice, BB, &announced).await;
     assert_eq!(alice.upload(&url, &announced).await.status, 200);
     complete(&alice, &push).await.ok();
@@ -466,7 +466,7 @@ async fn bytes_that_are_there_are_not_sent_again_but_only_to_who_has_them() {
     assert!(begin(&carol, "carol/tools/copy", &bytes).await.uploaded, "she may read them");
     assert_eq!(server.objects().await, objects);
 
-    // Who only knows the digest is told nothing, and gets nothing without bringing the bytes.
+    // A caller who only knows the digest is told nothing, and gets nothing without sending the bytes.
     let known = begin(&bob, "bob/tools/copy", &bytes).await;
     let unknown = begin(&bob, "bob/tools/other", &sif(7)).await;
     assert!(!known.uploaded && !unknown.uploaded);
@@ -502,7 +502,7 @@ async fn a_token_for_one_container_is_no_key_to_the_bytes_of_another() {
     let narrow = tools("pull,push@alice/tools/bb").await;
     assert!(!begin(&narrow, BB, &bytes).await.uploaded);
     invisible(&server, &narrow, BB, &bytes).await;
-    // One for all of them is, and one that only pushes is not asked to push twice.
+    // A token for all containers is enough, and a token that can only push is not asked to upload twice.
     for scope in ["pull,push@alice", "push"] {
         let path = format!("alice/tools/{}", scope.len());
         assert!(begin(&tools(scope).await, &path, &bytes).await.uploaded, "{scope}");
@@ -518,7 +518,7 @@ async fn sweeping_leaves_alone_what_is_on_its_way() {
     let parts = opened_parts(&alice, BB, &two).await;
     let etag = parts.send(&alice, 1, &two).await;
     alice.upload(&url, &one).await;
-    // Images that were begun long ago go, but not those that are just being brought.
+    // Images that were begun long ago are deleted, but not those that are being uploaded.
     let ages = Ages { image: Duration::ZERO, unnamed: Duration::ZERO, ..Ages::safe(&server.local.app) };
     let idle = begin(&alice, BB, &sif(3)).await;
     let swept = sweep(&server.local.app, ages).await.unwrap();

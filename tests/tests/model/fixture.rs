@@ -35,7 +35,7 @@ fn clock() -> Duration {
     system_clock() + Duration::from_secs(AHEAD.load(Ordering::Relaxed))
 }
 
-/// Some bytes, and what they are called.
+/// Some bytes and their digest.
 #[derive(Debug, Clone)]
 pub(crate) struct Blob {
     pub(crate) bytes: Bytes,
@@ -48,23 +48,23 @@ impl Blob {
     }
 }
 
-/// A manifest: what it needs, by the places of blobs and documents in the fixture.
+/// A manifest, and what it needs: the indices of blobs and documents in the fixture.
 #[derive(Debug, Clone)]
 pub(crate) struct Document {
     pub(crate) kind: &'static str,
     pub(crate) body: Blob,
     pub(crate) blobs: Vec<usize>,
     pub(crate) children: Vec<usize>,
-    /// The SIF image that it is.
+    /// The SIF image that it contains.
     pub(crate) sif: Option<usize>,
 }
 
-/// A repository; its container's id where the library can spell it.
+/// A repository, and the id of its container if the library can address it.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) repository: Repository,
     pub(crate) container: Option<Id>,
-    /// The digests of the manifests that the library makes of the SIF images.
+    /// The digests of the manifests that the library makes for the SIF images.
     pub(crate) own: Vec<OciDigest>,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Fixture {
     _folder: TempDir,
 }
 
-/// Where nothing is lost by a crash of this machine, since nobody wants it afterwards: in memory, where there is such a place.
+/// In memory if possible, since nobody wants the data after a crash of this machine.
 fn folder() -> TempDir {
     let memory = std::path::Path::new("/dev/shm");
     if memory.is_dir() { TempDir::new_in(memory).unwrap() } else { TempDir::new().unwrap() }
@@ -90,7 +90,7 @@ fn folder() -> TempDir {
 impl Fixture {
     pub(crate) async fn new(scheduler: &Scheduler) -> Self {
         let folder = folder();
-        // Events are swept soon: the state is read by scanning all rows, and here nobody asks for them.
+        // Events expire soon: the state is read by scanning all rows, and no test here needs events.
         let config =
             Config::read("http://stackroom.example", |name| (name == "STACKROOM_EVENT_LIFE").then(|| "1".into()));
         let config = config.unwrap();
@@ -147,12 +147,12 @@ impl Fixture {
         Self { app, face: local.objects.face(), who, blobs, sifs, documents, places, _local: local, _folder: folder }
     }
 
-    /// Lets time go by.
+    /// Advances the clock.
     pub(crate) fn pass(seconds: u64) {
         AHEAD.fetch_add(seconds, Ordering::Relaxed);
     }
 
-    /// How much time went by that the stores don't know of.
+    /// How far the clock is ahead of that of the stores.
     pub(crate) fn ahead() -> u64 {
         AHEAD.load(Ordering::Relaxed)
     }
@@ -161,7 +161,7 @@ impl Fixture {
         format!("v{at}").parse().unwrap()
     }
 
-    /// The digest of a manifest in a place: of a document, or, behind those, of what the library makes of a SIF image.
+    /// The digest of a manifest in a place: of a document, or, after those, of what the library makes of a SIF image.
     pub(crate) fn manifest(&self, place: usize, thing: usize) -> OciDigest {
         match self.documents.get(thing) {
             Some(document) => document.body.digest.into(),
@@ -177,7 +177,7 @@ impl Fixture {
         }
     }
 
-    /// All manifests that are a SIF image.
+    /// All manifests that contain a SIF image.
     pub(crate) fn of_sif(&self, sif: usize) -> Vec<usize> {
         let pushed = self.documents.iter().enumerate().filter(|(_, document)| document.sif == Some(sif));
         pushed.map(|(at, _)| at).chain([self.documents.len() + sif]).collect()
@@ -203,10 +203,10 @@ fn documents(blobs: &[Blob]) -> Vec<Document> {
     all.push(image(1, &[5, 6], json!({})));
     all.push(image(2, &[0, 6, 7], json!({})));
     all.push(image(4, &[8], json!({})));
-    // Too long for its row: its bytes are an object.
+    // Too long for its row: its bytes are stored as an object.
     all.push(image(5, &[3], json!({ "annotations": { "long": "x".repeat(300 << 10) } })));
     for (sif, at) in [(0, 9), (1, 10)] {
-        // What the second tool says of itself costs something.
+        // The second tool's annotation is long enough to be charged.
         for by in ["one tool", &"another".repeat(3000)] {
             let body = json!({
                 "schemaVersion": 2, "mediaType": MANIFEST, "annotations": { "by": by },

@@ -1,17 +1,18 @@
-//! Sweeping against a model. Clients push, mount, tag, pull and delete through both doors, some die in the middle, hours
-//! go by, and sweeps run beside all that. Before each call of a store everybody waits, and it is drawn who goes on.
+//! Deterministic simulation of sweeping, against a model. Clients push, mount, tag, pull and delete through both
+//! protocols, some die in the middle, hours pass, and sweeps run beside all that. Before each call of a store every
+//! operation waits, and a seeded random choice decides which one continues.
 //!
-//! The model knows what was acknowledged. After each round of operations nothing is on its way, and then:
+//! The model knows what was acknowledged. After each round of operations no request is in progress, and then:
 //!
 //! 1. Every manifest that was acknowledged and not deleted is there, and those that were deleted are not. Where a push
-//!    and a deletion ran beside each other, either may have won.
+//!    and a deletion ran concurrently, either may have won.
 //! 2. Every blob that a manifest needs is there with its bytes; every tag leads to a manifest.
 //! 3. Links, charges, accounts and blobs agree.
-//! 4. A push or a pull was refused only where somebody deleted something in that repository meanwhile.
+//! 4. A push or a pull was refused only if somebody deleted something in that repository meanwhile.
 //!
-//! And after days in which nobody did anything, all that nothing names is gone: rows, reservations and objects.
+//! And after days in which nobody did anything, everything that nothing names is gone: rows, reservations and objects.
 //!
-//! `MODEL_STEPS` is how many calls are let through, `MODEL_SEED` what is drawn from.
+//! `MODEL_STEPS` is how many calls are let through, `MODEL_SEED` is the seed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -37,20 +38,20 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// Operations that run beside each other.
+/// How many operations run concurrently.
 const WIDTH: usize = 4;
-/// Operations of a round.
+/// How many operations a round has.
 const ROUND: usize = 24;
-/// Rounds until all that is left over must be gone.
+/// How many rounds pass until everything left over must be gone.
 const ROUNDS: u64 = 12;
 const DAYS: u64 = 3 * 24 * 3600;
 
-/// A request on its way.
+/// A request in progress.
 struct Running {
     place: usize,
     request: Operation,
     began: u64,
-    /// Deletions that ran in its repository when it began, and that had begun there.
+    /// How many deletions in its repository were running when it began, and how many had begun so far.
     disturbed: (u64, u64),
     task: JoinHandle<Ended>,
 }
@@ -101,7 +102,7 @@ async fn whatever_happens_in_whatever_order_nothing_named_is_lost_and_everything
     for ((request, how), count) in &run.counts {
         println!("{count:7} {request} {how}");
     }
-    // A test in which nothing happens shows nothing.
+    // A test in which nothing happens proves nothing.
     for (request, how) in [
         ("Push", "done"),
         ("Push", "killed"),
@@ -119,12 +120,12 @@ impl Run {
         usize::try_from(self.chance.below(self.fixture.places.len() as u64)).unwrap()
     }
 
-    /// Something for somebody to do.
+    /// A random operation.
     fn request(&mut self, place: usize) -> Operation {
         let chance = &mut self.chance;
         let mut below = |end: usize| usize::try_from(chance.below(end as u64)).unwrap();
         let (documents, sifs) = (self.fixture.documents.len(), self.fixture.sifs.len());
-        // One document has a blob that is long, and takes its time.
+        // One document has a long blob, and takes longer.
         let document = match below(documents) {
             4 if below(8) > 0 => 0,
             any => any,
@@ -188,7 +189,7 @@ impl Run {
         self.running.insert(operation, Running { place, request, began: self.step, disturbed, task });
     }
 
-    /// Lets a number of operations run to their ends, a call at a time.
+    /// Runs a number of operations to their ends, a call at a time.
     async fn round(&mut self) {
         let hours = *self.chance.one(&[0, 0, 600, 3500, 3700, 12 * 3600, 24 * 3600 - 5, 24 * 3600, 25 * 3600]);
         Fixture::pass(hours);
@@ -215,14 +216,14 @@ impl Run {
                 if self.running.is_empty() {
                     break;
                 }
-                // The last of them has left the scheduler and not quite ended.
+                // The last one has left the scheduler but not quite ended.
                 tokio::task::yield_now().await;
                 continue;
             }
             let (call, operation) = *self.chance.one(&waiting);
             self.step += 1;
             match self.chance.below(400) {
-                // Dead before the call, and after it.
+                // Killed before the call, or after it.
                 0 => self.killed(operation).await,
                 1 => {
                     self.scheduler.pass(call, true).await;
@@ -280,14 +281,14 @@ impl Run {
         }
     }
 
-    /// A sweep while nothing else runs takes all that is old enough.
+    /// A sweep while nothing else runs removes everything that is old enough.
     async fn swept(&mut self) {
         let now = self.fixture.app.now();
         assert_eq!(act(&self.fixture, 0, Operation::Sweep).await, Ended::Done);
         self.model.swept(&self.fixture, now).await;
     }
 
-    /// Days go by, in which only sweeps run. `empty` is whether everything was deleted before.
+    /// Days pass, in which only sweeps run. `empty` is whether everything is deleted first.
     async fn all_quiet(&mut self, empty: bool) {
         if empty {
             Box::pin(self.model.delete_all(&self.fixture)).await;

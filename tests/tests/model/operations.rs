@@ -1,4 +1,4 @@
-//! What clients do, request by request, with nothing in mind but what the servers told them.
+//! What clients do, request by request, knowing nothing but what the servers told them.
 
 use crate::fixture::Fixture;
 use axum::body::{Body, Bytes};
@@ -16,14 +16,14 @@ use shared::service::uploads::single::{self, Announced};
 use shared::service::{create, delete, tag};
 use std::time::Duration;
 
-/// How a push gets a blob to where it is needed.
+/// How a push gets a blob into a repository.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Way {
-    /// Asks whether it is there, and brings it if not.
+    /// Checks whether it is there, and uploads it if not.
     Look,
-    /// Asks for it from another repository, and brings it if it can't be had.
+    /// Mounts it from another repository, and uploads it if that fails.
     Mount(usize),
-    /// Brings it in so many requests.
+    /// Uploads it in that many requests.
     Bring(usize),
 }
 
@@ -32,13 +32,13 @@ pub(crate) enum Way {
 pub(crate) enum Operation {
     /// Pushes a document, and what it needs, through the registry.
     Push { document: usize, tag: Option<usize>, ways: Vec<Way> },
-    /// Puts a document without looking whether what it needs is there.
+    /// Puts a document without checking whether what it needs is there.
     Name { document: usize, tag: usize },
     /// Pushes a SIF image through the library.
     Image { sif: usize, tag: usize },
-    /// Brings a blob that no manifest will name.
+    /// Uploads a blob that no manifest will name.
     Bring { blob: usize },
-    /// Begins to bring one, and gives it up or only stops.
+    /// Begins to upload one, and then cancels it or just stops.
     Begin { blob: usize, cancel: bool },
     /// Pulls a manifest with all its blobs.
     Pull { thing: usize },
@@ -54,10 +54,10 @@ pub(crate) enum Operation {
     Sweep,
 }
 
-/// How it ended.
+/// How an operation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// As it should.
+    /// As intended.
     Done,
     /// It was not there, and nothing was changed.
     Nothing,
@@ -67,7 +67,7 @@ pub(crate) enum Ended {
 
 type Result<T> = std::result::Result<T, Refused>;
 
-/// Does it.
+/// Performs an operation.
 pub(crate) async fn act(fixture: &Fixture, place: usize, operation: Operation) -> Ended {
     let doing = Doing { fixture, place };
     let done = match operation.clone() {
@@ -95,7 +95,8 @@ pub(crate) async fn act(fixture: &Fixture, place: usize, operation: Operation) -
         Ok(()) => Ended::Done,
         Err(Refused::Error(Error::NotFound(_)) | Refused::Code(..)) if asks => Ended::Nothing,
         Err(Refused::Code(Code::ManifestUnknown, _)) if matches!(operation, Operation::Pull { .. }) => Ended::Nothing,
-        // An image that went meanwhile has no place any more, and who may push nowhere is told no more than that.
+        // An image that was deleted meanwhile has no place any more, and a caller who may push nowhere is told no more
+        // than that.
         Err(Refused::Error(Error::NotFound(_) | Error::Conflict(_) | Error::Forbidden(_)) | Refused::Code(..)) => {
             Ended::Refused(format!("{:?}", done.unwrap_err()))
         }
@@ -135,7 +136,7 @@ impl Doing<'_> {
         Ok(())
     }
 
-    /// Sees to it that a blob is there.
+    /// Makes sure that a blob is there.
     async fn have(&self, blob: usize, way: Way) -> Result<()> {
         let Fixture { app, who, blobs, places, .. } = self.fixture;
         let repository = &places[self.place].repository;
@@ -161,7 +162,7 @@ impl Doing<'_> {
         let Fixture { app, who, places, .. } = self.fixture;
         match start::session(app, who, &places[self.place].repository, None).await? {
             Started::Session(opened) => Ok(opened),
-            Started::Mounted => panic!("nothing was to be mounted"),
+            Started::Mounted => panic!("mounted, although no mount was asked for"),
         }
     }
 
@@ -242,7 +243,7 @@ impl Doing<'_> {
     async fn sweep(&self) -> std::result::Result<(), Error> {
         let Fixture { app, .. } = self.fixture;
         let safe = Ages::safe(app);
-        // The object store's clock does not go ahead with ours: what it calls young is young.
+        // The object store's clock does not advance with ours, so its objects always look young.
         let ages = Ages { unnamed: safe.unnamed + Duration::from_secs(Fixture::ahead()), ..safe };
         sweep(app, ages).await.map(drop)
     }

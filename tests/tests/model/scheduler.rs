@@ -1,5 +1,5 @@
-//! A scheduler before the stores. Each operation of the test waits there before its next call, and the test lets one through at
-//! a time: so it is drawn, call by call, who goes on, and who dies there.
+//! A scheduler in front of the stores. Each operation of the test waits there before its next call, and the test lets
+//! one through at a time: so a random choice decides, call by call, which one continues, and which one dies there.
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient as _, HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 tokio::task_local! {
-    /// Which operation a task belongs to. What belongs to none passes freely.
+    /// Which operation a task belongs to. A task that belongs to none is not held up.
     pub(crate) static OPERATION: u64;
 }
 
@@ -30,17 +30,17 @@ struct Inner {
 struct State {
     /// Operations that have begun and have not ended.
     running: BTreeSet<u64>,
-    /// Calls that wait, in the order in which they came.
+    /// Waiting calls, in the order in which they arrived.
     waiting: BTreeMap<u64, (u64, oneshot::Sender<()>)>,
     calls: u64,
-    /// Calls that were let through and are not answered yet.
+    /// How many calls were let through and are not answered yet.
     going: u64,
-    /// Operations that get no answer any more.
+    /// Operations that get no more answers.
     deaf: BTreeSet<u64>,
 }
 
 impl Scheduler {
-    /// Puts the scheduler before a client of a store.
+    /// Puts the scheduler in front of a client of a store.
     pub(crate) fn before(&self, client: SharedHttpClient) -> SharedHttpClient {
         let scheduler = self.clone();
         http_client_fn(move |settings, components| {
@@ -62,8 +62,8 @@ impl Scheduler {
         self.0.changed.notify_one();
     }
 
-    /// Waits until every running operation stands at the scheduler or has ended, and returns the calls that wait, each with its
-    /// operation. One that pauses before it tries again is waited for.
+    /// Waits until every running operation waits at the scheduler or has ended, and returns the waiting calls, each
+    /// with its operation. An operation that pauses before a retry is waited for.
     pub(crate) async fn quiet(&self) -> Vec<(u64, u64)> {
         loop {
             {
@@ -78,7 +78,7 @@ impl Scheduler {
         }
     }
 
-    /// Lets a call through, and waits for its answer. Where `deaf`, the operation never hears it.
+    /// Lets a call through, and waits for its answer. If `deaf`, the operation never gets it.
     pub(crate) async fn pass(&self, call: u64, deaf: bool) {
         {
             let mut state = self.0.state.lock().unwrap();

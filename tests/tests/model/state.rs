@@ -1,4 +1,4 @@
-//! What must be so after what happened, and whether it is.
+//! What must be true after what happened, and whether it is.
 
 use crate::fixture::{Fixture, TAGS};
 use crate::operations::Operation;
@@ -11,10 +11,10 @@ use shared::store::rows::{Account, Blob, Charge, Condemned, Image, Link, Manifes
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// A link that no manifest names stays so long after a push last asked for it.
+/// How long a link that no manifest names stays after a push last asked for it.
 const LEASE: Duration = Duration::from_hours(24);
 
-/// How sure it is that a operation had its effect.
+/// How certain it is that an operation had its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     None,
@@ -22,7 +22,7 @@ pub(crate) enum Change {
     Sure,
 }
 
-/// A operation that ended, and between which calls it ran.
+/// An operation that ended, and between which calls it ran.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Happened {
     pub(crate) place: usize,
@@ -31,15 +31,15 @@ pub(crate) struct Happened {
     pub(crate) change: Change,
 }
 
-/// What can be there or not.
+/// A thing that may or may not be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Thing {
-    /// A manifest, by its place in the fixture.
+    /// A manifest, by its index in the fixture.
     Manifest(usize),
     Tag(usize),
 }
 
-/// What a operation did to a thing: put it, where a tag leads to that manifest; or took it away.
+/// What an operation did to a thing: put it (a tag with the manifest that it leads to), or removed it.
 #[derive(Debug, Clone, Copy)]
 struct Touch {
     at: Happened,
@@ -54,7 +54,7 @@ pub(crate) struct Model {
     touched: BTreeMap<(usize, Thing), Vec<Touch>>,
 }
 
-/// What the table says.
+/// The contents of the table.
 #[derive(Default)]
 struct Table {
     links: Vec<Link>,
@@ -169,7 +169,7 @@ impl Model {
         self.touched.entry((at.place, thing)).or_default().push(Touch { at, sure, put });
     }
 
-    /// Notes what a operation did, or may have done.
+    /// Notes what an operation did, or may have done.
     pub(crate) fn note(&mut self, fixture: &Fixture, at: Happened, operation: &Operation) {
         let own = |sif: usize| fixture.documents.len() + sif;
         let library = fixture.places[at.place].container.is_some();
@@ -192,7 +192,7 @@ impl Model {
                     .documents
                     .get(thing)
                     .map_or(Some(thing.wrapping_sub(fixture.documents.len())), |one| one.sif);
-                // The library image may go with it, and all that are the same image.
+                // The library image may be deleted with it, and all manifests of the same image.
                 for other in sif.filter(|_| library).map(|sif| fixture.of_sif(sif)).into_iter().flatten() {
                     self.touch(at, Thing::Manifest(other), None, false);
                 }
@@ -218,7 +218,7 @@ impl Model {
                 | Operation::Remove { .. }
                 | Operation::Delete { .. }
         );
-        // A tag that lost or got one of its images leads to the library's own manifests of the others.
+        // A tag that lost or gained one of its images leads to the library's own manifests of the others.
         for sif in (0..fixture.sifs.len()).filter(|_| retags && library) {
             self.touch(at, Thing::Manifest(own(sif)), Some(0), false);
         }
@@ -227,7 +227,7 @@ impl Model {
     fn pushed(&mut self, fixture: &Fixture, at: Happened, document: usize, tag: Option<usize>) {
         self.touch(at, Thing::Manifest(document), Some(0), true);
         if let Some(sif) = fixture.documents[document].sif.filter(|_| fixture.places[at.place].container.is_some()) {
-            // The library's own manifest of it may have been deleted by itself before, and then stays away.
+            // The library's own manifest of it may have been deleted before, and then stays away.
             self.touch(at, Thing::Manifest(fixture.documents.len() + sif), Some(0), false);
         }
         if let Some(tag) = tag {
@@ -235,7 +235,8 @@ impl Model {
         }
     }
 
-    /// What must be so of a thing: that it is there, that it is not, or neither.
+    /// What must be true of a thing: `Some(true)` that it is there, `Some(false)` that it is not, `None` if both are
+    /// possible.
     fn must(touches: &[Touch], before: bool) -> Option<bool> {
         let puts = || touches.iter().filter(|touch| touch.put.is_some());
         let takes = || touches.iter().filter(|touch| touch.put.is_none());
@@ -252,7 +253,7 @@ impl Model {
         }
     }
 
-    /// Compares what is there with what must be, and goes on from there.
+    /// Compares what is there with what must be, and continues from what is there.
     pub(crate) async fn settle(&mut self, fixture: &Fixture) {
         let table = Table::read(fixture).await;
         table.agrees();
@@ -303,7 +304,7 @@ impl Model {
         assert!(bytes == blob.bytes, "LOST: other bytes for {} in {repository}", blob.digest);
     }
 
-    /// After a sweep that began at `now`, and beside which nothing ran, what was old enough and not named is gone.
+    /// After a sweep that began at `now` and ran alone, everything that was old enough and not named is gone.
     pub(crate) async fn swept(&self, fixture: &Fixture, now: Time) {
         let table = Table::read(fixture).await;
         for link in table.unnamed() {
@@ -317,14 +318,14 @@ impl Model {
     pub(crate) async fn delete_all(&mut self, fixture: &Fixture) {
         for manifest in Table::read(fixture).await.manifests {
             let reference = Reference::Digest(manifest.digest);
-            // Some go with others.
+            // Some are deleted with others.
             let _ = Box::pin(remove::manifest(&fixture.app, &fixture.who, &manifest.repository, &reference)).await;
         }
         assert!(Table::read(fixture).await.manifests.is_empty());
         self.present.iter_mut().for_each(BTreeSet::clear);
     }
 
-    /// After days nothing is there that nothing names.
+    /// After days, nothing is left that nothing names.
     pub(crate) async fn nothing_left_over(&self, fixture: &Fixture, empty: bool) {
         let table = Table::read(fixture).await;
         table.agrees();

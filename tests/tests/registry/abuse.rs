@@ -1,5 +1,5 @@
-//! What hostile clients and odd ones try, beside what stands with the rest: bytes that lead elsewhere, URLs that are used
-//! again, documents that are too much.
+//! What hostile and odd clients try that no other test covers: bytes that lead elsewhere, URLs that are used again,
+//! documents that are too large.
 
 use crate::library::{complete, invisible, opened, opened_old, opened_parts, sif, sweep_up};
 use crate::support::{
@@ -52,7 +52,7 @@ async fn hazard_manifest_size_and_shape() {
         plain.replacen('{', &format!("{{\"x\":{open}{close},"), 1)
     };
     let unknown = "application/vnd.example+json";
-    // With its configuration, each has as many descriptors as may be, or one more.
+    // With its configuration, each has exactly the maximum number of descriptors, or one more.
     for (what, kind, good, wrong) in [
         ("size", MANIFEST, padded(4 * MIB), padded(4 * MIB + 1)),
         ("the same descriptor", MANIFEST, layers(2999), layers(3000)),
@@ -93,7 +93,7 @@ async fn hazard_manifest_shape_of_an_unknown_type_is_kept_as_it_is_and_becomes_n
         assert!(said.contains("no SIF image"), "{said}");
         alice.get(&format!("/v1/images/{BB}:{}", crate::library::hash(bytes))).await.error(404);
     }
-    // By its own type it is one, and its layer has to be there.
+    // Under its own type it is one, and its layer must be there.
     is(&put(&alice, BB, "known", MANIFEST, &of_sif(&there).to_string()).await, 201);
     assert_eq!(alice.pull(&format!("{BB}:known")).await.bytes, there);
     let said = put(&alice, BB, "known", MANIFEST, &of_sif(&missing).to_string()).await;
@@ -128,7 +128,7 @@ async fn hazard_manifest_size_a_repository_is_looked_through_without_the_bytes_o
         );
         assert!(row.to_string().len() < 1000, "{row}");
     }
-    // And what is seen in that is right: what others name stays, what nobody names goes.
+    // And what was read from it is right: named blobs stay, and unnamed ones are deleted.
     for (number, body) in (0_u8..).zip(&bodies) {
         is(&alice.delete(&manifest_at(BB, &digest(body.as_bytes()))).await, 202);
         refused(&alice.get(&blob_at(BB, &digest(&[number]))).await, 404, "BLOB_UNKNOWN");
@@ -212,7 +212,7 @@ async fn hazard_lost_push_writes_are_never_redirected() {
             is(&seen, 200);
             assert_eq!(seen.header("content-length"), Some(body.len().to_string().as_str()));
         }
-        // What arrives when a client sends its bytes to where it was redirected, and only its headers to us.
+        // What arrives if a client sends its bytes to where it was redirected, and only its headers to us.
         let lost = junk(3, 1000);
         let opened = open(who, repository).await;
         let patched = patch(who, &opened, b"").await;
@@ -241,7 +241,7 @@ async fn hazard_lost_push_a_close_is_repeated_only_while_its_blob_is_there() {
             refused(&alice.get(&blob_at(BB, &digest(&bytes))).await, 404, "BLOB_UNKNOWN");
             assert_eq!(server.quota("alice").await, (0, 0));
         }
-        // Who begins anew brings it.
+        // A client that starts over uploads it.
         is(&bring(&alice, BB, &bytes).await, 201);
         is(&alice.delete(&blob_at(BB, &digest(&bytes))).await, 202);
     }
@@ -265,7 +265,7 @@ async fn hazard_presigned_url_leakage_a_registrys_redirect_lives_no_longer_than_
     }
 }
 
-/// Sends bytes to a presigned URL again, in every way that a client could; whatever the store makes of it.
+/// Sends bytes to a presigned URL again, in every way that a client could. How the store answers does not matter.
 async fn replay(who: &Caller, url: &str, bytes: &[u8], said: &str) {
     who.upload(url, bytes).await;
     send(who.bare(Method::PUT, url).body(bytes.to_vec())).await;
@@ -313,7 +313,7 @@ async fn hazard_replay_of_a_library_presigned_put() {
         sweep_up(&server).await;
         replay(&alice, &url, &other, &hex).await;
         is_right(&alice, &path).await;
-        // Nor when the image went, and somebody else brings the same bytes.
+        // Nor after the image was deleted and somebody else uploads the same bytes.
         alice.delete(&format!("/v1/images/{reference}")).await.ok();
         replay(&alice, &url, &other, &hex).await;
         let own = format!("bob/tools/{way}");
@@ -333,7 +333,8 @@ async fn hazard_replay_of_a_library_presigned_put() {
 
 #[tokio::test]
 async fn hazard_decompression_bombs() {
-    // The lock file has all packages of the whole workspace, of tests and builds too: none of them can decompress.
+    // The lock file has all packages of the workspace, including those of tests and builds: none of them can
+    // decompress.
     let lock = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("Cargo.lock");
     let lock = std::fs::read_to_string(lock).unwrap();
     let packages = lock.lines().filter_map(|line| line.strip_prefix("name = ")).map(|name| name.trim_matches('"'));
@@ -344,7 +345,7 @@ async fn hazard_decompression_bombs() {
     let can: Vec<_> = packages.iter().filter(|name| makers.iter().any(|maker| name.contains(maker))).collect();
     assert!(can.is_empty(), "{can:?}");
 
-    // And what says that it is compressed is kept as it came, whatever would come of it.
+    // And data that claims to be compressed is kept as it came, whatever it would expand to.
     let (server, alice) = start().await;
     let bomb = bomb();
     push(&alice, BB, "latest", b"config", &[&bomb]).await;
@@ -363,11 +364,11 @@ async fn hazard_decompression_bombs() {
 
 /// A gzip file of 8 MB of zeros in 54 kB.
 fn bomb() -> Vec<u8> {
-    // Each block has the fixed codes: a zero, and then 65 times the longest match, 258 times the byte before.
+    // Each block has the fixed codes: a zero, and then 65 of the longest match, which is 258 times the byte before.
     let mut bits: Vec<bool> = Vec::new();
     let mut put = |value: u32, count: u32| bits.extend((0..count).rev().map(|bit| value >> bit & 1 == 1));
     for _ in 0..500 {
-        // Not the last one, of type 1, whose bits come lowest first.
+        // A block that is not the last, of type 1, whose bits come lowest first.
         put(0b010, 3);
         put(0b0011_0000, 8);
         for _ in 0..65 {
@@ -381,7 +382,7 @@ fn bomb() -> Vec<u8> {
     let byte = |bits: &[bool]| bits.iter().rev().fold(0, |byte: u8, bit| byte << 1 | u8::from(*bit));
     let mut file = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     file.extend(bits.chunks(8).map(byte));
-    // Nobody comes so far as to compare the sum.
+    // No reader gets far enough to compare the checksum.
     file.extend([0; 4]);
     file.extend((500_u32 * (1 + 65 * 258)).to_le_bytes());
     file
@@ -409,7 +410,7 @@ async fn hazard_content_encoding_tricks_of_who_brings_bytes_reach_nobody_who_sha
             is(&answer, 200);
             assert!(answer.bytes == bytes);
             assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
-            // The second is the same as none, to all who know the word.
+            // `identity` means the same as no encoding, to everybody who knows the word.
             assert!([None, Some("identity")].contains(&answer.header("content-encoding")), "{:?}", answer.headers);
             for (name, value) in said {
                 assert_ne!(answer.header(name), Some(value));
@@ -428,7 +429,7 @@ async fn hazard_content_encoding_tricks_of_who_brings_bytes_reach_nobody_who_sha
         is(&bring(&bob, own, &bytes).await, 201);
         are_plain(&bytes).await;
     }
-    // A store that keeps what was not signed, as S3 does.
+    // A store that keeps unsigned headers, as S3 does.
     let s3 = aws_sdk_s3::Config::builder()
         .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
         .region(aws_sdk_s3::config::Region::new("local"))

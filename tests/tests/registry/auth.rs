@@ -41,12 +41,12 @@ fn parameter(parameters: &[(String, String)], name: &str) -> Option<String> {
     parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
 }
 
-/// Text as a form has it.
+/// Text in the encoding of a form.
 fn encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
-/// Whoever was given the token of an answer, whose form is checked.
+/// The caller who holds the token of an answer. Also checks the answer's form.
 #[track_caller]
 fn holder(server: &Server, answer: &Answer) -> Caller {
     is(answer, 200);
@@ -93,7 +93,7 @@ async fn who_shows_nothing_is_told_where_to_log_in() {
     let known = alice.get("/v2/").await;
     is(&known, 200);
     assert_eq!(known.header("docker-distribution-api-version"), Some("registry/2.0"));
-    // X-Forwarded-Host is whatever somebody wrote (hazard: proxy trust).
+    // Anybody can write X-Forwarded-Host (hazard: proxy trust).
     let forwarded = server.nobody.request(Method::GET, "/v2/").header("x-forwarded-host", "evil.example");
     let told = challenge(&send(forwarded.header("host", "evil.example")).await);
     assert_eq!(parameter(&told, "realm").unwrap(), format!("{}/token", server.url));
@@ -133,7 +133,7 @@ async fn who_shows_nothing_gets_nobodys_token_which_reads_what_is_public() {
     crate::library::set(&alice, &format!("/v1/containers/{BB}"), json!({ "visibility": "public" })).await.ok();
     let path = format!("/token?service=x&scope=repository:{BB}:pull");
     let nothing = server.nobody.get(&path).await;
-    // What podman sends who has no password: `Basic Og==`.
+    // What podman sends without a password: `Basic Og==`.
     let empty = send(basic(&server.nobody, Method::GET, &path, "", "")).await;
     for answer in [&nothing, &empty] {
         let nobody = holder(&server, answer);
@@ -188,7 +188,7 @@ async fn what_is_no_password_and_no_token_is_401_everywhere() {
     }
 }
 
-/// Signs a text with a secret, by one of the algorithms that a token may name.
+/// Signs a text with a secret, by any of the algorithms that a token may name.
 fn signed(alg: &str, secret: &[u8], text: &str) -> String {
     macro_rules! mac {
         ($hash:ty) => {{
@@ -205,7 +205,7 @@ fn signed(alg: &str, secret: &[u8], text: &str) -> String {
     }
 }
 
-/// A token with this header and these claims, rightly signed with a secret.
+/// A token with this header and these claims, correctly signed with a secret.
 fn jwt(header: &Value, claims: &Value, secret: &[u8]) -> String {
     let text = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
     let signature = signed(header["alg"].as_str().unwrap(), secret, &text);
@@ -237,7 +237,7 @@ async fn hazard_jwt_algorithm_confusion() {
     let header = |alg: &str| json!({ "typ": "JWT", "alg": alg, "kid": kid });
     let good = header("HS256");
     let works = async |token: &str| alice.with(token).get("/v2/").await.status == 200;
-    // The signer of this test is right: honest claims are taken, whatever else their header or they say.
+    // The signer of this test is correct: honest claims are accepted, whatever else the header or the claims contain.
     let now = server.local.app.now().0;
     for honest in [&honest, &given, &but(&honest, "exp", json!(now + 60)), &but(&honest, "more", json!(1))] {
         assert!(works(&jwt(&good, honest, &secret)).await, "{honest}");
@@ -279,7 +279,7 @@ async fn hazard_jwt_algorithm_confusion() {
         forged.push((format!("an unsigned admin {rest}"), unsigned(&good, &admin, rest)));
         forged.push((format!("none {rest}"), unsigned(&header("none"), &honest, rest)));
     }
-    // Rightly signed, and still nobody's: claims that have ended, or don't hang together.
+    // Correctly signed, and still invalid: claims that have expired, or are inconsistent.
     for (why, claims) in [
         ("ended", but(&honest, "exp", json!(now))),
         ("ended long ago", but(&honest, "exp", json!(0))),

@@ -1,4 +1,4 @@
-//! Blobs: the ways to bring one, and what is had of it.
+//! Blobs: the ways to upload one, and to read it.
 
 use crate::library::sweep_up;
 use crate::support::{
@@ -17,14 +17,14 @@ async fn start() -> (Server, Caller) {
     (server, alice)
 }
 
-/// Checks that a blob is there, whole.
+/// Checks that a blob is there and complete.
 async fn is_there(who: &Caller, repository: &str, bytes: &[u8]) {
     let path = blob_at(repository, &digest(bytes));
     let seen = head(who, &path).await;
     is(&seen, 200);
     assert_eq!(seen.header("content-length"), Some(bytes.len().to_string().as_str()));
     assert_eq!(seen.header("docker-content-digest"), Some(digest(bytes).as_str()));
-    assert!(fetch(who, repository, &digest(bytes)).await.bytes == bytes, "the bytes are others");
+    assert!(fetch(who, repository, &digest(bytes)).await.bytes == bytes, "other bytes");
 }
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn a_blob_comes_back_as_it_was_brought_in_every_way_there_is() {
     assert_eq!(brought.header("location"), Some(blob_at(BB, &digest(&bytes)).as_str()));
     is_there(&alice, BB, &bytes).await;
 
-    // One PATCH of unknown place, as docker and podman do, and an empty PUT.
+    // One PATCH that states no range, as docker and podman send it, and an empty PUT.
     let bytes = junk(3, 100_000);
     let url = open(&alice, BB).await;
     let patched = patch(&alice, &url, &bytes).await;
@@ -80,7 +80,7 @@ async fn opening_an_upload_says_what_every_client_wants_to_hear() {
     let location = opened.header("location").unwrap();
     assert!(location.starts_with(&format!("/v2/{BB}/blobs/uploads/{id}?")), "{location}");
     assert_eq!(opened.header("docker-distribution-api-version"), Some("registry/2.0"));
-    // Nothing is kept of an upload that has no bytes, whatever its repository.
+    // Nothing is kept of an upload without bytes, whatever its repository.
     assert_eq!(opened.cost().1, 0);
     refused(&alice.get(&format!("/v2/{BB}/tags/list")).await, 404, "NAME_UNKNOWN");
     assert_eq!((server.quota("alice").await, server.objects().await), ((0, 0), Vec::new()));
@@ -102,7 +102,7 @@ async fn a_repeated_put_after_success_is_201_again() {
                 is(&closed, 201);
                 assert_eq!(closed.header("location"), Some(blob_at(BB, &digest(&bytes)).as_str()));
             }
-            // It does not become another one by that.
+            // That does not let the upload become another blob.
             refused(&close(&alice, &url, &nothing(), b"").await, 404, "BLOB_UPLOAD_UNKNOWN");
             refused(&patch(&alice, &url, b"more").await, 404, "BLOB_UPLOAD_UNKNOWN");
         }
@@ -123,7 +123,7 @@ async fn bytes_of_another_digest_are_refused_and_leave_nothing() {
         refused(&close(&alice, &chunked, &nothing(), b"").await, 400, "DIGEST_INVALID");
         let path = format!("/v2/{BB}/blobs/uploads/?digest={}", nothing());
         refused(&send(alice.request(Method::POST, &path).body(bytes.clone())).await, 400, "DIGEST_INVALID");
-        // What skopeo's PATCH leaves behind a redirect: nothing at all.
+        // What skopeo's PATCH leaves behind after a redirect: nothing at all.
         let empty = open(&alice, BB).await;
         is(&patch(&alice, &empty, b"").await, 202);
         refused(&close(&alice, &empty, &digest(&bytes), b"").await, 400, "DIGEST_INVALID");
@@ -176,7 +176,7 @@ async fn hazard_digest_algorithm_confusion() {
                 let body = image(b"config", &[]).to_string();
                 refused(&put(&alice, BB, &wrong, MANIFEST, &body).await, 400, "DIGEST_INVALID");
             } else {
-                // Without a colon it is a tag, and names nothing by its bytes.
+                // Without a colon it is a tag, and does not name bytes.
                 refused(&alice.get(&at).await, 404, "MANIFEST_UNKNOWN");
             }
         }
@@ -294,7 +294,7 @@ async fn hazard_content_encoding_tricks() {
     is(&send(plain.header("content-encoding", "Identity").body(body.clone())).await, 201);
     let got = alice.get(&manifest_at(BB, "latest")).await;
     assert_eq!((got.header("content-encoding"), &*got.bytes), (None, body.as_bytes()));
-    // The upload took no harm by that.
+    // This did no harm to the upload.
     let plain = alice.request(Method::PUT, &closing(&url, &digest(&bytes))).header("content-encoding", "identity");
     is(&send(plain.body(bytes.clone())).await, 201);
     let fetched = fetch(&alice, BB, &digest(&bytes)).await;
@@ -326,7 +326,7 @@ async fn where_another_host_takes_the_bytes_clients_are_told_its_whole_url_and_t
     let alice = server.user("alice", 0).await;
     let bytes = junk(1, 1000);
     let url = open(&alice, BB).await;
-    // The other host is a face of the same installation.
+    // The other host serves the same installation.
     let path = url.strip_prefix("https://ingest.example").unwrap();
     let patched = patch(&server.nobody, path, &bytes).await;
     is(&patched, 202);
@@ -335,7 +335,7 @@ async fn where_another_host_takes_the_bytes_clients_are_told_its_whole_url_and_t
     is(&closed, 201);
     assert_eq!(closed.header("location").unwrap(), format!("{}{}", server.url, blob_at(BB, &digest(&bytes))));
     is_there(&alice, BB, &bytes).await;
-    // Never a challenge from there: clients would send their password along.
+    // Never a challenge from there: clients would send their password to it.
     let stranger = patch(&server.nobody, &format!("/v2/{BB}/blobs/uploads/{}", "0".repeat(32)), b"x").await;
     refused(&stranger, 404, "BLOB_UPLOAD_UNKNOWN");
     assert_eq!(stranger.header("www-authenticate"), None);

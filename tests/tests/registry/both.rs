@@ -1,4 +1,4 @@
-//! The same bytes through both doors, one after the other and at once.
+//! The same bytes through both protocols, one after the other and at once.
 
 use crate::library::{begin, complete, hash, len, opened, opened_parts, sif, sif_of, sweep_up};
 use crate::support::{
@@ -33,12 +33,12 @@ async fn bytes_that_came_as_a_plain_blob_become_an_image_when_the_library_pushes
         let bytes = sif(seed);
         let before = server.quota("alice").await.0;
         blob(&alice, repository, &bytes).await;
-        // Nobody has looked into them yet.
+        // Nobody has parsed them as an image yet.
         alice.push(BB, "latest", "amd64", &bytes).await.ok();
         is_image(&server, &alice, &bytes, before + len(&bytes)).await;
         sweep_up(&server).await;
         is_image(&server, &alice, &bytes, before + len(&bytes)).await;
-        // From now on they are known.
+        // From now on they are a known image.
         assert!(begin(&alice, "alice/tools/third", &bytes).await.uploaded);
     }
     assert_eq!(server.objects().await.len(), 2);
@@ -64,7 +64,7 @@ async fn an_open_upload_of_the_library_does_not_hinder_one_of_the_registry_nor_t
     for (number, parts) in [(0, false), (1, true)] {
         let bytes = sif(number);
         let before = server.quota("alice").await.0;
-        // The library's is open, the registry's overtakes it.
+        // The library's upload is open while the registry's overtakes it.
         if parts {
             let open = opened_parts(&alice, BB, &bytes).await;
             let etags = open.send_all(&alice, &bytes).await;
@@ -81,7 +81,7 @@ async fn an_open_upload_of_the_library_does_not_hinder_one_of_the_registry_nor_t
         let empty = if number == 0 { 2 } else { 0 };
         is_image(&server, &alice, &bytes, before + len(&bytes) + empty).await;
     }
-    // The registry's is open, the library's overtakes it.
+    // The registry's upload is open while the library's overtakes it.
     let bytes = sif(7);
     let before = server.quota("alice").await.0;
     let url = open(&alice, BB).await;
@@ -196,7 +196,7 @@ async fn an_image_goes_with_the_last_manifest_that_names_it_whichever_that_is() 
     // The image stays, since another manifest names it.
     is(&alice.delete(&manifest_at(BB, &own)).await, 202);
     assert_eq!(alice.pull(&format!("{BB}:both?arch=amd64")).await.bytes, bytes);
-    // Then none does, and a tag alone would lead to bytes that nothing keeps.
+    // Now none does, and a tag alone would lead to bytes that nothing keeps.
     is(&alice.delete(&manifest_at(BB, &pushed)).await, 202);
     for _ in 0..2 {
         assert_eq!(alice.pull(&format!("{BB}:both?arch=amd64")).await.status, 404);
@@ -212,10 +212,10 @@ async fn an_image_that_names_no_architecture_is_pushed_and_tagged() {
     let silent = SifBuilder::new("unknown").build();
     push_sif(&alice, "alice/tools/silent", "v1", &silent).await;
     manifest(&alice, "alice/tools/silent", "v1").await;
-    // The library knows no architecture under which the tag leads to it; by its hash it is there.
+    // The library has no architecture under which the tag could lead to it; by its hash it is found.
     alice.get("/v1/images/alice/tools/silent:v1").await.error(400);
     alice.get(&format!("/v1/images/alice/tools/silent:{}", hash(&silent))).await.ok();
-    // Old clients name none with a tag.
+    // Old clients state no architecture with a tag.
     alice.push("alice/tools/other", "v1", "s390x", &silent).await.ok();
     let container = alice.container("alice/tools/other").await;
     let image = alice.image(&container, &silent).await["id"].as_str().unwrap().to_owned();

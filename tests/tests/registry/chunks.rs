@@ -13,7 +13,7 @@ async fn start() -> (Server, Caller) {
     (server, alice)
 }
 
-/// How many bytes an upload says that it has.
+/// How many bytes the upload reports.
 async fn offset(who: &Caller, url: &str) -> usize {
     let status = who.get(url).await;
     is(&status, 204);
@@ -114,7 +114,7 @@ async fn a_chunk_out_of_order_is_416_and_the_upload_goes_on() {
             let patch = alice.request(Method::PATCH, &url).header("content-range", nonsense);
             refused(&send(patch.body(bytes[half..].to_vec())).await, 416, "BLOB_UPLOAD_INVALID");
         }
-        // As long as the body says, not as the header does.
+        // The length of the body counts, not the one in the header.
         let patch = alice.request(Method::PATCH, &url).header("content-range", format!("{half}-{half}"));
         refused(&send(patch.body(bytes[half..].to_vec())).await, 416, "BLOB_UPLOAD_INVALID");
         assert_eq!(offset(&alice, &url).await, half);
@@ -139,7 +139,7 @@ async fn a_connection_that_breaks_leaves_a_truthful_offset_and_the_upload_can_go
             assert!(wire.chunk(&bytes[..sent]).await);
         }
         drop(wire);
-        // Everything that the store has whole is counted, once the server has noticed.
+        // All bytes that the store has in whole parts are counted, once the server has noticed the break.
         let whole = sent / (8 * MIB) * 8 * MIB;
         let mut at = offset(&alice, &url).await;
         while at < whole {
@@ -199,7 +199,7 @@ async fn an_upload_that_is_given_up_is_unknown_and_gives_back_what_it_held() {
         refused(&close(&alice, &url, &digest(&bytes), &bytes).await, 404, "BLOB_UPLOAD_UNKNOWN");
         refused(&alice.get(&blob_at(BB, &digest(&bytes))).await, 404, "BLOB_UNKNOWN");
     }
-    // One that came to its end can't be given up any more.
+    // An upload that was completed can't be cancelled any more.
     let url = open(&alice, BB).await;
     is(&close(&alice, &url, &digest(b"kept"), b"kept").await, 201);
     refused(&alice.delete(&url).await, 404, "BLOB_UPLOAD_UNKNOWN");

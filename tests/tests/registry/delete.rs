@@ -126,7 +126,7 @@ async fn a_manifest_that_says_something_of_another_goes_alone() {
     };
     assert_eq!(referrers(&subject).await, 1);
     is(&alice.delete(&manifest_at(BB, &digest(subject.as_bytes()))).await, 202);
-    assert_eq!(referrers(&subject).await, 1, "what is said of it is still there");
+    assert_eq!(referrers(&subject).await, 1, "its referrer is still there");
     assert_eq!(server.quota("alice").await, (9, 0));
     is(&alice.delete(&manifest_at(BB, &digest(signature.as_bytes()))).await, 202);
     assert_eq!((referrers(&subject).await, server.quota("alice").await), (0, (0, 0)));

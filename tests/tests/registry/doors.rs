@@ -1,4 +1,5 @@
-//! One image, every door: what is pushed through the library is there for registry clients, and the other way round.
+//! One image through both protocols: what is pushed through the library is there for registry clients, and the other
+//! way round.
 
 use crate::library::{hash, len, set, sif, sweep_up, text};
 use crate::support::{
@@ -19,7 +20,7 @@ fn parsed(body: &str) -> Value {
     serde_json::from_str(body).unwrap()
 }
 
-/// Checks that the library has an image under a tag and its hash, and its bytes.
+/// Checks that the library has an image under a tag and under its hash, with its bytes.
 async fn in_the_library(who: &Caller, tag: &str, arch: &str, bytes: &[u8]) {
     for selector in [tag, &hash(bytes)] {
         let found = who.get(&format!("/v1/images/{BB}:{selector}?arch={arch}")).await.ok();
@@ -58,7 +59,7 @@ async fn an_image_of_the_library_is_pulled_by_registry_clients() {
     assert_eq!(document["layers"][0]["annotations"]["org.opencontainers.image.title"], json!("bb.sif"));
     assert_eq!(server.quota("alice").await, (len(&bytes), 0), "the configuration costs nothing");
     refused(&alice.get(&blob_at("alice/tools/other", &digest(b"{}"))).await, 404, "BLOB_UNKNOWN");
-    // It has the same manifest each time, wherever it is pushed under that name.
+    // It gets the same manifest each time, wherever it is pushed under that name.
     let first = manifest(&alice, BB, "latest").await;
     alice.delete(&format!("/v1/images/{BB}:latest")).await.ok();
     for gone in [manifest_at(BB, "latest"), manifest_at(BB, &digest(first.as_bytes()))] {
@@ -91,7 +92,7 @@ async fn an_image_pushed_by_registry_clients_is_an_image_of_the_library() {
     let status = alice.get(&format!("/v1/images/{BB}:v1?arch=amd64")).await.status;
     assert_eq!(status, 404);
     assert_eq!(server.quota("alice").await, (len(&bytes) + 2, 0));
-    // A push of it through the library sends nothing.
+    // Pushing it through the library uploads nothing.
     let image = alice.image(&text(&container, "/data/id"), &bytes).await;
     assert_eq!((&image["uploaded"], &image["id"]), (&json!(true), &found["data"]["id"]));
 }
@@ -152,7 +153,7 @@ async fn several_architectures_under_one_tag_are_an_index() {
     assert_eq!(archs, ["amd64", "arm64"]);
     in_the_library(&alice, "v1", "amd64", &amd).await;
     in_the_library(&alice, "v1", "arm64", &arm).await;
-    // Without one of them it is a manifest again.
+    // Without one of them it is a single manifest again.
     alice.delete(&format!("/v1/images/{BB}:v1?arch=arm64")).await.ok();
     assert_eq!(manifest(&alice, BB, "v1").await, single);
     // A registry client replaces all of them at once.
@@ -204,7 +205,7 @@ async fn what_is_no_sif_image_stays_an_artifact_and_the_library_says_what_to_do(
     assert_eq!(tags(&alice, BB).await, ["docker", "fake"]);
     let container = alice.get(&format!("/v1/containers/{BB}")).await.ok();
     assert_eq!(container["data"]["images"], json!([]));
-    // Where the library can't spell the repository, an image stays an artifact too.
+    // If the library can't address the repository, an image stays an artifact too.
     let (deep, bytes) = ("alice/deep/down/in/here", sif(1));
     push_sif(&alice, deep, "v1", &bytes).await;
     assert_eq!(fetch(&alice, deep, &digest(&bytes)).await.bytes, bytes);
@@ -264,7 +265,7 @@ async fn frozen_and_read_only_hold_on_both_doors() {
         refused(&put(who, BB, "v1", MANIFEST, &of_sif(&other).to_string()).await, 403, "DENIED");
         refused(&who.delete(&manifest_at(BB, &digest(pushed.as_bytes()))).await, 403, "DENIED");
     }
-    // The image's other manifest, which the library made for it, keeps it too.
+    // The image's other manifest, which the library made for it, also keeps it.
     let found = alice.get(&format!("/v1/images/{BB}:v1")).await.ok();
     alice.push(BB, "library", "amd64", &kept).await.ok();
     let own = manifest(&alice, BB, "library").await;

@@ -1,5 +1,5 @@
-//! Hazards of a registry that strangers can reach, a test for each story: slow clients, guessed passwords, forged
-//! headers, redirects, clocks.
+//! Hazards of a registry that strangers can reach, one test for each: slow clients, guessed passwords, forged headers,
+//! redirects, clocks.
 
 use crate::library::{opened_old, sif, sweep_up, write};
 use crate::support::{
@@ -21,20 +21,20 @@ use tokio::net::TcpStream;
 
 const PASSWORD: &str = "correct horse: battery staple";
 
-/// Longer than a server waits for anybody in these tests.
+/// Longer than a server waits for any client in these tests.
 const LONG: Duration = Duration::from_secs(30);
 
-/// A server that waits for two seconds where another one waits for a minute.
+/// A server that waits for two seconds where it would otherwise wait for a minute.
 async fn impatient() -> Server {
     Server::start_with(&[("STACKROOM_PATIENCE", "2"), ("STACKROOM_BUFFERS", "8")]).await
 }
 
-/// A manifest that is announced and doesn't come.
+/// The headers of a manifest that never arrives.
 fn silence() -> String {
     format!("Content-Type: {MANIFEST}\r\nContent-Length: 1000")
 }
 
-/// Alice on a server without much patience, and a manifest whose blobs she has brought.
+/// Alice on a server without much patience, and a manifest whose blobs she has uploaded.
 async fn impatient_with_a_manifest() -> (Server, Caller, String) {
     let server = impatient().await;
     let alice = server.user("alice", 0).await;
@@ -47,7 +47,7 @@ async fn hazard_slow_loris_who_may_not_push_takes_no_turn_from_who_may() {
     let (server, alice, body) = impatient_with_a_manifest().await;
     let bob = server.user("bob", 0).await;
     let pull_only = narrowed(&alice, "alice", &[&format!("repository:{BB}:pull")]).await;
-    // More of them than manifests are read at a time.
+    // More of them than the number of manifests that are read at a time.
     let mut silent = Vec::new();
     for number in 0..20 {
         let who = if number % 2 == 0 { &bob } else { &pull_only };
@@ -89,13 +89,13 @@ async fn hazard_slow_loris_an_upload_that_drips_ends_and_goes_on_after_its_last_
         assert!(drip.chunk(piece).await);
     }
     for byte in bytes[9 * MIB..].chunks(1).take(100) {
-        // Far from silent: three bytes within its patience would do for a server that only asks for some.
+        // Far from silent: a server that only checks for some progress would be content with three bytes.
         if !drip.chunk(byte).await {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let told = tokio::time::timeout(LONG, drip.heard()).await.expect("it drips for ever");
+    let told = tokio::time::timeout(LONG, drip.heard()).await.expect("it may drip for ever");
     assert!(told.status == 400 && told.says("BLOB_UPLOAD_INVALID"), "{told:?}");
     assert_eq!(alice.get(&url).await.header("range"), Some(&*format!("0-{}", 8 * MIB - 1)));
     is(&patch(&alice, &url, &bytes[8 * MIB..]).await, 202);
@@ -183,7 +183,7 @@ async fn hazard_slow_loris_heads() {
     let server = impatient().await;
     let host = server.url.strip_prefix("http://").unwrap();
     let whole = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
-    // Nothing, half a line, half a head, half of what HTTP/2 begins with, and nothing more after a whole request.
+    // Nothing, half a line, half the headers, half of the HTTP/2 preface, and nothing more after a whole request.
     let begun = ["", "P", "GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Slow: b", "PRI * HT", whole, &format!("{whole}GET /li")];
     let ended = join_all(begun.map(|text| async move {
         let mut stream = TcpStream::connect(host).await.unwrap();
@@ -193,8 +193,8 @@ async fn hazard_slow_loris_heads() {
         let _ = stream.read_to_end(&mut heard).await;
         assert_eq!(heard.starts_with(b"HTTP/1.1 200"), text.starts_with(whole), "{text}");
     }));
-    tokio::time::timeout(LONG, ended).await.expect("a connection stays");
-    // Who drips a head is not waited for longer.
+    tokio::time::timeout(LONG, ended).await.expect("a connection stays open");
+    // A client that drips its headers gets no more time.
     let mut stream = TcpStream::connect(host).await.unwrap();
     let dripped = async {
         for byte in b"GET /livez HTTP/1.1\r\nX-Slow: ".iter().chain(std::iter::repeat(&b'x')) {
@@ -204,10 +204,10 @@ async fn hazard_slow_loris_heads() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(LONG, dripped).await.expect("it drips for ever");
+    tokio::time::timeout(LONG, dripped).await.expect("it may drip for ever");
 }
 
-/// All that a stranger could compare of an answer.
+/// Everything in an answer that a stranger could compare.
 fn seen(answer: &Answer, name: &str) -> (u16, Vec<String>, String) {
     let mut headers: Vec<String> = answer.headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
     headers.retain(|line| !line.starts_with("date:"));
@@ -232,7 +232,7 @@ async fn hazard_account_enumeration_and_brute_force() {
     for name in ["bob", "carol", "dave"] {
         server.user(name, 0).await;
     }
-    // Alice and Bob have a password, Carol none; Dave has one and is disabled. Of Erin nobody has heard.
+    // Alice and Bob have a password, Carol has none; Dave has one and is disabled. Erin does not exist.
     for name in ["alice", "bob", "dave"] {
         server.admin.put(&format!("/api/users/{name}/password"), json!({ "password": PASSWORD })).await.ok();
     }
@@ -242,7 +242,7 @@ async fn hazard_account_enumeration_and_brute_force() {
     for round in 0..3 {
         let mut told = Vec::new();
         for name in names {
-            // Who is disabled is not told that the password was right.
+            // A disabled user is not told that the password was right.
             let password = if name == "dave" { PASSWORD } else { "wrong guess" };
             let answers = log_in(&server, name, password).await;
             for answer in &answers {
@@ -253,7 +253,8 @@ async fn hazard_account_enumeration_and_brute_force() {
         }
         assert!(told.iter().all(|one| *one == told[0]), "{round}: {told:?}");
     }
-    // One more is the tenth. After it the right password is not even compared, and all names are told the same.
+    // One more is the tenth. After that the right password is not even compared, and the answer is the same for all
+    // names.
     let mut told = Vec::new();
     for name in names {
         refused(
@@ -268,7 +269,7 @@ async fn hazard_account_enumeration_and_brute_force() {
             assert!((800..=900).contains(&after), "{after}");
             assert_eq!(answer.cost(), (1, 0), "{name}");
         }
-        // They were begun at other seconds.
+        // Their counts began at different seconds.
         let apart = |answer: &Answer| {
             let (status, mut headers, body) = seen(answer, name);
             headers.retain(|line| !line.starts_with("retry-after"));
@@ -277,7 +278,7 @@ async fn hazard_account_enumeration_and_brute_force() {
         told.push(answers.map(|answer| apart(&answer)));
     }
     assert!(told.iter().all(|one| *one == told[0]), "{told:?}");
-    // Neither other people nor tokens are affected, and who knows the password pays with no write.
+    // Neither other users nor tokens are affected, and a right password costs no write.
     for answer in log_in(&server, "bob", PASSWORD).await {
         is(&answer, 200);
         assert_eq!(answer.cost(), (2, 0));
@@ -291,7 +292,7 @@ async fn hazard_account_enumeration_and_brute_force() {
         &narrowed(&alice, "alice", &[&format!("repository:{BB}:pull")]).await.get(&manifest_at(BB, "latest")).await,
         200,
     );
-    // An expired or short-lived token where a password belongs is no guess.
+    // An expired or short-lived token in place of a password is no guess.
     let app = &server.local.app;
     let bob: UserName = "bob".parse().unwrap();
     let past = app.keys.sign(&bob, app.new_token().unwrap(), Time(0), Some(Time(1))).unwrap();
@@ -301,7 +302,8 @@ async fn hazard_account_enumeration_and_brute_force() {
         }
     }
     assert!(app.table.get::<WrongPasswords>(keys::wrong_passwords(&bob)).await.unwrap().is_none());
-    // The sweeper leaves what counts. Once it counts no more, the password works again, and then the sweeper takes it.
+    // The sweeper leaves counts that still apply. After that, the password works again, and then the sweeper deletes
+    // them.
     let row = async |name: &str| {
         let key = keys::wrong_passwords(&name.parse().unwrap());
         app.table.get::<WrongPasswords>(key).await.unwrap()
@@ -318,19 +320,19 @@ async fn hazard_account_enumeration_and_brute_force() {
     for (name, count) in [("alice", None), ("carol", None), ("dave", None), ("erin", Some(3))] {
         assert_eq!(row(name).await.map(|row| row.count), count, "{name}: what counts again begins anew");
     }
-    // Guesses at once are all counted.
+    // Concurrent guesses are all counted.
     let guesses = (0..12).map(|_| send(basic(&server.nobody, Method::GET, "/token", "alice", "wrong guess")));
     let mut statuses: Vec<u16> = join_all(guesses).await.iter().map(|answer| answer.status.as_u16()).collect();
     statuses.sort_unstable();
     let refused = statuses.iter().filter(|status| **status == 401).count();
-    // As many more than ten as are compared at a time.
+    // At most as many more than ten as are compared at a time.
     assert!((10..=11).contains(&refused) && statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
-    // A new password begins anew.
+    // A new password resets the count.
     server.admin.put("/api/users/alice/password", json!({ "password": "another one" })).await.ok();
     is(&log_in(&server, "alice", "another one").await[0], 200);
 }
 
-/// Headers in which a proxy may have said another name, and anybody else too.
+/// Headers in which a proxy, and anybody else too, may state another name.
 const FORGED: [(&str, &str); 9] = [
     ("x-forwarded-host", "evil.example"),
     ("x-forwarded-proto", "evil"),
@@ -397,7 +399,7 @@ async fn hazard_proxy_trust() {
             assert!(value.is_none_or(own), "{one:?}: {value:?}");
         }
     }
-    // A target with a whole URL in it, as proxies are asked.
+    // A target with a whole URL in it, as in requests to a proxy.
     let host = server.url.strip_prefix("http://").unwrap();
     for (method, path) in
         [("GET", "/v2/"), ("POST", "/v2/alice/tools/bb/blobs/uploads/"), ("GET", "/v1/imagefile/alice/tools/sif:v1")]
@@ -439,7 +441,7 @@ async fn hazard_redirect_auth_leak() {
             let relative = location.starts_with("/v2/");
             let of_two = number == 2 && hosts.iter().any(|host| location.starts_with(host));
             assert!(relative || of_two, "{location}");
-            // What a client would ask next, of the host that it stands for here.
+            // The next request of a client, to this server in place of that host.
             location.strip_prefix(ingest).unwrap_or(&location).to_owned()
         };
         let bytes = junk(number as u64, 1000);
@@ -452,7 +454,7 @@ async fn hazard_redirect_auth_leak() {
         let mount = format!("/v2/alice/tools/other/blobs/uploads/?mount={}&from={BB}", digest(b"layer"));
         own(&who.post(&mount, Value::Null).await);
         own(&put(who, BB, "v2", MANIFEST, &image(b"config", &[&bytes]).to_string()).await);
-        // Bytes alone are elsewhere, and only for who reads.
+        // Only bytes are elsewhere, and only for readers.
         let there = blob_at(BB, &digest(b"layer"));
         let read = who.get(&there).await;
         is(&read, if number == 0 { 200 } else { 307 });
@@ -492,7 +494,7 @@ async fn hazard_clock() {
     }
     let url = open(&alice, BB).await;
     is(&patch(&alice, &url, &junk(1, 9 * MIB)).await, 202);
-    // As a host would have written them whose clock is ahead, and one whose clock is behind.
+    // As a host with a fast clock would have written them, and one with a slow clock.
     let (repository, now) = (BB.parse::<Repository>().unwrap(), app.now());
     for (bytes, seen) in [(&b"one"[..], now.plus(skew)), (b"two", now.minus(skew))] {
         let name: OciDigest = Digest::of(bytes).into();
@@ -502,7 +504,7 @@ async fn hazard_clock() {
     let condemned = Condemned { object: "00/condemned".to_owned(), since: now.plus(skew), upload: None };
     write(&server, &condemned).await;
     let (before, quota) = (server.objects().await, server.quota("alice").await);
-    // Swept by one that is right, one ahead, one behind.
+    // Swept by a host with the right clock, a fast one, a slow one.
     let ahead: fn() -> Duration = || shared::app::system_clock() + Duration::from_mins(5);
     let behind: fn() -> Duration = || shared::app::system_clock().saturating_sub(Duration::from_mins(5));
     for clock in [app.clock, ahead, behind] {
@@ -514,7 +516,7 @@ async fn hazard_clock() {
     for bytes in [&b"one"[..], b"two", b"layer", b"config"] {
         assert_eq!(fetch(&alice, BB, &digest(bytes)).await.bytes, bytes);
     }
-    // A day later they go, whoever wrote them.
+    // A day later they are deleted, whoever wrote them.
     let app =
         crate::support::installation(&server, None, || shared::app::system_clock() + Duration::from_hours(26), |_| {});
     let swept = sweep(&app, Ages::safe(&app)).await.unwrap();
@@ -523,7 +525,8 @@ async fn hazard_clock() {
         refused(&alice.get(&blob_at(BB, &digest(bytes))).await, 404, "BLOB_UNKNOWN");
     }
     assert_eq!(fetch(&alice, BB, &digest(b"layer")).await.bytes, b"layer");
-    // What was signed by a host ahead is good here, and what a host behind signed for a while ends no later than it says.
+    // What a host with a fast clock signed is valid here, and what a host with a slow clock signed ends no later than
+    // stated.
     let tokens = app.keys.sign_access(
         &shared::auth::Credential::Anonymous,
         Vec::new(),

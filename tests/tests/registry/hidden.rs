@@ -1,4 +1,4 @@
-//! What is hidden answers as what is missing: nothing tells of bytes that somebody else has.
+//! Hidden things look like missing ones: nothing reveals bytes that somebody else has.
 
 use crate::library::{join, private_collection, sif};
 use crate::support::{
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use shared::domain::Role;
 use stackroom_tests::{Answer, Caller, Server};
 
-/// All that a stranger could compare: but for what they said themselves.
+/// Everything that a stranger could compare, except what they said themselves.
 fn seen(answer: &Answer, said: &str) -> (u16, String, String, (u32, u32)) {
     let plain = |text: &str| text.replace(said, "…");
     let mut headers: Vec<String> = answer.headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
@@ -33,7 +33,7 @@ async fn hazard_cross_tenant_existence_oracle() {
     let (there, missing) = (digest(&layer), nothing());
     let manifest = digest(body.as_bytes());
     for who in [&server.nobody, &bob, &narrow] {
-        // In the repository itself: there or not, and whether the repository is there or not.
+        // In the repository itself: whether bytes exist, and whether the repository exists.
         for repository in [BB, "alice/tools/never", "alice/never/bb", "nobody/tools/bb"] {
             let status = 401;
             for (one, other) in [(&there, &missing), (&manifest, &missing)] {
@@ -53,7 +53,7 @@ async fn hazard_cross_tenant_existence_oracle() {
             let referrers = async |digest: &str| who.get(&format!("/v2/{repository}/referrers/{digest}")).await;
             assert_eq!(seen(&referrers(&manifest).await, &manifest), seen(&referrers(&missing).await, &missing));
         }
-        // One repository as the other.
+        // A hidden repository looks like one that does not exist.
         for path in ["manifests/latest", "tags/list", "manifests/missing"] {
             let (hidden, never) = (format!("/v2/{BB}/{path}"), format!("/v2/alice/tools/no/{path}"));
             let answers = [who.get(&hidden).await, who.get(&never).await];
@@ -62,7 +62,7 @@ async fn hazard_cross_tenant_existence_oracle() {
         let uploads = async |name: &str| who.post(&format!("/v2/{name}/blobs/uploads/"), Value::Null).await;
         let answers = [uploads(BB).await, uploads("alice/tools/no").await];
         assert_eq!(seen(&answers[0], BB), seen(&answers[1], "alice/tools/no"));
-        // Whatever is brought: what is there already, what names what is there or missing, what is no manifest.
+        // Whatever is uploaded: what is there already, what names existing or missing things, what is no manifest.
         for document in [&body, &image(b"config", &[b"missing"]).to_string(), "no manifest"] {
             for reference in ["latest", "new", &digest(document.as_bytes()), &missing] {
                 let bring = async |name: &str| put(who, name, reference, MANIFEST, document).await;
@@ -74,13 +74,13 @@ async fn hazard_cross_tenant_existence_oracle() {
     }
     assert_eq!(crate::support::manifest(&alice, BB, "latest").await, body);
     refused(&alice.get(&manifest_at(BB, "new")).await, 404, "MANIFEST_UNKNOWN");
-    // A blob is where it was brought, not wherever its entity looks.
+    // A blob is where it was uploaded, not in all repositories of its entity.
     blob(&alice, "alice/tools/other", b"config").await;
     for repository in ["alice/tools/other", "alice/tools/never"] {
         is(&head(&alice, &blob_at(repository, &there)).await, 404);
         refused(&alice.get(&blob_at(repository, &there)).await, 404, "BLOB_UNKNOWN");
     }
-    // Who may read there is told what is there and what is not.
+    // A caller who may read there is told what is there and what is not.
     is(&carol.get(&manifest_at(BB, "latest")).await, 200);
     refused(&carol.get(&blob_at(BB, &missing)).await, 404, "BLOB_UNKNOWN");
     refused(&carol.get(&manifest_at(BB, &missing)).await, 404, "MANIFEST_UNKNOWN");
@@ -123,7 +123,7 @@ async fn in_ones_own_repository_bytes_that_others_have_are_as_missing_as_any() {
         seen(&answer, &digest(bytes))
     };
     assert_eq!(name(&known).await, name(&unknown).await);
-    // Both have to be brought, and are then charged alike.
+    // Both must be uploaded, and are then charged alike.
     let bring = async |bytes: &[u8]| {
         let answer = bring(&bob, own, bytes).await;
         is(&answer, 201);
@@ -161,7 +161,7 @@ async fn a_repository_is_as_visible_here_as_through_the_library() {
     private_collection(&alice, "alice", "secret").await;
     push_sif(&alice, "alice/secret/registry", "latest", &bytes).await;
     alice.push("alice/secret/library", "latest", "amd64", &bytes).await.ok();
-    // Pushes through the other door change nothing.
+    // Pushes through the other protocol change nothing.
     push_sif(&alice, "alice/tools/library", "other", &bytes).await;
     alice.push("alice/tools/registry", "other", "amd64", &bytes).await.ok();
     let sees = async |who: &Caller, repository: &str| {
@@ -182,7 +182,7 @@ async fn a_repository_is_as_visible_here_as_through_the_library() {
         assert_eq!(sees(&server.nobody, repository).await, nobody, "{repository}");
         assert_eq!(sees(&bob, repository).await, others, "{repository}");
         assert!(sees(&alice, repository).await && sees(&server.admin, repository).await, "{repository}");
-        // A token that is not for pulling gets no bytes but what everybody gets.
+        // A token without pull gets no bytes except public ones.
         let blind = server.token("bob", json!({ "name": "s", "scope": "push" })).await;
         assert_eq!(blind.get(&manifest_at(repository, "latest")).await.status == 200, nobody, "{repository}");
         let file = blind.get(&format!("/v1/imagefile/{repository}:latest")).await;

@@ -15,7 +15,7 @@ async fn start() -> (Server, Caller) {
     (server, alice)
 }
 
-/// Where a list goes on.
+/// Where a list continues.
 fn next(answer: &Answer) -> Option<String> {
     let link = answer.header("link")?;
     let target = link.strip_prefix('<').unwrap().strip_suffix(">; rel=\"next\"").unwrap();
@@ -33,7 +33,7 @@ async fn pages(who: &Caller, path: &str, field: &str) -> Vec<Vec<Value>> {
             Some(more) => path = more,
             None => return pages,
         }
-        assert!(pages.len() < 100, "a list without end");
+        assert!(pages.len() < 100, "a list that never ends");
     }
 }
 
@@ -140,11 +140,12 @@ async fn the_catalog_has_the_repositories_of_all_ones_entities() {
         let pages = pages(&alice, &format!("/v2/_catalog{query}"), "repositories").await;
         assert_eq!(pages.concat(), repositories, "{query}");
     }
-    // A page ends where it is full, and the next one begins there: the caller, their entities, repositories of one.
+    // A page ends where it is full, and the next one continues there, reading the caller, their entities, and one of
+    // these.
     for query in ["?n=1", "?n=1&last=the-last%2Ftools%2Fa"] {
         assert_eq!(alice.get(&format!("/v2/_catalog{query}")).await.cost(), (3, 0), "{query}");
     }
-    // It goes on after what isn't there, too, and after what is somebody else's.
+    // It also continues after what does not exist, and after what is somebody else's.
     server.user("bob", 0).await;
     for (last, rest) in [("alice%2Ftools%2Faa", 1), ("bob%2Fx", 2), ("nobody%2Fx%2Fy", 2), ("the-last%2Fz", 4)] {
         let pages = pages(&alice, &format!("/v2/_catalog?last={last}"), "repositories").await;
@@ -152,7 +153,7 @@ async fn the_catalog_has_the_repositories_of_all_ones_entities() {
     }
 }
 
-/// Brings a manifest that says something of another one, and returns its descriptor as it should be listed.
+/// Uploads a manifest that refers to another one, and returns its descriptor as it should be listed.
 async fn refer(who: &Caller, number: u32, edit: impl Fn(&mut Value)) -> (Value, String) {
     let mut body = image(b"config", &[]);
     body["annotations"] = json!({ "number": number.to_string() });
@@ -224,7 +225,7 @@ async fn what_refers_to_a_manifest_is_listed_with_what_it_is() {
         same(&some, wanted);
         assert_eq!(some.header("oci-filters-applied"), Some("artifactType"));
     }
-    // The subject need not be there, nor anything at all.
+    // The subject need not exist, nor anything else.
     same(&referrers(&alice, &digest(b"that comes later"), "").await, &[early]);
     same(&referrers(&alice, &nothing(), "").await, &[]);
     let empty = alice.get(&format!("/v2/alice/tools/never/referrers/{}", nothing())).await;
@@ -261,7 +262,7 @@ async fn hazard_referrers_abuse() {
         wanted.sort_unstable();
         assert_eq!(listed, wanted);
     }
-    // A list of referrers carries no books.
+    // A list of referrers omits long annotations.
     let (_, giant) = refer(&alice, 1000, |body| {
         body["subject"] = named(MANIFEST, b"another subject");
         body["annotations"]["book"] = json!("x".repeat(100_000));
@@ -270,7 +271,7 @@ async fn hazard_referrers_abuse() {
     let listed = referrers(&alice, &digest(b"another subject"), "").await;
     assert!(listed.bytes.len() < 20_000 && giant.len() > 100_000, "{}", listed.bytes.len());
     assert_eq!(listed.json["manifests"][0]["digest"], json!(digest(giant.as_bytes())));
-    // What one byte stands for may be six of them on the wire.
+    // A single byte may take six on the wire.
     let (mut escaped, _) = refer(&alice, 1001, |body| {
         body["subject"] = named(MANIFEST, b"a third subject");
         body["annotations"]["bells"] = json!("\u{7}".repeat(8000));
@@ -281,7 +282,7 @@ async fn hazard_referrers_abuse() {
     let listed = referrers(&alice, &digest(b"a third subject"), "").await;
     assert!(listed.bytes.len() < 1000, "{}", listed.bytes.len());
     same(&listed, &[escaped]);
-    // Who may only read refers to nothing.
+    // A caller who may only read can't add referrers.
     join(&server, "alice", "carol", Role::Reader).await;
     let before = referrers(&carol, &digest(b"another subject"), "").await;
     let mut body = image(b"config", &[]);

@@ -18,7 +18,7 @@ mod doors;
 mod hazards;
 mod hidden;
 #[path = "../library/support.rs"]
-#[expect(dead_code, reason = "the library's tests say more with it")]
+#[expect(dead_code, reason = "the library's tests use the rest")]
 mod library;
 mod lists;
 mod manifests;

@@ -23,7 +23,7 @@ async fn start() -> (Server, Caller) {
     (server, alice)
 }
 
-/// Checks that a manifest comes back exactly as it was brought.
+/// Checks that a manifest comes back exactly as it was pushed.
 async fn is_kept(who: &Caller, reference: &str, kind: &str, body: &str) {
     for name in [reference.to_owned(), digest(body.as_bytes())] {
         let (got, seen) = (who.get(&manifest_at(BB, &name)).await, head(who, &manifest_at(BB, &name)).await);
@@ -38,7 +38,7 @@ async fn is_kept(who: &Caller, reference: &str, kind: &str, body: &str) {
     }
 }
 
-/// A manifest of exactly `len` bytes; another one for each sign.
+/// A manifest of exactly `len` bytes; a different one for each sign.
 fn long(len: usize, sign: char) -> String {
     let mut body = image(b"config", &[b"one"]);
     body["annotations"] = json!({ "filler": "" });
@@ -50,7 +50,7 @@ fn long(len: usize, sign: char) -> String {
 #[tokio::test]
 async fn a_manifest_keeps_its_exact_bytes_and_its_media_type() {
     let (server, alice) = start().await;
-    // Spaces, order, escapes and unknown fields are the client's own business.
+    // Spaces, order, escapes and unknown fields are up to the client.
     let tidy = image(b"config", &[b"one", b"two"]);
     let pretty = format!("\n{}\n\n", serde_json::to_string_pretty(&tidy).unwrap());
     let mut unknown = tidy.clone();
@@ -77,10 +77,10 @@ async fn a_manifest_keeps_its_exact_bytes_and_its_media_type() {
         assert_eq!(brought.header("docker-content-digest"), Some(name.as_str()));
         assert_eq!(brought.header("location"), Some(manifest_at(BB, &name).as_str()));
         is_kept(&alice, tag, kind, &body).await;
-        // Whatever the client would like to have.
+        // Whatever type the client asks for.
         let ask = alice.request(Method::GET, &manifest_at(BB, tag)).header("accept", "application/json");
         assert_eq!(send(ask).await.header("content-type"), Some(kind));
-        // Once more, by digest, changes nothing.
+        // Pushing it again by digest changes nothing.
         is(&put(&alice, BB, &name, kind, &body).await, 201);
         is_kept(&alice, tag, kind, &body).await;
     }
@@ -98,7 +98,7 @@ async fn a_manifest_may_have_4_mib_and_not_a_byte_more() {
         is_kept(&alice, "long", MANIFEST, &body).await;
         assert_eq!(server.objects().await.len(), objects + number, "only long ones are in the bucket");
     }
-    // Bringing it again replaces the object, deleting the manifest takes it away.
+    // Pushing it again replaces the object, deleting the manifest removes it.
     let body = long(4 * MIB, 'x');
     is(&put(&alice, BB, "again", MANIFEST, &body).await, 201);
     is_kept(&alice, "again", MANIFEST, &body).await;
@@ -128,7 +128,7 @@ async fn what_a_manifest_needs_has_to_be_there() {
         assert!(said.contains("sha256:"), "{why}: {said}");
     }
     refused(&alice.get(&manifest_at(BB, "x")).await, 404, "MANIFEST_UNKNOWN");
-    // Layers that are fetched from elsewhere need not, nor what a manifest is about.
+    // Layers that are fetched from elsewhere need not be there, nor the subject of a manifest.
     let mut foreign = image(b"config", &[b"one"]);
     let kind = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
     foreign["layers"][0] = named(kind, b"never brought");
@@ -227,13 +227,13 @@ async fn hazard_media_type_confusion_cve_2021_41190_and_manifest_shape() {
     refused(&send(request).await, 400, "MANIFEST_INVALID");
     refused(&alice.get(&manifest_at(BB, "x")).await, 404, "MANIFEST_UNKNOWN");
     assert_eq!(tags(&alice, BB).await, Vec::<String>::new());
-    // What is no key of ours may be spelt as it likes, and annotations are nobody's keys.
+    // Keys that we don't read may be spelt in any way, and annotations have no fixed keys.
     let mut free = plain.clone();
     free["X-Layers"] = json!({ "Layers": [], "layers": [] });
     free["annotations"] = json!({ "Digest": "", "digest": "", "layer\u{17f}": "" });
     is(&put(&alice, BB, "free", MANIFEST, &free.to_string()).await, 201);
     is_kept(&alice, "free", MANIFEST, &free.to_string()).await;
-    // A media type is the same in capitals, and is kept in small letters.
+    // Media types are case-insensitive, and are kept in lower case.
     for (kind, body) in [(&*capitals, plain.to_string()), (MANIFEST, plain.to_string().replace(MANIFEST, &capitals))] {
         is(&put(&alice, BB, "capitals", kind, &body).await, 201);
         is_kept(&alice, "capitals", MANIFEST, &body).await;

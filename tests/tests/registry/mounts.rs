@@ -1,4 +1,4 @@
-//! Mounting a blob instead of bringing it.
+//! Mounting a blob instead of uploading it.
 
 use crate::library::{join, private_collection, sif, sweep_up};
 use crate::support::{BB, blob, blob_at, close, digest, fetch, head, is, junk, narrowed, nothing, push, refused};
@@ -10,7 +10,7 @@ async fn mount(who: &Caller, to: &str, digest: &str, from: &str) -> Answer {
     who.post(&format!("/v2/{to}/blobs/uploads/?mount={digest}&from={from}"), Value::Null).await
 }
 
-/// Checks that nothing was mounted, and that the upload which was opened instead is a good one.
+/// Checks that nothing was mounted, and that the upload which was opened instead works.
 async fn has_to_bring(who: &Caller, to: &str, bytes: &[u8], answer: &Answer) {
     is(answer, 202);
     refused(&who.get(&blob_at(to, &digest(bytes))).await, 404, "BLOB_UNKNOWN");
@@ -28,7 +28,7 @@ async fn a_blob_is_mounted_from_where_it_may_be_read_and_charged_once() {
         (&alice, "alice/tools/other", (1000, 0)),
         (&alice, "alice/elsewhere/other", (1000, 0)),
         (&alice, "alice/deep/down/in/here", (1000, 0)),
-        // It was made internal by the push.
+        // The push made the repository internal.
         (&bob, "bob/tools/bb", (1000, 1000)),
         (&bob, "bob/tools/other", (1000, 1000)),
     ] {
@@ -45,8 +45,8 @@ async fn a_blob_is_mounted_from_where_it_may_be_read_and_charged_once() {
             );
         }
     }
-    assert_eq!(server.objects().await, objects, "no bytes moved");
-    // What was mounted stays where the other one goes.
+    assert_eq!(server.objects().await, objects, "no bytes were copied");
+    // A mounted blob stays when the other one is deleted.
     is(&alice.delete(&blob_at(BB, &digest(&bytes))).await, 202);
     assert_eq!(server.quota("alice").await, (1000, 0));
     for to in ["alice/tools/other", "alice/elsewhere/other", "alice/deep/down/in/here"] {
@@ -71,7 +71,7 @@ async fn hazard_mount_authorization() {
     has_to_bring(&bob, own, &bytes, &mount(&bob, own, &nothing(), BB).await).await;
     has_to_bring(&bob, own, &bytes, &mount(&bob, own, &name, own).await).await;
     has_to_bring(&bob, own, &bytes, &mount(&bob, own, &name, "nobody/tools/bb").await).await;
-    // The token has to say that it will read there.
+    // The token must permit reading there.
     blob(&alice, "alice/tools/other", b"so that it is there").await;
     let (pull, other) = (format!("repository:{BB}:pull"), "repository:alice/tools/other:pull,push");
     let one = narrowed(&alice, "alice", &[other]).await;
@@ -80,17 +80,17 @@ async fn hazard_mount_authorization() {
     has_to_bring(&one, "alice/tools/other", &bytes, &mount(&wrong, "alice/tools/other", &name, BB).await).await;
     let both = narrowed(&alice, "alice", &[other, &pull]).await;
     is(&mount(&both, "alice/tools/other", &name, BB).await, 201);
-    // Nor is a blob looked for where nobody says that it is, be it the caller's own.
+    // Nor is a blob searched for when no source is named, not even in the caller's own repositories.
     for who in [&alice, &server.admin] {
         let anywhere = format!("/v2/alice/tools/fourth/blobs/uploads/?mount={name}");
         has_to_bring(&alice, "alice/tools/fourth", &bytes, &who.post(&anywhere, Value::Null).await).await;
     }
-    // And that it will write here.
+    // And it must permit writing here.
     for reader in [narrowed(&alice, "alice", &["repository:alice/tools/third:pull", &pull]).await, bob.clone()] {
         is(&mount(&reader, "alice/tools/third", &name, BB).await, 401);
     }
     is(&mount(&server.nobody, "alice/tools/third", &name, BB).await, 401);
-    // Whoever joins may.
+    // A member may.
     join(&server, "alice", "bob", Role::Reader).await;
     is(&mount(&bob, own, &name, BB).await, 201);
     assert_eq!(fetch(&bob, own, &name).await.bytes, bytes);
@@ -120,7 +120,7 @@ async fn mounting_pays_like_bringing() {
     is(&mount(&bob, "bob/tools/other", &digest(&one), BB).await, 201);
     assert_eq!(server.quota("bob").await, (1000, 0));
     refused(&bob.get(&blob_at("bob/tools/bb", &digest(&two))).await, 404, "BLOB_UNKNOWN");
-    // What nothing names goes, and the room is there again.
+    // Unnamed blobs are deleted, and their space is free again.
     sweep_up(&server).await;
     assert_eq!(server.quota("bob").await, (0, 0));
     is(&mount(&bob, "bob/tools/bb", &digest(&two), BB).await, 201);
@@ -137,7 +137,7 @@ async fn images_of_the_library_can_be_mounted() {
     is(&mount(&alice, "alice/tools/copy", &digest(&bytes), BB).await, 201);
     is(&head(&alice, &blob_at("alice/tools/copy", &digest(&bytes))).await, 200);
     assert_eq!(server.quota("alice").await, charged);
-    // The empty configuration is there without bytes, and may have to be brought.
+    // The empty configuration exists without bytes, and may have to be uploaded.
     let empty = mount(&alice, "alice/tools/copy", &digest(b"{}"), BB).await;
     assert!([201, 202].contains(&empty.status.as_u16()), "{}", empty.status);
     alice.delete(&format!("/v1/images/{BB}:latest")).await.ok();

@@ -1,4 +1,4 @@
-//! Paths: names that look like routes, names that are none, and what proxies might read otherwise.
+//! Paths: names that look like routes, invalid names, and names that proxies might read differently.
 
 use crate::library::{private_collection, set};
 use crate::support::{
@@ -55,7 +55,7 @@ async fn what_can_be_no_repository_is_said_to_be_none() {
     }
     let long = format!("alice/{}", "x".repeat(300));
     assert!(bring(&alice, &long, b"x").await.status.is_client_error());
-    // There is no such entity, and a push makes none: not even one's own site admin's.
+    // There is no such entity, and a push creates none: not even a site admin's push.
     let opened = server.admin.post("/v2/nobody/tools/bb/blobs/uploads/", Value::Null).await;
     refused(&opened, 404, "NAME_UNKNOWN");
     is(&alice.post("/v2/nobody/tools/bb/blobs/uploads/", Value::Null).await, 401);
@@ -86,7 +86,7 @@ async fn a_tag_may_be_all_that_the_specification_allows() {
     let alice = server.user("alice", 0).await;
     push(&alice, BB, "latest", b"config", &[]).await;
     let longest = "x".repeat(128);
-    // The last two are how clients keep signatures and referrers where they know no better.
+    // The last two are the tags under which clients keep signatures and referrers if a registry has no referrers API.
     let referrers = digest(b"x").replace(':', "-");
     for tag in ["_x", "1", "A.B-c_d", &longest, &referrers, &format!("{referrers}.sig")] {
         is(&put(&alice, BB, tag, MANIFEST, &image(b"config", &[]).to_string()).await, 201);
@@ -106,7 +106,8 @@ async fn hazard_http_parsing_differences() {
     let same = narrowed(&alice, "alice", &[&all(BB)]).await;
     let digest = digest(image(b"config", &[]).to_string().as_bytes());
     let by_digest = format!("/v2/alice/tools/bb/manifests/{}", digest.replace(':', "%3A"));
-    // Old clients write two slashes, and escape a colon. Whatever else a proxy might take for the same is another path.
+    // Old clients write two slashes, and escape a colon. Anything else that a proxy might read as the same is another
+    // path.
     for (path, folds) in [
         ("/v2/alice/tools/bb/manifests/latest", true),
         ("/v2//alice//tools//bb//manifests//latest", true),
@@ -153,7 +154,7 @@ async fn hazard_http_parsing_differences() {
         for who in [&alice, &same] {
             let status = ask(who).await;
             assert!(if folds { status == 200 } else { [400, 401, 404].contains(&status) }, "{path}: {status}");
-            // Where it is said not to be, a token is of no use: alice reads all that is hers.
+            // A 401 may only mean that the path is somebody else's: alice can read everything of hers.
             assert!(who.token != alice.token || status != 401 || path.contains("bob"), "{path}: {status}");
         }
         for who in [&narrow, &bob] {
@@ -162,7 +163,7 @@ async fn hazard_http_parsing_differences() {
             assert!(!folds || status == 401, "{path}: {status}");
         }
     }
-    // Two lengths, or a length and chunks, are no request at all.
+    // Two lengths, or a length and chunks, make a request invalid.
     let url = crate::support::open(&alice, BB).await;
     for headers in ["Content-Length: 5\r\nContent-Length: 6", "Content-Length: x", "Transfer-Encoding: gzip"] {
         let mut wire = Wire::begin(&server, &alice, "PATCH", &url, headers).await;
@@ -198,7 +199,7 @@ async fn a_repository_of_any_number_of_names_is_made_public_private_and_read_onl
         set(&alice, &format!("{settings}:v1"), json!({ "frozen": true })).await.ok();
         refused(&alice.delete(&at).await, 403, "DENIED");
         set(&alice, &format!("{settings}:v1"), json!({ "frozen": false })).await.ok();
-        // What a collection has, or a tag, a repository has not; and nobody else may.
+        // A repository does not have a collection's settings, nor a tag's; and nobody else may change them.
         for (who, path, change, status) in [
             (&alice, settings.clone(), json!({ "private": true }), 400),
             (&alice, settings.clone(), json!({ "frozen": true }), 400),

@@ -1,4 +1,4 @@
-//! The quota: what it admits, when it refuses, and when it gives back.
+//! The quota: what it allows, when it refuses, and when it frees bytes.
 
 use crate::library::{sif, sweep_up, write};
 use crate::support::{
@@ -28,7 +28,7 @@ async fn what_is_known_to_be_too_long_is_refused_before_its_bytes_are_read() {
         let heard = wire.heard().await;
         assert!(heard.status == 403 && heard.says("DENIED"), "{method}: {heard:?}");
     }
-    // Nor of what no blob can be as long as.
+    // Nor of a body that is longer than any blob may be.
     for length in [1_u64 << 40, u64::MAX - 1, u64::MAX] {
         let url = closing(&open(&alice, BB).await, &digest(b"x"));
         let wire = Wire::begin(&server, &alice, "PATCH", &url, &format!("Content-Length: {length}")).await;
@@ -40,7 +40,7 @@ async fn what_is_known_to_be_too_long_is_refused_before_its_bytes_are_read() {
     let said = refused(&send(alice.request(Method::POST, &path).body(bytes)).await, 403, "DENIED");
     assert!(said.contains("of 1000 bytes"), "{said}");
     assert_eq!((server.quota("alice").await, server.objects().await), ((0, 0), Vec::new()));
-    // A chunk that is too long does no harm to those before.
+    // A chunk that is too long does no harm to earlier ones.
     let bytes = junk(2, 1000);
     let url = open(&alice, BB).await;
     is(&patch(&alice, &url, &bytes[..600]).await, 202);
@@ -66,7 +66,7 @@ async fn a_quota_is_filled_exactly_whatever_way_the_bytes_come() {
     blob(&alice, BB, &bytes).await;
     back().await;
 
-    // Chunks whose number nobody knows before.
+    // Chunks whose number is not known in advance.
     for chunk in [8 * MIB, 5 * MIB, 9 * MIB - 1, MIB] {
         let url = open(&alice, BB).await;
         for (number, piece) in bytes.chunks(chunk).enumerate() {
@@ -80,7 +80,7 @@ async fn a_quota_is_filled_exactly_whatever_way_the_bytes_come() {
     is(&close(&alice, &url, &digest(&bytes), &bytes[8 * MIB + 5..]).await, 201);
     back().await;
 
-    // Streams whose length nobody knows before, as docker's are.
+    // Streams whose length is not known in advance, like docker's.
     let url = open(&alice, BB).await;
     assert_eq!(stream(&server, &alice, "PATCH", &url, &bytes).await.status, 202);
     is(&close(&alice, &url, &digest(&bytes), b"").await, 201);
@@ -100,7 +100,7 @@ async fn a_stream_of_unknown_length_is_stopped_where_it_passes_the_quota() {
         let url = open(&who, &repository).await;
         let patched = stream(&server, &who, "PATCH", &url, &bytes).await;
         if patched.status == 202 {
-            // It may be taken in as far as it is held without having been charged, but never become a blob.
+            // It may be accepted as long as it is buffered without being charged, but it never becomes a blob.
             refused(&close(&who, &url, &digest(&bytes), b"").await, 403, "DENIED");
         } else {
             assert!(patched.status == 403 && patched.says("DENIED"), "{patched:?}");
@@ -130,7 +130,7 @@ async fn bytes_on_their_way_are_reserved_and_given_back() {
     refused(&bring(&alice, BB, b"1").await, 403, "DENIED");
     is(&alice.delete(&url).await, 204);
     assert_eq!(server.quota("alice").await, (0, 0));
-    // Wrong bytes give back too, and the right ones turn from reserved to used.
+    // Wrong bytes are freed too, and the right ones turn from reserved to used.
     let url = open(&alice, BB).await;
     is(&patch(&alice, &url, &bytes).await, 202);
     refused(&close(&alice, &url, &digest(b"other"), b"").await, 400, "DIGEST_INVALID");
@@ -148,7 +148,7 @@ async fn the_same_bytes_count_once_for_an_entity_whatever_door_they_came_through
     let server = Server::start().await;
     let sif = crate::library::sif(1);
     let charged = sif.len() as u64 + 2;
-    // While bytes are on their way, nobody knows that they are there already.
+    // While bytes are being uploaded, the server can't know that it has them already.
     let alice = server.user("alice", charged + sif.len() as u64).await;
     alice.push("alice/tools/library", "latest", "amd64", &sif).await.ok();
     for repository in ["alice/tools/one", "alice/tools/two", "alice/tools/library"] {
@@ -193,7 +193,7 @@ async fn hazard_quota_race_of_32_blobs_for_room_for_10_exactly_10_land() {
                 201 => {
                     landed += 1;
                     assert!(fetch(&alice, &repository, &digest(&bytes)).await.bytes == bytes);
-                    // So that it stays.
+                    // Names the blob, so that it stays.
                     push(&alice, &repository, &format!("t{seed}"), b"", &[&bytes]).await;
                 }
                 403 => assert_eq!(alice.get(&blob_at(&repository, &digest(&bytes))).await.status, 404),
@@ -207,7 +207,7 @@ async fn hazard_quota_race_of_32_blobs_for_room_for_10_exactly_10_land() {
     }
 }
 
-/// A manifest of so many bytes.
+/// A manifest of exactly `len` bytes.
 fn long(mark: &str, len: usize) -> String {
     let body = |filling: usize| {
         let annotations = json!({ "mark": mark, "filling": "x".repeat(filling) });
@@ -237,13 +237,13 @@ async fn a_long_manifest_costs_its_bytes_in_each_repository_that_has_it() {
                 assert_eq!(server.objects().await.len(), 1);
                 continue;
             }
-            // Again, by its digest, and under another name, it is the same one.
+            // Pushed again, by its digest, and under another name, it is the same one.
             for reference in [mark, &digest(body.as_bytes()), mark, "another"] {
                 is(&put(&alice, repository, reference, INDEX, &body).await, 201);
                 assert_eq!(server.quota("alice").await, (charged, 0));
             }
         }
-        // Without its tags it is still there.
+        // Without its tags it still exists.
         for tag in [mark, "another"] {
             is(&alice.delete(&manifest_at(BB, tag)).await, 202);
         }
@@ -265,7 +265,7 @@ async fn a_long_manifest_costs_its_bytes_in_each_repository_that_has_it() {
 async fn a_long_manifest_that_is_pushed_and_deleted_at_once_is_charged_and_given_back_once() {
     let server = Server::start().await;
     let alice = server.user("alice", 0).await;
-    // Each in a repository that the first push of it makes.
+    // Each in a repository that the first push creates.
     for (round, len) in [20_000, 300_000].into_iter().cycle().take(12).enumerate() {
         let repository = if round % 3 == 0 { format!("alice/r{round}") } else { format!("alice/r{round}/bb") };
         let body = long(&round.to_string(), len);
@@ -279,7 +279,7 @@ async fn a_long_manifest_that_is_pushed_and_deleted_at_once_is_charged_and_given
             assert_eq!(status.unwrap(), 201);
         }
         assert_eq!(server.quota("alice").await, (u64::try_from(len).unwrap(), 0));
-        // What the slower ones brought is not kept.
+        // What the slower ones pushed is not kept.
         assert_eq!(server.objects().await.len(), usize::from(len == 300_000), "{round}");
         let asks = (0..8).map(|number| {
             let method = if number % 2 == 0 { Method::DELETE } else { Method::GET };
@@ -326,7 +326,7 @@ async fn a_long_manifest_that_nobody_was_charged_for_gives_nothing_back() {
     let row: Manifest = server.local.app.table.get(key).await.unwrap().unwrap();
     assert_eq!((row.cost, server.quota("alice").await), (50_000, (50_000, 0)));
     is(&alice.delete(&at).await, 202);
-    // As it was written before manifests cost anything.
+    // As rows were written before manifests were charged.
     write(&server, &Manifest { cost: 0, ..row }).await;
     is(&put(&alice, BB, "v1", INDEX, &body).await, 201);
     assert_eq!(server.quota("alice").await, (0, 0));

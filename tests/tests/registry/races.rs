@@ -1,4 +1,4 @@
-//! Many at once, through both doors.
+//! Many requests at once, through both protocols.
 
 use crate::library::{hash, len, sif, sweep_up, write};
 use crate::support::{BB, MANIFEST, bring, digest, fetch, image, manifest_at, nothing, of_sif, push, push_sif, put};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Pushes an image through one of the doors; returns the status of the last request.
+/// Pushes an image through one of the protocols; returns the status of the last request.
 async fn through(who: &Caller, registry: bool, bytes: &[u8]) -> u16 {
     if registry {
         for blob in [&b"{}"[..], bytes] {
@@ -27,7 +27,7 @@ async fn while_64_pushes_race_for_one_tag_through_both_doors_it_names_a_whole_im
     let server = Server::start().await;
     let alice = server.user("alice", 0).await;
     let first = sif(1_000);
-    // Made by the library, so that everybody may look.
+    // Created by the library, so that everybody may look.
     alice.push(BB, "latest", "amd64", &first).await.ok();
     let (done, looks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let watching = {
@@ -95,7 +95,7 @@ async fn hazard_tag_race_pushes_of_different_kinds_of_one_tag_all_succeed() {
     let named = alice.get(&manifest_at(BB, "latest")).await;
     assert_eq!(named.status, 200);
     assert_eq!(digest(&named.bytes), named.header("docker-content-digest").unwrap());
-    // Whatever came last, both doors agree on it.
+    // Whichever came last, both protocols agree on it.
     let document: Value = serde_json::from_slice(&named.bytes).unwrap();
     for arch in ["amd64", "arm64"] {
         let found = alice.get(&format!("/v1/images/{BB}:latest?arch={arch}")).await;
@@ -147,7 +147,7 @@ async fn hazard_tag_race_a_tag_that_named_what_is_gone_by_then_is_read_again() {
     let body = push(&alice, BB, "latest", b"config", &[]).await;
     let key = keys::tag(&BB.parse().unwrap(), &"latest".parse().unwrap());
     let right: Tag = server.local.app.table.get(key).await.unwrap().unwrap();
-    // As the tag was read a moment before it moved, and what it named was deleted.
+    // As if the tag had been read a moment before it moved, and what it named had been deleted.
     let mut before = right.clone();
     before.named.digest = nothing().parse().unwrap();
     let path = manifest_at(BB, "latest");
@@ -156,7 +156,7 @@ async fn hazard_tag_race_a_tag_that_named_what_is_gone_by_then_is_read_again() {
         let (answer, ()) = futures::join!(alice.get(&path), write(&server, &right));
         assert_eq!((answer.status.as_u16(), answer.bytes), (200, body.clone().into_bytes()));
     }
-    // Not for ever, and never is a tag that is there said to be missing.
+    // It does not retry for ever, and it never says that an existing tag is missing.
     write(&server, &before).await;
     let begun = Instant::now();
     assert_eq!(alice.get(&path).await.status, 503);
@@ -196,7 +196,7 @@ async fn deletions_racing_with_pushes_through_both_doors_leave_a_right_account()
         let status = status.unwrap();
         assert!(status < 500, "{status}");
     }
-    // A tag that is there names what is there.
+    // An existing tag names an existing manifest.
     for tag in ["latest", "other"] {
         let named = alice.get(&manifest_at(BB, tag)).await;
         let found = alice.get(&format!("/v1/images/{BB}:{tag}")).await;

@@ -184,7 +184,7 @@ async fn a_short_lived_token_is_no_way_to_another_one() {
     } else {
         refused(&again, 401, "UNAUTHORIZED");
     }
-    // Nor to an API token, a password, or anything of the administrators'.
+    // Nor does it lead to an API token, a password, or any administration.
     let admins = narrowed(&server.admin, "admin", &["repository:alice/tools/bb:*", "registry:catalog:*"]).await;
     for who in [&narrow, &admins] {
         who.post("/api/users/alice/tokens", json!({ "name": "mine" })).await.error(403);
@@ -208,11 +208,11 @@ async fn both_doors_take_the_same_tokens_and_a_short_lived_one_is_as_narrow_on_t
     assert_eq!(fetch(&token, BB, &digest(&sif)).await.bytes, sif);
     token.get(&format!("/v1/images/{OTHER}:latest")).await.error(404);
     assert_eq!(token.delete(&format!("/v1/images/{BB}:sif")).await.status, 403);
-    // A push through the library with what a registry client was given for it.
+    // A push through the library with a token that was issued for a registry client.
     let token = narrowed(&alice, "alice", &[&format!("repository:{BB}:pull,push")]).await;
     token.push(BB, "more", "amd64", &crate::library::sif(2)).await.ok();
     assert_eq!(tags(&alice, BB).await, ["latest", "more", "sif"]);
-    // Names and passwords are for the registry.
+    // Basic authentication is for the registry only.
     let pair = basic(&alice, Method::GET, "/v1/token-status", "alice", alice.token.as_deref().unwrap());
     assert_eq!(send(pair).await.status, 404);
     blob(&server.admin, BB, b"a site admin may").await;

@@ -1,4 +1,4 @@
-//! The steps of a push through the registry one by one, and what the tests have to say often.
+//! The steps of a push through the registry one by one, and helpers that the tests share.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -33,7 +33,7 @@ pub(crate) fn nothing() -> String {
     digest(b"bytes that nobody ever brings")
 }
 
-/// Bytes that are no image, which no compression would make shorter; others for each seed.
+/// Bytes that are no image and can't be compressed; different ones for each seed.
 pub(crate) fn junk(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut bytes = Vec::with_capacity(len + 8);
@@ -47,7 +47,7 @@ pub(crate) fn junk(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Checks status and form of an error of the registry with one of its codes, and returns its sentence.
+/// Checks the status and the form of a registry error with one of its codes, and returns its message.
 #[track_caller]
 pub(crate) fn refused(answer: &Answer, status: u16, code: &str) -> String {
     let text = String::from_utf8_lossy(&answer.bytes);
@@ -68,7 +68,7 @@ pub(crate) async fn head(who: &Caller, path: &str) -> Answer {
     send(who.request(Method::HEAD, path)).await
 }
 
-/// A request with a name and a secret, as HTTP's Basic scheme has them.
+/// A request with a name and a secret in HTTP's Basic scheme.
 pub(crate) fn basic(who: &Caller, method: Method, path: &str, name: &str, secret: &str) -> RequestBuilder {
     let pair = STANDARD.encode(format!("{name}:{secret}"));
     who.bare(method, path).header("authorization", format!("Basic {pair}"))
@@ -91,12 +91,12 @@ pub(crate) async fn open(who: &Caller, repository: &str) -> String {
     opened.header("location").unwrap().to_owned()
 }
 
-/// Brings bytes to an upload, without saying where they belong.
+/// Uploads bytes to an upload, without stating their offset.
 pub(crate) async fn patch(who: &Caller, url: &str, bytes: &[u8]) -> Answer {
     send(who.request(Method::PATCH, url).body(bytes.to_vec())).await
 }
 
-/// Brings bytes to an upload that belong at `start`.
+/// Uploads bytes to an upload, at the offset `start`.
 pub(crate) async fn patch_at(who: &Caller, url: &str, start: usize, bytes: &[u8]) -> Answer {
     let range = format!("{start}-{}", start + bytes.len() - 1);
     send(who.request(Method::PATCH, url).header("content-range", range).body(bytes.to_vec())).await
@@ -113,7 +113,7 @@ pub(crate) async fn close(who: &Caller, url: &str, digest: &str, bytes: &[u8]) -
     send(who.request(Method::PUT, &closing(url, digest)).body(bytes.to_vec())).await
 }
 
-/// Brings a blob in one `PUT`, and returns the answer to that or to the first request that is refused.
+/// Uploads a blob in one `PUT`, and returns the answer to that or to the first request that is refused.
 pub(crate) async fn bring(who: &Caller, repository: &str, bytes: &[u8]) -> Answer {
     let opened = who.post(&format!("/v2/{repository}/blobs/uploads/"), Value::Null).await;
     match opened.header("location") {
@@ -122,7 +122,7 @@ pub(crate) async fn bring(who: &Caller, repository: &str, bytes: &[u8]) -> Answe
     }
 }
 
-/// Brings a blob, and checks that it was taken; returns its digest.
+/// Uploads a blob, and checks that it was accepted; returns its digest.
 pub(crate) async fn blob(who: &Caller, repository: &str, bytes: &[u8]) -> String {
     let brought = bring(who, repository, bytes).await;
     is(&brought, 201);
@@ -130,14 +130,14 @@ pub(crate) async fn blob(who: &Caller, repository: &str, bytes: &[u8]) -> String
     digest(bytes)
 }
 
-/// Brings a blob where it is not there yet.
+/// Uploads a blob if it is not there yet.
 async fn there(who: &Caller, repository: &str, bytes: &[u8]) {
     if head(who, &blob_at(repository, &digest(bytes))).await.status != 200 {
         blob(who, repository, bytes).await;
     }
 }
 
-/// The bytes of a blob, wherever they are to be fetched.
+/// The bytes of a blob, wherever they must be fetched from.
 pub(crate) async fn fetch(who: &Caller, repository: &str, digest: &str) -> Answer {
     let answer = who.get(&blob_at(repository, digest)).await;
     match answer.header("location") {
@@ -149,7 +149,7 @@ pub(crate) async fn fetch(who: &Caller, repository: &str, digest: &str) -> Answe
     }
 }
 
-/// What a manifest says of something that it names.
+/// The descriptor with which a manifest names something.
 pub(crate) fn named(kind: &str, bytes: &[u8]) -> Value {
     json!({ "mediaType": kind, "digest": digest(bytes), "size": bytes.len() })
 }
@@ -160,13 +160,13 @@ pub(crate) fn image(config: &[u8], layers: &[&[u8]]) -> Value {
     json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": named(CONFIG, config), "layers": layers })
 }
 
-/// The index of some manifests.
+/// The index of several manifests.
 pub(crate) fn index(manifests: &[&str]) -> Value {
     let manifests: Vec<Value> = manifests.iter().map(|one| named(MANIFEST, one.as_bytes())).collect();
     json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests })
 }
 
-/// The manifest of a SIF image as other tools write it: not byte by byte our own.
+/// The manifest of a SIF image as other tools write it: not byte by byte the same as ours.
 pub(crate) fn of_sif(bytes: &[u8]) -> Value {
     json!({
         "schemaVersion": 2, "mediaType": MANIFEST, "config": named(SIF_CONFIG, b"{}"),
@@ -174,13 +174,13 @@ pub(crate) fn of_sif(bytes: &[u8]) -> Value {
     })
 }
 
-/// Brings a manifest.
+/// Pushes a manifest.
 pub(crate) async fn put(who: &Caller, repository: &str, reference: &str, kind: &str, body: &str) -> Answer {
     let request = who.request(Method::PUT, &manifest_at(repository, reference));
     send(request.header("content-type", kind).body(body.to_owned())).await
 }
 
-/// Pushes an image of a configuration and layers under a tag, and returns its manifest.
+/// Pushes an image with a configuration and layers under a tag, and returns its manifest.
 pub(crate) async fn push(who: &Caller, repository: &str, tag: &str, config: &[u8], layers: &[&[u8]]) -> String {
     for bytes in layers.iter().chain([&config]) {
         there(who, repository, bytes).await;
@@ -200,7 +200,7 @@ pub(crate) async fn push_sif(who: &Caller, repository: &str, tag: &str, bytes: &
     body
 }
 
-/// The bytes of a manifest, which must be there.
+/// The bytes of a manifest, which must exist.
 pub(crate) async fn manifest(who: &Caller, repository: &str, reference: &str) -> String {
     let answer = who.get(&manifest_at(repository, reference)).await;
     is(&answer, 200);
@@ -214,7 +214,7 @@ pub(crate) async fn tags(who: &Caller, repository: &str) -> Vec<String> {
     serde_json::from_value(listed.json["tags"].clone()).unwrap()
 }
 
-/// Asks for a token with a form.
+/// Requests a token with a form.
 pub(crate) async fn form(server: &Server, body: &str) -> Answer {
     let request = server.nobody.request(Method::POST, "/token");
     send(request.header("content-type", "application/x-www-form-urlencoded").body(body.to_owned())).await
@@ -225,7 +225,7 @@ pub(crate) fn keys_of(server: &Server) -> String {
     std::fs::read_to_string(server.local.admin_token().with_file_name("keys")).unwrap()
 }
 
-/// The same installation as another process has it: with keys, a clock and settings of its own.
+/// The same installation as seen by another process: with keys, a clock and settings of its own.
 pub(crate) fn installation(
     server: &Server,
     keys: Option<&str>,
@@ -240,7 +240,7 @@ pub(crate) fn installation(
     App::new(Parts { config, table, objects, keys, clock })
 }
 
-/// The same caller before another process of the same installation, with keys and settings of its own.
+/// The same caller, talking to another process of the same installation, with keys and settings of its own.
 pub(crate) async fn beside(
     server: &Server,
     who: &Caller,
@@ -255,12 +255,12 @@ pub(crate) async fn beside(
     Caller::new(&url, who.token.clone())
 }
 
-/// The same caller before the same installation on functions: the bytes of blobs are fetched from the store.
+/// The same caller, talking to the same installation on functions: the bytes of blobs are fetched from the store.
 pub(crate) async fn on_functions(server: &Server, who: &Caller) -> Caller {
     beside(server, who, None, |config| config.serve_blobs = false).await
 }
 
-/// Asks for a short-lived token for some scopes with one's API token, and returns whoever has it.
+/// Requests a short-lived token for some scopes with the caller's API token, and returns a caller who holds it.
 pub(crate) async fn narrowed(who: &Caller, name: &str, scopes: &[&str]) -> Caller {
     let query = scopes.iter().map(|scope| format!("&scope={scope}")).collect::<Vec<_>>().concat();
     let path = format!("/token?service=x{query}");

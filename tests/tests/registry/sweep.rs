@@ -1,4 +1,4 @@
-//! What the sweeper takes and what it leaves.
+//! What the sweeper deletes and what it leaves.
 
 use crate::library::{sif, sweep_up, write};
 use crate::support::MANIFEST;
@@ -20,7 +20,7 @@ async fn start() -> (Server, Caller) {
     (server, alice)
 }
 
-/// Lets a push have asked for a blob last so long ago.
+/// Sets the time when a push last asked for a blob to `age` ago.
 async fn aged(server: &Server, bytes: &[u8], age: Duration) {
     let (repository, name): (Repository, OciDigest) = (BB.parse().unwrap(), Digest::of(bytes).into());
     let app = &server.local.app;
@@ -41,7 +41,7 @@ async fn hazard_gc_versus_push_a_blob_that_no_manifest_names_goes_after_a_day_an
     for bytes in [&named[..], b"config"] {
         aged(&server, bytes, 1000 * hour).await;
     }
-    // A push that is told that it is there may name it a moment later.
+    // A push that is told that the blob exists may name it a moment later.
     is(&head(&alice, &blob_at(BB, &digest(b"asked for"))).await, 200);
     let ages = Ages::safe(&server.local.app);
     let swept = sweep(&server.local.app, ages).await.unwrap();
@@ -125,7 +125,7 @@ async fn uploads_that_nobody_goes_on_with_give_their_reservation_back() {
     is(&patch(&alice, &small, b"some").await, 202);
     let large = open(&alice, BB).await;
     is(&patch(&alice, &large, &bytes).await, 202);
-    // Opened and never used: nothing is kept of that.
+    // Opened and never used: nothing is kept of it.
     open(&alice, BB).await;
     let done = open(&alice, BB).await;
     is(&close(&alice, &done, &digest(b"done"), b"done").await, 201);
@@ -144,7 +144,7 @@ async fn uploads_that_nobody_goes_on_with_give_their_reservation_back() {
     sweep_up(&server).await;
     assert_eq!((server.quota("alice").await, server.objects().await), ((0, 0), Vec::new()));
     assert!(server.local.app.objects.open_parts().await.unwrap().is_empty());
-    // Its URL is still good for a beginning, and for nothing else.
+    // Its URL can still start an upload anew, and nothing else.
     let again = patch(&alice, &large, &bytes).await;
     if again.status == 202 {
         is(&close(&alice, &large, &digest(&bytes), b"").await, 201);
@@ -188,7 +188,7 @@ async fn sweeping_beside_pushes_takes_nothing_that_they_need() {
         blob(&alice, BB, &layer).await;
         aged(&server, &layer, Duration::from_hours(25)).await;
         let pushing = async {
-            // What the client is told to be there it does not bring.
+            // The client does not upload what it is told to be there.
             if head(&alice, &blob_at(BB, &digest(&layer))).await.status != 200 {
                 blob(&alice, BB, &layer).await;
             }

@@ -1,4 +1,4 @@
-//! Whose an upload is, and many requests to one.
+//! Who may use an upload, and concurrent requests to one.
 
 use crate::library::{private_collection, sweep_up};
 use crate::support::{
@@ -20,7 +20,7 @@ async fn start() -> (Server, Caller) {
     (server, alice)
 }
 
-/// The id in the URL of an upload, and the right in it.
+/// The id in the URL of an upload, and its ticket.
 fn parts(url: &str) -> (String, String) {
     let (path, ticket) = url.split_once("?_s=").unwrap();
     (path.rsplit('/').next().unwrap().to_owned(), ticket.to_owned())
@@ -76,7 +76,7 @@ async fn hazard_upload_session_hijack_and_capability_url() {
             assert_eq!(ended.status, 404, "{why}");
         }
     }
-    // It goes on under a key that signs no more and is still listed, and ends with that key.
+    // It continues under a key that is listed but no longer signs, and ends when that key is removed.
     let (old, new) = (keys_of(&server), Keys::generate().unwrap());
     let both = beside(&server, &alice, Some(&format!("{new}{old}")), |_| {}).await;
     is(&both.get(&url).await, 204);
@@ -91,7 +91,7 @@ async fn hazard_upload_session_hijack_and_capability_url() {
         is(&answer, 404);
     }
     refused(&only.get("/v2/").await, 401, "UNAUTHORIZED");
-    // A ticket is no token, and no request took harm by any of these.
+    // A ticket is not a token, and none of these requests did any harm.
     let thief = alice.with(&ticket);
     refused(&thief.get("/v2/").await, 401, "UNAUTHORIZED");
     thief.get("/v1/entities").await.error(401);
@@ -104,7 +104,7 @@ async fn the_url_of_an_upload_is_all_that_bringing_its_bytes_needs() {
     let (server, alice) = start().await;
     let bytes = junk(1, 1000);
     let url = open(&alice, BB).await;
-    // Clients send their token along or not, and some of them an old one.
+    // Some clients send their token along, some don't, and some send an old one.
     is(&patch(&server.nobody, &url, &bytes).await, 202);
     let stale = alice.with("stale");
     is(&stale.get(&url).await, 204);
@@ -128,7 +128,7 @@ async fn who_may_push_no_more_can_bring_no_more_bytes_to_what_they_opened() {
         close(&carol, &url, &digest(&bytes), b"").await,
         carol.delete(&url).await,
     ] {
-        // Never a challenge: a client that logs in again would bring all the bytes again.
+        // Never a challenge: a client that logs in again would upload all the bytes again.
         refused(&answer, 403, "DENIED");
         assert_eq!(answer.header("www-authenticate"), None);
     }
@@ -170,7 +170,7 @@ async fn of_two_chunks_at_once_exactly_one_is_taken_and_no_blob_is_ever_mixed() 
             }
             let answers = join_all(both.iter().map(|bytes| patch(&alice, &url, bytes))).await;
             let statuses: Vec<u16> = answers.iter().map(|answer| answer.status.as_u16()).collect();
-            // One after the other, both fit; at once, one of them does.
+            // One after the other, both are accepted; at once, one of them is.
             let taken = statuses.iter().filter(|status| **status == 202).count();
             assert!(taken >= 1 && statuses.iter().all(|status| [202, 416].contains(status)), "{statuses:?}");
             let wholes: Vec<Vec<u8>> = match taken {
@@ -179,7 +179,7 @@ async fn of_two_chunks_at_once_exactly_one_is_taken_and_no_blob_is_ever_mixed() 
             };
             let status = alice.get(&url).await;
             assert_eq!(status.header("range").unwrap(), format!("0-{}", wholes[0].len() - 1));
-            // What the one that was refused left in the store may spoil the upload, but never the blob.
+            // What the refused one left in the store may spoil the upload, but never the blob.
             let mut landed = false;
             for whole in &wholes {
                 let closed = close(&alice, &url, &digest(whole), b"").await;
@@ -206,7 +206,7 @@ async fn a_chunk_that_comes_while_another_is_on_its_way_does_not_spoil_the_uploa
     let head = "Content-Length: 20971520\r\nContent-Range: 0-20971519";
     let mut slow = Wire::begin(&server, &alice, "PATCH", &url, head).await;
     assert!(slow.send(&bytes[..MIB]).await);
-    // It has written nothing down yet, so another one wins.
+    // It has recorded nothing yet, so another one wins.
     is(&patch(&alice, &url, &bytes[..9 * MIB]).await, 202);
     slow.send(&bytes[MIB..]).await;
     assert_eq!(slow.heard().await.status, 416);
@@ -265,7 +265,7 @@ async fn bytes_that_come_to_nothing_take_no_room_in_the_store() {
         let url = open(&alice, BB).await;
         is(&patch(&alice, &url, bytes).await, 202);
         is(&close(&alice, &url, &digest(bytes), b"").await, 201);
-        // Wrong ones, and those that are given up.
+        // Wrong ones, and cancelled ones.
         for first in [&b""[..], bytes] {
             let url = open(&alice, BB).await;
             is(&patch(&alice, &url, first).await, 202);

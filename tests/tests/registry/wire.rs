@@ -1,14 +1,14 @@
-//! Requests written byte by byte, for what no client library does: bodies of unknown length, and connections that break.
+//! Requests written byte by byte, for what no client library does: bodies of unknown length, and broken connections.
 
 use stackroom_tests::{Caller, Server};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A request on its way.
+/// A request in progress.
 #[derive(Debug)]
 pub(crate) struct Wire(TcpStream);
 
-/// What came back.
+/// The answer.
 #[derive(Debug)]
 pub(crate) struct Heard {
     pub(crate) status: u16,
@@ -30,7 +30,7 @@ impl Heard {
 }
 
 impl Wire {
-    /// Sends the head of a request to a path of the server, with the caller's token.
+    /// Sends the headers of a request to a path of the server, with the caller's token.
     pub(crate) async fn begin(server: &Server, who: &Caller, method: &str, path: &str, headers: &str) -> Self {
         let host = server.url.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(host).await.unwrap();
@@ -43,7 +43,7 @@ impl Wire {
         Self(stream)
     }
 
-    /// Sends bytes. A server that has answered already may take no more.
+    /// Sends bytes. A server that has answered already may not accept more.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).await.is_ok()
     }
@@ -69,7 +69,7 @@ impl Wire {
     }
 }
 
-/// Sends bytes in a body of unknown length, and reads the answer. Stops when the server takes no more.
+/// Sends bytes in a body of unknown length, and reads the answer. Stops when the server accepts no more.
 pub(crate) async fn stream(server: &Server, who: &Caller, method: &str, path: &str, bytes: &[u8]) -> Heard {
     let headers = "Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked";
     let mut wire = Wire::begin(server, who, method, path, headers).await;

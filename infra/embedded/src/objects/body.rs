@@ -18,15 +18,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// How much of a body is gathered before it is hashed and written. An upload holds about two of
-/// these. Quarter ones took twice as long for 1 GiB: each costs a few changes of threads.
+/// How much of a body is gathered before it is hashed and written. An upload holds about two of these in memory. With a
+/// quarter of this size, 1 GiB took twice as long: each chunk costs a few thread switches.
 const TAKE: usize = 1024 * 1024;
-/// A client that sends nothing for this long has gone.
+/// A client that sends nothing for this long counts as gone.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How much is read from a file in one go. A download holds about one of these.
 const GIVE: usize = 256 * 1024;
 
-/// What a body must turn out to be.
+/// What a body must match.
 #[derive(Debug, Default)]
 pub(super) struct Declared {
     /// Its length, which every request must state.
@@ -39,18 +39,18 @@ pub(super) struct Declared {
     pub(super) hashed: bool,
 }
 
-/// Takes a body in: steps 1 to 5 of the write protocol (see [`super::files`]).
+/// Receives a body: steps 1 to 5 of the write protocol (see [`super::files`]).
 ///
-/// Whatever goes wrong, and also when this future is dropped because the client went away, the
-/// file goes with the [`Fresh`].
+/// On any failure, and when this future is dropped because the client disconnected, the file is removed with the
+/// [`Fresh`].
 pub(super) async fn receive(
     files: &Arc<Files>,
     body: impl Stream<Item = Result<Bytes, StdError>>,
     declared: &Declared,
 ) -> S3Result<(Fresh, Written)> {
     let mut body = std::pin::pin!(body.fuse());
-    // While one chunk is hashed and written, the next one gathers. No more is taken from the client
-    // than that: this is the back-pressure.
+    // While one chunk is hashed and written, the next one is gathered. No more than that is read from the client: this
+    // is the back-pressure.
     let (files, hashed) = (Arc::clone(files), declared.hashed);
     let mut store = spawn_blocking(move || Ok((Fresh::create(&files)?, hashed.then(Sha256::new))));
     let mut length = 0;
@@ -58,7 +58,7 @@ pub(super) async fn receive(
         let chunk = match gather(body.as_mut()).await {
             Ok(chunk) => chunk,
             Err(error) => {
-                // The file is gone before the client is told so.
+                // The file is removed before the client is told.
                 drop(finish(store).await);
                 return Err(S3Error::with_source(S3ErrorCode::IncompleteBody, error));
             }
@@ -115,8 +115,8 @@ fn random() -> S3Result<[u8; 32]> {
     Ok(random)
 }
 
-/// The next chunk of a body; an empty one is the end. The number of pieces is bounded as well,
-/// since pieces of a few bytes would cost more memory than they hold.
+/// The next chunk of a body; an empty one is the end. The number of pieces is limited as well, since pieces of a few
+/// bytes would cost more memory than they hold.
 async fn gather(mut body: Pin<&mut impl Stream<Item = Result<Bytes, StdError>>>) -> Result<Vec<Bytes>, StdError> {
     let mut chunk = Vec::new();
     let mut size = 0;
@@ -130,7 +130,7 @@ async fn gather(mut body: Pin<&mut impl Stream<Item = Result<Bytes, StdError>>>)
     Ok(chunk)
 }
 
-/// The refusal that tells a client that its bytes are not what its header says.
+/// The error for a client whose bytes do not match its header.
 pub(super) fn content_sha256_mismatch() -> S3Error {
     let mut error = S3Error::with_message(
         S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into()),
@@ -140,7 +140,7 @@ pub(super) fn content_sha256_mismatch() -> S3Error {
     error
 }
 
-/// Waits for work on a blocking thread.
+/// Waits for work on a blocking thread, and translates its error.
 pub(super) async fn finish<T>(work: JoinHandle<io::Result<T>>) -> S3Result<T> {
     work.await.map_err(internal)?.map_err(|error| {
         if error.kind() != io::ErrorKind::StorageFull {
@@ -154,8 +154,8 @@ pub(super) async fn finish<T>(work: JoinHandle<io::Result<T>>) -> S3Result<T> {
     })
 }
 
-/// The bytes of a range of an object. What lies in memory already is read at once, since a change of threads costs more
-/// than that; for the rest a thread waits for the disk.
+/// The bytes of a range of an object. What is in the page cache is read at once, since a thread switch costs more than
+/// that. For the rest, a blocking thread waits for the disk.
 pub(super) struct Outgoing {
     remaining: u64,
     first: Option<Bytes>,
@@ -169,7 +169,7 @@ enum Next {
     Nothing,
 }
 
-/// Where a reader stands. It holds its files, so none of them can go before it does.
+/// The position of a reader. It holds its files, so none of them can be removed before it is done.
 struct Cursor {
     held: Held,
     ahead: VecDeque<(Segment, Range<u64>)>,
@@ -177,7 +177,7 @@ struct Cursor {
 }
 
 impl Outgoing {
-    /// Reads the first chunk, so that what can't be read is an error and not a torn body.
+    /// Reads the first chunk, so that an unreadable object gives an error and not a truncated body.
     pub(super) async fn start(held: Held, segments: Vec<Segment>, range: Range<u64>) -> S3Result<Self> {
         let part = |segment: Segment| {
             let from = range.start.saturating_sub(segment.start);
@@ -202,15 +202,14 @@ impl Outgoing {
 }
 
 impl Cursor {
-    /// Reads on where it stands, and waits for the disk if it must.
+    /// Reads on from the current position, waiting for the disk if it must.
     fn read(mut self) -> io::Result<(Self, Bytes)> {
         let (file, range) = if let Some(open) = self.open.take() {
             open
         } else if let Some((segment, range)) = self.ahead.pop_front() {
             (self.held.files().read(&segment.name)?, range)
         } else {
-            // Only an empty range has no segment; for any other the caller asks no more once it
-            // has all of it.
+            // Only an empty range has no segment. For any other, the caller stops asking once it has everything.
             return Ok((self, Bytes::new()));
         };
         let mut chunk = room(&range);
@@ -222,11 +221,11 @@ impl Cursor {
         Ok((self, Bytes::from(chunk)))
     }
 
-    /// Reads on where it stands as far as that lies in memory; nothing where it does not.
+    /// Reads on from the current position if the bytes are in the page cache; `None` if they are not.
     fn read_now(&mut self) -> Option<Bytes> {
         let (file, range) = self.open.take()?;
         let mut chunk = room(&range);
-        // Whatever goes wrong, the other way finds out.
+        // Any error will show up again in `read`.
         let read = read_without_waiting(&file, &mut chunk, range.start).unwrap_or(0);
         chunk.truncate(read);
         self.stands(file, range.start + chunk.len() as u64..range.end);
@@ -244,13 +243,13 @@ fn read_without_waiting(file: &File, chunk: &mut [u8], from: u64) -> io::Result<
     Ok(rustix::io::preadv2(file, &mut chunk, from, rustix::io::ReadWriteFlags::NOWAIT)?)
 }
 
-/// Other systems can't say what lies in memory.
+/// Other systems can't tell what is in the page cache.
 #[cfg(not(target_os = "linux"))]
 fn read_without_waiting(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
     Ok(0)
 }
 
-/// Room for the next chunk of a range.
+/// A buffer for the next chunk of a range.
 fn room(range: &Range<u64>) -> Vec<u8> {
     vec![0; usize::try_from(range.end - range.start).map_or(GIVE, |left| left.min(GIVE))]
 }

@@ -1,32 +1,30 @@
-//! The bytes: immutable files with random names, and who is using which.
+//! The bytes: immutable files with random names, and a table of which are in use.
 //!
-//! A file's name means nothing and is never used again. What a file is part of is in the index
-//! only, so nothing here has to be undone when a process dies: a file that no row names is a
-//! leftover, and the sweep takes it.
+//! A file's name means nothing and is never used again. Only the index knows what a file is part of, so nothing here
+//! has to be undone when a process dies: a file that no row names is a leftover, and the sweep removes it.
 //!
 //! # The write protocol
 //!
-//! 1. A random name is taken and entered as *in use* in this process.
-//! 2. `tmp/<name>` is created (`create_new`) and the body written into it, hashed on the way.
-//! 3. Length and hashes are compared with what was declared; on a difference the file goes.
+//! 1. A random name is chosen and entered as *in use* in this process.
+//! 2. `tmp/<name>` is created (`create_new`) and the body is written into it, and hashed on the way.
+//! 3. Length and hashes are compared with what was declared; if they differ, the file is removed.
 //! 4. The file is synced.
 //! 5. It is renamed to `<first two digits>/<name>`, and that folder is synced. (The 256 folders
 //!    are made, and their parent synced, when the store is opened.)
-//! 6. The index commits, in one transaction, the file's row and what names it. **This is the only
-//!    commit point**, and it is synced too.
-//! 7. The name is no longer *in use* by the writer; files that lost their last row are unlinked.
+//! 6. The index commits, in one transaction, the row of the file and the rows that name it. **This is the only commit
+//!    point**, and it is synced too.
+//! 7. The writer no longer holds the name as *in use*; files that lost their last row are unlinked.
 //!
-//! Dying in 2–5 leaves a temporary or a nameless file: a leftover, which nobody can see. Dying
-//! between 6 and 7 leaves the files that lost their rows: leftovers. Dying inside 6 is `SQLite`'s
-//! matter: the commit is there or it isn't, and the file is complete and synced in either case.
-//! A repeated request takes another name and meets nothing of the first. Two writers of one key
-//! write two files; the index runs their transactions one after the other, and the loser's file
-//! loses its row, or never had one.
+//! Dying in 2–5 leaves a temporary or a nameless file: a leftover, which nobody can see. Dying between 6 and 7 leaves
+//! the files that lost their rows: leftovers. Dying inside 6 is left to `SQLite`: the commit is there or it isn't, and
+//! the file is complete and synced in either case. A repeated request uses another name and never meets the files of
+//! the first. Two writers of one key write two files; the index runs their transactions one after the other, and the
+//! loser's file loses its row, or never had one.
 //!
-//! Step 7 and the sweep ask under the lock of the *in use* table whether a name is held, and only
-//! then unlink. A reader looks up rows and enters the names under the same lock, so it can't
-//! learn of a file that is about to go: either it was entered first, and the file stays until it
-//! is done, or the commit that removed the row came first, and it reads the newer rows.
+//! Step 7 and the sweep check under the lock of the *in use* table whether a name is held, and only then unlink. A
+//! reader looks up rows and enters the names under the same lock, so it can't learn of a file that is about to be
+//! removed. Either it was entered first, and the file stays until the reader is done. Or the commit that removed the
+//! row came first, and the reader sees the newer rows.
 
 use super::lock;
 use crate::Error;
@@ -39,8 +37,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-/// Bytes that are written to a file in one go. The system gives longer writes longer pieces of memory, which it has to
-/// find first: one of 256 KiB and more took eight times the processor time for each byte.
+/// How many bytes are written to a file at a time. For a longer write, the system allocates larger pieces of memory,
+/// which it has to find first: writes of 256 KiB and more took eight times the CPU time for each byte.
 const WRITE: usize = 32 * 1024;
 
 /// The name of one file: 32 hex digits.
@@ -55,7 +53,7 @@ pub(super) struct Files {
 #[derive(Default)]
 struct Use {
     holders: usize,
-    /// The last row went while the file was held: whoever lets go last unlinks it.
+    /// The last row was deleted while the file was held: the last holder unlinks it.
     doomed: bool,
 }
 
@@ -94,7 +92,7 @@ impl Files {
         File::open(self.path(name))
     }
 
-    /// Asks `find` for names, and holds them, so that none of their files can go in between.
+    /// Runs `find` and holds the names that it returns, so that none of their files can be removed in between.
     pub(super) fn hold<T, E>(
         self: &Arc<Self>,
         find: impl FnOnce() -> Result<(T, Vec<Name>), E>,
@@ -122,8 +120,8 @@ impl Files {
 
     /// Unlinks what is older than `min_age`, not held, and not named by a row.
     ///
-    /// The age keeps a second process (one that takes a backup, say) apart from this one's
-    /// uploads; within the process, holding does.
+    /// The age protects the uploads of another process on the same folder (one that takes a backup, say). Within the
+    /// process, holding protects them.
     pub(super) fn collect(
         &self,
         min_age: Duration,
@@ -147,7 +145,7 @@ impl Files {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     Err(source) => return Err(disk(source)),
                 };
-                // Only what this store wrote is its to remove.
+                // Only files that this store wrote may be removed.
                 let ours = name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit());
                 if !ours || !meta.is_file() || meta.modified().map_err(disk)? > before {
                     continue;
@@ -169,12 +167,12 @@ fn unlink(path: &Path) {
     match fs::remove_file(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        // What stays behind is a leftover, and the sweep's.
+        // A file that stays is a leftover, and the sweep will remove it.
         Err(error) => tracing::warn!(path = %path.display(), %error, "an object file stays"),
     }
 }
 
-/// Files that must not go while this lives.
+/// Files that must not be removed while this lives.
 pub(super) struct Held {
     files: Arc<Files>,
     names: Vec<Name>,
@@ -205,7 +203,7 @@ impl Drop for Held {
     }
 }
 
-/// A file that no row names yet: it goes when this is dropped, unless it was kept.
+/// A file that no row names yet: it is removed when this is dropped, unless it was kept.
 pub(super) struct Fresh {
     held: Held,
     name: Name,
@@ -232,7 +230,7 @@ impl Fresh {
         pieces.iter().flat_map(|piece| piece.chunks(WRITE)).try_for_each(|some| self.file.write_all(some))
     }
 
-    /// Steps 4 and 5: after this the file is under its last name, and will be after a power cut.
+    /// Steps 4 and 5: after this the file has its final name, and will still have it after a power cut.
     pub(super) fn settle(&self) -> io::Result<()> {
         let files = &self.held.files;
         self.file.sync_all()?;
@@ -241,7 +239,7 @@ impl Fresh {
         path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     }
 
-    /// Leaves the file where it is, because a row names it now – or may name it.
+    /// Leaves the file where it is, because a row names it now, or may name it.
     pub(super) fn keep(mut self) {
         self.keep = true;
     }

@@ -1,12 +1,11 @@
-//! The rows: which keys there are, and which files make them up. Its commit is the commit.
+//! The rows: which keys exist, and which files make them up. A commit here is the commit of a write.
 //!
-//! One thread owns the connection that writes. While it waits for the disk, the changes that
-//! arrive queue up, and the next commit takes them all: each runs in a savepoint of its own, so one
-//! that is refused leaves no trace, and none is answered before the commit that holds it is on the
-//! disk. So changes are serial, and many at once cost one sync.
+//! One thread owns the connection that writes. While it waits for the disk, arriving changes queue up, and the next
+//! commit includes them all. Each runs in a savepoint of its own, so one that is refused leaves no trace, and none is
+//! answered before its commit is on disk. So changes are serial, and many concurrent ones cost one sync.
 //!
-//! Which files are still wanted is never counted, but asked: a file is wanted while a segment of an
-//! object or a part of an upload names it. A count could drift, an index lookup can't.
+//! Whether a file is still wanted is never counted, but looked up: it is wanted while a segment of an object or a part
+//! of an upload names it. A count could drift, an index lookup can't.
 
 use super::files::Name;
 use super::lock;
@@ -25,7 +24,7 @@ use tokio::sync::oneshot;
 
 const LAYOUT: i64 = 1;
 
-// `file.sha256` is what makes the `ETag`, see [`Written::tag`].
+// The `ETag` is made of `file.sha256`, see [`Written::tag`].
 const TABLES: &str = "
     CREATE TABLE file (
         id INTEGER PRIMARY KEY,
@@ -70,12 +69,12 @@ const TABLES: &str = "
 /// One change, run inside the open transaction; it returns what to do once the commit is known.
 type Change = Box<dyn FnOnce(&Connection) -> Box<dyn FnOnce(Outcome) + Send> + Send>;
 
-/// What became of a commit.
+/// The outcome of a commit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It is on the disk.
+    /// It is on disk.
     Committed,
-    /// It is not, or nobody can say.
+    /// It is not, or nobody can tell.
     Failed,
 }
 
@@ -83,11 +82,11 @@ pub(super) enum Outcome {
 pub(super) struct Index {
     changes: mpsc::Sender<Change>,
     reader: Mutex<Connection>,
-    /// A commit failed in a way that leaves open whether a later start will find it.
+    /// A commit failed, and it is unknown whether it will be there after a restart.
     broken: Arc<AtomicBool>,
 }
 
-/// What the client says about an object, given back with it.
+/// What the client said about an object, which is returned with it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct About {
     pub(super) content_type: Option<String>,
@@ -96,7 +95,7 @@ pub(super) struct About {
     pub(super) content_language: Option<String>,
     pub(super) cache_control: Option<String>,
     pub(super) metadata: Option<HashMap<String, String>>,
-    /// A SHA-256 of the whole was asked for when it was stored, so it is told when it is read.
+    /// A SHA-256 of the whole was asked for when the object was stored, so reads return it.
     pub(super) checksum: bool,
 }
 
@@ -105,7 +104,7 @@ pub(super) struct About {
 pub(super) struct Written {
     pub(super) name: Name,
     pub(super) size: u64,
-    /// What makes its `ETag`: the SHA-256 of its bytes, or random where its sender wanted no hash.
+    /// What its `ETag` is made of: the SHA-256 of its bytes, or a random value where the sender wanted no hash.
     pub(super) tag: [u8; 32],
     pub(super) sha256: Option<[u8; 32]>,
 }
@@ -137,7 +136,7 @@ pub(super) struct Part {
     pub(super) number: i32,
     pub(super) file: i64,
     pub(super) size: u64,
-    /// What makes its `ETag`.
+    /// What its `ETag` is made of.
     pub(super) tag: [u8; 32],
     pub(super) modified: SystemTime,
 }
@@ -188,7 +187,7 @@ impl Index {
         Ok(Self { changes, reader, broken })
     }
 
-    /// Runs `look` on one snapshot, on a connection that waits for no writer.
+    /// Runs `look` on one snapshot, on a connection that never waits for the writer.
     pub(super) fn read<T>(&self, look: impl FnOnce(&Connection) -> S3Result<T>) -> S3Result<T> {
         let reader = lock(&self.reader);
         execute(&reader, "BEGIN").map_err(internal)?;
@@ -197,15 +196,15 @@ impl Index {
         found
     }
 
-    /// Whether what the index says can be built on: see [`Index::write`].
+    /// Whether the index can be relied on: see [`Index::write`].
     pub(super) fn sound(&self) -> bool {
         !self.broken.load(Ordering::Acquire)
     }
 
-    /// Runs `change` in a transaction and waits until it is on the disk.
+    /// Runs `change` in a transaction and waits until it is on disk.
     ///
-    /// `after` is called with the outcome unless `change` refused, and before the caller can learn
-    /// of it: a caller that went away meanwhile must not take a committed file with it.
+    /// `after` is called with the outcome unless `change` refused, and before the caller can learn of it: if the caller
+    /// has gone meanwhile, its drop must not remove a committed file.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&Connection) -> S3Result<T> + Send + 'static,
@@ -222,7 +221,7 @@ impl Index {
                     Outcome::Committed => result,
                     Outcome::Failed => Err(s3_error!(InternalError, "The commit failed.")),
                 };
-                // Nobody waits any more: the change stands all the same.
+                // If the caller is gone, the change stands all the same.
                 let _gone = answer.send(result);
             })
         });
@@ -250,10 +249,10 @@ fn run(connection: &Connection, queue: &mpsc::Receiver<Change>, broken: &AtomicB
             Ok(()) => Outcome::Committed,
             Err(error) => {
                 tracing::error!(%error, "a commit of the objects' index failed");
-                // A full disk fails before the commit's own frame is written. Any other failure may
-                // come after it, when the disk would not say that it has it; then a later start may
-                // find the commit although it was answered with an error. The files stay in both
-                // cases, and in the second nothing more is changed or swept until that start.
+                // A full disk fails before the commit's own frame is written. Any other failure may come later, when
+                // the frame is written but the disk does not confirm it; then the commit may be found after a restart
+                // although it was answered with an error. The files stay in both cases, and in the second nothing more
+                // is changed or swept until the restart.
                 if error.sqlite_error_code() != Some(rusqlite::ErrorCode::DiskFull) {
                     broken.store(true, Ordering::Release);
                 }
@@ -281,7 +280,7 @@ fn in_savepoint<T>(connection: &Connection, change: impl FnOnce(&Connection) -> 
     result
 }
 
-/// An answer for what should not happen, which is also logged, since the client learns nothing.
+/// The answer to an error that should not happen. It is also logged, since the client is told nothing of it.
 pub(super) fn internal(error: impl std::error::Error + Send + Sync + 'static) -> S3Error {
     tracing::error!(%error, "the embedded object store failed");
     S3Error::internal_error(error)
@@ -291,8 +290,8 @@ fn ask<T>(index: impl FnOnce() -> rusqlite::Result<T>) -> S3Result<T> {
     index().map_err(internal)
 }
 
-// Times are milliseconds since 1970, sizes are `SQLite`'s signed integers. Both fit for any value
-// that this program writes.
+// Times are milliseconds since 1970, sizes are `SQLite`'s signed integers. Both can hold every value that this program
+// writes.
 
 fn millis(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -335,7 +334,7 @@ pub(super) fn list(index: &Connection, prefix: &str, after: &str, limit: usize) 
         let mut list =
             index.prepare_cached("SELECT * FROM object WHERE key >= ?1 AND key > ?2 ORDER BY key LIMIT ?3")?;
         let rows = list.query_map(params![prefix, after, limit], object)?;
-        // Keys with one prefix stand together, so the first without it ends the list.
+        // Keys with the same prefix are next to each other, so the first without it ends the list.
         rows.take_while(|row| row.as_ref().map_or(true, |found| found.key.starts_with(prefix))).collect()
     })
 }
@@ -365,7 +364,7 @@ pub(super) fn named(index: &Connection, name: &str) -> S3Result<bool> {
         .map_err(internal)
 }
 
-/// Enters a written file, which something must name before the transaction ends.
+/// Inserts the row of a written file. Something must name it before the transaction ends.
 fn enter(index: &Connection, file: &Written) -> rusqlite::Result<i64> {
     index.prepare_cached("INSERT INTO file (name, size, sha256) VALUES (?1, ?2, ?3)")?.insert(params![
         &*file.name,
@@ -374,7 +373,7 @@ fn enter(index: &Connection, file: &Written) -> rusqlite::Result<i64> {
     ])
 }
 
-/// Removes those of the files that nothing names any more, and says which.
+/// Removes those of the files that nothing names any more, and returns their names.
 fn forget(index: &Connection, files: &[i64]) -> rusqlite::Result<Vec<Name>> {
     let mut forget = index.prepare_cached(
         "DELETE FROM file WHERE id = ?1
@@ -390,7 +389,7 @@ fn forget(index: &Connection, files: &[i64]) -> rusqlite::Result<Vec<Name>> {
     Ok(names)
 }
 
-/// Removes the rows of the object at `key`, and says which files they named.
+/// Removes the rows of the object at `key`, and returns the files that they named.
 fn clear(index: &Connection, key: &str) -> rusqlite::Result<Vec<i64>> {
     let id: Option<i64> =
         index.prepare_cached("SELECT id FROM object WHERE key = ?1")?.query_row([key], |row| row.get(0)).optional()?;
@@ -405,7 +404,7 @@ fn clear(index: &Connection, key: &str) -> rusqlite::Result<Vec<i64>> {
     Ok(files)
 }
 
-/// An object about to be, and the files that it is made of, in order.
+/// An object that is about to be stored, and the files that it is made of, in order.
 struct Draft<'a> {
     key: &'a str,
     etag: &'a str,
@@ -414,7 +413,7 @@ struct Draft<'a> {
     pieces: &'a [(i64, u64)],
 }
 
-/// Puts an object in the place of what is at its key, and says which files nothing names any more.
+/// Replaces whatever is at the object's key, and returns the files that nothing names any more.
 fn place(index: &Connection, draft: &Draft<'_>) -> rusqlite::Result<Vec<Name>> {
     let before = clear(index, draft.key)?;
     let size: u64 = draft.pieces.iter().map(|(_, size)| size).sum();
@@ -435,7 +434,7 @@ fn place(index: &Connection, draft: &Draft<'_>) -> rusqlite::Result<Vec<Name>> {
     forget(index, &before)
 }
 
-/// What must hold at the key for an object to be put there.
+/// What must be at a key for an object to be stored there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
     /// Anything or nothing.
@@ -451,7 +450,7 @@ fn check(index: &Connection, key: &str, condition: Condition) -> S3Result<()> {
     Ok(())
 }
 
-/// Puts an object made of one new file.
+/// Stores an object made of one new file.
 pub(super) fn put(
     index: &Connection,
     key: &str,
@@ -472,9 +471,9 @@ pub(super) fn delete(index: &Connection, key: &str) -> S3Result<Vec<Name>> {
     clear(index, key).and_then(|files| forget(index, &files)).map_err(internal)
 }
 
-/// Puts the object `source`, as it was read, at `key` too. No bytes move.
+/// Stores the object `source`, as it was read, at `key` too. No bytes are copied.
 pub(super) fn copy(index: &Connection, source: &Object, key: &str, about: &About) -> S3Result<(Object, Vec<Name>)> {
-    // Ids are never used twice, and an object's rows never change: same id, same bytes.
+    // Ids are never reused, and an object's rows never change: same id, same bytes.
     if find(index, &source.key)?.is_none_or(|now| now.id != source.id) {
         return Err(s3_error!(OperationAborted, "The source changed while it was being copied."));
     }
@@ -546,9 +545,9 @@ pub(super) fn uploads(index: &Connection, prefix: &str, after: (&str, &str), lim
     })
 }
 
-/// Sets a part of an upload to a new file, in the place of an earlier one of that number.
+/// Sets a part of an upload to a new file, replacing an earlier one of that number.
 pub(super) fn add_part(index: &Connection, id: &str, key: &str, number: i32, file: &Written) -> S3Result<Vec<Name>> {
-    // The upload may have been completed or aborted while the bytes travelled.
+    // The upload may have been completed or aborted while the bytes were in transit.
     upload(index, id, key)?;
     ask(|| {
         let before: Option<i64> = index
@@ -566,7 +565,7 @@ pub(super) fn add_part(index: &Connection, id: &str, key: &str, number: i32, fil
     })
 }
 
-/// Removes an upload and its parts, and says which files nothing names any more.
+/// Removes an upload and its parts, and returns the files that nothing names any more.
 fn end(index: &Connection, id: &str) -> rusqlite::Result<Vec<Name>> {
     let files: Vec<i64> = index
         .prepare_cached("DELETE FROM part WHERE upload = ?1 RETURNING file")?
@@ -576,13 +575,13 @@ fn end(index: &Connection, id: &str) -> rusqlite::Result<Vec<Name>> {
     forget(index, &files)
 }
 
-/// Gives an upload up.
+/// Aborts an upload.
 pub(super) fn abort(index: &Connection, id: &str, key: &str) -> S3Result<Vec<Name>> {
     upload(index, id, key)?;
     end(index, id).map_err(internal)
 }
 
-/// Makes the object out of the parts that the client lists; the other parts go.
+/// Makes the object out of the parts that the client lists; the other parts are removed.
 pub(super) fn complete(
     index: &Connection,
     id: &str,

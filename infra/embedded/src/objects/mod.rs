@@ -1,18 +1,17 @@
 //! S3 in a folder, behind the SDK's own client and behind presigned URLs.
 //!
-//! - [`files`] holds the bytes, in immutable files with random names. It has the write protocol.
+//! - [`files`] holds the bytes, in immutable files with random names. The write protocol is described there.
 //! - [`index`] holds everything else, in one `SQLite` file whose commit is the only commit.
 //! - [`body`] moves bytes in and out in chunks.
-//! - [`service`] is the S3 operations on these, as the `s3s` crate wants them.
+//! - [`service`] implements the S3 operations on these, for the `s3s` crate.
 //! - [`presign`] checks the signature of a presigned URL.
 //!
-//! The `ETag` of what is stored is its SHA-256, not its MD5: clients take it for opaque, and a second
-//! hash over every byte would cost more than the first. Where the sender says `UNSIGNED-PAYLOAD` there is no hash
-//! at all, and the `ETag` is random: who says so has a hash of their own.
+//! The `ETag` of a stored object is its SHA-256, not its MD5: clients treat it as opaque, and a second hash over every
+//! byte would cost more than the first. Where the sender says `UNSIGNED-PAYLOAD` there is no hash at all, and the
+//! `ETag` is random: such a sender computes a hash itself.
 //!
-//! There are two ways in. [`Objects::connector`] is for the SDK in this process, and trusts it.
-//! [`Objects::face`] is for everybody else, and lets nothing through but presigned requests that
-//! read one object, or write one object or part.
+//! There are two ways in. [`Objects::connector`] is for the SDK in this process, and trusts it. [`Objects::face`] is
+//! for everybody else, and accepts only presigned requests that read one object, or write one object or part.
 
 mod body;
 mod files;
@@ -40,19 +39,19 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-/// The least size of a part that is not the last one.
+/// The minimum size of a part that is not the last one.
 const MIN_PART: u64 = 5 * 1024 * 1024;
 /// The largest size of one `PUT` and of one copy.
 const MAX_PUT: u64 = 5 * 1024 * 1024 * 1024;
 /// The largest part number.
 const MAX_PARTS: usize = 10_000;
 
-/// Where an object store lies and who may sign for it.
+/// Where an object store is, and who may sign for it.
 #[derive(Clone)]
 pub struct Config {
-    /// The folder of the object files. It may lie on NFS, and must be this store's alone.
+    /// The folder of the object files. It may be on NFS, and must be used by this store alone.
     pub folder: PathBuf,
-    /// The file of the index. It must lie on a local disk.
+    /// The file of the index. It must be on a local disk.
     pub index: PathBuf,
     /// The only bucket, which is also the first segment of every path.
     pub bucket: String,
@@ -66,7 +65,7 @@ pub struct Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // All but the key.
+        // Everything but the secret key.
         f.debug_struct("Config")
             .field("folder", &self.folder)
             .field("index", &self.index)
@@ -98,7 +97,7 @@ impl fmt::Debug for Objects {
 }
 
 impl Objects {
-    /// Opens the store, or makes it.
+    /// Opens the store, or creates it.
     pub fn open(config: Config) -> Result<Self, Error> {
         let files = Files::open(&config.folder)?;
         let index = Index::open(&config.index)?;
@@ -109,12 +108,11 @@ impl Objects {
 
     /// The HTTP client to give to `aws_sdk_s3::Config`, together with `force_path_style(true)`.
     ///
-    /// Set `request_checksum_calculation(WhenRequired)` there as well: by itself the SDK sends
-    /// streamed bodies in the `aws-chunked` encoding, for a checksum at their end, and those are
-    /// refused.
+    /// Set `request_checksum_calculation(WhenRequired)` there as well: by default the SDK sends streamed bodies in the
+    /// `aws-chunked` encoding, for a checksum at their end, and those are refused.
     ///
-    /// It trusts its caller and looks at no signature, and at no host either: so the client's
-    /// endpoint can be the public URL of [`Objects::face`], and what it presigns is right.
+    /// It trusts its caller and checks neither signature nor host. So the client's endpoint can be the public URL of
+    /// [`Objects::face`], and the URLs that it presigns are right.
     pub fn connector(&self) -> SharedHttpClient {
         let objects = self.clone();
         connector::client(move |request| {
@@ -124,25 +122,25 @@ impl Objects {
     }
 
     /// Answers one request as the client of [`Objects::connector`] does: for listeners, so that other processes can use
-    /// the store. It trusts its caller, and looks at no signature.
+    /// the store. It trusts its caller, and checks no signature.
     pub async fn call(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         answer(&self.service, request).await.map_err(|error| ConnectorError::other(error, None))
     }
 
-    /// The door for presigned requests, to be mounted under `/{bucket}/`.
+    /// The handler of presigned requests, to be mounted under `/{bucket}/`.
     pub fn face(&self) -> Face {
         Face { store: Arc::clone(&self.store), service: self.service.clone() }
     }
 
-    /// Removes files that are older than `min_age` and that nothing names: what crashed or
-    /// abandoned requests left behind. It may run at any time, beside anything.
+    /// Removes files that are older than `min_age` and that nothing names: what crashed or abandoned requests left
+    /// behind. It may run at any time, alongside anything.
     ///
-    /// It blocks: call it on a blocking thread. An age of an hour or more also keeps it apart from
-    /// the uploads of another process on the same folder.
+    /// It blocks: call it on a blocking thread. An age of an hour or more also protects the uploads of another process
+    /// on the same folder.
     pub fn collect(&self, min_age: Duration) -> Result<Collected, Error> {
         let Store { files, index, .. } = &*self.store;
         if !index.sound() {
-            // Rows may turn up again at the next start; until then nothing is called a leftover.
+            // Rows may reappear after a restart; until then no file counts as a leftover.
             return Ok(Collected::default());
         }
         files.collect(min_age, |name| index.read(|rows| index::named(rows, name)))
@@ -156,12 +154,12 @@ async fn answer(service: &S3Service, request: HttpRequest) -> Result<HttpRespons
     parts.headers.remove(AUTHORIZATION);
     let request = http::Request::from_parts(parts, Body::http_body(body));
     let (parts, body) = service.call(request).await?.into_parts();
-    // An SDK reads a body if there is one, where HTTP says that there is none.
+    // HTTP says that there is no body here, but an SDK would read one.
     let body = if head { SdkBody::empty() } else { SdkBody::from_body_1_x(body) };
     Ok(HttpResponse::try_from(http::Response::from_parts(parts, body))?)
 }
 
-/// The door for presigned requests.
+/// The handler of presigned requests.
 #[derive(Clone)]
 pub struct Face {
     store: Arc<Store>,
@@ -175,8 +173,8 @@ impl fmt::Debug for Face {
 }
 
 impl Face {
-    /// Answers one request. Any `Authorization` header is ignored: clients that were sent here by
-    /// the same host bring theirs along.
+    /// Answers one request. An `Authorization` header is ignored: clients that were redirected here from the same host
+    /// still send theirs.
     pub async fn call<B>(&self, request: http::Request<B>) -> http::Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -210,7 +208,7 @@ fn failed() -> http::Response<Body> {
     response
 }
 
-/// A lock whose holder panicked guards data that is still whole: all changes under these locks are
+/// Locks a mutex, even if a holder panicked: its data is still consistent, since all changes under these locks are
 /// single steps.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

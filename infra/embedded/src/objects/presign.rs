@@ -1,10 +1,9 @@
 //! Whether a presigned request may pass: Signature Version 4 in the query.
 //!
-//! The signature is computed again from the request as it arrived, with the one key there is. What
-//! then goes on is what was signed and nothing more: the parameters of the signature are taken out,
-//! whatever could turn the request into another one (an unsigned `x-amz-copy-source` would make a
-//! `PUT` a copy of somebody else's object) is refused, and unsigned headers that would be given back
-//! with the object to everybody who reads it are dropped.
+//! The signature is recomputed from the request as it arrived, with the only key there is. The request that is passed
+//! on contains what was signed and nothing more. The parameters of the signature are removed. Whatever could turn the
+//! request into another one (an unsigned `x-amz-copy-source` would make a `PUT` a copy of somebody else's object) is
+//! refused. Unsigned headers that would be returned with the object to everybody who reads it are dropped.
 
 use super::{Config, hex, unhex};
 use aws_smithy_types::DateTime;
@@ -24,15 +23,15 @@ use subtle::ConstantTimeEq;
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 const CONTENT_SHA256: &str = "x-amz-content-sha256";
-/// The longest life of a presigned URL, in seconds: seven days.
+/// The longest lifetime of a presigned URL, in seconds: seven days.
 const LONGEST: i64 = 7 * 24 * 60 * 60;
-/// What describes an object to whoever reads it. Whoever may write it may not say these, unless they were signed.
+/// Headers that describe an object to its readers. A writer may not set them unless they were signed.
 const DESCRIPTIONS: [HeaderName; 6] =
     [CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, EXPIRES];
-/// How far the clocks of two machines may be apart, in seconds.
+/// How far the clocks of two machines may differ, in seconds.
 const SKEW: i64 = 15 * 60;
 
-/// Lets a presigned request through, without what signed it.
+/// Admits a presigned request, and removes its signature.
 pub(super) fn admit(config: &Config, mut parts: Parts, now: SystemTime) -> S3Result<Parts> {
     let denied = |why: &str| s3_error!(AccessDenied, "{why}");
     let query =
@@ -46,8 +45,8 @@ pub(super) fn admit(config: &Config, mut parts: Parts, now: SystemTime) -> S3Res
         parts.headers.remove(name);
     }
 
-    // What the signer signed, he may have meant for another door: here one object is read, or one
-    // object or part is written.
+    // The signer may have meant a signed operation for another endpoint: here requests read one object, or write one
+    // object or part.
     let key = parts.uri.path().strip_prefix('/').and_then(|path| path.split_once('/'));
     if !key.is_some_and(|(bucket, key)| bucket == config.bucket && !key.is_empty()) {
         return Err(denied("There is nothing at this path."));
@@ -89,7 +88,7 @@ fn verify(config: &Config, parts: &Parts, query: &Query, now: SystemTime) -> S3R
     let day = date.get(..8).unwrap_or_default();
     let scope = format!("{day}/{}/s3/aws4_request", config.region);
     if get("Credential")? != format!("{}/{scope}", config.access_key_id) {
-        // Also for a key id that is not ours, so that nobody learns which one is.
+        // Also for an unknown key id, so that nobody learns which one is known.
         return Err(s3_error!(SignatureDoesNotMatch, "The credential is not one of this store."));
     }
     let lives: i64 = get("Expires")?.parse().map_err(|_| wrong("Expires"))?;
@@ -123,8 +122,8 @@ fn verify(config: &Config, parts: &Parts, query: &Query, now: SystemTime) -> S3R
         let value = header(parts, name).ok_or_else(mismatch)?;
         headers.extend([name, ":", &value, "\n"]);
     }
-    // Old clients send this header whether or not it was signed, and stores differ in what they
-    // make of it. The body is compared with it in any case.
+    // Old clients send this header whether or not it was signed, and stores differ in how they treat it. The body is
+    // checked against it in any case.
     let said = header(parts, CONTENT_SHA256);
     if said.as_deref().is_some_and(|said| said != UNSIGNED && unhex::<32>(said).is_none()) {
         return Err(s3_error!(InvalidArgument, "x-amz-content-sha256 must be UNSIGNED-PAYLOAD or a SHA-256 in hex."));
@@ -159,7 +158,7 @@ fn mismatch() -> s3s::S3Error {
 }
 
 fn hmac(key: &[u8], text: &str) -> [u8; 32] {
-    // A key of any length will do, so there is no error to come.
+    // A key of any length will do, so this can't fail.
     Hmac::<Sha256>::new_from_slice(key).map_or([0; 32], |mut mac| {
         mac.update(text.as_bytes());
         mac.finalize().into_bytes().into()
@@ -217,14 +216,14 @@ impl Query {
         Some(Self { pairs: pairs.collect::<Option<_>>()? })
     }
 
-    /// The value of a parameter that is there exactly once: with two, each reader may take another.
+    /// The value of a parameter that occurs exactly once: if it occurs twice, two readers may each use a different one.
     fn one(&self, name: &str) -> Option<&str> {
         let mut values = self.pairs.iter().filter(|(found, _)| found == name);
         let (_, value) = values.next()?;
         values.next().is_none().then_some(value)
     }
 
-    /// As it is signed: all but the signature, encoded and sorted.
+    /// As it is signed: everything but the signature, encoded and sorted.
     fn canonical(&self) -> String {
         let mut pairs: Vec<(String, String)> = self
             .pairs
@@ -238,7 +237,7 @@ impl Query {
     }
 }
 
-/// Percent-encodes all but what RFC 3986 calls unreserved; S3 paths are encoded once.
+/// Percent-encodes everything but RFC 3986's unreserved characters; S3 paths are encoded once.
 fn encode(text: &str, path: bool) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

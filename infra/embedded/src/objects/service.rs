@@ -19,7 +19,7 @@ use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
-/// The store, as the trait wants it.
+/// The store, for the `s3s` trait.
 pub(super) struct Operations(pub(super) Arc<Store>);
 
 /// The inputs that create an object describe it in fields of the same names.
@@ -51,7 +51,7 @@ impl Store {
             .ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))
     }
 
-    /// Runs a change that may leave files without rows, and removes those.
+    /// Runs a change that may leave files without rows, and removes those files.
     async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&Connection) -> S3Result<(T, Vec<Name>)> + Send + 'static,
@@ -60,15 +60,14 @@ impl Store {
         let (result, orphans) = self.index.write(change, after).await?;
         if !orphans.is_empty() {
             let files = Arc::clone(&self.files);
-            // The commit is done, so this answers no question any more: if it dies, the sweep
-            // takes the files.
+            // The commit is done, so the result does not depend on this: if it fails, the sweep removes the files.
             let _done = spawn_blocking(move || files.discard(&orphans)).await;
         }
         Ok(result)
     }
 
-    /// Step 6 and 7 for a new file: once the commit was tried, the file stays, since a row names
-    /// it, or (see the index on failed commits) may turn out to.
+    /// Steps 6 and 7 for a new file: once the commit was attempted, the file stays, since a row names it, or may turn
+    /// out to name it (see the index on failed commits).
     async fn change_with<T: Send + 'static>(
         &self,
         fresh: Fresh,
@@ -83,7 +82,7 @@ impl Store {
     }
 }
 
-/// What the headers say about a body. `x-amz-content-sha256` is checked whoever signed it.
+/// What the headers say about a body. `x-amz-content-sha256` is checked regardless of who signed it.
 fn declared<T>(request: &S3Request<T>, length: Option<i64>, sha256: Option<&str>) -> S3Result<Declared> {
     let length = length
         .and_then(|length| u64::try_from(length).ok())
@@ -102,7 +101,7 @@ fn declared<T>(request: &S3Request<T>, length: Option<i64>, sha256: Option<&str>
         None | Some(b"UNSIGNED-PAYLOAD") => None,
         Some(value) => {
             let payload = std::str::from_utf8(value).ok().and_then(unhex);
-            // Among others this refuses the chunked encodings, whose framing would be stored.
+            // This also refuses the chunked encodings, whose framing would otherwise be stored.
             Some(payload.ok_or_else(|| {
                 s3_error!(
                     NotImplemented,
@@ -112,7 +111,7 @@ fn declared<T>(request: &S3Request<T>, length: Option<i64>, sha256: Option<&str>
             })?)
         }
     };
-    // Who says in so many words that there is no hash has one of their own.
+    // A sender who says explicitly that there is no hash computes one itself.
     let hashed = payload.is_some() || sha256.is_some() || said.is_none();
     Ok(Declared { length, payload, sha256: sha256.map(digest).transpose()?, hashed })
 }
@@ -166,7 +165,7 @@ fn limit(asked: Option<i32>) -> (usize, i32) {
 #[async_trait::async_trait]
 impl S3 for Operations {
     async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
-        // It was there from the start, and belongs to whoever can ask here.
+        // It has existed from the start, and belongs to every caller of this store.
         self.0.bucket(&request.input.bucket)?;
         Ok(S3Response::new(CreateBucketOutput::default()))
     }
@@ -273,7 +272,7 @@ impl S3 for Operations {
         let input = request.input;
         self.0.bucket(&input.bucket)?;
         self.0.change(move |rows| Ok(((), index::delete(rows, &input.key)?)), |_| ()).await?;
-        // As S3 does, also for what was not there: so it can be repeated.
+        // As S3 does, also for a missing object: so a delete can be repeated.
         let mut response = S3Response::new(DeleteObjectOutput::default());
         response.status = Some(http::StatusCode::NO_CONTENT);
         Ok(response)
@@ -360,7 +359,7 @@ impl S3 for Operations {
                 "Part number must be an integer between 1 and {MAX_PARTS}, inclusive"
             ));
         }
-        // Asked again when the part is entered; here it spares bytes that are lost anyway.
+        // Checked again when the part is entered; this check avoids receiving bytes for nothing.
         store.index.read(|rows| index::upload(rows, &input.upload_id, &input.key))?;
         let declared = declared(&request, input.content_length, input.checksum_sha256.as_deref())?;
         let input = &mut request.input;
@@ -459,7 +458,7 @@ impl S3 for Operations {
         let (limit, max_uploads) = limit(input.max_uploads);
         let prefix = input.prefix.as_deref().unwrap_or_default();
         let key = input.key_marker.as_deref().unwrap_or_default();
-        // Without an upload id the whole key is behind us: no id sorts after this.
+        // Without an upload id the whole key is already listed: no id sorts after this.
         let id = match input.upload_id_marker.as_deref() {
             Some(id) => id,
             None if key.is_empty() => "",

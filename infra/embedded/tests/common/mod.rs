@@ -1,5 +1,5 @@
 //! An object store in a temporary folder, and clients for it.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, reason = "each test binary uses some of it")]
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
@@ -68,7 +68,7 @@ impl Store {
         Some(output.body.collect().await.unwrap().to_vec())
     }
 
-    /// The files on disk: what a refused or deleted object must not leave.
+    /// The files on disk: a refused or deleted object must leave none.
     pub(crate) fn files(&self) -> Vec<String> {
         let mut found = Vec::new();
         for folder in std::fs::read_dir(self.folder.path().join("files")).unwrap() {
@@ -80,7 +80,7 @@ impl Store {
     }
 }
 
-/// Bytes that repeat nowhere near a chunk's size.
+/// Bytes whose pattern does not repeat at the size of a chunk.
 pub(crate) fn bytes(size: usize, seed: u8) -> Vec<u8> {
     (0..size).map(|at| ((at % 251) as u8).wrapping_add((at / 65_521) as u8).wrapping_add(seed)).collect()
 }

@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const SIZE: u64 = 20 << 30;
-/// What has to be free: the object, and some air.
+/// The free space that is needed: the object, and some margin.
 const ROOM: u64 = SIZE + (3 << 30);
-/// The server's memory at most, in KiB.
+/// The most memory that the server may hold, in KiB.
 const MEMORY: u64 = 100 << 10;
-/// Completing reads all of it, on two busy cores of a debug build.
+/// Completing reads all of it, which keeps two cores busy in a debug build.
 const PATIENCE: Duration = Duration::from_mins(15);
 
-/// The most memory that a process was seen to hold, in KiB.
+/// The most memory that a process has held so far, in KiB.
 pub(crate) struct Memory {
     most: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -48,7 +48,7 @@ impl Memory {
         Self { most, stop }
     }
 
-    /// The most since the last time it was asked, in MiB.
+    /// The most since the last call, in MiB.
     pub(crate) fn most(&self) -> u64 {
         self.most.swap(0, Ordering::Relaxed) >> 10
     }
@@ -60,14 +60,14 @@ impl Drop for Memory {
     }
 }
 
-/// Bytes that can still be written below a folder.
+/// Bytes that can still be written in a folder.
 pub(crate) fn free(folder: &Path) -> u64 {
     let df = std::process::Command::new("df").args(["--output=avail", "-B1"]).arg(folder).output().unwrap();
     let text = String::from_utf8_lossy(&df.stdout).into_owned();
     text.lines().nth(1).and_then(|line| line.trim().parse().ok()).unwrap_or(0)
 }
 
-/// The digests of the whole and of each part, reading once.
+/// The digests of the whole and of each part, in a single read.
 fn digests(path: &Path, part: u64) -> (Digest, Vec<(u64, Digest)>) {
     let mut file = File::open(path).unwrap();
     let (mut whole, mut parts) = (Sum::default(), Vec::new());
@@ -109,7 +109,7 @@ pub(crate) async fn run() -> Result<Checks, Skipped> {
     }
     let path = folder.join("big.sif");
     SifBuilder::new("amd64").write_sparse(&path, SIZE).unwrap();
-    // No two parts alike, or their order would not matter.
+    // No two parts are alike, or their order would not matter.
     let mut file = File::options().write(true).open(&path).unwrap();
     for at in (1..).map(|n| n * (64 << 20)).take_while(|at| *at < SIZE).take(10_000) {
         file.seek(SeekFrom::Start(at)).unwrap();
@@ -121,7 +121,7 @@ pub(crate) async fn run() -> Result<Checks, Skipped> {
     let admin = Client::new(&server.url, Some(process::admin_token(&folder)));
     let memory = Memory::watch(server.pid);
     tokio::time::sleep(Duration::from_millis(200)).await;
-    println!("the server without work: {} MiB", memory.most());
+    println!("the idle server: {} MiB", memory.most());
 
     let (digest, container) = push(&admin, &path, &memory, &mut checks).await;
     pull(&server.url, digest, &memory, &mut checks).await;
@@ -138,7 +138,7 @@ pub(crate) async fn run() -> Result<Checks, Skipped> {
     checks.say(entity["data"]["size"] == json!(0), "deleting gives its bytes back");
     checks.say(object_files(&folder) == (0, 0), "no object file is left");
     let freed = free(&folder).saturating_sub(before);
-    // Others write to the same disk meanwhile.
+    // Other processes write to the same disk meanwhile.
     checks.say(freed > SIZE - (4 << 30), &format!("the disk has {} MiB more", freed >> 20));
     let tags = admin.ok(Method::GET, &format!("/v2/tags/{container}"), None).await;
     checks.say(tags["data"] == json!({}), "no tag is left");

@@ -1,20 +1,21 @@
-//! `kill -9` at 210 moments of pushes, and what the server knows when it is back.
+//! `kill -9` at 210 moments of pushes, and what the server knows after a restart.
 //!
-//! A *strike* sends the request of one step of a push and kills the server at a random moment of the time that the
+//! A *strike* sends the request of one step of a push and kills the server at a random moment within the time that the
 //! request usually takes. The server is started again on the same folder, and then:
 //!
-//! - what was acknowledged is there, and whole: pulled by somebody without a token, with the digest of what was pushed;
-//! - what was not acknowledged is there whole or not at all, and not there at all if its complete was never sent;
+//! - what was acknowledged is there, and complete: pulled without a token, it has the digest of what was pushed;
+//! - what was not acknowledged is there completely or not at all, and not there at all if its complete was never sent;
 //! - an entity uses exactly the sum of its images;
-//! - the client that goes on where it was, or tries again, succeeds.
+//! - a client that goes on where it was, or tries again, succeeds.
 //!
 //! One in five of the servers that are started again is killed once more before it answers.
 //!
-//! With `STACKROOM_VERIFY_AT_ONCE=0` the server answers to the completion of a multipart upload before it has verified the
-//! bytes. Then what was acknowledged must come to be there, and the tags that were set meanwhile with it.
+//! With `STACKROOM_VERIFY_AT_ONCE=0` the server answers the completion of a multipart upload before it has verified the
+//! bytes. Then what was acknowledged must appear later, along with the tags that were set meanwhile.
 //!
-//! Each ten strikes everything is swept, and then nothing is reserved, no account is wrong, all that the model knows is
-//! whole, and the object store has exactly the files of the model. `FAULTS_SEED` chooses other moments.
+//! After every ten strikes everything is swept, and then nothing is reserved, no account is wrong, everything that the
+//! model knows is complete, and the object store has exactly the files of the model. `FAULTS_SEED` chooses other
+//! moments.
 
 use crate::Checks;
 use crate::process::{self, Client, Process, Put, folder, free_port, object_files};
@@ -28,12 +29,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How bytes travel.
+/// How bytes are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// One `PUT` whose hash is signed.
     Pinned,
-    /// One `PUT` of an old client, which tells no hash.
+    /// One `PUT` of an old client, which states no hash.
     Staged,
     /// Three parts.
     Parts,
@@ -44,7 +45,7 @@ enum Way {
 enum Stage {
     /// Entity, collection and container.
     Rows,
-    /// The image's row. Of bytes that the pusher has elsewhere, this is also the commit.
+    /// The image's row. If the pusher has the bytes elsewhere, this is also the commit.
     Image,
     /// The session.
     Open,
@@ -52,21 +53,21 @@ enum Stage {
     Half,
     /// All of the bytes, or of a part.
     Put,
-    /// Nothing: the bytes are there, and the next request does not come.
+    /// Nothing: the bytes are there, and the next request is not sent.
     Idle,
     /// Verify and commit.
     Complete,
     /// The tag.
     Tag,
-    /// Giving the upload up.
+    /// Aborting the upload.
     Abort,
     /// Deleting the image.
     Delete,
-    /// Collecting what an open upload or a deleted image left.
+    /// Sweeping what an open upload or a deleted image left.
     Sweep,
 }
 
-/// What is there before the push, or besides it.
+/// What exists before the push, or beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Before {
     /// Nothing.
@@ -75,7 +76,7 @@ enum Before {
     Theirs,
     /// The pusher has the same bytes in another container.
     Ours,
-    /// The tag stands on another image.
+    /// The tag is set to another image.
     Tagged,
 }
 
@@ -123,7 +124,7 @@ const PLANS: [Plan; 27] = [
     plan("sweep of an open upload", Way::Parts, Stage::Sweep, Before::Nothing, 5),
 ];
 
-/// What became of the strikes of one kind.
+/// The outcomes of the strikes of one kind.
 #[derive(Debug, Clone, Copy, Default)]
 struct Row {
     kills: u32,
@@ -132,7 +133,7 @@ struct Row {
     nothing: u32,
 }
 
-/// A push on its way, as its client knows it.
+/// A push in progress, as its client knows it.
 #[derive(Debug, Clone)]
 struct Push {
     entity: String,
@@ -165,20 +166,20 @@ impl Push {
         if self.way == Way::Parts { self.bytes.len().div_ceil(PART) } else { 1 }
     }
 
-    /// The bytes of the next part, or all.
+    /// The bytes of the next part, or all bytes.
     fn next_bytes(&self) -> &[u8] {
         if self.way == Way::Parts { self.bytes.chunks(PART).nth(self.etags.len()).unwrap() } else { &self.bytes }
     }
 }
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Debug)]
 enum Outcome {
-    /// The server said that it is done.
+    /// The server reported success.
     Done,
     /// The server refused.
     Refused(StatusCode, Value),
-    /// Nobody answered.
+    /// No answer arrived.
     Dead,
 }
 
@@ -196,7 +197,7 @@ fn id_of(answer: &Value) -> String {
     answer["data"]["id"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Does a step of a push.
+/// Performs a step of a push.
 async fn perform(client: Client, mut push: Push, stage: Stage) -> (Push, Outcome) {
     let outcome = step(&client, &mut push, stage).await;
     (push, outcome)
@@ -270,7 +271,7 @@ async fn step(client: &Client, push: &mut Push, stage: Stage) -> Outcome {
     Outcome::Done
 }
 
-/// Brings bytes, all or half of them.
+/// Sends bytes, all or half of them.
 async fn bytes(push: &mut Push, stage: Stage) -> Outcome {
     let sending = push.clone();
     let sent = tokio::task::spawn_blocking(move || {
@@ -292,14 +293,14 @@ async fn bytes(push: &mut Push, stage: Stage) -> Outcome {
     }
 }
 
-/// An image that is there: who pays, its size, and how many files hold it.
+/// An image that exists: its size, and how many files hold it.
 #[derive(Debug, Clone, Copy)]
 struct Held {
     size: u64,
     files: u64,
 }
 
-/// What must be there, and the server that must have it.
+/// What must exist, and the server that must have it.
 struct World {
     folder: PathBuf,
     port: u16,
@@ -307,7 +308,7 @@ struct World {
     nobody: Client,
     tokens: BTreeMap<String, String>,
     chance: Chance,
-    /// Multipart uploads are verified after their completion was answered.
+    /// Multipart uploads are verified after their completion was acknowledged.
     later: bool,
     count: u64,
     small: Vec<u8>,
@@ -321,18 +322,18 @@ struct World {
     restarts: Duration,
     /// Servers killed before they answered.
     starting: u32,
-    /// Half-written files that a sweep found, and the most sweeps that one look took.
+    /// Half-written files that sweeps found, and the most sweeps that one check took.
     torn: usize,
     rounds: u32,
     checks: Checks,
 }
 
-/// Two users with an entity each; entities of the site admin are made as they come.
+/// Two users with an entity each; entities of the site admin are created as needed.
 const ALICE: &str = "alice";
 const BOB: &str = "bob";
 const ADMIN: &str = "admin";
 
-/// Kills and looks.
+/// Kills the server at every kind of moment, and checks what is left.
 pub(crate) async fn run() -> Checks {
     assert_eq!(PLANS.iter().map(|plan| plan.times).sum::<usize>(), 210);
     let seed = std::env::var("FAULTS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
@@ -374,14 +375,14 @@ pub(crate) async fn run() -> Checks {
     }
     println!("{:<40} {:>5} {:>12} {:>13} {:>8}\n", "all", sum.kills, sum.acknowledged, sum.landed, sum.nothing);
     println!(
-        "{} kills in {:.0} s, {} more while starting; from a start to the first answer {:.0} ms on average",
+        "{} kills in {:.0} s, {} more while starting; a start takes {:.0} ms on average",
         sum.kills,
         began.elapsed().as_secs_f64(),
         world.starting,
         world.restarts.as_secs_f64() * 1000.0 / f64::from(sum.kills.max(1)),
     );
     println!(
-        "{} half-written files collected; {} sweeps at most until there was nothing to sweep",
+        "{} half-written files collected; at most {} sweeps until nothing was left to sweep",
         world.torn, world.rounds
     );
     world.checks
@@ -429,13 +430,13 @@ impl World {
         }
     }
 
-    /// Whoever pushes into this entity.
+    /// The client that pushes into this entity.
     fn pusher(&self, entity: &str) -> Client {
         let token = self.tokens.get(entity).unwrap_or(&self.tokens[ADMIN]);
         self.nobody.with(Some(token.clone()))
     }
 
-    /// A push of bytes that nobody has.
+    /// A push of bytes that do not exist yet.
     fn push(&mut self, entity: &str, way: Way) -> Push {
         self.count += 1;
         let mut bytes = if way == Way::Parts { self.large.clone() } else { self.small.clone() };
@@ -458,7 +459,7 @@ impl World {
         }
     }
 
-    /// Does steps that must succeed, up to but without `end`.
+    /// Performs steps that must succeed, up to but not including `end`.
     async fn advance(&mut self, mut push: Push, from: Stage, end: Stage) -> Push {
         for stage in [Stage::Rows, Stage::Image, Stage::Open, Stage::Put, Stage::Complete, Stage::Tag] {
             if stage < from || stage >= end {
@@ -479,11 +480,11 @@ impl World {
         push
     }
 
-    /// Waits until the completed image is there, where that takes its time.
+    /// Waits until the completed image appears, if it is verified later.
     async fn verified(&mut self, push: &Push) {
         if self.later && push.way == Way::Parts {
             let there = self.appears(push, process::PATIENCE).await;
-            self.checks.that(there, || format!("{} is verified at last", push.by_hash()));
+            self.checks.that(there, || format!("{} is verified in the end", push.by_hash()));
         }
     }
 
@@ -499,13 +500,13 @@ impl World {
         false
     }
 
-    /// Enters into the model what a step did.
+    /// Records in the model what a step did.
     fn happened(&mut self, push: &Push, stage: Stage) {
         let image = (push.path(), push.digest);
         match stage {
             Stage::Complete => {
                 let known = self.images.iter().find(|((_, digest), _)| *digest == push.digest);
-                // Bytes that are there already stay in the files that they are in.
+                // Bytes that exist already stay in their files.
                 let files = known.map_or(push.parts() as u64, |(_, held)| held.files);
                 self.images.insert(image, Held { size: push.bytes.len() as u64, files });
             }
@@ -520,7 +521,7 @@ impl World {
         }
     }
 
-    /// One strike of a plan, and all that follows from it. Without a kill, to learn how long the step takes.
+    /// One strike of a plan, and all its consequences. Without a kill, it measures how long the step takes.
     async fn strike(&mut self, plan: Plan, kill: bool) {
         let Plan { way, stage, before, .. } = plan;
         let entity = match stage {
@@ -582,7 +583,7 @@ impl World {
         }
     }
 
-    /// All that a push does before this step.
+    /// Everything that a push does before this step.
     async fn lead_up(&mut self, mut push: Push, stage: Stage) -> Push {
         match stage {
             Stage::Idle if push.way != Way::Parts => self.advance(push, Stage::Rows, Stage::Complete).await,
@@ -611,12 +612,12 @@ impl World {
         }
     }
 
-    /// Who does a step.
+    /// The client of a step.
     fn actor(&self, push: &Push, stage: Stage) -> Client {
         self.pusher(if stage == Stage::Sweep { ADMIN } else { &push.entity })
     }
 
-    /// Sends the request of a step and kills the server somewhere in it. Whether it was acknowledged.
+    /// Sends the request of a step and kills the server during it. Returns whether it was acknowledged.
     async fn hit(&mut self, plan: Plan, push: Push, kill: bool) -> (Push, bool) {
         let client = self.actor(&push, plan.stage);
         if !kill {
@@ -633,7 +634,7 @@ impl World {
             (Stage::Half, _) => Duration::from_millis(20),
             _ => self.usual[plan.name],
         };
-        // More often late, where rows are written, than early, where they are read.
+        // More often late, when rows are written, than early, when they are read.
         let early = self.chance.below(3) == 0 || matches!(plan.stage, Stage::Idle | Stage::Half);
         let part = self.chance.fraction();
         let delay = usual.mul_f64(if early { part } else { 0.5 + part * 0.7 });
@@ -646,13 +647,13 @@ impl World {
             self.checks.that(false, || format!("{} is refused: {status} {body}", plan.name));
         }
         if !matches!(plan.stage, Stage::Idle | Stage::Half) {
-            // So that about half of the kills come before the answer, however busy the machine is.
+            // Keeps about half of the kills before the answer, however busy the machine is.
             self.usual.insert(plan.name, usual.mul_f64(if acknowledged { 0.88 } else { 1.2 }));
         }
         (push, acknowledged)
     }
 
-    /// Looks at what a strike left behind, and enters it into the model. Whether the step is done.
+    /// Checks what a strike left behind, and records it in the model. Returns whether the step is done.
     async fn settle(&mut self, plan: Plan, push: &Push, acknowledged: bool) -> bool {
         let Plan { stage, before, .. } = plan;
         let tag = (push.path(), push.tag.clone());
@@ -662,7 +663,7 @@ impl World {
                 if self.later && push.way == Way::Parts {
                     let there = self.appears(push, Duration::from_secs(if acknowledged { 60 } else { 2 })).await;
                     if !there && !acknowledged {
-                        // It may yet come by itself, so it is completed again before anything is counted.
+                        // It may still appear by itself, so it is completed again before anything is counted.
                         let (_, outcome) = perform(self.pusher(&push.entity), push.clone(), stage).await;
                         let right = matches!(outcome, Outcome::Done);
                         self.checks.that(right, || format!("{} again: {outcome:?}", plan.name));
@@ -705,7 +706,7 @@ impl World {
                 let tagged = self.tag_of(&tag).await;
                 let right = if there { tagged == Some(push.digest) } else { tagged.is_none() };
                 self.checks.that(right, || format!("{}: image {there}, tag {tagged:?}", plan.name));
-                self.checks.that(!(acknowledged && there), || format!("{}: a deleted image is back", plan.name));
+                self.checks.that(!(acknowledged && there), || format!("{}: a deleted image still exists", plan.name));
                 if !there {
                     self.happened(push, Stage::Delete);
                 }
@@ -720,7 +721,7 @@ impl World {
         }
     }
 
-    /// Whether anybody can see the image; if they can, then it must be whole, on every way to it.
+    /// Whether anonymous callers can see the image. If they can, it must be complete, in every way to look at it.
     async fn sighted(&mut self, push: &Push) -> bool {
         let nobody = self.nobody.clone();
         let looked = nobody.call(Method::GET, &format!("/v1/images/{}", push.by_hash()), None).await.unwrap();
@@ -729,7 +730,7 @@ impl World {
         there
     }
 
-    /// Checks that an image is there and whole, or not there at all.
+    /// Checks that an image is there and complete, or not there at all.
     async fn whole(&mut self, path: &str, digest: Digest, there: bool) {
         let nobody = self.nobody.clone();
         let reference = format!("{path}:{}", digest.library());
@@ -748,7 +749,7 @@ impl World {
             let right = pulled.is_none() && looked.status == StatusCode::NOT_FOUND;
             self.checks.that(right, || format!("{reference} is not there: {pulled:?}, {}", looked.json));
         }
-        // What is listed of the container is what the model knows, and this image if it is there.
+        // The container lists what the model knows, and this image if it is there.
         let mut all: BTreeSet<(Digest, u64)> = (self.images.iter())
             .filter(|((at, _), _)| at == path)
             .map(|((_, digest), held)| (*digest, held.size))
@@ -761,7 +762,7 @@ impl World {
         self.checks.that(right, || format!("{path} lists {count} images, {size} bytes: {}", listed.json));
     }
 
-    /// The digest that a tag names for anybody, having checked that it is whole.
+    /// The digest that a tag names for anonymous callers. Also checks that it can be pulled.
     async fn tag_of(&mut self, (path, tag): &(String, String)) -> Option<Digest> {
         let nobody = self.nobody.clone();
         let looked = nobody.call(Method::GET, &format!("/v1/images/{path}:{tag}?arch=amd64"), None).await.unwrap();
@@ -809,14 +810,14 @@ impl World {
                 let (push, outcome) = perform(self.actor(&push, stage), push, stage).await;
                 let right = match &outcome {
                     Outcome::Done => true,
-                    // An upload that is gone is refused like somebody else's.
+                    // An upload that no longer exists is refused like somebody else's.
                     Outcome::Refused(status, _) => [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN].contains(status),
                     Outcome::Dead => false,
                 };
                 self.checks.that(right, || format!("{} again: {outcome:?}", plan.name));
                 self.happened(&push, stage);
                 self.whole(&path, push.digest, false).await;
-                // And the same bytes can be pushed once more.
+                // And the same bytes can be pushed again.
                 let push = Push { etags: Vec::new(), ..push };
                 self.advance(push, Stage::Image, Stage::Abort).await
             }
@@ -824,10 +825,10 @@ impl World {
         self.whole(&path, push.digest, true).await;
         let tag = (path, push.tag.clone());
         let now = self.tag_of(&tag).await;
-        self.checks.that(now == Some(push.digest), || format!("{}: after all the tag is {now:?}", plan.name));
+        self.checks.that(now == Some(push.digest), || format!("{}: in the end the tag is {now:?}", plan.name));
     }
 
-    /// Sweeps everything and compares everything with the model; then deletes most of it.
+    /// Sweeps everything and compares it with the model; then deletes most of it.
     async fn look_at_all(&mut self) {
         let admin = self.pusher(ADMIN);
         self.torn += std::fs::read_dir(self.folder.join("data/objects/tmp")).unwrap().count();
@@ -870,7 +871,7 @@ impl World {
     }
 }
 
-/// Waits to the microsecond, which timers don't.
+/// Waits with microsecond precision, which timers don't have.
 async fn wait(time: Duration) {
     let until = Instant::now() + time;
     if let Some(most) = time.checked_sub(Duration::from_millis(2)) {

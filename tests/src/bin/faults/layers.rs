@@ -15,7 +15,7 @@ const SIZE: u64 = 2 << 30;
 const BLOCK: usize = 1 << 20;
 /// The default of `STACKROOM_BUFFERS`, in MiB.
 const BUDGET: u64 = 128;
-/// What the server may hold besides, in MiB.
+/// What the server may hold beyond that, in MiB.
 const REST: u64 = 64;
 
 /// A block of a layer: no two alike.
@@ -68,7 +68,7 @@ pub(crate) async fn run() -> Result<Checks, Skipped> {
     admin.ok(Method::POST, "/v1/entities", Some(json!({ "name": "acme" }))).await;
     let memory = Memory::watch(server.pid);
     tokio::time::sleep(Duration::from_millis(200)).await;
-    println!("the server without work: {} MiB", memory.most());
+    println!("the idle server: {} MiB", memory.most());
     let began = Instant::now();
     let host = server.url.strip_prefix("http://").unwrap().to_owned();
     let mut sending = Vec::new();
@@ -90,7 +90,7 @@ pub(crate) async fn run() -> Result<Checks, Skipped> {
     let most = resident(server.pid, "VmHWM").unwrap_or(u64::MAX) >> 10;
     checks.say(
         most <= BUDGET + REST,
-        &format!("the server held at most {most} MiB: {BUDGET} of them for bytes on their way, {REST} besides"),
+        &format!("the server held at most {most} MiB: {BUDGET} of them for bytes in transit, {REST} besides"),
     );
     checks.say(object_files(&folder).1 == LAYERS * SIZE, "the object store holds exactly their bytes");
     let one = digests[0];

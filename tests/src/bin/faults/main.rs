@@ -1,12 +1,13 @@
 //! What happens to a real server process: `faults kill | fsync | big | streams | layers`. Run by `scripts/test`, since each takes minutes.
 //!
-//! - `kill` kills it at moments spread over every step of a push, and looks at what is left ([`kill`]).
-//! - `fsync` reads its system calls, and sees that nothing is acknowledged before it is on the disk ([`trace`]).
-//! - `big` pushes 20 GiB through it, and looks at its memory ([`big`]).
+//! - `kill` kills it at moments spread over every step of a push, and checks what is left ([`kill`]).
+//! - `fsync` reads its system calls, and checks that nothing is acknowledged before it is on disk ([`trace`]).
+//! - `big` pushes 20 GiB through it, and checks its memory ([`big`]).
 //! - `streams` kills it in the middle of blobs that stream through it ([`streams`]).
-//! - `layers` streams eight layers of 2 GiB through it at once, and looks at its memory ([`layers`]).
+//! - `layers` streams eight layers of 2 GiB through it at once, and checks its memory ([`layers`]).
 //!
-//! `STACKROOM_BIN` is the server. The last line is `N passed, N failed`; the exit status 77 says that this machine can't.
+//! `STACKROOM_BIN` is the server. The last line is `N passed, N failed`; exit status 77 means that this machine can't
+//! run the suite.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,17 +26,17 @@ mod trace;
 
 use std::process::ExitCode;
 
-/// Counts what was looked at.
+/// Counts checks.
 #[derive(Debug, Default)]
 struct Checks {
     passed: u32,
     failed: u32,
-    /// Only counts.
+    /// Counts without printing.
     quiet: bool,
 }
 
 impl Checks {
-    /// Counts one, and says it when it is wrong.
+    /// Counts one, and prints it if it failed.
     fn that(&mut self, right: bool, what: impl FnOnce() -> String) {
         if right {
             self.passed += 1;
@@ -47,7 +48,7 @@ impl Checks {
         }
     }
 
-    /// Counts one, and says it in any case.
+    /// Counts one, and prints it in any case.
     fn say(&mut self, right: bool, what: &str) {
         if right && !self.quiet {
             println!("ok - {what}");

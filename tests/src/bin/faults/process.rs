@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-/// The longest that anything here is waited for, but for what moves gigabytes.
+/// The longest wait for anything here, except for what moves gigabytes.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server on a folder.
@@ -31,7 +31,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 impl Process {
-    /// Starts the server on `folder/data`, below the command `under`, and waits until it answers.
+    /// Starts the server on `folder/data`, as an argument of the command `under`, and waits until it answers.
     pub(crate) async fn start(folder: &Path, port: u16, under: &[&str]) -> Self {
         let mut process = Self::spawn(folder, port, under);
         process.answers(folder).await;
@@ -92,7 +92,7 @@ pub(crate) fn admin_token(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("data/admin.token")).unwrap()
 }
 
-/// Somebody who asks a server that may be dead.
+/// A client of a server that may be dead.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -100,25 +100,25 @@ pub(crate) struct Client {
     token: Option<String>,
 }
 
-/// An answer whose head arrived; the server was done by then.
+/// An answer whose headers arrived; the server was done by then.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     /// The status.
     pub(crate) status: StatusCode,
-    /// Where it leads.
+    /// Its `Location`.
     pub(crate) location: Option<String>,
-    /// The body where it arrived whole and is JSON.
+    /// The body, if it arrived completely and is JSON.
     pub(crate) json: Value,
 }
 
 impl Client {
-    /// Somebody with a token, or without.
+    /// A client with a token, or without.
     pub(crate) fn new(url: &str, token: Option<String>) -> Self {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
         Self { http: http.build().unwrap(), url: url.to_owned(), token }
     }
 
-    /// Somebody else on the same connections.
+    /// A client with another token on the same connections.
     pub(crate) fn with(&self, token: Option<String>) -> Self {
         Self { token, ..self.clone() }
     }
@@ -132,12 +132,12 @@ impl Client {
         }
     }
 
-    /// Sends a request; `None` when nobody answered.
+    /// Sends a request; `None` if there was no answer.
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Option<Answer> {
         self.call_within(method, path, body, PATIENCE).await
     }
 
-    /// The same, for what takes its time.
+    /// The same, with a longer timeout.
     pub(crate) async fn call_within(
         &self,
         method: Method,
@@ -164,7 +164,7 @@ impl Client {
         answer.json
     }
 
-    /// Pulls an image, and returns the digest and size of what came; `None` when there is none.
+    /// Pulls an image, and returns the digest and size of what arrived; `None` if there is none.
     pub(crate) async fn pull(&self, reference: &str) -> Option<(Digest, u64)> {
         let answer = self.call(Method::GET, &format!("/v1/imagefile/{reference}"), None).await.expect("an answer");
         if answer.status == StatusCode::NOT_FOUND {
@@ -180,7 +180,7 @@ impl Client {
         Some(sum.done())
     }
 
-    /// Reads a range of a presigned URL into a sum, and returns how much came.
+    /// Reads a range of a presigned URL into a sum, and returns how many bytes arrived.
     pub(crate) async fn range(&self, url: &str, from: u64, to: u64, sum: &mut Sum) -> u64 {
         let before = sum.size;
         let range = format!("bytes={from}-{}", to - 1);
@@ -193,7 +193,7 @@ impl Client {
     }
 }
 
-/// Digest and size of what streams past.
+/// Digest and size of the bytes added to it.
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
     sha256: sha2::Sha256,
@@ -201,13 +201,13 @@ pub(crate) struct Sum {
 }
 
 impl Sum {
-    /// More bytes.
+    /// Adds bytes.
     pub(crate) fn add(&mut self, bytes: &[u8]) {
         sha2::Digest::update(&mut self.sha256, bytes);
         self.size += bytes.len() as u64;
     }
 
-    /// All came.
+    /// All bytes were added.
     pub(crate) fn done(self) -> (Digest, u64) {
         (Digest::from_bytes(sha2::Digest::finalize(self.sha256).into()), self.size)
     }
@@ -220,7 +220,7 @@ pub(crate) struct Put {
 }
 
 impl Put {
-    /// Sends the head. It states the hash only where the URL signs it, as the clients do.
+    /// Sends the headers. They state the hash only if the URL signs it, as the clients do.
     pub(crate) fn begin(url: &str, digest: Digest, length: u64) -> io::Result<Self> {
         let parsed = reqwest::Url::parse(url).map_err(io::Error::other)?;
         let host = format!("{}:{}", parsed.host_str().unwrap(), parsed.port().unwrap());
@@ -249,7 +249,7 @@ impl Put {
     /// Waits for the answer: status and `ETag`.
     pub(crate) fn end(mut self) -> io::Result<(u16, String)> {
         let mut text = Vec::new();
-        // A server that dies behind its answer has answered.
+        // If the server dies after its answer, it has answered.
         let read = (&mut self.stream).take(1 << 20).read_to_end(&mut text);
         let text = String::from_utf8_lossy(&text).into_owned();
         let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
@@ -263,15 +263,15 @@ impl Put {
     }
 }
 
-/// All bytes at once; `None` when nobody answered.
+/// Sends all bytes at once; `None` if there was no answer.
 pub(crate) fn put(url: &str, bytes: &[u8]) -> Option<(u16, String)> {
     let mut put = Put::begin(url, Digest::of(bytes), bytes.len() as u64).ok()?;
-    // A refusal may come before all is sent.
+    // A refusal may arrive before everything is sent.
     let sent = put.send(bytes);
     put.end().ok().or_else(|| sent.ok().and(None))
 }
 
-/// Files and bytes in the folder of the object store, temporary ones too.
+/// The number of files and bytes in the folder of the object store, including temporary ones.
 pub(crate) fn object_files(folder: &Path) -> (u64, u64) {
     let (mut files, mut bytes) = (0, 0);
     for sub in std::fs::read_dir(folder.join("data/objects")).unwrap() {
@@ -293,10 +293,10 @@ pub(crate) async fn sweep(admin: &Client) -> (Value, u32) {
             return (swept, round);
         }
     }
-    panic!("sweeping never comes to an end");
+    panic!("sweeping never ends");
 }
 
-/// A folder for a run, which goes with it.
+/// A folder for a run, which is removed with it.
 pub(crate) fn folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::Builder::new().prefix("stackroom-faults-").tempdir().unwrap();
     let path = folder.path().to_owned();

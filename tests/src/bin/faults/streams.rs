@@ -1,14 +1,14 @@
-//! `kill -9` in the middle of 100 blobs that stream through the server, and what it knows when it is back.
+//! `kill -9` in the middle of 100 blobs that stream through the server, and what it knows after a restart.
 //!
-//! A *strike* sends one request of a push through the registry, or half of it, and kills the server at a random moment of
-//! the time that the request usually takes. The server is started again on the same folder, and then:
+//! A *strike* sends one request of a push through the registry, or half of it, and kills the server at a random moment
+//! within the time that the request usually takes. The server is started again on the same folder, and then:
 //!
-//! - a blob whose upload was acknowledged is there, and whole; any other is there whole or not at all;
-//! - the client that goes on where the server says that it is, or begins again, succeeds: its manifest is taken, and what
-//!   is pulled by it is what was pushed.
+//! - a blob whose upload was acknowledged is there, and complete; any other is there completely or not at all;
+//! - a client that resumes at the offset that the server reports, or starts over, succeeds: its manifest is accepted,
+//!   and pulling it gives what was pushed.
 //!
-//! Each ten strikes everything is swept, and then nothing is reserved, no account is wrong, the entity uses exactly the
-//! sum of its blobs, and the object store holds exactly their bytes. `FAULTS_SEED` chooses other moments.
+//! After every ten strikes everything is swept, and then nothing is reserved, no account is wrong, the entity uses
+//! exactly the sum of its blobs, and the object store holds exactly their bytes. `FAULTS_SEED` chooses other moments.
 
 use crate::Checks;
 use crate::process::{self, Client, PATIENCE, Process, folder, free_port, object_files};
@@ -31,11 +31,11 @@ enum Way {
     Stream,
     /// A `PUT` with everything: containerd, oras, helm.
     Whole,
-    /// Several `PATCH`es that say where they belong, and a `PUT`: regctl.
+    /// Several `PATCH`es that state their offsets, and a `PUT`: regctl.
     Chunks,
 }
 
-/// At which request the server dies.
+/// The request during which the server is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     /// The bytes, all of which are sent.
@@ -52,10 +52,10 @@ const WAYS: [Way; 3] = [Way::Stream, Way::Whole, Way::Chunks];
 const STAGES: [Stage; 4] = [Stage::Bytes, Stage::Half, Stage::Close, Stage::Manifest];
 /// Below and above the length of a part, and several parts.
 const SIZES: [usize; 4] = [300_000, 3 << 20, (8 << 20) + 5, 27 << 20];
-/// What one chunk brings.
+/// The length of one chunk.
 const CHUNK: usize = 5 << 20;
 
-/// A small generator: the moments must differ, not be unpredictable.
+/// A small generator: the moments must vary, but may be predictable.
 struct Random(u64);
 
 impl Random {
@@ -88,7 +88,7 @@ fn raw(url: &str, head: &str, body: &[u8], share: usize) -> io::Result<(u16, BTr
         stream.write_all(b"0\r\n\r\n")?;
     }
     let mut text = Vec::new();
-    // A server that dies behind its answer has answered.
+    // If the server dies after its answer, it has answered.
     let read = (&mut stream).take(1 << 20).read_to_end(&mut text);
     let text = String::from_utf8_lossy(&text).into_owned();
     let Some((head, _)) = text.split_once("\r\n\r\n") else {
@@ -100,7 +100,7 @@ fn raw(url: &str, head: &str, body: &[u8], share: usize) -> io::Result<(u16, BTr
     Ok((status, headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect()))
 }
 
-/// A blob on its way.
+/// A blob that is being pushed.
 #[derive(Clone)]
 struct Blob {
     bytes: Vec<u8>,
@@ -108,7 +108,7 @@ struct Blob {
     way: Way,
 }
 
-/// One request of a blob's way: what it says before its body, and the body.
+/// One request of a blob's upload: what comes before its body, and the body.
 struct Step {
     head: String,
     url: String,
@@ -117,8 +117,8 @@ struct Step {
 }
 
 impl Blob {
-    /// The requests that bring the blob to the upload at `location` after its first `from` bytes. The first one's URL
-    /// is the upload's; the later ones take theirs from the answers.
+    /// The requests that send the blob to the upload at `location`, without its first `from` bytes. The first one's URL
+    /// is the upload's; later URLs are taken from the answers.
     fn steps(&self, location: &str, from: usize) -> Vec<Step> {
         let digest = self.digest.to_string().replace(':', "%3A");
         let all = self.bytes.len();
@@ -153,7 +153,7 @@ struct Lab {
     random: Random,
     /// How long each request usually takes.
     usual: BTreeMap<(Way, Stage), Duration>,
-    /// What must be there: each blob that a manifest names.
+    /// What must exist: each blob that a manifest names.
     pushed: BTreeMap<Digest, u64>,
     checks: Checks,
 }
@@ -163,14 +163,14 @@ impl Lab {
         self.server = Process::start(&self.folder, self.port, &[]).await;
     }
 
-    /// The upload's URL of a new upload.
+    /// Opens an upload and returns its URL.
     async fn open(&self) -> String {
         let answer = self.admin.call(Method::POST, &format!("/v2/{NAME}/blobs/uploads/"), None).await.unwrap();
         assert_eq!(answer.status, StatusCode::ACCEPTED);
         format!("{}{}", self.server.url, answer.location.unwrap())
     }
 
-    /// Brings a blob, from where the upload is; `true` when it was acknowledged.
+    /// Sends a blob, from the offset that the upload has; `true` if it was acknowledged.
     async fn bring(&mut self, blob: &Blob, location: &str, from: usize) -> bool {
         let mut location = location.to_owned();
         let count = blob.steps(&location, from).len();
@@ -224,7 +224,7 @@ impl Lab {
         sent.await.unwrap().map(|(status, _)| status)
     }
 
-    /// What the server has of a blob, read whole.
+    /// Whether the server has a blob, and all of its bytes are right.
     async fn there(&self, blob: &Blob) -> Option<bool> {
         let path = format!("/v2/{NAME}/blobs/{}", blob.digest);
         let response = self.admin.request(Method::GET, &path).timeout(PATIENCE).send().await.unwrap();
@@ -269,7 +269,7 @@ impl Lab {
                     Stage::Close | Stage::Bytes | Stage::Half => (self.partly(&blob, &location, stage).await, false),
                 }
             };
-            // The request of a `Close` begins when the bytes are there, so its moment is counted from then.
+            // The request of a `Close` begins once the bytes are there, so its moment is counted from then.
             let pid = self.server.pid;
             let killer = async {
                 if stage != Stage::Close {
@@ -284,9 +284,9 @@ impl Lab {
             self.again().await;
         }
         let there = self.there(&blob).await;
-        self.checks.that(there != Some(false), || format!("{said}: what is visible is not what was pushed"));
+        self.checks.that(there != Some(false), || format!("{said}: visible bytes are not those that were pushed"));
         if acknowledged {
-            self.checks.that(there == Some(true), || format!("{said}: what was acknowledged is not there"));
+            self.checks.that(there == Some(true), || format!("{said}: an acknowledged blob is not there"));
         }
         if taken {
             let found = self.admin.call(Method::GET, &path, None).await.unwrap();
@@ -295,8 +295,7 @@ impl Lab {
         self.finish(&said, &blob, &config, &location, (&path, &manifest)).await;
     }
 
-    /// Sends the bytes, all or half of them, and with `Close` the last request at a random moment of which the server
-    /// dies.
+    /// Sends the bytes, all or half of them. With `Close`, the server is killed at a random moment of the last request.
     async fn partly(&self, blob: &Blob, location: &str, stage: Stage) -> bool {
         let mut location = location.to_owned();
         let count = blob.steps(&location, 0).len();
@@ -314,7 +313,7 @@ impl Lab {
                     end(pid);
                 };
                 let sent = tokio::task::spawn_blocking(move || raw(&step.url, &step.head, &bytes, share));
-                // Both to their ends: a killer that fires later might meet another process of that id.
+                // Waits for both: a killer that fires later might hit another process with that id.
                 let (sent, ()) = tokio::join!(sent, killer);
                 return sent.unwrap().is_ok_and(|(status, _)| status == 201);
             }
@@ -332,7 +331,7 @@ impl Lab {
         false
     }
 
-    /// The client goes on, or begins again, until its push is whole.
+    /// The client resumes, or starts over, until its push is complete.
     async fn finish(&mut self, said: &str, blob: &Blob, config: &Blob, location: &str, (path, manifest): (&str, &str)) {
         if self.there(blob).await.is_none() {
             let status =
@@ -342,7 +341,7 @@ impl Lab {
             let again = if goes_on { location.to_owned() } else { self.open().await };
             let mut brought = self.bring(blob, &again, from).await;
             if !brought && goes_on {
-                // What was put together when the server died can't be gone on with: clients then begin again.
+                // An upload that was being assembled when the server died can't be resumed: clients then start over.
                 let fresh = self.open().await;
                 brought = self.bring(blob, &fresh, 0).await;
             }
@@ -365,7 +364,7 @@ impl Lab {
         }
     }
 
-    /// How many bytes the server says that it has.
+    /// How many bytes the server reports.
     async fn reached(&self, location: &str) -> usize {
         let response = self.admin.request(Method::GET, location.strip_prefix(&self.server.url).unwrap());
         let response = response.timeout(PATIENCE).send().await.unwrap();
@@ -376,7 +375,7 @@ impl Lab {
         }
     }
 
-    /// Sweeps, and compares everything with what must be there.
+    /// Sweeps, and compares everything with what must exist.
     async fn settle(&mut self, number: usize) {
         let (swept, _) = process::sweep(&self.admin).await;
         self.checks.that(swept["wrong_accounts"] == json!([]), || format!("{number}: {swept}"));
@@ -385,14 +384,14 @@ impl Lab {
         self.checks.that(users["data"]["size"] == json!(bytes), || {
             format!("{number}: the entity uses {}, not {bytes}", users["data"]["size"])
         });
-        // A blob of several parts lies in several files.
+        // A blob of several parts is stored in several files.
         let (_, stored) = object_files(&self.folder);
         self.checks.that(stored == bytes, || format!("{number}: {stored} bytes are stored, not {bytes}"));
     }
 }
 
 fn end(pid: u32) {
-    // It may be gone already.
+    // It may have ended already.
     let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
 }
 
@@ -418,7 +417,7 @@ pub(crate) async fn run() -> Checks {
     for (number, way) in (0..).zip(WAYS.into_iter().cycle().take(2 * WAYS.len())) {
         lab.strike(number, way, Stage::Bytes, false).await;
     }
-    println!("how long requests take is known, {} s", began.elapsed().as_secs());
+    println!("request times measured, {} s", began.elapsed().as_secs());
     let mut counts: BTreeMap<(Way, Stage), u32> = BTreeMap::new();
     for number in 0..STRIKES {
         let (way, stage) = (WAYS[number % WAYS.len()], STAGES[number / WAYS.len() % STAGES.len()]);

@@ -1,12 +1,12 @@
-//! Whether an acknowledgement waits for the disk: the system calls of a server that takes a few pushes.
+//! Whether an acknowledgement waits for the disk: the system calls of a server that receives a few pushes.
 //!
-//! The trace is read as events with a beginning and an end. For every answer of success to a `PUT` or `POST`, as it
-//! begins to be sent:
+//! The trace is read as events with a beginning and an end. For every successful answer to a `PUT` or `POST`, at the
+//! moment when the server begins to send it:
 //!
-//! - nothing that was written to a write-ahead log is younger than the last sync of that log;
-//! - every object file that stands under its last name was synced before it was renamed, and its folder after;
-//! - every write-ahead log that was made has its name synced;
-//! - what this request had to write was written and synced since it arrived.
+//! - nothing was written to a write-ahead log after the last sync of that log;
+//! - every object file with a final name was synced before it was renamed, and its folder after that;
+//! - the name of every write-ahead log that was created has been synced;
+//! - what this request had to write was written and synced after it arrived.
 
 use crate::process::{self, Client, Process, folder, free_port};
 use crate::{Checks, Skipped};
@@ -37,7 +37,7 @@ pub(crate) async fn run() -> Result<Checks, Skipped> {
     let mut probe = std::process::Command::new("strace");
     let tried = probe.args(["-D", "-f", "-yy", "-e", "trace=fsync", "-o"]).arg(&log).arg("true").status();
     if !tried.as_ref().is_ok_and(std::process::ExitStatus::success) {
-        return Err(Skipped(format!("strace can't trace here: {tried:?}")));
+        return Err(Skipped(format!("strace does not work here: {tried:?}")));
     }
     let name = log.to_str().unwrap();
     let under = ["strace", "-D", "-f", "-yy", "-s", "1500", "-e", CALLS, "-o", name];
@@ -48,7 +48,7 @@ pub(crate) async fn run() -> Result<Checks, Skipped> {
     let calls = parse(&text);
     let mut checks = Checks::default();
     judge(&calls, &mut checks);
-    // And the judge would see it if one of the syncs were not there.
+    // And the checks fail if any of the syncs is missing.
     for (what, suffix) in [
         ("the files", "/objects/tmp/"),
         ("the log of the objects", "/objects.sqlite-wal"),
@@ -108,7 +108,7 @@ async fn push_all(folder: &Path, server: &Process) {
             let answer = admin.ok(Method::POST, &path, Some(body)).await;
             let (status, _) = process::put(answer["data"]["uploadURL"].as_str().unwrap(), &bytes).unwrap();
             assert_eq!(status, 200);
-            // The way is told to the reader of the trace, which reads the request's line.
+            // The kind of upload is in the query for the reader of the trace, who sees the request line.
             admin.ok(Method::PUT, &format!("{path}/_complete?{way}"), Some(json!({}))).await;
         }
         let body = json!({ "Arch": "amd64", "Tag": way, "ImageID": image });
@@ -152,7 +152,7 @@ fn parse(text: &str) -> Vec<Call> {
         let Some((name, _)) = whole.split_once('(') else { continue };
         calls.push(Call { begins, ends: at, name: name.to_owned(), text: whole });
     }
-    // What was still running when the server was killed began all the same.
+    // What was still running when the server was killed had begun all the same.
     for (begins, begun) in open.into_values() {
         let name = begun.split_once('(').map_or("", |(name, _)| name).to_owned();
         calls.push(Call { begins, ends: usize::MAX, name, text: begun });
@@ -170,7 +170,7 @@ impl Call {
         self.ends != usize::MAX && self.text.rsplit_once(" = ").is_some_and(|(_, result)| !result.starts_with('-'))
     }
 
-    /// What the first argument, a descriptor, stands for.
+    /// The file that the first argument, a descriptor, refers to.
     fn file(&self) -> &str {
         let inside = self.text.split_once('<').map_or("", |(_, rest)| rest);
         inside.split_once(">,").or_else(|| inside.split_once(">)")).map_or("", |(file, _)| file)
@@ -189,7 +189,7 @@ impl Call {
         self.text.split('"').skip(1).step_by(2).collect()
     }
 
-    /// What went over a socket, as the trace spells it.
+    /// What was sent over a socket, as the trace spells it.
     fn message(&self, calls: &[&str]) -> Option<&str> {
         if !self.is(calls) || !self.file().starts_with("TCP") {
             return None;
@@ -200,7 +200,7 @@ impl Call {
 
 const DATABASES: [&str; 2] = ["objects.sqlite", "table.sqlite"];
 
-/// What a request that succeeded must have synced since it arrived.
+/// What a successful request must have synced since it arrived.
 fn needs(request: &str) -> Option<(&'static str, bool, &'static [&'static str])> {
     let path = request.split(' ').nth(1)?;
     Some(match (request.split(' ').next()?, path) {
@@ -221,7 +221,8 @@ fn needs(request: &str) -> Option<(&'static str, bool, &'static [&'static str])>
 }
 
 fn judge(calls: &[Call], checks: &mut Checks) {
-    // By connection: when the request began to arrive, and its head as far as it was read, which is not all at once.
+    // For each connection: when the request began to arrive, and its headers as far as read, since they may come in
+    // pieces.
     let mut requests: BTreeMap<&str, (usize, String)> = BTreeMap::new();
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
     for call in calls {
@@ -277,7 +278,7 @@ fn judge(calls: &[Call], checks: &mut Checks) {
     );
 }
 
-/// What is not on the disk at this moment, of all that was written before.
+/// Which of all earlier writes are not on disk at this moment.
 fn clean(calls: &[Call], now: usize) -> Vec<String> {
     let before = || calls.iter().take_while(move |call| call.begins < now);
     let synced =
@@ -316,7 +317,7 @@ fn clean(calls: &[Call], now: usize) -> Vec<String> {
     wrong
 }
 
-/// What this request had to bring to the disk and did not, each thing after the one before it.
+/// What this request had to write to disk and did not, in the required order.
 fn needed(calls: &[Call], span: std::ops::Range<usize>, file: bool, logs: &[&str]) -> Vec<String> {
     let inside: Vec<&Call> =
         calls.iter().filter(|call| span.contains(&call.begins) && call.ends < span.end && call.succeeded()).collect();
