@@ -2,7 +2,7 @@
 
 use crate::domain::caller::ScopeError;
 use crate::domain::description::DescriptionError;
-use crate::domain::digest::DigestError;
+use crate::domain::digest::{DigestError, HasherError};
 use crate::domain::ids::IdError;
 use crate::domain::names::NameError;
 use crate::domain::reference::ReferenceError;
@@ -26,6 +26,9 @@ pub enum Error {
     /// The client's input is invalid.
     #[error("{0}")]
     Invalid(String),
+    /// The uploaded bytes are not those that were announced, or no image. Sending them again does not help.
+    #[error("{0}")]
+    WrongBytes(String),
     /// The request conflicts with the current state.
     #[error("{0}")]
     Conflict(String),
@@ -41,7 +44,7 @@ pub enum Error {
     #[error("{why}")]
     Busy {
         /// The reason, as a message.
-        why: &'static str,
+        why: String,
         /// How long the client should wait.
         after: Duration,
     },
@@ -103,4 +106,16 @@ macro_rules! invalid {
         }
     )*};
 }
-invalid!(NameError, ReferenceError, IdError, DescriptionError, DigestError, ScopeError, SifError);
+invalid!(NameError, ReferenceError, IdError, DescriptionError, DigestError, ScopeError);
+
+impl From<SifError> for Error {
+    fn from(error: SifError) -> Self {
+        Self::WrongBytes(error.to_string())
+    }
+}
+
+impl From<HasherError> for Error {
+    fn from(error: HasherError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}

@@ -1,5 +1,5 @@
-//! What must stay so and no compiler sees: who imports whom, what the template says, how the tree looks. Sources are
-//! read as text.
+//! Rules that no compiler checks: who imports whom, what the template says, what the tree looks like. Sources are read
+//! as text.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs, reason = "a failed test panics")]
 
 use serde_yaml_ng::Value;
@@ -13,8 +13,8 @@ fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// All files that belong to the tree, by their paths from its top, with their text. What `.gitignore` names and what is
-/// not text is left out.
+/// All files that belong to the tree, by their paths from its top, with their text. Files that `.gitignore` names and
+/// files that are not text are left out.
 fn files() -> BTreeMap<String, String> {
     let ignored = fs::read_to_string(top().join(".gitignore")).unwrap();
     let ignored: Vec<PathBuf> = ignored.lines().map(|line| top().join(line.trim_matches('/'))).collect();
@@ -56,7 +56,7 @@ fn sources() -> BTreeMap<String, String> {
 fn sources_of(place: &str) -> BTreeMap<String, String> {
     let mut sources = sources();
     sources.retain(|path, _| path.starts_with(place));
-    assert!(!sources.is_empty(), "{place} is not there");
+    assert!(!sources.is_empty(), "{place} does not exist");
     sources
 }
 
@@ -64,7 +64,7 @@ fn in_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// What stands after each `word` that is no part of a longer one.
+/// What follows each `word` that is not part of a longer one.
 fn after<'a>(text: &'a str, word: &str) -> Vec<&'a str> {
     text.match_indices(word)
         .filter(|(at, _)| !text[..*at].ends_with(in_word))
@@ -72,7 +72,7 @@ fn after<'a>(text: &'a str, word: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// Writes the paths of a `use` tree, without what comes before it, to `paths`. Returns what stands after the tree.
+/// Writes the paths of a `use` tree, which follow `prefix`, to `paths`. Returns what follows the tree.
 fn expand<'a>(prefix: &str, tree: &'a str, paths: &mut BTreeSet<String>) -> &'a str {
     let mut tree = tree.trim_start();
     if let Some(group) = tree.strip_prefix('{') {
@@ -81,7 +81,7 @@ fn expand<'a>(prefix: &str, tree: &'a str, paths: &mut BTreeSet<String>) -> &'a 
             tree = tree.trim_start_matches(|c: char| c == ',' || c.is_whitespace());
             match tree.strip_prefix('}') {
                 Some(rest) => return rest,
-                None if tree.is_empty() => panic!("a group without an end"),
+                None if tree.is_empty() => panic!("an unclosed group"),
                 None => tree = expand(prefix, tree, paths),
             }
         }
@@ -101,7 +101,7 @@ fn expand<'a>(prefix: &str, tree: &'a str, paths: &mut BTreeSet<String>) -> &'a 
     }
 }
 
-/// All that a source names of its own crate.
+/// All paths that a source names in its own crate.
 fn own_paths(source: &str) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     for tree in after(source, "crate::") {
@@ -129,7 +129,7 @@ fn dependencies(folder: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_layers_of_shared_import_only_what_lies_below_them() {
-    // What stands in a row may be named with all that is in it.
+    // Whatever is listed in a row may be imported, with all that is in it.
     for (layer, allowed) in [
         ("domain/", &["domain"][..]),
         ("rules/", &["rules", "domain"]),
@@ -139,7 +139,7 @@ fn the_layers_of_shared_import_only_what_lies_below_them() {
             "service/",
             &["service", "app", "auth", "changes", "domain", "error", "random", "rules", "store", "telemetry"],
         ),
-        ("http/", &["http", "app", "auth::Credential", "error", "service::registry", "telemetry"]),
+        ("http/", &["http", "app", "auth::Credential", "domain", "error", "service::registry", "telemetry"]),
         ("changes/", &["changes", "domain", "error", "rules", "store"]),
         ("app.rs", &["app", "auth", "changes", "config", "domain", "error", "random", "rules::Grant", "store"]),
         ("config.rs", &["config", "domain"]),
@@ -152,7 +152,7 @@ fn the_layers_of_shared_import_only_what_lies_below_them() {
                 let below = allowed.iter().any(|name| named == *name || named.starts_with(&format!("{name}::")));
                 assert!(below, "{path} must not import crate::{named}");
             }
-            // A folder inside a layer leaves itself by `super::`, and not its layer.
+            // A folder inside a layer uses `super::` to leave itself, but not to leave its layer.
             let to_the_root = path == format!("shared/src/{layer}mod.rs") && source.contains("super::");
             assert!(!to_the_root && !source.contains("super::super"), "{path} leaves its layer by `super::`");
         }
@@ -180,7 +180,7 @@ fn every_module_of_shared_has_its_place_among_the_layers() {
     assert_eq!(modules, BTreeSet::from(known), "say above which layers a new module may import");
 }
 
-/// The rooms of `service`, each with those below it that it may name. A room that is not here names none.
+/// The rooms of `service`, each with the lower ones that it may name. A room that is not listed here may name none.
 const ROOMS: [(&str, &[&str]); 13] = [
     ("access", &[]),
     ("retry", &[]),
@@ -209,7 +209,7 @@ fn the_rooms_of_service_name_only_those_below_them_and_none_names_the_registry()
         }
         let allowed = rooms.get(room).unwrap_or_else(|| panic!("say above what the room {room} may name"));
         let mut named = own_paths(&source);
-        // In a file of its own `super::` is `service`; in a folder only its `mod.rs` says it of that.
+        // In a module file, `super::` is `service`; in a folder this is true of its `mod.rs` only.
         if !inside.contains('/') || inside.ends_with("/mod.rs") {
             for tree in after(&source, "super::") {
                 expand("service::", tree, &mut named);
@@ -228,13 +228,13 @@ fn the_rooms_of_service_name_only_those_below_them_and_none_names_the_registry()
 fn changes_are_pure_and_each_kind_of_row_is_made_in_one_place() {
     for (path, source) in sources_of("shared/src/changes/") {
         for impure in ["async ", ".await", "App", "SystemTime", "random::", ".table", ".objects"] {
-            assert!(!source.contains(impure), "{path}: `{impure}` has no place among the changes");
+            assert!(!source.contains(impure), "{path}: `{impure}` does not belong in `changes`");
         }
     }
-    // What writes is spelt here alone.
+    // Writes are made here alone.
     for (path, source) in sources_of("shared/src/") {
         let makes = ["shared/src/changes/", "shared/src/store/"].iter().any(|place| path.starts_with(place));
-        assert!(makes || after(&source, "Write::").is_empty(), "{path} makes a write: that is for `changes`");
+        assert!(makes || after(&source, "Write::").is_empty(), "{path} makes a write: only `changes` may");
         let commits = path == "shared/src/app.rs" || path.starts_with("shared/src/store/");
         assert!(commits || !source.contains("table.write("), "{path} must write through `App::commit`");
     }
@@ -252,7 +252,7 @@ fn changes_are_pure_and_each_kind_of_row_is_made_in_one_place() {
     ] {
         let maker = format!("shared/src/changes/{maker}.rs");
         for (path, source) in sources_of("shared/src/changes/") {
-            assert!(path == maker || after(&source, row).is_empty(), "{path} says `{row}`: that is for {maker}");
+            assert!(path == maker || after(&source, row).is_empty(), "{path} says `{row}`: only {maker} may");
         }
     }
 }
@@ -296,7 +296,7 @@ fn words_and_rules_need_no_other_crate_than_these() {
             }
             let pure = ["async fn", ".await", "std::env", "SystemTime", "Instant::now", "std::fs", "std::net"];
             for impure in pure {
-                assert!(!source.contains(impure), "{path}: `{impure}` has no place in {layer}");
+                assert!(!source.contains(impure), "{path}: `{impure}` does not belong in {layer}");
             }
         }
     }
@@ -320,7 +320,7 @@ fn the_http_framework_is_named_only_at_the_edge() {
     }
 }
 
-/// What the client alone is made of, as Rust spells it: HTTP, a command line, and no store.
+/// The only crates that the client is made of, as Rust spells them: HTTP, a command line, and no store.
 const OF_THE_CLIENT: [&str; 6] = ["anyhow", "clap", "reqwest", "serde_json", "serde_yaml_ng", "tokio"];
 
 #[test]
@@ -332,7 +332,7 @@ fn the_command_without_the_server_knows_no_store_and_serves_nothing() {
         for name in ["aws_", "axum", "rusqlite", "lambda_http", "dynoxide", "embedded"] {
             assert!(after(&source, name).is_empty(), "{path} must not know {name}");
         }
-        // What only the feature brings is named in the one module that is behind it, and where `main` starts.
+        // What only the feature enables is named in the single module behind it, and in `main`, which starts it.
         let behind = path.ends_with("/serve.rs") || path.ends_with("/main.rs");
         for name in dependencies("cli").difference(&always) {
             assert!(behind || after(&source, &format!("{name}::")).is_empty(), "{path} must not import {name}");
@@ -350,14 +350,14 @@ fn functions() -> BTreeSet<String> {
 #[test]
 fn functions_reach_the_stores_only_through_use_cases() {
     for (path, source) in sources_of("functions/") {
-        // Whether they answer at all is asked by `/readyz` alone.
+        // Only `/readyz` asks the stores directly, whether they answer at all.
         let source = if path.starts_with("functions/discovery/") {
             source.replace("app.table.ready()", "").replace("app.objects.ready()", "")
         } else {
             source
         };
         for store in [".table.", ".objects.", "store::table::Write", "access::system"] {
-            assert!(!source.contains(store), "{path}: `{store}` is for use cases");
+            assert!(!source.contains(store), "{path}: only use cases may say `{store}`");
         }
     }
 }
@@ -384,7 +384,7 @@ fn only_the_sweeper_scans_the_table() {
     }
 }
 
-/// The template, whose `!Ref` and the like are read as what they are put before.
+/// The template. Tags like `!Ref` are ignored, and their values are read as plain ones.
 fn template() -> Value {
     serde_yaml_ng::from_str(TEMPLATE).unwrap()
 }
@@ -418,7 +418,7 @@ fn every_variable_of_the_template_is_read_by_the_functions() {
     });
     for (name, _) in own.chain([all]).flatten() {
         let name = name.as_str().unwrap();
-        assert!(!name.starts_with("STACKROOM_") || read.contains(&format!("\"{name}\"")), "nobody reads {name}");
+        assert!(!name.starts_with("STACKROOM_") || read.contains(&format!("\"{name}\"")), "no function reads {name}");
     }
 }
 
@@ -495,7 +495,7 @@ fn the_function_that_gives_anybody_tokens_may_neither_read_the_whole_table_nor_t
         let policy = serde_yaml_ng::to_string(&functions_of_template()[id]["Properties"]["Policies"]).unwrap();
         assert!(policy.contains("dynamodb:BatchGetItem"), "{id}: {policy}");
         for action in ["dynamodb:Scan", "dynamodb:DeleteItem", "s3:"] {
-            assert!(!policy.contains(action), "{id} is allowed {action}, and anybody reaches it");
+            assert!(!policy.contains(action), "{id} is allowed {action}, and anonymous callers reach it");
         }
     }
 }
@@ -508,7 +508,7 @@ fn no_function_works_longer_than_the_gateway_waits() {
     for id in served {
         let timeout =
             functions_of_template()[&id]["Properties"].get("Timeout").map_or(usual, |own| own.as_u64().unwrap());
-        assert!(timeout < 30, "{id} may work for {timeout} s, API Gateway gives up after 30");
+        assert!(timeout < 30, "{id} may run for {timeout} s, API Gateway gives up after 30");
     }
 }
 
@@ -519,7 +519,7 @@ fn routes_of(function: &str) -> Vec<String> {
     described.paths.paths.into_keys().collect()
 }
 
-/// A path that a route catches.
+/// An example of a path that a route matches.
 fn example(route: &str) -> String {
     let parts = route.split('/').map(|part| match part.strip_prefix('{') {
         Some(rest) if rest.starts_with('*') => "acme/tools/bb:1.0",
@@ -543,7 +543,7 @@ fn the_template_leads_to_every_route_of_every_function_and_nowhere_else() {
         assert!(!routes.is_empty(), "{function} has no routes");
         for route in routes {
             let path = example(&route);
-            let found = matcher.at(&path).unwrap_or_else(|_| panic!("the template leads nobody to {route}"));
+            let found = matcher.at(&path).unwrap_or_else(|_| panic!("no path of the template leads to {route}"));
             assert_eq!(&found.value.function, function, "{route} is another function's");
             led.push(found.value.clone());
         }
@@ -619,7 +619,7 @@ fn the_compiler_is_the_same_everywhere() {
     assert!(files["README.md"].contains(&format!("Rust {least} or newer")), "README.md asks for another Rust");
 }
 
-/// Files that somebody else's tool writes, and the seeds of the fuzz targets, each byte of which counts.
+/// Files that other tools write, and the seeds of the fuzz targets, in which every byte counts.
 fn foreign(path: &str) -> bool {
     if path.starts_with("tests/fuzz/corpus/") {
         return true;
@@ -675,9 +675,9 @@ fn every_script_says_first_what_it_does() {
     assert!(scripts.len() > 3);
     for (path, text) in scripts {
         let mut lines = text.lines();
-        assert!(lines.next().unwrap().starts_with("#!"), "{path} does not say who runs it");
+        assert!(lines.next().unwrap().starts_with("#!"), "{path} does not say which program runs it");
         let second = lines.next().unwrap_or_default();
         let says = second.strip_prefix("# ").or(second.strip_prefix("\"\"\"")).unwrap_or_default();
-        assert!(says.len() > 20 && says.contains(' '), "{path} does not say in its first line what it does");
+        assert!(says.len() > 20 && says.contains(' '), "{path} does not say in its second line what it does");
     }
 }

@@ -5,14 +5,13 @@ mod wire;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use http::HeaderMap;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json as value;
 use shared::App;
 use shared::auth::Credential;
 use shared::domain::{EntityName, TokenId, TokenScope, UserName};
-use shared::http::library::{Answer, caller, data, json};
+use shared::http::library::{Answer, data, json};
 use shared::service::people::tokens::{self, NewToken};
 use shared::service::people::users::{self, Change, NewUser};
 use shared::service::sweep::{self, Ages, Mode};
@@ -51,8 +50,8 @@ fn routes() -> OpenApiRouter<App> {
     security(("bearer" = [])),
     responses((status = 200, body = [wire::User]), (status = 403)),
 )]
-async fn users(State(app): State<App>, headers: HeaderMap) -> Answer {
-    let people = users::list(&app, &caller(&app, &headers)?).await?;
+async fn users(State(app): State<App>, caller: Credential) -> Answer {
+    let people = users::list(&app, &caller).await?;
     Ok(data(people.iter().map(wire::user).collect::<Vec<_>>()))
 }
 
@@ -77,8 +76,7 @@ struct User {
     request_body = User,
     responses((status = 200), (status = 403), (status = 409)),
 )]
-async fn add_user(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn add_user(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
     let User { name, password, admin, quota } = json(&body)?;
     users::add(&app, &caller, NewUser { name, password, admin, quota }).await?;
     Ok(data(value!({})))
@@ -99,8 +97,7 @@ struct Password {
     request_body = Password,
     responses((status = 200), (status = 403), (status = 404)),
 )]
-async fn set_password(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn set_password(State(app): State<App>, caller: Credential, Path(name): Path<String>, body: Bytes) -> Answer {
     let Password { password } = json(&body)?;
     users::change(&app, &caller, &name.parse()?, Change::Password(password)).await?;
     Ok(data(value!({})))
@@ -120,8 +117,7 @@ struct Disabled {
     request_body = Disabled,
     responses((status = 200), (status = 403), (status = 404)),
 )]
-async fn set_disabled(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn set_disabled(State(app): State<App>, caller: Credential, Path(name): Path<String>, body: Bytes) -> Answer {
     let Disabled { disabled } = json(&body)?;
     users::change(&app, &caller, &name.parse()?, Change::Disabled(disabled)).await?;
     Ok(data(value!({})))
@@ -136,8 +132,8 @@ async fn set_disabled(State(app): State<App>, headers: HeaderMap, Path(name): Pa
     params(("name" = String, Path, description = "The name of a user")),
     responses((status = 200, body = [wire::Token]), (status = 403), (status = 404)),
 )]
-async fn tokens(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>) -> Answer {
-    let tokens = tokens::list(&app, &caller(&app, &headers)?, &name.parse()?).await?;
+async fn tokens(State(app): State<App>, caller: Credential, Path(name): Path<String>) -> Answer {
+    let tokens = tokens::list(&app, &caller, &name.parse()?).await?;
     Ok(data(tokens.iter().map(wire::token).collect::<Vec<_>>()))
 }
 
@@ -161,8 +157,7 @@ struct Token {
     request_body = Token,
     responses((status = 200, body = wire::Secret), (status = 403), (status = 404)),
 )]
-async fn add_token(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn add_token(State(app): State<App>, caller: Credential, Path(name): Path<String>, body: Bytes) -> Answer {
     let Token { name: label, scope, expires_in } = json(&body)?;
     let expires = expires_in.map(|seconds| app.now().plus(Duration::from_secs(seconds)));
     let new = NewToken { name: label, scope: scope.unwrap_or_else(TokenScope::full), expires };
@@ -181,8 +176,7 @@ async fn add_token(State(app): State<App>, headers: HeaderMap, Path(name): Path<
     ),
     responses((status = 200), (status = 403), (status = 404)),
 )]
-async fn revoke(State(app): State<App>, headers: HeaderMap, Path((name, id)): Path<(String, String)>) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn revoke(State(app): State<App>, caller: Credential, Path((name, id)): Path<(String, String)>) -> Answer {
     tokens::revoke(&app, &caller, &name.parse()?, id.parse::<TokenId>()?).await?;
     Ok(data(value!({})))
 }
@@ -202,8 +196,7 @@ struct Limit {
     request_body = Limit,
     responses((status = 200, body = wire::Quota), (status = 403), (status = 404)),
 )]
-async fn set_quota(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn set_quota(State(app): State<App>, caller: Credential, Path(name): Path<String>, body: Bytes) -> Answer {
     let Limit { limit } = json(&body)?;
     let quota = users::set_quota(&app, &caller, &name.parse::<EntityName>()?, limit).await?;
     Ok(data(wire::quota(quota)))
@@ -224,8 +217,7 @@ struct Sweep {
     request_body = Sweep,
     responses((status = 200, body = wire::Swept), (status = 403)),
 )]
-async fn sweep_now(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn sweep_now(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
     let Sweep { now } = if body.is_empty() { Sweep::default() } else { json(&body)? };
     swept(&app, &caller, now, Mode::Collect).await
 }
@@ -238,8 +230,7 @@ async fn sweep_now(State(app): State<App>, headers: HeaderMap, body: Bytes) -> A
     params(("now" = Option<bool>, Query, description = "Whether everything is collected, regardless of age")),
     responses((status = 200, body = wire::Swept), (status = 403)),
 )]
-async fn sweep_dry(State(app): State<App>, headers: HeaderMap, Query(Sweep { now }): Query<Sweep>) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn sweep_dry(State(app): State<App>, caller: Credential, Query(Sweep { now }): Query<Sweep>) -> Answer {
     swept(&app, &caller, now, Mode::DryRun).await
 }
 

@@ -10,16 +10,15 @@ use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
-use shared::domain::reference::ReferenceError;
+use shared::auth::Credential;
 use shared::domain::{Digest, Id, UploadId};
-use shared::http::library::{Answer, Failure, caller, data, json, plain};
+use shared::http::library::{Answer, Arch, Failure, data, json, named, plain};
 use shared::http::{authorization, redirect};
 use shared::service::pull::{self, Purpose};
 use shared::service::uploads::parts::{self, AnnouncedPart};
 use shared::service::uploads::single::{self, Announced};
 use shared::store::objects::Part;
 use shared::{App, Error};
-use std::collections::HashMap;
 use utoipa::ToSchema;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -72,15 +71,13 @@ fn shouts(headers: &HeaderMap) -> bool {
 )]
 async fn download(
     State(app): State<App>,
+    credential: Credential,
     headers: HeaderMap,
     Path(reference): Path<String>,
-    Query(query): Query<HashMap<String, String>>,
+    Arch(arch): Arch,
 ) -> Answer {
-    let credential = caller(&app, &headers)?;
-    let not_found = |_: ReferenceError| Failure(Error::NotFound("image"));
-    let reference = app.config.defaults.reference(&reference).map_err(not_found)?;
-    let arch = query.get("arch").map(String::as_str).filter(|arch| !arch.is_empty());
-    let found = pull::find(&app, &credential, &reference, arch, Purpose::Download).await?;
+    let reference = named(&app, &reference)?;
+    let found = pull::find(&app, &credential, &reference, arch.as_deref(), Purpose::Download).await?;
     let url = pull::download(&app, &found).await?;
     if !shouts(&headers) {
         return Ok(redirect(StatusCode::SEE_OTHER, &url));
@@ -153,8 +150,7 @@ struct NewUpload {
     request_body = NewUpload,
     responses((status = 200, body = wire::UploadUrl), (status = 403), (status = 404), (status = 409), (status = 507)),
 )]
-async fn open(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn open(State(app): State<App>, caller: Credential, Path(image): Path<String>, body: Bytes) -> Answer {
     let image = image.parse::<Id>()?;
     let NewUpload { filesize, sha256sum } = json(&body)?;
     let file = Announced { size: filesize, digest: digest(&sha256sum)? };
@@ -170,8 +166,7 @@ async fn open(State(app): State<App>, headers: HeaderMap, Path(image): Path<Stri
     params(("image" = String, Path, description = "The id of an image")),
     responses((status = 200, body = wire::Completed), (status = 403), (status = 404), (status = 409)),
 )]
-async fn complete(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn complete(State(app): State<App>, caller: Credential, Path(image): Path<String>) -> Answer {
     Ok(data(wire::completed(&single::complete(&app, &caller, image.parse::<Id>()?).await?)))
 }
 
@@ -184,8 +179,7 @@ async fn complete(State(app): State<App>, headers: HeaderMap, Path(image): Path<
     request_body = NewUpload,
     responses((status = 200, body = wire::OpenedParts), (status = 403), (status = 404), (status = 409), (status = 507)),
 )]
-async fn open_parts(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn open_parts(State(app): State<App>, caller: Credential, Path(image): Path<String>, body: Bytes) -> Answer {
     let image = image.parse::<Id>()?;
     let NewUpload { filesize, .. } = json(&body)?;
     let opened = parts::open(&app, &caller, image, filesize).await?;
@@ -217,8 +211,7 @@ struct NewPart {
     request_body = NewPart,
     responses((status = 200, body = wire::PartUrl), (status = 403), (status = 404), (status = 409)),
 )]
-async fn part(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn part(State(app): State<App>, caller: Credential, Path(image): Path<String>, body: Bytes) -> Answer {
     let image = image.parse::<Id>()?;
     let NewPart { part_size, upload, part_number, sha256 } = json(&body)?;
     let part = AnnouncedPart { number: part_number, size: part_size, digest: digest(&sha256)? };
@@ -254,8 +247,7 @@ struct CompletedPart {
     request_body = EndOfParts,
     responses((status = 200, body = wire::Completed), (status = 403), (status = 404), (status = 409)),
 )]
-async fn complete_parts(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn complete_parts(State(app): State<App>, caller: Credential, Path(image): Path<String>, body: Bytes) -> Answer {
     let image = image.parse::<Id>()?;
     let EndOfParts { upload, completed_parts } = json(&body)?;
     let quoted = |token: &str| format!("\"{}\"", token.trim_matches('"'));
@@ -273,8 +265,7 @@ async fn complete_parts(State(app): State<App>, headers: HeaderMap, Path(image):
     request_body = EndOfParts,
     responses((status = 200), (status = 403), (status = 404), (status = 409)),
 )]
-async fn abort(State(app): State<App>, headers: HeaderMap, Path(image): Path<String>, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn abort(State(app): State<App>, caller: Credential, Path(image): Path<String>, body: Bytes) -> Answer {
     let image = image.parse::<Id>()?;
     let EndOfParts { upload, .. } = json(&body)?;
     parts::abort(&app, &caller, image, upload).await?;
@@ -291,11 +282,11 @@ async fn abort(State(app): State<App>, headers: HeaderMap, Path(image): Path<Str
 )]
 async fn shub_default(
     State(app): State<App>,
-    headers: HeaderMap,
+    credential: Credential,
     Path((collection, container)): Path<(String, String)>,
 ) -> Answer {
     let entity = app.config.defaults.entity.to_string();
-    shub_manifest(&app, &headers, &format!("{entity}/{collection}/{container}")).await
+    shub_manifest(&app, &credential, &format!("{entity}/{collection}/{container}")).await
 }
 
 /// The answer to a `shub://` lookup.
@@ -312,21 +303,19 @@ async fn shub_default(
 )]
 async fn shub(
     State(app): State<App>,
-    headers: HeaderMap,
+    credential: Credential,
     Path((entity, collection, container)): Path<(String, String, String)>,
 ) -> Answer {
-    shub_manifest(&app, &headers, &format!("{entity}/{collection}/{container}")).await
+    shub_manifest(&app, &credential, &format!("{entity}/{collection}/{container}")).await
 }
 
-async fn shub_manifest(app: &App, headers: &HeaderMap, text: &str) -> Answer {
-    let credential = caller(app, headers)?;
-    let not_found = |_: ReferenceError| Failure(Error::NotFound("image"));
+async fn shub_manifest(app: &App, credential: &Credential, text: &str) -> Answer {
     // A digest is a Git commit or MD5 of the old hub; we have none.
     if text.contains('@') {
         return Err(Failure(Error::NotFound("image")));
     }
-    let reference = app.config.defaults.reference(text).map_err(not_found)?;
-    let found = pull::find(app, &credential, &reference, None, Purpose::Download).await?;
+    let reference = named(app, text)?;
+    let found = pull::find(app, credential, &reference, None, Purpose::Download).await?;
     let url = pull::download(app, &found).await?;
     Ok(Json(wire::manifest(&found, url)).into_response())
 }

@@ -6,11 +6,11 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
-use shared::domain::reference::ReferenceError;
+use shared::auth::Credential;
 use shared::domain::{Description, Digest, Id, Selector, TagName, Visibility};
-use shared::http::library::{Answer, Failure, caller, data, json, list, plain};
+use shared::http::library::{Answer, Arch, Failure, data, json, list, named, plain};
 use shared::service::pull::Purpose;
 use shared::service::settings::{self, Settings};
 use shared::service::tag::SetTag;
@@ -81,8 +81,8 @@ impl Listing {
     params(("after" = Option<String>, Query, description = "The `page.next` of the previous page")),
     responses((status = 200, body = [wire::Entity])),
 )]
-async fn list_entities(State(app): State<App>, headers: HeaderMap, Query(query): Query<Listing>) -> Answer {
-    let page = browse::entities(&app, &caller(&app, &headers)?, query.after()?).await?;
+async fn list_entities(State(app): State<App>, caller: Credential, Query(query): Query<Listing>) -> Answer {
+    let page = browse::entities(&app, &caller, query.after()?).await?;
     Ok(list(page.rows.iter().map(wire::entity).collect::<Vec<_>>(), page.next.as_deref()))
 }
 
@@ -93,8 +93,8 @@ async fn list_entities(State(app): State<App>, headers: HeaderMap, Query(query):
     tag = "entities",
     responses((status = 200, body = wire::Entity), (status = 404)),
 )]
-async fn default_entity(State(app): State<App>, headers: HeaderMap) -> Answer {
-    let view = browse::entity(&app, &caller(&app, &headers)?, &app.config.defaults.entity).await?;
+async fn default_entity(State(app): State<App>, caller: Credential) -> Answer {
+    let view = browse::entity(&app, &caller, &app.config.defaults.entity).await?;
     Ok(data(wire::entity(&view)))
 }
 
@@ -106,8 +106,8 @@ async fn default_entity(State(app): State<App>, headers: HeaderMap) -> Answer {
     params(("name" = String, Path, description = "The name of an entity")),
     responses((status = 200, body = wire::Entity), (status = 404)),
 )]
-async fn entity(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>) -> Answer {
-    let view = browse::entity(&app, &caller(&app, &headers)?, &app.config.defaults.entity(&name)?).await?;
+async fn entity(State(app): State<App>, caller: Credential, Path(name): Path<String>) -> Answer {
+    let view = browse::entity(&app, &caller, &app.config.defaults.entity(&name)?).await?;
     Ok(data(wire::entity(&view)))
 }
 
@@ -129,8 +129,7 @@ struct NewEntity {
     request_body = NewEntity,
     responses((status = 200, body = wire::Entity), (status = 403), (status = 409)),
 )]
-async fn create_entity(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn create_entity(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
     let new: NewEntity = json(&body)?;
     let name = app.config.defaults.entity(&new.name)?;
     let entity = create::entity(&app, &caller, name, new.description.unwrap_or_default()).await?;
@@ -148,9 +147,9 @@ async fn create_entity(State(app): State<App>, headers: HeaderMap, body: Bytes) 
     ),
     responses((status = 200, body = [wire::Collection]), (status = 404)),
 )]
-async fn list_collections(State(app): State<App>, headers: HeaderMap, Query(query): Query<Listing>) -> Answer {
+async fn list_collections(State(app): State<App>, caller: Credential, Query(query): Query<Listing>) -> Answer {
     let entity = app.config.defaults.entity(&query.entity)?;
-    let page = browse::collections(&app, &caller(&app, &headers)?, &entity, query.after()?).await?;
+    let page = browse::collections(&app, &caller, &entity, query.after()?).await?;
     Ok(list(page.rows.iter().map(wire::collection).collect::<Vec<_>>(), page.next.as_deref()))
 }
 
@@ -162,9 +161,9 @@ async fn list_collections(State(app): State<App>, headers: HeaderMap, Query(quer
     params(("path" = String, Path, description = "`[ENTITY/]COLLECTION`")),
     responses((status = 200, body = wire::Collection), (status = 404)),
 )]
-async fn collection(State(app): State<App>, headers: HeaderMap, Path(path): Path<String>) -> Answer {
+async fn collection(State(app): State<App>, caller: Credential, Path(path): Path<String>) -> Answer {
     let (entity, name) = app.config.defaults.collection(&path)?;
-    Ok(data(wire::collection(&browse::collection(&app, &caller(&app, &headers)?, &entity, &name).await?)))
+    Ok(data(wire::collection(&browse::collection(&app, &caller, &entity, &name).await?)))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -187,8 +186,7 @@ struct NewCollection {
     request_body = NewCollection,
     responses((status = 200, body = wire::Collection), (status = 403), (status = 404), (status = 409)),
 )]
-async fn create_collection(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn create_collection(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
     let NewCollection { name, entity, description } = json(&body)?;
     let name = if name.is_empty() { app.config.defaults.collection.clone() } else { name.parse()? };
     Ok(data(wire::collection(&create::collection(&app, &caller, entity, name, description.unwrap_or_default()).await?)))
@@ -206,14 +204,14 @@ async fn create_collection(State(app): State<App>, headers: HeaderMap, body: Byt
     ),
     responses((status = 200, body = [wire::Container]), (status = 404)),
 )]
-async fn list_containers(State(app): State<App>, headers: HeaderMap, Query(query): Query<Listing>) -> Answer {
+async fn list_containers(State(app): State<App>, caller: Credential, Query(query): Query<Listing>) -> Answer {
     let (entity, collection) = if query.collection.is_empty() {
         (app.config.defaults.entity(&query.entity)?, None)
     } else {
         let (entity, collection) = app.config.defaults.collection(&query.collection)?;
         (entity, Some(collection))
     };
-    let page = browse::containers(&app, &caller(&app, &headers)?, &entity, collection.as_ref(), query.after()?).await?;
+    let page = browse::containers(&app, &caller, &entity, collection.as_ref(), query.after()?).await?;
     Ok(list(page.rows.iter().map(|row| wire::container(row, &[])).collect::<Vec<_>>(), page.next.as_deref()))
 }
 
@@ -225,9 +223,9 @@ async fn list_containers(State(app): State<App>, headers: HeaderMap, Query(query
     params(("path" = String, Path, description = "`[[ENTITY/]COLLECTION/]CONTAINER`")),
     responses((status = 200, body = wire::Container), (status = 404)),
 )]
-async fn container(State(app): State<App>, headers: HeaderMap, Path(path): Path<String>) -> Answer {
+async fn container(State(app): State<App>, caller: Credential, Path(path): Path<String>) -> Answer {
     let repository = app.config.defaults.container(&path)?;
-    let view = browse::container(&app, &caller(&app, &headers)?, &repository).await?;
+    let view = browse::container(&app, &caller, &repository).await?;
     Ok(data(wire::whole(&view)))
 }
 
@@ -251,8 +249,7 @@ struct NewContainer {
     request_body = NewContainer,
     responses((status = 200, body = wire::Container), (status = 403), (status = 404), (status = 409)),
 )]
-async fn create_container(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn create_container(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
     let NewContainer { name, collection, description } = json(&body)?;
     let container =
         create::container(&app, &caller, collection, &name.parse()?, description.unwrap_or_default()).await?;
@@ -270,9 +267,9 @@ async fn create_container(State(app): State<App>, headers: HeaderMap, body: Byte
     ),
     responses((status = 200, body = [wire::Image]), (status = 404)),
 )]
-async fn list_images(State(app): State<App>, headers: HeaderMap, Query(query): Query<Listing>) -> Answer {
+async fn list_images(State(app): State<App>, caller: Credential, Query(query): Query<Listing>) -> Answer {
     let repository = app.config.defaults.container(&query.container)?;
-    let (container, page) = browse::images(&app, &caller(&app, &headers)?, &repository, query.after()?).await?;
+    let (container, page) = browse::images(&app, &caller, &repository, query.after()?).await?;
     let rows: Vec<_> = page.rows.iter().map(|image| wire::image(&container, image)).collect();
     Ok(list(rows, page.next.as_deref()))
 }
@@ -298,18 +295,11 @@ struct NewImage {
     request_body = NewImage,
     responses((status = 200, body = wire::Image), (status = 403), (status = 404), (status = 409), (status = 507)),
 )]
-async fn create_image(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn create_image(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
     let NewImage { hash, container, description } = json(&body)?;
     let hash = Digest::from_library(&hash)?;
     let (container, image) = create::image(&app, &caller, container, hash, description.unwrap_or_default()).await?;
     Ok(data(wire::image(&container, &image)))
-}
-
-/// The architecture in a query. Some clients write `?arch%3Damd64`, a key `arch=amd64` without a value.
-fn arch(query: &HashMap<String, String>) -> Option<&str> {
-    let odd = || query.keys().find_map(|key| key.strip_prefix("arch="));
-    query.get("arch").map(String::as_str).or_else(odd).filter(|arch| !arch.is_empty())
 }
 
 /// An image, by tag or hash.
@@ -326,18 +316,16 @@ fn arch(query: &HashMap<String, String>) -> Option<&str> {
 )]
 async fn image(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Credential,
     Path(reference): Path<String>,
+    Arch(arch): Arch,
     Query(query): Query<HashMap<String, String>>,
 ) -> Answer {
-    let caller = caller(&app, &headers)?;
-    // A reference that is not valid can't name anything.
-    let not_found = |_: ReferenceError| Failure(Error::NotFound("image"));
-    let reference = app.config.defaults.reference(&reference).map_err(not_found)?;
-    let found = pull::find(&app, &caller, &reference, arch(&query), Purpose::Look).await?;
+    let reference = named(&app, &reference)?;
+    let found = pull::find(&app, &caller, &reference, arch.as_deref(), Purpose::Look).await?;
     let mut image = wire::image(&found.container, &found.image);
     if query.contains_key("details") {
-        image.details = browse::details(&app, &reference.repository, &found.image.hash).await?.map(wire::details);
+        image.details = pull::details(&app, &found).await?.map(wire::details);
     }
     Ok(data(image))
 }
@@ -355,13 +343,12 @@ async fn image(
 )]
 async fn delete_image(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Credential,
     Path(reference): Path<String>,
-    Query(query): Query<HashMap<String, String>>,
+    Arch(arch): Arch,
 ) -> Answer {
-    let caller = caller(&app, &headers)?;
     let reference = app.config.defaults.reference(&reference)?;
-    delete::image(&app, &caller, &reference, arch(&query)).await?;
+    delete::image(&app, &caller, &reference, arch.as_deref()).await?;
     Ok(data(serde_json::json!({})))
 }
 
@@ -400,8 +387,7 @@ impl From<Changed> for Settings {
     request_body = Changed,
     responses((status = 200, body = wire::Entity), (status = 403), (status = 404)),
 )]
-async fn change_entity(State(app): State<App>, headers: HeaderMap, Path(name): Path<String>, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn change_entity(State(app): State<App>, caller: Credential, Path(name): Path<String>, body: Bytes) -> Answer {
     let name = app.config.defaults.entity(&name)?;
     settings::entity(&app, &caller, &name, &json::<Changed>(&body)?.into()).await?;
     Ok(data(wire::entity(&browse::entity(&app, &caller, &name).await?)))
@@ -418,11 +404,10 @@ async fn change_entity(State(app): State<App>, headers: HeaderMap, Path(name): P
 )]
 async fn change_collection(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Credential,
     Path(path): Path<String>,
     body: Bytes,
 ) -> Answer {
-    let caller = caller(&app, &headers)?;
     let (entity, name) = app.config.defaults.collection(&path)?;
     settings::collection(&app, &caller, &entity, &name, &json::<Changed>(&body)?.into()).await?;
     Ok(data(wire::collection(&browse::collection(&app, &caller, &entity, &name).await?)))
@@ -437,8 +422,7 @@ async fn change_collection(
     request_body = Changed,
     responses((status = 200, body = wire::Container), (status = 403), (status = 404)),
 )]
-async fn change_container(State(app): State<App>, headers: HeaderMap, Path(path): Path<String>, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn change_container(State(app): State<App>, caller: Credential, Path(path): Path<String>, body: Bytes) -> Answer {
     let repository = app.config.defaults.container(&path)?;
     settings::container(&app, &caller, &repository, &json::<Changed>(&body)?.into()).await?;
     let view = browse::container(&app, &caller, &repository).await?;
@@ -454,8 +438,7 @@ async fn change_container(State(app): State<App>, headers: HeaderMap, Path(path)
     request_body = Changed,
     responses((status = 200), (status = 403), (status = 404)),
 )]
-async fn change_tag(State(app): State<App>, headers: HeaderMap, Path(reference): Path<String>, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn change_tag(State(app): State<App>, caller: Credential, Path(reference): Path<String>, body: Bytes) -> Answer {
     let reference = app.config.defaults.reference(&reference)?;
     let settings = json::<Changed>(&body)?.into();
     let Selector::Tag(name) = &reference.selector else {
@@ -476,11 +459,10 @@ async fn change_tag(State(app): State<App>, headers: HeaderMap, Path(reference):
 )]
 async fn change_repository(
     State(app): State<App>,
-    headers: HeaderMap,
+    caller: Credential,
     Path(name): Path<String>,
     body: Bytes,
 ) -> Answer {
-    let caller = caller(&app, &headers)?;
     let settings = json::<Changed>(&body)?.into();
     match name.split_once(':') {
         Some((name, tag)) => settings::tag(&app, &caller, &name.parse()?, &tag.parse()?, &settings).await?,
@@ -497,8 +479,8 @@ async fn change_repository(
     params(("container" = String, Path, description = "The id of a container")),
     responses((status = 200, body = BTreeMap<String, String>), (status = 404)),
 )]
-async fn tags_v1(State(app): State<App>, headers: HeaderMap, Path(container): Path<String>) -> Answer {
-    Ok(data(wire::tags_v1(&tag::list(&app, &caller(&app, &headers)?, container.parse::<Id>()?).await?)))
+async fn tags_v1(State(app): State<App>, caller: Credential, Path(container): Path<String>) -> Answer {
+    Ok(data(wire::tags_v1(&tag::list(&app, &caller, container.parse::<Id>()?).await?)))
 }
 
 /// The tags of a container: architecture → tag → image.
@@ -509,8 +491,8 @@ async fn tags_v1(State(app): State<App>, headers: HeaderMap, Path(container): Pa
     params(("container" = String, Path, description = "The id of a container")),
     responses((status = 200, body = BTreeMap<String, BTreeMap<String, String>>), (status = 404)),
 )]
-async fn tags_v2(State(app): State<App>, headers: HeaderMap, Path(container): Path<String>) -> Answer {
-    Ok(data(wire::tags_v2(&tag::list(&app, &caller(&app, &headers)?, container.parse::<Id>()?).await?)))
+async fn tags_v2(State(app): State<App>, caller: Credential, Path(container): Path<String>) -> Answer {
+    Ok(data(wire::tags_v2(&tag::list(&app, &caller, container.parse::<Id>()?).await?)))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -533,8 +515,7 @@ struct NewTag {
     request_body = NewTag,
     responses((status = 200, body = BTreeMap<String, String>), (status = 403), (status = 404), (status = 409)),
 )]
-async fn set_tag_v1(State(app): State<App>, headers: HeaderMap, Path(container): Path<String>, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn set_tag_v1(State(app): State<App>, caller: Credential, Path(container): Path<String>, body: Bytes) -> Answer {
     let container = container.parse::<Id>()?;
     let NewTag { tag: name, image, .. } = json(&body)?;
     tag::set(&app, &caller, container, SetTag { image, name: &name.parse::<TagName>()?, arch: None }).await?;
@@ -555,8 +536,7 @@ async fn set_tag_v1(State(app): State<App>, headers: HeaderMap, Path(container):
         (status = 409),
     ),
 )]
-async fn set_tag_v2(State(app): State<App>, headers: HeaderMap, Path(container): Path<String>, body: Bytes) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn set_tag_v2(State(app): State<App>, caller: Credential, Path(container): Path<String>, body: Bytes) -> Answer {
     let container = container.parse::<Id>()?;
     let NewTag { arch, tag: name, image } = json(&body)?;
     let arch = arch.filter(|arch| !arch.is_empty());
@@ -586,8 +566,7 @@ struct Search {
     ),
     responses((status = 200, body = wire::Found)),
 )]
-async fn find(State(app): State<App>, headers: HeaderMap, Query(query): Query<Search>) -> Answer {
-    let caller = caller(&app, &headers)?;
+async fn find(State(app): State<App>, caller: Credential, Query(query): Query<Search>) -> Answer {
     let query = search::Query {
         text: query.value,
         archs: query.arch.split(',').filter(|arch| !arch.is_empty()).map(str::to_owned).collect(),

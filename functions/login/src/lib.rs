@@ -12,9 +12,10 @@ use axum::response::{Html, IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json as value;
+use shared::auth::Credential;
 use shared::domain::Caller;
 use shared::http::authorization;
-use shared::http::library::{Answer, Failure, caller, data, plain};
+use shared::http::library::{Answer, Failure, data, plain};
 use shared::service::browse;
 use shared::service::people::login;
 use shared::{App, Error};
@@ -57,8 +58,8 @@ const LONGEST_LOGIN: usize = 16 << 10;
     security(("bearer" = [])),
     responses((status = 200), (status = 404, description = "The token is invalid or missing")),
 )]
-async fn token_status(State(app): State<App>, headers: HeaderMap) -> Answer {
-    let who = match caller(&app, &headers) {
+async fn token_status(State(app): State<App>, credential: Result<Credential, Failure>) -> Answer {
+    let who = match credential {
         Ok(credential) => browse::whoami(&app, &credential).await,
         Err(Failure(error)) => Err(error),
     };
@@ -79,8 +80,8 @@ async fn token_status(State(app): State<App>, headers: HeaderMap) -> Answer {
     security(("bearer" = [])),
     responses((status = 200, body = wire::CurrentUser, extensions(("x-bare" = json!(true))))),
 )]
-async fn current_user(State(app): State<App>, headers: HeaderMap) -> Answer {
-    let who = browse::whoami(&app, &caller(&app, &headers)?).await?;
+async fn current_user(State(app): State<App>, caller: Credential, headers: HeaderMap) -> Answer {
+    let who = browse::whoami(&app, &caller).await?;
     let Caller::User { name, .. } = who else { return Err(Failure(Error::Unauthenticated(shared::error::NO_TOKEN))) };
     let token =
         authorization(&headers).and_then(|text| text.trim().split_once(' ')).map_or("", |(_, token)| token.trim());

@@ -430,7 +430,8 @@ async fn manifest_body(
         turn
     } else {
         push::allowed(app, credential, repository).await?;
-        let busy = |_| Error::Busy { why: "too many manifests at once, try again later", after: AT_ONCE };
+        let why = "too many manifests at once, try again later";
+        let busy = |_| Error::Busy { why: why.to_owned(), after: AT_ONCE };
         let turn = tokio::time::timeout(patience, BODIES.acquire()).await.map_err(busy)?;
         turn.map_err(|error| Error::Internal(error.to_string()))?
     };

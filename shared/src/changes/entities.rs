@@ -11,12 +11,14 @@ use crate::store::rows::{
 };
 use crate::store::table::{Condition, Write};
 
-/// The creator of something, the time, and the new id for it.
+/// The creator of something, the time, and what is drawn at random for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Birth {
     pub(crate) id: Id,
     pub(crate) by: Option<Actor>,
     pub(crate) at: Time,
+    /// Where its version begins, so that one that went and came back is not taken for the old one.
+    pub(crate) first_version: u32,
 }
 
 /// A new row and the changes that write it.
@@ -45,9 +47,16 @@ pub(crate) fn entity(
     limit: u64,
     birth: Birth,
 ) -> Result<Made<Entity>, Error> {
-    let Birth { id, by, at } = birth;
-    let row =
-        Entity { id, name: name.clone(), description, default_private: false, created_by: by, created: at, version: 0 };
+    let Birth { id, by, at, first_version } = birth;
+    let row = Entity {
+        id,
+        name: name.clone(),
+        description,
+        default_private: false,
+        created_by: by,
+        created: at,
+        version: first_version.into(),
+    };
     let member = Member { entity: name.clone(), user: owner.clone(), role: Role::Owner };
     let membership = Membership { entity: name.clone(), user: owner.clone(), role: Role::Owner };
     let mut made = made(row, id, Target::Entity(name.clone()), What::EntityMade)?;
@@ -63,7 +72,7 @@ pub(crate) fn collection(
     description: Description,
     birth: Birth,
 ) -> Result<Made<Collection>, Error> {
-    let Birth { id, by, at } = birth;
+    let Birth { id, by, at, first_version } = birth;
     let target = Target::Collection(parent.name.clone(), name.clone());
     let row = Collection {
         id,
@@ -74,7 +83,7 @@ pub(crate) fn collection(
         private: parent.default_private,
         created_by: by,
         created: at,
-        version: 0,
+        version: first_version.into(),
     };
     made(row, id, target, What::CollectionMade)
 }
@@ -94,7 +103,7 @@ pub(crate) struct NewContainer<'a> {
 /// A container, or another repository.
 pub(crate) fn container(new: NewContainer<'_>, birth: Birth) -> Result<Made<Container>, Error> {
     let NewContainer { repository, entity, collection, open, description } = new;
-    let Birth { id, by, at } = birth;
+    let Birth { id, by, at, first_version } = birth;
     let private = entity.default_private || collection.is_some_and(|collection| collection.private);
     let row = Container {
         id,
@@ -107,7 +116,7 @@ pub(crate) fn container(new: NewContainer<'_>, birth: Birth) -> Result<Made<Cont
         created_by: by,
         created: at,
         epoch: 0,
-        version: 0,
+        version: first_version.into(),
     };
     made(row, id, Target::Container(repository.clone()), What::ContainerMade)
 }
@@ -119,7 +128,7 @@ pub(crate) fn image(
     description: Description,
     birth: Birth,
 ) -> Result<Made<Image>, Error> {
-    let Birth { id, by, at } = birth;
+    let Birth { id, by, at, first_version } = birth;
     let repository = container.repository.clone();
     let target = Target::Image(repository.clone(), hash);
     let image = Image {
@@ -136,7 +145,7 @@ pub(crate) fn image(
         intents: Vec::new(),
         tags: [].into(),
         labels: [].into(),
-        version: 0,
+        version: first_version.into(),
     };
     made(image, id, target, What::ImageBegun { hash })
 }

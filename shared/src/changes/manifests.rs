@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::store::keys;
 use crate::store::rows::{Container, Manifest, ManifestLinks, Named, Referrer, Tagged};
 use crate::store::table::{Condition, Write};
+use std::collections::BTreeSet;
 
 /// Increments the repository's epoch: the set of things that its manifests name changes.
 pub(crate) fn epoch_advanced(repository: &Repository) -> Write {
@@ -30,7 +31,7 @@ pub(crate) struct Pushed<'a> {
     /// The object that holds the bytes, if they are too long for a row.
     pub(crate) object: Option<String>,
     /// The things it names that are in the repository.
-    pub(crate) names: Vec<OciDigest>,
+    pub(crate) names: BTreeSet<OciDigest>,
     /// The library image that is its layer.
     pub(crate) image: Option<Digest>,
     /// The bytes charged to its entity.
@@ -41,9 +42,9 @@ pub(crate) struct Pushed<'a> {
 
 /// Writes a manifest that a client pushed, and its entry among the referrers of its subject.
 pub(crate) fn pushed(new: Pushed<'_>) -> Result<Vec<Write>, Error> {
-    let Pushed { repository, digest, media_type, body, document, object, mut names, .. } = new;
+    let Pushed { repository, digest, media_type, body, document, object, names, .. } = new;
     // A manifest keeps its subject from being removed.
-    names.extend(document.subject);
+    let names = names.into_iter().chain(document.subject).collect();
     let row = Manifest {
         repository: repository.clone(),
         digest,

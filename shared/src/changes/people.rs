@@ -10,10 +10,9 @@ use crate::store::rows::{Row, Token, User, UserListed, What, WrongPasswords};
 use crate::store::table::{Condition, Write};
 use std::time::Duration;
 
-/// Adds a user with an entity of the same name, whose account has this limit. `id` is the entity's id.
-pub(crate) fn user_added(user: &User, id: crate::domain::Id, limit: u64) -> Result<Changes, Error> {
+/// Adds a user with an entity of the same name, whose account has this limit. `birth` is the entity's.
+pub(crate) fn user_added(user: &User, birth: Birth, limit: u64) -> Result<Changes, Error> {
     let name = &user.name;
-    let birth = Birth { id, by: Some(name.clone().into()), at: user.created };
     let entity = entities::entity(&EntityName::from(name), name, Description::default(), limit, birth)?;
     let mut changes = Changes::noted(Place::User(name.clone()), What::UserAdded { name: name.clone() });
     changes.merge(entity.changes);

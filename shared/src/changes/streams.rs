@@ -20,11 +20,11 @@ pub(crate) fn new(id: UploadId, repository: Repository, opened_by: Actor, expire
         opened_by,
         flow: Flow::Open,
         taken: 0,
-        hasher: String::new(),
-        object: String::new(),
-        upload: String::new(),
+        hasher: None,
+        object: None,
+        upload: None,
         etags: Vec::new(),
-        tail: String::new(),
+        tail: None,
         tail_size: 0,
         reserved: 0,
         expires,
@@ -93,8 +93,8 @@ pub(crate) fn done(stream: Stored<'_>, name: OciDigest, object: &str, now: Time)
     let row = stream.row;
     let done = Stream { flow: Flow::Done(name), version: row.version + 1, ..emptied(row, now) };
     let mut writes = vec![Write::put(&done, stream.unchanged())?];
-    if !row.tail.is_empty() && row.tail != object {
-        writes.push(blobs::condemned(&row.tail, None, now)?);
+    if let Some(tail) = row.tail.as_ref().filter(|tail| *tail != object) {
+        writes.push(blobs::condemned(tail, None, now)?);
     }
     Ok(writes)
 }
@@ -108,27 +108,18 @@ pub(crate) fn forgotten(row: &Stream, now: Time) -> Result<Changes, Error> {
 /// Releases what a stream holds: its reservation and its objects.
 fn given_back(row: &Stream, now: Time) -> Result<Vec<Write>, Error> {
     let mut writes: Vec<Write> = accounts::released(row.repository.entity(), row.reserved).into_iter().collect();
-    if !row.object.is_empty() {
-        let upload = Some(row.upload.as_str()).filter(|upload| !upload.is_empty());
-        writes.push(blobs::condemned(&row.object, upload, now)?);
+    if let Some(object) = &row.object {
+        writes.push(blobs::condemned(object, row.upload.as_deref(), now)?);
     }
-    if !row.tail.is_empty() && row.tail != row.object {
-        writes.push(blobs::condemned(&row.tail, None, now)?);
+    if let Some(tail) = row.tail.as_ref().filter(|_| row.tail != row.object) {
+        writes.push(blobs::condemned(tail, None, now)?);
     }
     Ok(writes)
 }
 
 /// The row of a stream that holds nothing any more.
 fn emptied(row: &Stream, now: Time) -> Stream {
-    Stream {
-        hasher: String::new(),
-        object: String::new(),
-        upload: String::new(),
-        etags: Vec::new(),
-        tail: String::new(),
-        tail_size: 0,
-        reserved: 0,
-        expires: now.plus(REMEMBERED),
-        ..row.clone()
-    }
+    let expires = now.plus(REMEMBERED);
+    let Stream { flow, taken, version, .. } = row.clone();
+    Stream { flow, taken, version, ..new(row.id, row.repository.clone(), row.opened_by.clone(), expires) }
 }

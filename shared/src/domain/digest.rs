@@ -19,6 +19,11 @@ pub struct Digest([u8; 32]);
 #[error("not a SHA-256 digest: 64 hexadecimal digits after `sha256:` or `sha256.` are expected")]
 pub struct DigestError;
 
+/// The text is not the saved state of a [`Hasher`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not the saved state of a hasher")]
+pub struct HasherError;
+
 impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
@@ -167,11 +172,12 @@ impl Hasher {
         hex(&self.state.serialize())
     }
 
-    /// Continues from a state that was saved after `taken` bytes.
-    pub fn restore(saved: &str, taken: u64) -> Result<Self, DigestError> {
+    /// Continues from a state that was saved after `taken` bytes, or begins if nothing was saved.
+    pub fn restore(saved: Option<&str>, taken: u64) -> Result<Self, HasherError> {
+        let Some(saved) = saved else { return Ok(Self::default()) };
         let mut state = SerializedState::<sha2::Sha256>::default();
-        unhex(saved, &mut state).ok_or(DigestError)?;
-        let state = sha2::Sha256::deserialize(&state).map_err(|_| DigestError)?;
+        unhex(saved, &mut state).ok_or(HasherError)?;
+        let state = sha2::Sha256::deserialize(&state).map_err(|_| HasherError)?;
         Ok(Self { state, taken })
     }
 }
@@ -271,12 +277,12 @@ mod tests {
             let (head, tail) = bytes.split_at(cut);
             let mut hasher = Hasher::default();
             hasher.update(head);
-            let mut hasher = Hasher::restore(&hasher.save(), hasher.taken()).unwrap();
+            let mut hasher = Hasher::restore(Some(&hasher.save()), hasher.taken()).unwrap();
             hasher.update(tail);
             assert_eq!(hasher.taken(), bytes.len() as u64);
             assert_eq!(hasher.finish(), Digest::of(&bytes), "{cut}");
         }
-        assert!(Hasher::restore("00", 0).is_err());
+        assert!(Hasher::restore(Some("00"), 0).is_err());
     }
 
     #[test]

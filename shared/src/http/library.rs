@@ -3,15 +3,20 @@
 use super::authorization;
 use crate::app::App;
 use crate::auth::Credential;
+use crate::domain::reference::LibraryRef;
 use crate::error::Error;
 use crate::telemetry;
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Query};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use std::collections::HashMap;
 
 /// An error of a use case, in the form for library clients. For `?` in handlers.
 #[derive(Debug)]
@@ -30,7 +35,7 @@ impl Failure {
             Error::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Error::NotFound(_) => StatusCode::NOT_FOUND,
             Error::Forbidden(_) => StatusCode::FORBIDDEN,
-            Error::Invalid(_) => StatusCode::BAD_REQUEST,
+            Error::Invalid(_) | Error::WrongBytes(_) => StatusCode::BAD_REQUEST,
             Error::Conflict(_) => StatusCode::CONFLICT,
             Error::QuotaExceeded { .. } => StatusCode::INSUFFICIENT_STORAGE,
             Error::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -58,8 +63,31 @@ impl IntoResponse for Failure {
 }
 
 /// The caller according to the request. The use case checks what they may do.
-pub fn caller(app: &App, headers: &HeaderMap) -> Result<Credential, Failure> {
-    Ok(app.keys.credential(authorization(headers), app.now())?)
+impl FromRequestParts<App> for Credential {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        Ok(app.keys.credential(authorization(&parts.headers), app.now())?)
+    }
+}
+
+/// The architecture in a query, `?arch=amd64`. Some clients write `?arch%3Damd64`, a key `arch=amd64` without a value.
+#[derive(Debug)]
+pub struct Arch(pub Option<String>);
+
+impl FromRequestParts<App> for Arch {
+    type Rejection = QueryRejection;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, QueryRejection> {
+        let Query(mut query) = Query::<HashMap<String, String>>::from_request_parts(parts, app).await?;
+        let odd = query.keys().find_map(|key| key.strip_prefix("arch=")).map(str::to_owned);
+        Ok(Self(query.remove("arch").or(odd).filter(|arch| !arch.is_empty())))
+    }
+}
+
+/// The image that a path names. A reference that is not valid can't name anything.
+pub fn named(app: &App, reference: &str) -> Result<LibraryRef, Failure> {
+    app.config.defaults.reference(reference).map_err(|_| Failure(Error::NotFound("image")))
 }
 
 /// The result of a handler.

@@ -70,7 +70,9 @@ pub fn refusal(app: &App, refused: &Refused, scope: Option<&str>) -> Response {
         }
         Error::NotFound(_) => errors(StatusCode::NOT_FOUND, "NAME_UNKNOWN", &sentence),
         Error::Forbidden(_) => errors(StatusCode::FORBIDDEN, "DENIED", &sentence),
-        Error::Invalid(_) | Error::Conflict(_) => errors(StatusCode::BAD_REQUEST, "UNSUPPORTED", &sentence),
+        Error::Invalid(_) | Error::WrongBytes(_) | Error::Conflict(_) => {
+            errors(StatusCode::BAD_REQUEST, "UNSUPPORTED", &sentence)
+        }
         Error::QuotaExceeded { charged, limit } => {
             let sentence = format!("{sentence}: {charged} of {limit} bytes are in use");
             errors(StatusCode::FORBIDDEN, "DENIED", &sentence)

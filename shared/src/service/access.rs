@@ -114,10 +114,8 @@ impl Access {
 
     /// The error for an id that points to nothing: the same as for one whose target is hidden from the caller.
     pub(crate) fn points_nowhere(&self, what: &'static str, doing: &str) -> Error {
-        match self.decide(Action::Push, &Resource::Missing(Place::Nowhere)) {
-            Err(denial) => Error::denied(denial, what, doing),
-            Ok(_) => Error::NotFound(what),
-        }
+        let nowhere = self.require(Action::Push, &Resource::Missing(Place::Nowhere), what, doing);
+        nowhere.err().unwrap_or(Error::NotFound(what))
     }
 
     /// Whether the caller may do something on an entity where they are a member.
@@ -126,9 +124,14 @@ impl Access {
         rules::decide(subject, action, &Resource::Entity(member.entity.clone())).is_ok()
     }
 
-    /// Decides.
+    /// Asks the rules what they would say, for something beside the purpose of the request.
+    pub fn probe(&self, action: Action, resource: &Resource) -> Result<Grant, Denial> {
+        rules::decide(Subject { caller: &self.caller, role: self.role }, action, resource)
+    }
+
+    /// Decides whether the caller may do what the request is for. The request's log line shows the last decision.
     pub fn decide(&self, action: Action, resource: &Resource) -> Result<Grant, Denial> {
-        let decision = rules::decide(Subject { caller: &self.caller, role: self.role }, action, resource);
+        let decision = self.probe(action, resource);
         telemetry::decided(match &decision {
             Ok(_) => "allow",
             Err(Denial::Unauthenticated) => "unauthenticated",
@@ -141,6 +144,18 @@ impl Access {
         decision
     }
 
+    /// The same as [`decide`](Self::decide), with an error for a denial. `what` names the thing that is missing or
+    /// hidden, `doing` the refused action.
+    pub fn require(
+        &self,
+        action: Action,
+        resource: &Resource,
+        what: &'static str,
+        doing: &str,
+    ) -> Result<Grant, Error> {
+        self.decide(action, resource).map_err(|denial| Error::denied(denial, what, doing))
+    }
+
     /// Checks whether the caller may push into the container. Only those who may push there learn that a container is
     /// missing.
     pub(crate) fn may_push(
@@ -149,8 +164,7 @@ impl Access {
         container: Option<Container>,
         doing: &str,
     ) -> Result<(Grant, Container), Error> {
-        let grant = self.decide(Action::Push, &resource_at(repository, container.as_ref()));
-        let grant = grant.map_err(|denial| Error::denied(denial, "container", doing))?;
+        let grant = self.require(Action::Push, &resource_at(repository, container.as_ref()), "container", doing)?;
         Ok((grant, container.ok_or(Error::NotFound("container"))?))
     }
 }
@@ -193,5 +207,5 @@ pub(crate) async fn memberships(
 /// the installation's own keys.
 pub fn system(action: Action, resource: &Resource) -> Result<Grant, Error> {
     let subject = Subject { caller: &Caller::System, role: None };
-    rules::decide(subject, action, resource).map_err(|denial| Error::denied(denial, "it", "do that"))
+    rules::decide(subject, action, resource).map_err(|denial| Error::denied(denial, "installation", "do that"))
 }

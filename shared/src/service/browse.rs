@@ -3,7 +3,7 @@
 use super::access::{Access, resource_at};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Caller, CollectionName, Digest, EntityName, Repository};
+use crate::domain::{Caller, CollectionName, EntityName, Repository};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
 use crate::store::keys;
@@ -31,7 +31,7 @@ pub async fn entity(app: &App, credential: &Credential, name: &EntityName) -> Re
         Some(_) => Resource::Entity(name.clone()),
         None => Resource::Missing(Place::Entity(name.clone())),
     };
-    access.decide(Action::See, &resource).map_err(|denial| Error::denied(denial, "entity", "see this entity"))?;
+    access.require(Action::See, &resource, "entity", "see this entity")?;
     let account: Option<Account> = access.take(&account_key)?;
     let (Some(entity), Some(account)) = (entity, account) else { return Err(Error::NotFound("entity")) };
     Ok(EntityView { entity, account })
@@ -51,8 +51,7 @@ pub async fn collection(
         Some(_) => Resource::Collection(entity.clone(), name.clone()),
         None => Resource::Missing(Place::Collection(entity.clone(), name.clone())),
     };
-    let seen = access.decide(Action::See, &resource);
-    seen.map_err(|denial| Error::denied(denial, "collection", "see this collection"))?;
+    access.require(Action::See, &resource, "collection", "see this collection")?;
     row.ok_or(Error::NotFound("collection"))
 }
 
@@ -73,8 +72,7 @@ pub async fn container(app: &App, credential: &Credential, repository: &Reposito
     let mut access = Access::load(app, credential, Some(repository.entity()), [key.clone()]).await?;
     let row: Option<Container> = access.take(&key)?;
     let resource = resource_at(repository, row.as_ref());
-    let seen = access.decide(Action::See, &resource);
-    seen.map_err(|denial| Error::denied(denial, "container", "see this container"))?;
+    access.require(Action::See, &resource, "container", "see this container")?;
     let container = row.ok_or(Error::NotFound("container"))?;
     let (images, tags) = futures::try_join!(
         app.table.query_all::<Image>(keys::images(repository)),
@@ -94,11 +92,7 @@ pub async fn entities(app: &App, credential: &Credential, after: Option<String>)
     })?;
     let wanted = page.rows.iter().flat_map(|row| [keys::entity(&row.entity), keys::account(&row.entity)]);
     let mut rows = Vec::new();
-    let wanted: Vec<_> = wanted.collect();
-    let mut found = crate::store::table::Rows::default();
-    for some in wanted.chunks(100) {
-        found.extend(app.table.batch(some.iter().cloned()).await?);
-    }
+    let mut found = app.table.batch(wanted).await?;
     for member in page.rows.iter().filter(|member| access.may_on(Action::List, member)) {
         let entity = found.take(&keys::entity(&member.entity))?;
         let account = found.take(&keys::account(&member.entity))?;
@@ -146,8 +140,7 @@ pub async fn images(
     let mut access = Access::load(app, credential, Some(repository.entity()), [key.clone()]).await?;
     let row: Option<Container> = access.take(&key)?;
     let resource = resource_at(repository, row.as_ref());
-    let seen = access.decide(Action::List, &resource);
-    seen.map_err(|denial| Error::denied(denial, "container", "list this container"))?;
+    access.require(Action::List, &resource, "container", "list this container")?;
     let container = row.ok_or(Error::NotFound("container"))?;
     let mut page: Page<Image> = app.table.query(keys::images(repository), after, PAGE).await?;
     page.rows.retain(|image| image.content.is_some());
@@ -162,8 +155,7 @@ async fn list_access(app: &App, credential: &Credential, entity: Option<&EntityN
             Some(_) => Resource::Entity(name.clone()),
             None => Resource::Missing(Place::Entity(name.clone())),
         };
-        let listed = access.decide(Action::List, &resource);
-        listed.map_err(|denial| Error::denied(denial, "entity", "list this entity"))?;
+        access.require(Action::List, &resource, "entity", "list this entity")?;
     }
     Ok(access)
 }
@@ -174,14 +166,4 @@ pub async fn whoami(app: &App, credential: &Credential) -> Result<Caller, Error>
         Caller::Anonymous => Err(Error::Unauthenticated(crate::error::NO_TOKEN)),
         caller => Ok(caller),
     }
-}
-
-/// All metadata that was read from an image. The caller has found the image before.
-pub async fn details(
-    app: &App,
-    repository: &Repository,
-    hash: &Digest,
-) -> Result<Option<crate::domain::sif::SifFacts>, Error> {
-    let details: Option<crate::store::rows::Details> = app.table.get(keys::details(repository, hash)).await?;
-    Ok(details.map(|details| details.facts))
 }

@@ -11,6 +11,7 @@ use crate::domain::{
     Actor, CollectionName, ContainerName, Description, Digest, EntityName, Id, Repository, Visibility,
 };
 use crate::error::Error;
+use crate::random;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::keys;
 use crate::store::rows::{Blob, Charge, Collection, Container, Entity, Image, Membership, Row, Target};
@@ -28,12 +29,12 @@ pub async fn entity(
     let resource = Resource::Entity(name.clone());
     if let Some(existing) = existing
         && access.caller.user().is_some()
-        && access.decide(Action::See, &resource).is_ok()
+        && access.probe(Action::See, &resource).is_ok()
     {
         return Ok(existing);
     }
     let doing = format!("create entity {name}");
-    let grant = access.decide(Action::Create, &resource).map_err(|denial| Error::denied(denial, "entity", &doing))?;
+    let grant = access.require(Action::Create, &resource, "entity", &doing)?;
     let owner = grant.by().and_then(Actor::user).ok_or(Error::Unauthenticated(crate::error::NO_TOKEN))?;
     let made = entities::entity(&name, owner, description, app.config.default_quota, birth(app, &grant)?)?;
     written(app, &grant, made).await
@@ -48,7 +49,6 @@ pub async fn collection(
     description: Description,
 ) -> Result<Collection, Error> {
     let doing = format!("create collection {name} there");
-    let denied = |denial| Error::denied(denial, "entity", &doing);
     let mut access = Access::load(app, credential, None, [keys::pointer(parent)]).await?;
     let Some(Target::Entity(entity)) = access.target(parent)? else {
         return Err(access.points_nowhere("entity", &doing));
@@ -59,11 +59,11 @@ pub async fn collection(
     let existing: Option<Collection> = access.take(&key)?;
     if let Some(existing) = existing
         && access.caller.user().is_some()
-        && access.decide(Action::See, &resource).is_ok()
+        && access.probe(Action::See, &resource).is_ok()
     {
         return Ok(existing);
     }
-    let grant = access.decide(Action::Create, &resource).map_err(denied)?;
+    let grant = access.require(Action::Create, &resource, "entity", &doing)?;
     let parent: Entity = access.take(&keys::entity(&entity))?.ok_or(Error::NotFound("entity"))?;
     let made = entities::collection(&parent, name, description, birth(app, &grant)?)?;
     written(app, &grant, made).await
@@ -90,14 +90,13 @@ pub async fn container(
     if let Some(existing) = existing {
         // Anybody may see a public container, but this call returns it only to those who could have created it.
         let resource = Resource::Collection(entity.clone(), collection.clone());
-        if access.caller.user().is_some() && access.decide(Action::See, &resource).is_ok() {
+        if access.caller.user().is_some() && access.probe(Action::See, &resource).is_ok() {
             return Ok(existing);
         }
     }
     let open = Visibility::Public;
     let resource = Resource::Container { repository: repository.clone(), visibility: open, read_only: false };
-    let denied = |denial| Error::denied(denial, "collection", &doing);
-    let grant = access.decide(Action::Create, &resource).map_err(denied)?;
+    let grant = access.require(Action::Create, &resource, "collection", &doing)?;
     let above: Option<Entity> = access.take(&keys::entity(&entity))?;
     let parent: Option<Collection> = access.take(&keys::collection(&entity, &collection))?;
     let (Some(entity), Some(parent)) = (above, parent) else { return Err(Error::NotFound("collection")) };
@@ -193,7 +192,7 @@ pub(crate) async fn begin(
 
 /// The creator of something, the time, and a new id for it.
 pub(crate) fn birth(app: &App, grant: &Grant) -> Result<Birth, Error> {
-    Ok(Birth { id: app.new_id()?, by: grant.by().cloned(), at: app.now() })
+    Ok(Birth { id: app.new_id()?, by: grant.by().cloned(), at: app.now(), first_version: random::number()? })
 }
 
 /// Writes a new row; if somebody else was faster, returns theirs.

@@ -119,7 +119,7 @@ impl Deleting {
                 frozen: tags.iter().any(|tag| tag.frozen),
             },
         );
-        let grant = access.decide(Action::Delete, &resource).map_err(|denial| Error::denied(denial, "image", DOING))?;
+        let grant = access.require(Action::Delete, &resource, "image", DOING)?;
         let image = image.ok_or(Error::NotFound("image"))?;
         let found = BlobRows::take(&mut rows, &blob_keys)?;
         Ok(Self { grant, container, image, found, tags, manifests })

@@ -5,14 +5,16 @@ use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::{entities, manifests};
 use crate::domain::reference::LibraryRef;
+use crate::domain::sif::SifFacts;
 use crate::domain::{Repository, Selector, TagName};
 use crate::error::Error;
 use crate::rules::Action;
 use crate::store::keys;
-use crate::store::rows::{Container, Content, Image, Tag, Tagged};
+use crate::store::rows::{Container, Content, Details, Image, Tag, Tagged};
 
-/// An image that was found, with its container.
+/// An image that was found, with its container. Only [`find`] makes one, so its caller may see it.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Found {
     /// The container.
     pub container: Container,
@@ -54,14 +56,14 @@ pub async fn find(
     let container: Option<Container> = access.take(&container_key)?;
     let resource = resource_at(repository, container.as_ref());
     let action = if purpose == Purpose::Download { Action::Pull } else { Action::See };
-    access.decide(action, &resource).map_err(|denial| Error::denied(denial, "image", "pull this image"))?;
+    access.require(action, &resource, "image", "pull this image")?;
     let container = container.ok_or(Error::NotFound("image"))?;
     let image = match selector {
         Selector::Hash(_) => {
             let image: Image = access.take(&row)?.ok_or(Error::NotFound("image"))?;
             // Only callers who may upload the missing bytes see an image without them.
             let unfinished = image.content.is_none();
-            if unfinished && (purpose == Purpose::Download || access.decide(Action::Push, &resource).is_err()) {
+            if unfinished && (purpose == Purpose::Download || access.probe(Action::Push, &resource).is_err()) {
                 return Err(Error::NotFound("image"));
             }
             image
@@ -126,4 +128,11 @@ pub async fn download(app: &App, found: &Found) -> Result<String, Error> {
     let content = found.image.content.as_ref().ok_or(Error::NotFound("image"))?;
     let file = format!("{}.sif", manifests::title(&found.container.repository));
     Ok(app.objects.presign_get(&content.object, Some(&file), app.config.download_life).await?)
+}
+
+/// All metadata that was read from an image.
+pub async fn details(app: &App, found: &Found) -> Result<Option<SifFacts>, Error> {
+    let Image { repository, hash, .. } = &found.image;
+    let details: Option<Details> = app.table.get(keys::details(repository, hash)).await?;
+    Ok(details.map(|details| details.facts))
 }

@@ -4,32 +4,38 @@
 //! can't be shown that its future is `Send`.
 
 use crate::error::Error;
-use crate::store::StoreError;
 use crate::store::table::{Written, pause};
+use std::time::{Duration, Instant};
 
-/// The most tries of one change. Pauses grow up to a second, so they last for about half a minute.
-const MOST_TRIES: u32 = 60;
+/// How long one change is tried. An API gateway ends a request after 29 seconds; a client should know by then why.
+const LONGEST: Duration = Duration::from_secs(20);
+/// How many tries every change has, however long they take.
+const LEAST_TRIES: u32 = 5;
+/// When a client may try again.
+const AFTER: Duration = Duration::from_secs(5);
 
 /// The tries of one change.
 #[derive(Debug)]
 pub(crate) struct Retry {
     what: &'static str,
+    since: Instant,
     tries: u32,
 }
 
 impl Retry {
-    /// What there is too much of, for the log, if no try ever wins: `pushes of the same image`.
+    /// What there is too much of if no try ever wins: `pushes of the same image`.
     pub(crate) fn of(what: &'static str) -> Self {
-        Self { what, tries: 0 }
+        Self { what, since: Instant::now(), tries: 0 }
     }
 
     /// Starts another try: at once the first time, then after longer and longer pauses.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if there were too many.
+    /// [`Error::Busy`] if there were too many.
     pub(crate) async fn pause(&mut self) -> Result<(), Error> {
-        if self.tries == MOST_TRIES {
-            return Err(Error::Unavailable(StoreError::Unavailable(format!("too many {} at once", self.what))));
+        if self.tries >= LEAST_TRIES && self.since.elapsed() >= LONGEST {
+            let why = format!("too many {} at once, try again later", self.what);
+            return Err(Error::Busy { why, after: AFTER });
         }
         pause(self.tries).await;
         self.tries += 1;

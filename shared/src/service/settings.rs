@@ -170,8 +170,7 @@ impl<F> Setting<F> {
             let mut access = Access::load(app, credential, place.entity(), [key.clone()]).await?;
             let row: Option<R> = access.take(key)?;
             let resource = row.as_ref().map_or_else(|| Resource::Missing(place.clone()), &self.resource);
-            let grant =
-                access.decide(Action::Manage, &resource).map_err(|denial| Error::denied(denial, what, &doing))?;
+            let grant = access.require(Action::Manage, &resource, what, &doing)?;
             let changes = edit(row.ok_or(Error::NotFound(what))?)?;
             if app.commit(&grant, changes).await? == Written::Done {
                 return Ok(());

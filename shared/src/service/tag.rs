@@ -24,7 +24,7 @@ pub async fn list(app: &App, credential: &Credential, container: Id) -> Result<V
     let key = keys::container(&repository);
     access.load_more(app, repository.entity(), [key.clone()]).await?;
     let resource = resource_at(&repository, access.take::<Container>(&key)?.as_ref());
-    access.decide(Action::See, &resource).map_err(|denial| Error::denied(denial, "container", "see this container"))?;
+    access.require(Action::See, &resource, "container", "see this container")?;
     Ok(app.table.query_all(keys::tags(&repository)).await?)
 }
 
@@ -74,8 +74,7 @@ pub async fn set(app: &App, credential: &Credential, container: Id, new: SetTag<
                 frozen: tag.as_ref().is_some_and(|tag| tag.frozen),
             },
         );
-        let grant = access.decide(Action::Retag, &resource);
-        let grant = grant.map_err(|denial| Error::denied(denial, "container", DOING))?;
+        let grant = access.require(Action::Retag, &resource, "container", DOING)?;
         let found = image_key.map(|key| access.take::<Image>(&key)).transpose()?.flatten();
         let found = found.ok_or(Error::NotFound("image"))?;
         let changes = match (&found.content, found.sealed) {

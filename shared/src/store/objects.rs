@@ -38,6 +38,15 @@ pub struct Part {
     pub etag: String,
 }
 
+/// An object that a client is to send whole.
+#[derive(Debug, Clone, Copy)]
+pub struct NewPut {
+    /// Bytes.
+    pub size: u64,
+    /// With a digest, the store refuses other bytes.
+    pub digest: Option<Digest>,
+}
+
 /// A part of a multipart upload that a client is to send.
 #[derive(Debug, Clone, Copy)]
 pub struct NewPart<'a> {
@@ -93,14 +102,16 @@ impl Objects {
         self.client.head_bucket().bucket(&self.bucket).send().await.map(|_| ()).map_err(|error| failed(&error))
     }
 
-    /// A URL that accepts exactly `size` bytes in one `PUT`. With a `digest`, the store refuses any other bytes.
+    /// A URL that accepts exactly one `PUT` of an object.
     pub async fn presign_put(
         &self,
+        grant: &Grant,
         object: &str,
-        size: u64,
-        digest: Option<Digest>,
+        put: NewPut,
         life: Duration,
     ) -> Result<String, StoreError> {
+        writing(grant)?;
+        let NewPut { size, digest } = put;
         let request = self.public.put_object().bucket(&self.bucket).key(object).content_length(signed(size));
         let request = request.customize().interceptor(PinPayload(digest));
         let request = request.presigned(lasting(life)?).await.map_err(|error| failed(&error))?;
@@ -108,7 +119,14 @@ impl Objects {
     }
 
     /// A URL that accepts exactly one part of a multipart upload.
-    pub async fn presign_part(&self, object: &str, part: NewPart<'_>, life: Duration) -> Result<String, StoreError> {
+    pub async fn presign_part(
+        &self,
+        grant: &Grant,
+        object: &str,
+        part: NewPart<'_>,
+        life: Duration,
+    ) -> Result<String, StoreError> {
+        writing(grant)?;
         let NewPart { upload, number, length, digest } = part;
         let number = i32::try_from(number).map_err(|_| StoreError::Refused("part number too large".to_owned()))?;
         let request = self.public.upload_part().bucket(&self.bucket).key(object).upload_id(upload);
@@ -311,8 +329,8 @@ impl Objects {
     }
 }
 
-/// That a grant is for an action that changes something. Its place can't be compared: the name of an object says nothing of
-/// it.
+/// That a grant is for an action that changes something. Its place can't be compared: the name of an object says
+/// nothing of it.
 fn writing(grant: &Grant) -> Result<(), StoreError> {
     if grant.action().is_read() {
         return Err(StoreError::Mistake(format!("a grant to {:?} changes no object", grant.action())));

@@ -545,8 +545,9 @@ pub enum State {
 pub struct Progress {
     /// Bytes.
     pub taken: u64,
-    /// The hasher's state after them; empty at the beginning.
-    pub hasher: String,
+    /// The hasher's state after them; `None` at the beginning.
+    #[serde(default, deserialize_with = "filled")]
+    pub hasher: Option<String>,
 }
 
 /// An upload session: one attempt to upload the bytes of an image.
@@ -591,6 +592,11 @@ pub enum Flow {
     Over,
 }
 
+/// A text; one that is empty is none, as older versions wrote it.
+fn filled<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
+}
+
 /// A stream: a blob that a registry client uploads through us.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Stream {
@@ -604,16 +610,20 @@ pub struct Stream {
     pub flow: Flow,
     /// Bytes taken in.
     pub taken: u64,
-    /// The hasher's state after them.
-    pub hasher: String,
-    /// Name of the object made of the parts; empty before the first one.
-    pub object: String,
-    /// The store's id of the multipart upload; empty before the first part.
-    pub upload: String,
+    /// The hasher's state after the parts; `None` before the first one.
+    #[serde(default, deserialize_with = "filled")]
+    pub hasher: Option<String>,
+    /// Name of the object made of the parts; `None` before the first one.
+    #[serde(default, deserialize_with = "filled")]
+    pub object: Option<String>,
+    /// The store's id of the multipart upload; `None` before the first part.
+    #[serde(default, deserialize_with = "filled")]
+    pub upload: Option<String>,
     /// The `ETag`s of the parts from the store. The object is assembled from exactly these.
     pub etags: Vec<String>,
-    /// The object that holds the bytes after the last part; empty when there are none.
-    pub tail: String,
+    /// The object that holds the bytes after the last part; `None` when there are none.
+    #[serde(default, deserialize_with = "filled")]
+    pub tail: Option<String>,
     /// How many those are.
     pub tail_size: u64,
     /// The bytes reserved from its entity's quota.

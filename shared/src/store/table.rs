@@ -324,6 +324,8 @@ pub struct Table {
     name: String,
 }
 
+/// The most rows of one batch: a limit of `DynamoDB`.
+const MOST_READS: usize = 100;
 /// The most writes of one transaction: a limit of `DynamoDB`.
 pub const MOST_WRITES: usize = 100;
 /// The most tries of a call that collided with others: a write that lost a race for the table's own locks, or a
@@ -368,10 +370,18 @@ impl Table {
         answer.map(|_| ()).map_err(|error| StoreError::unavailable(&error))
     }
 
-    /// Reads the rows at `keys`, at most 100, in one round. Each read sees every write that was acknowledged before
-    /// it.
+    /// Reads the rows at `keys`, in one round for each 100 of them. Each read sees every write that was acknowledged
+    /// before it.
     pub async fn batch(&self, keys: impl IntoIterator<Item = Key>) -> Result<Rows, StoreError> {
-        let mut wanted: Vec<Item> = keys.into_iter().collect::<BTreeSet<_>>().into_iter().map(item_key).collect();
+        let keys: Vec<Key> = keys.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        let mut rows = Rows::default();
+        for round in keys.chunks(MOST_READS) {
+            rows.extend(self.round(round.iter().cloned().map(item_key).collect()).await?);
+        }
+        Ok(rows)
+    }
+
+    async fn round(&self, mut wanted: Vec<Item>) -> Result<Rows, StoreError> {
         let mut rows = Rows::default();
         for attempt in 0..MOST_TRIES {
             if wanted.is_empty() {

@@ -40,7 +40,8 @@ static WAITING_TO_SET: Semaphore = Semaphore::const_new(64);
 
 /// A turn at hashing, and a place in the queue until then.
 async fn turn(queue: &Semaphore, turns: &'static Semaphore) -> Result<SemaphorePermit<'static>, Error> {
-    let busy = |_| Error::Busy { why: "too many passwords at once, try again later", after: Duration::from_secs(1) };
+    let why = "too many passwords at once, try again later";
+    let busy = |_| Error::Busy { why: why.to_owned(), after: Duration::from_secs(1) };
     let _waiting = queue.try_acquire().map_err(busy)?;
     turns.acquire().await.map_err(|error| Error::Internal(error.to_string()))
 }
@@ -72,7 +73,7 @@ pub(crate) async fn user(app: &App, name: Option<&UserName>, secret: &SecretStri
         let left = wrong.since.plus(WINDOW).0.saturating_sub(app.now().0);
         if let Ok(left @ 1..) = u64::try_from(left) {
             let why = "too many wrong passwords for this name, try again later or use a token";
-            return Err(Error::Busy { why, after: Duration::from_secs(left) });
+            return Err(Error::Busy { why: why.to_owned(), after: Duration::from_secs(left) });
         }
     }
     let user = user.filter(|user| !user.disabled);

@@ -4,12 +4,14 @@ use super::passwords;
 use super::tokens::{self, NewToken};
 use crate::app::App;
 use crate::auth::Credential;
+use crate::changes::entities::Birth;
 use crate::changes::{accounts, people};
 use crate::domain::quota::Quota;
 use crate::domain::{Caller, EntityName, TokenScope, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::service::access::{Access, system};
+use crate::service::create::birth;
 use crate::service::retry::Retry;
 use crate::store::keys;
 use crate::store::rows::{Account, User, UserListed};
@@ -46,7 +48,7 @@ pub async fn add(app: &App, credential: &Credential, new: NewUser) -> Result<(),
 
 async fn site_admin(app: &App, credential: &Credential, doing: &str) -> Result<Grant, Error> {
     let access = Access::load(app, credential, None, []).await?;
-    access.decide(Action::Manage, &Resource::Registry).map_err(|denial| Error::denied(denial, "it", doing))
+    access.require(Action::Manage, &Resource::Registry, "installation", doing)
 }
 
 async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
@@ -55,8 +57,10 @@ async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
         Some(password) => Some(passwords::hashed(password).await?),
         None => None,
     };
-    let user = User { name: name.clone(), password, admin, disabled: false, created: app.now(), version: 0 };
-    let changes = people::user_added(&user, app.new_id()?, quota.unwrap_or(app.config.default_quota))?;
+    let birth = Birth { by: Some(name.clone().into()), ..birth(app, grant)? };
+    let (created, version) = (birth.at, birth.first_version.into());
+    let user = User { name: name.clone(), password, admin, disabled: false, created, version };
+    let changes = people::user_added(&user, birth, quota.unwrap_or(app.config.default_quota))?;
     match app.commit(grant, changes).await? {
         Written::Done => Ok(()),
         Written::Lost(_) => Err(Error::Conflict(format!("the name `{name}` is taken"))),
@@ -80,15 +84,13 @@ pub async fn bootstrap(app: &App, name: UserName, password: SecretString) -> Res
 pub async fn list(app: &App, credential: &Credential) -> Result<Vec<UserView>, Error> {
     site_admin(app, credential, "list users").await?;
     let people: Vec<UserListed> = app.table.query_all(keys::users()).await?;
+    let wanted = people.iter().flat_map(|one| [keys::user(&one.name), keys::account(&(&one.name).into())]);
+    let mut rows = app.table.batch(wanted).await?;
     let mut views = Vec::new();
-    for some in people.chunks(50) {
-        let wanted = some.iter().flat_map(|one| [keys::user(&one.name), keys::account(&(&one.name).into())]);
-        let mut rows = app.table.batch(wanted).await?;
-        for one in some {
-            let user: Option<User> = rows.take(&keys::user(&one.name))?;
-            let account: Option<Account> = rows.take(&keys::account(&(&one.name).into()))?;
-            views.extend(user.zip(account).map(|(user, account)| UserView { user, quota: account.quota }));
-        }
+    for one in &people {
+        let user: Option<User> = rows.take(&keys::user(&one.name))?;
+        let account: Option<Account> = rows.take(&keys::account(&(&one.name).into()))?;
+        views.extend(user.zip(account).map(|(user, account)| UserView { user, quota: account.quota }));
     }
     Ok(views)
 }
@@ -147,8 +149,7 @@ impl Managed {
     /// Loads it, if the caller may manage it. A caller's own row is then read twice: with the caller, and here.
     pub(super) async fn load(app: &App, credential: &Credential, name: &UserName, doing: &str) -> Result<Self, Error> {
         let access = Access::load(app, credential, None, []).await?;
-        let grant = access.decide(Action::Manage, &Resource::User(name.clone()));
-        let grant = grant.map_err(|denial| Error::denied(denial, "user", doing))?;
+        let grant = access.require(Action::Manage, &Resource::User(name.clone()), "user", doing)?;
         let scope = match access.caller {
             Caller::User { scope, .. } => scope,
             // Neither asks for an account.

@@ -38,7 +38,7 @@ pub async fn look(
     let now = app.now();
     if let Visible::Link(link) = &found
         && link.seen.plus(links::NOTED) < now
-        && let Ok(grant) = access.loaded.decide(Action::Push, &access.resource())
+        && let Ok(grant) = access.loaded.probe(Action::Push, &access.resource())
     {
         let noted = Changes::unnoted().with([blobs::asked_for(link, now)?]);
         if app.commit(&grant, noted).await? != Written::Done {
@@ -134,7 +134,7 @@ pub async fn remove(
     let missing = Resource::Missing(Place::Repository(repository.clone()));
     let link: Option<Link> = access.loaded.take(&link_key)?;
     let resource = link.as_ref().map_or(missing, |_| access.resource());
-    let grant = access.decide(Action::Delete, &resource, Code::BlobUnknown, "blob")?;
+    let grant = access.require(Action::Delete, &resource, Code::BlobUnknown, "blob")?;
     let Some(link) = link else { return Err(Refused::code(Code::BlobUnknown, "blob unknown")) };
     match links::free(app, &grant, repository, &[link.name], app.now()).await? {
         0 => {

@@ -70,7 +70,7 @@ pub(super) struct Intake<'a> {
     /// The part on its way to the store.
     going: Option<JoinHandle<Result<(String, Hasher), StoreError>>>,
     /// The object of the remainder, according to the last read of the table.
-    old_tail: String,
+    old_tail: Option<String>,
 }
 
 /// How bytes stopped coming.
@@ -84,16 +84,11 @@ pub(super) enum End {
 impl<'a> Intake<'a> {
     /// Resumes a stream from the state in its row.
     pub(super) async fn begin(app: &'a App, grant: &'a Grant, row: Stream, fresh: bool) -> Result<Self, Refused> {
-        let parts = row.taken - row.tail_size;
-        let hasher = if row.hasher.is_empty() {
-            Hasher::default()
-        } else {
-            Hasher::restore(&row.hasher, parts).map_err(Error::from)?
-        };
-        let old_tail = row.tail.clone();
+        let hasher = Hasher::restore(row.hasher.as_deref(), row.taken - row.tail_size).map_err(Error::from)?;
         let mut intake = Self {
             app,
             grant,
+            old_tail: row.tail.clone(),
             row,
             fresh,
             leased: false,
@@ -101,13 +96,11 @@ impl<'a> Intake<'a> {
             held: BytesMut::new(),
             room: None,
             going: None,
-            old_tail,
             expected: None,
         };
-        if intake.row.tail_size > 0 {
+        if let Some(tail) = intake.row.tail.clone() {
             intake.hold_room(intake.row.tail_size.div_ceil(MIB)).await?;
-            let tail = app.objects.read(&intake.row.tail, 0..intake.row.tail_size).await?;
-            intake.held.extend_from_slice(&tail);
+            intake.held.extend_from_slice(&app.objects.read(&tail, 0..intake.row.tail_size).await?);
         }
         Ok(intake)
     }
@@ -141,8 +134,8 @@ impl<'a> Intake<'a> {
         drop(self.room.take());
         let patience = self.app.config.patience.saturating_mul(wanted.max(LEAST_WAIT));
         let room = tokio::time::timeout(patience, self.app.buffers().acquire_many_owned(wanted)).await;
-        let room =
-            room.map_err(|_| Error::Busy { why: "too many uploads at once, continue later", after: COME_BACK })?;
+        let busy = |_| Error::Busy { why: "too many uploads at once, continue later".to_owned(), after: COME_BACK };
+        let room = room.map_err(busy)?;
         self.room = Some(room.map_err(|error| Error::Internal(error.to_string()))?);
         Ok(())
     }
@@ -198,15 +191,10 @@ impl<'a> Intake<'a> {
             return Err(Refused::code(Code::TooLarge, "a blob can have at most 395 GiB"));
         }
         self.lease(account).await?;
-        if self.row.upload.is_empty() {
-            self.row.object = self.app.new_object()?;
-            self.row.upload = self.app.objects.begin_parts(self.grant, &self.row.object).await?;
-        }
+        let (object, upload) = self.begun().await?;
         let bytes = std::mem::take(&mut self.held).freeze();
         let room = self.room.take();
-        let number = self.row.etags.len() + 1;
-        let (objects, grant) = (self.app.objects.clone(), self.grant.clone());
-        let (object, upload) = (self.row.object.clone(), self.row.upload.clone());
+        let (objects, grant, number) = (self.app.objects.clone(), self.grant.clone(), self.row.etags.len() + 1);
         let mut hasher = self.hasher.clone();
         self.going = Some(tokio::spawn(async move {
             let copy = bytes.clone();
@@ -222,6 +210,17 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
+    /// The object that is made of the parts and the store's id of its upload, which is begun with the first part.
+    async fn begun(&mut self) -> Result<(String, String), Refused> {
+        if let Some(begun) = self.row.object.clone().zip(self.row.upload.clone()) {
+            return Ok(begun);
+        }
+        let object = self.app.new_object()?;
+        let upload = self.app.objects.begin_parts(self.grant, &object).await?;
+        (self.row.object, self.row.upload) = (Some(object.clone()), Some(upload.clone()));
+        Ok((object, upload))
+    }
+
     /// Waits for the part that is on its way. Afterwards the part is stored, and the row can record it.
     async fn arrive(&mut self) -> Result<(), Refused> {
         let Some(going) = self.going.take() else { return Ok(()) };
@@ -234,7 +233,7 @@ impl<'a> Intake<'a> {
         self.row.etags.push(etag);
         self.row.taken = hasher.taken();
         self.hasher = hasher;
-        (self.row.tail, self.row.tail_size) = (String::new(), 0);
+        (self.row.tail, self.row.tail_size) = (None, 0);
         Ok(())
     }
 
@@ -287,7 +286,7 @@ impl<'a> Intake<'a> {
 
     /// The row as it can be written now: with what is really in the store.
     fn stored(&self) -> Stream {
-        Stream { hasher: self.hasher.save(), ..self.row.clone() }
+        Stream { hasher: Some(self.hasher.save()), ..self.row.clone() }
     }
 
     /// Saves the progress of the stream, with the held bytes in an object of their own.
@@ -297,17 +296,18 @@ impl<'a> Intake<'a> {
         let mut row = self.stored();
         row.taken = row.taken - row.tail_size + bytes.len() as u64;
         row.tail_size = bytes.len() as u64;
-        row.tail = String::new();
+        row.tail = None;
         if !bytes.is_empty() {
-            row.tail = self.app.new_object()?;
-            self.app.objects.put(self.grant, &row.tail, bytes).await?;
+            let tail = self.app.new_object()?;
+            self.app.objects.put(self.grant, &tail, bytes).await?;
+            row.tail = Some(tail);
         }
         let (here, tail) = (row.taken, row.tail.clone());
         let written = self.write(row, Reserving::exactly(here), account).await;
         match &written {
-            Ok(()) => self.forget(&self.old_tail).await,
+            Ok(()) => self.forget(self.old_tail.as_deref()).await,
             // Delete only what was surely not recorded; after other errors the sweeper checks.
-            Err(Refused::Code(..) | Refused::Error(Error::QuotaExceeded { .. })) => self.forget(&tail).await,
+            Err(Refused::Code(..) | Refused::Error(Error::QuotaExceeded { .. })) => self.forget(tail.as_deref()).await,
             Err(_) => {}
         }
         written
@@ -315,8 +315,8 @@ impl<'a> Intake<'a> {
 
     /// Forgets the object of the remainder that was read back, once the bytes are complete without it.
     pub(super) async fn whole(&self, object: &str) {
-        if self.old_tail != object && self.row.tail.is_empty() {
-            self.forget(&self.old_tail).await;
+        if self.old_tail.as_deref() != Some(object) && self.row.tail.is_none() {
+            self.forget(self.old_tail.as_deref()).await;
         }
     }
 
@@ -328,17 +328,17 @@ impl<'a> Intake<'a> {
         }
         self.arrive().await?;
         let row = self.stored();
-        let stale = if row.tail == self.old_tail { String::new() } else { self.old_tail.clone() };
+        let stale = self.old_tail.clone().filter(|_| row.tail != self.old_tail);
         let here = row.taken;
         self.write(row, Reserving::exactly(here), account).await?;
-        self.forget(&stale).await;
+        self.forget(stale.as_deref()).await;
         Ok(())
     }
 
     /// Deletes the object of a remainder that no row names. No client ever had a URL for it. If this fails, the
     /// sweeper does it.
-    async fn forget(&self, tail: &str) {
-        if !tail.is_empty() {
+    async fn forget(&self, tail: Option<&str>) {
+        if let Some(tail) = tail {
             let _ = self.app.objects.delete(self.grant, tail).await;
         }
     }
@@ -350,14 +350,13 @@ impl<'a> Intake<'a> {
             let bytes = std::mem::take(&mut self.held).freeze();
             let mut hasher = Hasher::default();
             hasher.update(&bytes);
-            let object = if self.row.tail_size == bytes.len() as u64 && !self.row.tail.is_empty() {
-                self.row.tail.clone()
-            } else {
-                accounts::fits(account, (bytes.len() as u64).saturating_sub(self.row.reserved))?;
-                let object = self.app.new_object()?;
-                self.app.objects.put(self.grant, &object, bytes.clone()).await?;
-                object
-            };
+            let size = bytes.len() as u64;
+            if let Some(tail) = self.row.tail.clone().filter(|_| self.row.tail_size == size) {
+                return Ok((tail, hasher, Some(bytes)));
+            }
+            accounts::fits(account, size.saturating_sub(self.row.reserved))?;
+            let object = self.app.new_object()?;
+            self.app.objects.put(self.grant, &object, bytes.clone()).await?;
             return Ok((object, hasher, Some(bytes)));
         }
         if !self.held.is_empty() {
@@ -367,24 +366,27 @@ impl<'a> Intake<'a> {
         self.arrive().await?;
         let parts = self.row.etags.iter().zip(1..);
         let parts: Vec<_> = parts.map(|(etag, number)| Part { number, etag: etag.clone() }).collect();
-        match self.app.objects.complete_parts(self.grant, &self.row.object, &self.row.upload, &parts).await {
+        let Some((object, upload)) = self.row.object.clone().zip(self.row.upload.as_deref()) else {
+            return Err(Error::Internal("parts without an upload".to_owned()).into());
+        };
+        match self.app.objects.complete_parts(self.grant, &object, upload, &parts).await {
             Ok(()) => {}
             // It was assembled by a request that died or had other bytes. It can't change any more, so it can be read.
             Err(StoreError::NoObject) => {
-                let size = self.app.objects.size(&self.row.object).await?.ok_or_else(over)?;
-                let hasher = self.app.objects.hash(&self.row.object, Hasher::default(), size).await;
+                let size = self.app.objects.size(&object).await?.ok_or_else(over)?;
+                let hasher = self.app.objects.hash(&object, Hasher::default(), size).await;
                 let hasher = hasher.map_err(|error| match error {
                     StoreError::NoObject => over(),
                     error => error.into(),
                 })?;
-                return Ok((self.row.object.clone(), hasher, None));
+                return Ok((object, hasher, None));
             }
             Err(StoreError::Refused(_)) => {
                 return Err(Refused::code(Code::BlobUploadInvalid, "the upload has changed, start again"));
             }
             Err(error) => return Err(error.into()),
         }
-        Ok((self.row.object.clone(), self.hasher.clone(), None))
+        Ok((object, self.hasher.clone(), None))
     }
 }
 

@@ -128,7 +128,7 @@ impl RepositoryAccess {
     }
 
     /// Decides whether the caller may do something to the resource; refuses in the form for registry clients.
-    fn decide(&self, action: Action, resource: &Resource, unknown: Code, what: &str) -> Result<Grant, Refused> {
+    fn require(&self, action: Action, resource: &Resource, unknown: Code, what: &str) -> Result<Grant, Refused> {
         self.loaded.decide(action, resource).map_err(|denial| match denial {
             // 404 is for callers who could do it, or who could read here in any case.
             Denial::Hidden if !action.is_read() || self.reads_all() => {
@@ -142,7 +142,7 @@ impl RepositoryAccess {
 
     fn reads_all(&self) -> bool {
         let (repository, visibility) = (self.repository.clone(), Visibility::Private);
-        self.loaded.decide(Action::Pull, &Resource::Container { repository, visibility, read_only: false }).is_ok()
+        self.loaded.probe(Action::Pull, &Resource::Container { repository, visibility, read_only: false }).is_ok()
     }
 
     /// Whether they are the caller.
@@ -159,17 +159,17 @@ impl RepositoryAccess {
 
     /// Checks that the repository exists and that the caller may pull from it.
     fn may_pull(&self, unknown: Code, what: &str) -> Result<(), Refused> {
-        self.decide(Action::Pull, &self.resource(), unknown, what).map(drop)
+        self.require(Action::Pull, &self.resource(), unknown, what).map(drop)
     }
 
     /// Checks that the caller may push to the repository or, if it doesn't exist yet, that they may create it.
     fn may_push(&self) -> Result<Grant, Refused> {
         if self.container.is_some() {
-            return self.decide(Action::Push, &self.resource(), Code::NameUnknown, "repository");
+            return self.require(Action::Push, &self.resource(), Code::NameUnknown, "repository");
         }
         let (repository, visibility) = (self.repository.clone(), Visibility::Internal);
         let new = Resource::Container { repository, visibility, read_only: false };
-        let grant = self.decide(Action::Create, &new, Code::NameUnknown, "repository")?;
+        let grant = self.require(Action::Create, &new, Code::NameUnknown, "repository")?;
         match self.entity {
             Some(_) => Ok(grant),
             None => Err(Refused::code(Code::NameUnknown, format!("there is no entity {}", self.repository.entity()))),

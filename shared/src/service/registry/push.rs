@@ -31,7 +31,7 @@ use crate::service::retry::{Retry, Try};
 use crate::service::uploads::{commit, verify};
 use crate::store::keys;
 use crate::store::rows::{Account, Blob, Container, Image, Link, Manifest, Named, Tag, Tagged, What};
-use crate::store::table::{Rows, Write, Written};
+use crate::store::table::{Write, Written};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Longer bodies, in bytes, are stored in the bucket.
@@ -150,7 +150,7 @@ struct Push {
     /// The rows of its existing tags.
     old: BTreeMap<TagName, Tag>,
     /// The existing things that it names.
-    names: Vec<OciDigest>,
+    names: BTreeSet<OciDigest>,
     /// The library images that it lists, by child manifest.
     children: BTreeSet<Digest>,
     /// The library images that it is or lists.
@@ -175,7 +175,7 @@ impl Push {
             let tag: Option<Tag> = access.loaded.take(key)?;
             let (read_only, frozen) = (false, tag.as_ref().is_some_and(|tag| tag.frozen));
             let resource = Resource::Tag { repository: repository.clone(), read_only, frozen };
-            access.decide(Action::Retag, &resource, Code::ManifestUnknown, "tag")?;
+            access.require(Action::Retag, &resource, Code::ManifestUnknown, "tag")?;
             old.extend(tag.map(|tag| (name.clone(), tag)));
         }
         // Read after the epoch: a batch is no snapshot, and might read the epoch before or after these.
@@ -223,7 +223,7 @@ impl Push {
             // A layer that only claims to be a SIF image stays an ordinary artifact.
             None => match verify::facts(app, &link.object, link.size).await {
                 Ok(facts) => facts,
-                Err(Error::Invalid(_)) => return Ok(Try::Done(())),
+                Err(Error::WrongBytes(_)) => return Ok(Try::Done(())),
                 Err(error) => return Err(error.into()),
             },
         };
@@ -240,14 +240,11 @@ impl Push {
     /// Looks up the library images of an index, so that its tags point to them by architecture.
     async fn list_images(&mut self, app: &App) -> Result<(), Refused> {
         let repository = &self.container.repository;
-        let children: Vec<Digest> = self.children.iter().copied().collect();
-        for some in children.chunks(100) {
-            let mut rows = app.table.batch(some.iter().map(|hash| keys::image(repository, hash))).await?;
-            for hash in some {
-                let image: Option<Image> = rows.take(&keys::image(repository, hash))?;
-                let tagged = |image: Image| image.content.as_ref().map(|content| tags::tagged(&image, content));
-                self.images.extend(image.and_then(tagged));
-            }
+        let mut rows = app.table.batch(self.children.iter().map(|hash| keys::image(repository, hash))).await?;
+        for hash in &self.children {
+            let image: Option<Image> = rows.take(&keys::image(repository, hash))?;
+            let tagged = |image: Image| image.content.as_ref().map(|content| tags::tagged(&image, content));
+            self.images.extend(image.and_then(tagged));
         }
         Ok(())
     }
@@ -318,7 +315,7 @@ impl Push {
 /// The things named by a manifest that exist in the repository, and the manifest itself.
 struct Present {
     before: Option<Manifest>,
-    names: Vec<OciDigest>,
+    names: BTreeSet<OciDigest>,
     /// The library images behind the manifests among them.
     children: BTreeSet<Digest>,
 }
@@ -331,10 +328,7 @@ impl Present {
             all.iter().flat_map(|name| [keys::link(repository, name), keys::manifest(repository, name)]).collect();
         let (marker, manifest_key) = (keys::marker(repository), keys::manifest(repository, &new.digest));
         places.extend([marker.clone(), manifest_key.clone()]);
-        let mut rows = Rows::default();
-        for some in places.chunks(100) {
-            rows.extend(app.table.batch(some.iter().cloned()).await?);
-        }
+        let mut rows = app.table.batch(places).await?;
         let there = |name: &OciDigest| {
             let without_bytes = *name == super::blob::empty() && rows.has(&marker);
             without_bytes || rows.has(&keys::link(repository, name)) || rows.has(&keys::manifest(repository, name))

@@ -64,7 +64,7 @@ async fn remove_tag(
     };
     let own = makers.iter().all(|maker| access.made_by(maker.as_ref()));
     let resource = Resource::Image { repository: repository.clone(), read_only, own, frozen: tag.frozen };
-    let grant = access.decide(Action::Delete, &resource, Code::ManifestUnknown, "tag")?;
+    let grant = access.require(Action::Delete, &resource, Code::ManifestUnknown, "tag")?;
     Ok(Try::of(&app.commit(&grant, tags::remove(&tag)).await?, ()))
 }
 
@@ -72,7 +72,7 @@ async fn remove_tag(
 /// whether it exists or not.
 fn could_remove<R>(access: &RepositoryAccess, row: Option<R>) -> Result<R, Refused> {
     let missing = Resource::Missing(Place::Repository(access.repository.clone()));
-    match access.decide(Action::Delete, &missing, Code::ManifestUnknown, "manifest") {
+    match access.require(Action::Delete, &missing, Code::ManifestUnknown, "manifest") {
         Err(Refused::Code(Code::ManifestUnknown, _)) | Ok(_) => row.ok_or_else(unknown),
         Err(refused) => Err(refused),
     }
@@ -110,7 +110,7 @@ impl Removing {
         let decide = |own: bool| {
             let (repository, read_only) = (repository.clone(), container.read_only);
             let resource = Resource::Image { repository, read_only, own, frozen };
-            access.decide(Action::Delete, &resource, Code::ManifestUnknown, "manifest")
+            access.require(Action::Delete, &resource, Code::ManifestUnknown, "manifest")
         };
         let grant = decide(mine)?;
         let image: Option<Image> = match row.image {

@@ -211,10 +211,10 @@ pub async fn cancel(app: &App, right: &UploadRight) -> Result<(), Refused> {
 /// Deletes what an ended upload held. It is condemned, so if this fails the sweeper does it. But nobody ever had a URL
 /// for it, and until then it would be charged to nobody.
 async fn discard(app: &App, grant: &Grant, row: &Stream) {
-    if !row.upload.is_empty() {
-        let _ = app.objects.abort_parts(grant, &row.object, &row.upload).await;
+    if let (Some(object), Some(upload)) = (&row.object, &row.upload) {
+        let _ = app.objects.abort_parts(grant, object, upload).await;
     }
-    for object in [&row.object, &row.tail].into_iter().filter(|object| !object.is_empty()) {
+    for object in [&row.object, &row.tail].into_iter().flatten() {
         let _ = app.objects.delete(grant, object).await;
     }
 }
@@ -249,7 +249,7 @@ async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &
         (OciDigest::Sha512(_), None) => app.objects.sha512(&object).await? == *digest,
     };
     if !right_bytes {
-        let row = Stream { object: object.clone(), upload: String::new(), ..intake.row.clone() };
+        let row = Stream { object: Some(object.clone()), upload: None, ..intake.row.clone() };
         let stored = Stored { row: &row, kept: true };
         if intake.as_stored().kept && app.commit(grant, streams::ended(stored, app.now())?).await? != Written::Done {
             // Another request has closed or changed it in the meantime.
@@ -319,7 +319,7 @@ async fn commit(
         changes.extend(streams::done(stored, *name, &bytes.object, app.now())?);
         if app.commit(grant, changes).await? == Written::Done {
             if surplus {
-                let ours = Stream { object: bytes.object.clone(), upload: String::new(), ..row.clone() };
+                let ours = Stream { object: Some(bytes.object.clone()), upload: None, ..row.clone() };
                 discard(app, grant, &ours).await;
             }
             return Ok(());

@@ -124,8 +124,7 @@ pub const MOST_FOUND: usize = 1000;
 /// Sweeps once, for a site admin.
 pub async fn sweep_as(app: &App, credential: &Credential, ages: Ages, mode: Mode) -> Result<Swept, Error> {
     let access = Access::load(app, credential, None, []).await?;
-    let grant = access.decide(Action::Sweep, &Resource::Registry);
-    sweep_with(app, &grant.map_err(|denial| Error::denied(denial, "it", "sweep"))?, ages, mode).await
+    sweep_with(app, &access.require(Action::Sweep, &Resource::Registry, "installation", "sweep")?, ages, mode).await
 }
 
 /// Sweeps once.

@@ -140,8 +140,8 @@ impl<'a> Sweeper<'a> {
     /// Records what a stream holds. It is released after the scan, so that the accounts still include it, whether they
     /// are read before or after it.
     fn stream(&mut self, row: Stream) {
-        self.inventory.objects.extend([row.object.clone(), row.tail.clone()]);
-        self.inventory.uploads.insert(row.upload.clone());
+        self.inventory.objects.extend(row.object.iter().chain(&row.tail).cloned());
+        self.inventory.uploads.extend(row.upload.clone());
         self.inventory.charges.entry(row.repository.entity().to_string()).or_default().1 += row.reserved;
         if self.ages.all_sessions || row.expires.plus(self.ages.session) <= self.now {
             self.inventory.streams.push(row);

@@ -79,7 +79,7 @@ pub async fn part(
     part: AnnouncedPart,
 ) -> Result<String, Error> {
     let over = || Error::Conflict(OVER.to_owned());
-    let (_, session) = own_session(app, credential, image, upload).await?.ok_or_else(over)?;
+    let (grant, session) = own_session(app, credential, image, upload).await?.ok_or_else(over)?;
     if session.state != State::Open {
         return Err(Error::Conflict("all parts of this upload have arrived".to_owned()));
     }
@@ -95,7 +95,7 @@ pub async fn part(
     }
     let digest = digest.filter(|_| app.config.pin_uploads);
     let part = NewPart { upload: parts_of(&session), number, length, digest };
-    Ok(app.objects.presign_part(&session.object, part, left).await?)
+    Ok(app.objects.presign_part(&grant, &session.object, part, left).await?)
 }
 
 /// The caller's own multipart upload. `None` if it has ended and the caller may push there; others learn nothing about
@@ -114,8 +114,7 @@ async fn own_session(
     };
     let own = access.caller.is(&session.opened_by);
     let resource = Resource::Upload { repository: session.repository.clone(), own };
-    let grant = access.decide(Action::Push, &resource);
-    Ok(Some((grant.map_err(|denial| Error::denied(denial, "image", DOING))?, session)))
+    Ok(Some((access.require(Action::Push, &resource, "image", DOING)?, session)))
 }
 
 /// Cancels a multipart upload, and gives back its reservation at once. It is no error if it has ended already.

@@ -76,7 +76,7 @@ impl UploadTarget {
             state: State::Open,
             created: now,
             expires: now.plus(app.config.upload_life),
-            version: self.session.as_ref().map_or(0, |session| session.version + 1),
+            version: self.session.as_ref().map_or(u64::from(self.drawn), |session| session.version + 1),
         })
     }
 

@@ -7,7 +7,7 @@ use crate::auth::Credential;
 use crate::domain::{Digest, Id, UploadId};
 use crate::error::Error;
 use crate::service::retry::Retry;
-use crate::store::objects::MAX_PUT;
+use crate::store::objects::{MAX_PUT, NewPut};
 use crate::store::rows::Way;
 use crate::store::table::Written;
 
@@ -36,19 +36,19 @@ pub async fn open(app: &App, credential: &Credential, image: Id, file: Announced
                 target.image.hash
             )));
         }
-        let pin = file.digest.filter(|_| app.config.pin_uploads);
-        let way = if pin.is_some() { Way::Pinned } else { Way::Staged };
+        let put = NewPut { size: file.size, digest: file.digest.filter(|_| app.config.pin_uploads) };
+        let way = if put.digest.is_some() { Way::Pinned } else { Way::Staged };
         if let Some(open) = target.session.as_ref().filter(|open| open.way == way && open.size == file.size) {
             let left = left(app.now(), open.expires);
             // A session that is about to expire is no use for a new upload.
             if left >= app.config.upload_life / 2 {
-                return Ok(app.objects.presign_put(&open.object, open.size, pin, left).await?);
+                return Ok(app.objects.presign_put(&target.grant, &open.object, put, left).await?);
             }
         }
         let session = target.new_session(app, UploadId::of_image(image), way, file.size)?;
         if target.open(app, &session).await? == Written::Done {
             let life = app.config.upload_life;
-            return Ok(app.objects.presign_put(&session.object, session.size, pin, life).await?);
+            return Ok(app.objects.presign_put(&target.grant, &session.object, put, life).await?);
         }
     }
 }
@@ -73,7 +73,7 @@ pub async fn complete(app: &App, credential: &Credential, image: Id) -> Result<C
     let object = app.new_object()?;
     app.objects.copy(&grant, &session.object, &object).await?;
     let completed = verify::finish(app, &grant, &session, &object, pinned).await;
-    if matches!(completed, Err(Error::Invalid(_))) {
+    if matches!(completed, Err(Error::WrongBytes(_))) {
         // The copy was never committed, and no client knows it. After other errors that isn't certain: the sweeper
         // checks.
         app.objects.delete(&grant, &object).await?;

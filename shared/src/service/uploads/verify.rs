@@ -67,13 +67,10 @@ pub async fn upload(app: &App, upload: UploadId) -> Result<(), Error> {
     loop {
         let Some(session) = app.table.get::<Session>(keys::session(upload)).await? else { return Ok(()) };
         let State::Sealed(progress) = &session.state else { return Ok(()) };
-        let hasher = match progress.hasher.as_str() {
-            "" => Hasher::default(),
-            saved => Hasher::restore(saved, progress.taken)?,
-        };
+        let hasher = Hasher::restore(progress.hasher.as_deref(), progress.taken)?;
         let hasher = app.objects.hash(&session.object, hasher, STRIDE).await?;
         if hasher.taken() < session.size && hasher.taken() > progress.taken {
-            let progress = Progress { taken: hasher.taken(), hasher: hasher.save() };
+            let progress = Progress { taken: hasher.taken(), hasher: Some(hasher.save()) };
             // Another process may verify the same session: the one that is further wins.
             let _ = app.commit(&system, progressed(&session, progress)?).await?;
             continue;
@@ -93,7 +90,7 @@ pub async fn upload(app: &App, upload: UploadId) -> Result<(), Error> {
                     committed => committed.map(drop),
                 }
             }
-            (Err(Error::Invalid(why)), _) => {
+            (Err(Error::WrongBytes(why)), _) => {
                 tracing::warn!(repository = %session.repository, hash = %session.hash, why, "an upload was refused");
                 end(app, &system, &session).await
             }
@@ -113,7 +110,7 @@ async fn opener(app: &App, session: &Session) -> Result<Option<Grant>, Error> {
         access => access?,
     };
     let container: Option<Container> = access.take(&key)?;
-    Ok(container.and_then(|container| access.decide(Action::Push, &resource_of(&container)).ok()))
+    Ok(container.and_then(|container| access.probe(Action::Push, &resource_of(&container)).ok()))
 }
 
 /// Verifies the immutable object of a session and commits the image, or refuses the bytes.
@@ -129,9 +126,9 @@ pub(super) async fn finish(
             let (image, quota) = commit::uploaded(app, grant, session, image(session, object, facts)).await?;
             Ok(Completed { image, quota })
         }
-        Err(Error::Invalid(why)) => {
+        Err(Error::WrongBytes(why)) => {
             end(app, grant, session).await?;
-            Err(Error::Invalid(why))
+            Err(Error::WrongBytes(why))
         }
         Err(error) => Err(error),
     }
@@ -157,7 +154,7 @@ async fn check(app: &App, session: &Session, object: &str, pinned: bool) -> Resu
 
 fn wrong_bytes(session: &Session, digest: Digest, taken: u64) -> Error {
     let Session { hash, size, .. } = session;
-    Error::Invalid(format!("{taken} bytes with the digest {digest} arrived instead of {size} with {hash}"))
+    Error::WrongBytes(format!("{taken} bytes with the digest {digest} arrived instead of {size} with {hash}"))
 }
 
 /// The metadata of the image in an object of `size` bytes, from a few ranged reads.
