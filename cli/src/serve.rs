@@ -57,10 +57,10 @@ pub(crate) async fn bootstrap(password: impl FnOnce() -> anyhow::Result<String>)
 
 /// An error of a use case with its internal cause, which only the operator may see.
 fn explained(error: shared::Error) -> anyhow::Error {
-    let inside = error.inside();
+    let cause = error.cause();
     let error = anyhow::Error::from(error);
-    match inside {
-        Some(inside) => error.context(inside),
+    match cause {
+        Some(cause) => error.context(cause),
         None => error,
     }
 }

@@ -29,7 +29,7 @@ pub struct Config {
     pub ingest_url: Option<String>,
     /// Memory for buffering blob uploads, in MiB. `STACKROOM_BUFFERS`.
     pub buffers: u32,
-    /// The most bytes of a blob that one request can bring. `STACKROOM_LONGEST_CHUNK`;
+    /// The most bytes of a blob that one request can send. `STACKROOM_LONGEST_CHUNK`;
     /// functions accept no more than 4 MiB.
     pub longest_chunk: u64,
     /// The time that a client may take for a manifest or for a MiB of a blob, and the time that it waits for its turn

@@ -78,7 +78,7 @@ impl Error {
     }
 
     /// The internal cause, for the log; `None` if the user's message says everything.
-    pub fn inside(&self) -> Option<String> {
+    pub fn cause(&self) -> Option<String> {
         match self {
             Self::Unavailable(error) => Some(error.to_string()),
             Self::Internal(text) => Some(text.clone()),

@@ -22,7 +22,7 @@ pub struct Record {
 struct Words {
     caller: &'static str,
     decision: &'static str,
-    inside: Option<String>,
+    cause: Option<String>,
 }
 
 /// The summary of a request, for its log line.
@@ -36,8 +36,8 @@ pub struct Summary {
     pub caller: &'static str,
     /// What was decided last.
     pub decision: &'static str,
-    /// What went wrong inside.
-    pub inside: Option<String>,
+    /// The internal cause of an error, for the log.
+    pub cause: Option<String>,
 }
 
 /// Runs `work`, and returns its result with a summary of what it did.
@@ -47,13 +47,13 @@ pub async fn recorded<T>(work: impl Future<Output = T>) -> (T, Summary) {
     let words = record.words.lock().map(|words| words.clone()).unwrap_or_default();
     let reads = record.reads.load(Ordering::Relaxed);
     let writes = record.writes.load(Ordering::Relaxed);
-    let Words { caller, decision, inside } = words;
-    (result, Summary { reads, writes, caller, decision, inside })
+    let Words { caller, decision, cause } = words;
+    (result, Summary { reads, writes, caller, decision, cause })
 }
 
 /// Runs `work` to its end even if nobody waits for it any more, for example after a client's connection breaks. What
 /// it does is still recorded for the same request.
-pub fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+pub fn spawn_detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
     match RECORD.try_with(Arc::clone) {
         Ok(record) => tokio::spawn(RECORD.scope(record, work)),
         Err(_) => tokio::spawn(work),
@@ -98,8 +98,8 @@ pub(crate) fn decided(decision: &'static str) {
 }
 
 /// Records an internal error, which is never shown to the client.
-pub fn inside(text: String) {
-    word(|words| words.inside = Some(text));
+pub fn cause(text: String) {
+    word(|words| words.cause = Some(text));
 }
 
 /// The default for `STACKROOM_LOG`. The S3 interface logs every refusal as an error; our own errors are logged

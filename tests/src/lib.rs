@@ -102,9 +102,9 @@ impl Server {
 
 /// Reports to the tests, in extra headers, how often a request read and wrote the table.
 async fn counted(mut response: axum::response::Response) -> axum::response::Response {
-    if let Some(Summary { reads, writes, inside, .. }) = response.extensions().get::<Summary>().cloned() {
+    if let Some(Summary { reads, writes, cause, .. }) = response.extensions().get::<Summary>().cloned() {
         // Shown when a test fails.
-        inside.inspect(|inside| eprintln!("{}: {inside}", response.status()));
+        cause.inspect(|cause| eprintln!("{}: {cause}", response.status()));
         response.headers_mut().insert("x-test-reads", reads.into());
         response.headers_mut().insert("x-test-writes", writes.into());
     }

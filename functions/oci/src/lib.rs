@@ -44,11 +44,11 @@ pub fn router(app: App) -> Router {
 pub fn ingest(app: App) -> Router {
     let routes = Router::new()
         .route("/livez", axum::routing::get(|| async { "ok\n" }))
-        .route("/v2/{*path}", axum::routing::any(bring_only));
+        .route("/v2/{*path}", axum::routing::any(ingest_only));
     shared::http::finish_as(plain, routes.with_state(app))
 }
 
-async fn bring_only(State(app): State<App>, request: Request) -> Response {
+async fn ingest_only(State(app): State<App>, request: Request) -> Response {
     match Route::read(request.uri().path()) {
         Ok(Route::Upload(..)) => answer(app, request).await,
         // Never a challenge: clients can't log in here.
@@ -67,7 +67,7 @@ fn routes() -> OpenApiRouter<App> {
         look,
         open_upload,
         put,
-        bring,
+        send,
         remove
     ))
 }
@@ -155,7 +155,7 @@ async fn put(State(app): State<App>, request: Request) -> Response {
     params(("path" = String, Path, description = "As the OCI distribution specification defines it")),
     responses((status = 202), (status = 404), (status = 416)),
 )]
-async fn bring(State(app): State<App>, request: Request) -> Response {
+async fn send(State(app): State<App>, request: Request) -> Response {
     answer(app, request).await
 }
 
@@ -176,7 +176,7 @@ async fn answer(app: App, request: Request) -> Response {
     let route = Route::read(parts.uri.path());
     let scope = route.as_ref().ok().and_then(|route| route.scope(&parts.method));
     let method = parts.method.clone();
-    let bringing = matches!(route, Ok(Route::Upload(..)));
+    let uploading = matches!(route, Ok(Route::Upload(..)));
     let served = match route {
         Ok(route) => Box::pin(serve(&app, route, parts, body)).await,
         // For reads, a name that can't be a tag simply names nothing.
@@ -186,7 +186,7 @@ async fn answer(app: App, request: Request) -> Response {
         Err(refused) => Err(refused),
     };
     let mut response = served.unwrap_or_else(|refused| refusal(&app, &refused, scope.as_deref()));
-    if bringing && response.status() == StatusCode::UNAUTHORIZED {
+    if uploading && response.status() == StatusCode::UNAUTHORIZED {
         // The URL is the only permission: logging in again would not help, but would cost gigabytes.
         response = plain(StatusCode::FORBIDDEN, "the user who opened this upload may no longer send bytes to it");
     }
@@ -544,8 +544,8 @@ fn unencoded(headers: &HeaderMap) -> Result<(), Refused> {
     Err(Refused::Code(Code::Unsupported, "bytes must be sent without a Content-Encoding".to_owned()))
 }
 
-/// The part of an upload that a request brings.
-fn brought(app: &App, headers: &HeaderMap, body: Body) -> Result<Chunk, Refused> {
+/// The part of an upload that a request sends.
+fn chunk_of(app: &App, headers: &HeaderMap, body: Body) -> Result<Chunk, Refused> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let length = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
     unencoded(headers)?;
@@ -589,9 +589,9 @@ async fn upload(app: &App, repository: &Repository, id: UploadId, parts: Parts, 
     match parts.method {
         Method::GET | Method::HEAD => Ok(progress(upload::status(app, &right).await?, StatusCode::NO_CONTENT)),
         Method::PATCH => {
-            let brought = brought(app, &parts.headers, body)?;
+            let chunk = chunk_of(app, &parts.headers, body)?;
             let doing = (app.clone(), right);
-            let done = telemetry::to_its_end(async move { upload::bring(&doing.0, &doing.1, brought).await });
+            let done = telemetry::spawn_detached(async move { upload::append(&doing.0, &doing.1, chunk).await });
             let taken = done.await.map_err(|error| Error::Internal(error.to_string()))??;
             Ok(progress(taken, StatusCode::ACCEPTED))
         }
@@ -618,9 +618,9 @@ async fn close(
     headers: &HeaderMap,
     body: Body,
 ) -> Answer {
-    let brought = brought(app, headers, body)?;
+    let chunk = chunk_of(app, headers, body)?;
     let owned = app.clone();
-    let done = telemetry::to_its_end(async move { upload::close(&owned, &right, &digest, brought).await });
+    let done = telemetry::spawn_detached(async move { upload::close(&owned, &right, &digest, chunk).await });
     done.await.map_err(|error| Error::Internal(error.to_string()))??;
     Ok(created(app, &repository, &digest))
 }

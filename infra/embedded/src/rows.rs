@@ -68,8 +68,8 @@ struct Text {
 /// The longest keys, and the limits of a batch: whatever exceeds them is for the library to refuse or truncate.
 const LONGEST_PK: usize = 2048;
 const LONGEST_SK: usize = 1024;
-const MOST_KEYS: usize = 100;
-const MOST_BYTES: usize = 16 << 20;
+const MAX_KEYS: usize = 100;
+const MAX_BYTES: usize = 16 << 20;
 /// How many prepared statements are kept: one for each number of keys.
 const STATEMENTS: usize = 128;
 
@@ -108,7 +108,7 @@ impl Rows {
         let twice = keys.iter().enumerate().any(|(index, key)| keys.iter().take(index).any(|other| other == key));
         let fits =
             |key: &Key| (1..=LONGEST_PK).contains(&key.pk.text.len()) && (1..=LONGEST_SK).contains(&key.sk.text.len());
-        if keys.is_empty() || keys.len() > MOST_KEYS || twice || !keys.iter().all(fits) {
+        if keys.is_empty() || keys.len() > MAX_KEYS || twice || !keys.iter().all(fits) {
             return None;
         }
         let mut reader = self.0.lock().ok()?;
@@ -127,7 +127,7 @@ impl Rows {
             let comma = if items.is_empty() { "" } else { "," };
             write!(items, "{comma}{}", row.get_ref(0).ok()?.as_str().ok()?).ok()?;
         }
-        (items.len() <= MOST_BYTES).then_some(items)
+        (items.len() <= MAX_BYTES).then_some(items)
     }
 }
 

@@ -188,10 +188,10 @@ async fn sweep_always(app: shared::App, objects: embedded::objects::Objects) {
             Ok(swept) => {
                 tracing::info!(swept = %serde_json::json!(swept), "sweep");
                 if let Err(error) = verify::unlisted(&app, &swept.sealed).await {
-                    tracing::error!(%error, inside = error.inside(), "verifying");
+                    tracing::error!(%error, cause = error.cause(), "verifying");
                 }
             }
-            Err(error) => tracing::error!(%error, inside = error.inside(), "sweep"),
+            Err(error) => tracing::error!(%error, cause = error.cause(), "sweep"),
         }
         collect(objects.clone(), LEFTOVERS_AFTER).await;
     }
@@ -206,7 +206,7 @@ async fn verify_always(app: shared::App) {
     let always = app.config.verify_at_once < u64::MAX;
     loop {
         every.tick().await;
-        let failed = |error: shared::Error| tracing::error!(%error, inside = error.inside(), "verifying");
+        let failed = |error: shared::Error| tracing::error!(%error, cause = error.cause(), "verifying");
         match verify::pending(&app).await {
             Ok(verified) if !always && verified.failed == 0 => return,
             Ok(_) => {}

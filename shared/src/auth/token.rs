@@ -116,7 +116,7 @@ struct Verified {
 }
 
 /// The most tokens that are remembered, at up to 4 KiB each. If there are more, all are forgotten.
-const MOST_VERIFIED: usize = 1024;
+const MAX_VERIFIED: usize = 1024;
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -262,7 +262,7 @@ impl Keys {
         };
         let found = Verified { credential, expires };
         if let Ok(mut verified) = self.verified.lock() {
-            if verified.len() >= MOST_VERIFIED {
+            if verified.len() >= MAX_VERIFIED {
                 verified.clear();
             }
             verified.insert(token.to_owned(), found.clone());

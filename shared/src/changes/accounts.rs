@@ -9,7 +9,7 @@ use crate::domain::{Digest, EntityName};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::rules::quota::{Admission, admit};
-use crate::store::rows::{Account, Charge, ManifestLinks, Row, What};
+use crate::store::rows::{Account, Charge, EventKind, ManifestLinks, Row};
 use crate::store::table::{Condition, Write};
 
 /// The difference in a charge.
@@ -40,7 +40,7 @@ pub(crate) struct Charged {
 }
 
 /// The most open uploads of one blob into one entity. They share one reservation.
-const MOST_SESSIONS: u64 = 100;
+const MAX_SESSIONS: u64 = 100;
 
 /// Changes what a blob costs an entity, and the entity's account with it.
 ///
@@ -92,7 +92,7 @@ fn step(entity: &EntityName, charge: Option<Charge>, by: ChargeChange) -> Result
     after.links = before.links.saturating_add_signed(by.links);
     after.sessions = before.sessions.saturating_add_signed(by.sessions);
     after.version = before.version + 1;
-    if by.sessions > 0 && after.sessions > MOST_SESSIONS {
+    if by.sessions > 0 && after.sessions > MAX_SESSIONS {
         return Err(Error::Conflict("too many uploads of this image are open, wait until some of them end".to_owned()));
     }
     // A reservation is as large as the largest size announced; used is the actual size.
@@ -145,8 +145,8 @@ pub(crate) fn opened(entity: &EntityName, limit: u64) -> Result<Write, Error> {
 pub(crate) fn limited(account: &Account, limit: u64) -> Changes {
     let (entity, before) = (account.entity.clone(), account.quota.limit);
     let write = Write::limit(&entity, before, limit);
-    let what = What::LimitSet { entity: entity.clone(), before, after: limit };
-    Changes::noted(Place::Entity(entity), what).with([write])
+    let what = EventKind::LimitSet { entity: entity.clone(), before, after: limit };
+    Changes::recorded(Place::Entity(entity), what).with([write])
 }
 
 /// The condition under which `more` bytes may be charged.

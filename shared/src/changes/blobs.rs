@@ -187,12 +187,12 @@ pub(crate) fn condemned(object: &str, upload: Option<&str>, now: Time) -> Result
 
 /// Condemns an object that no row names.
 pub(crate) fn unnamed(object: &str, now: Time) -> Result<Changes, Error> {
-    Ok(Changes::unnoted().with([condemned(object, None, now)?]))
+    Ok(Changes::unrecorded().with([condemned(object, None, now)?]))
 }
 
 /// Forgets a condemned object that was deleted.
 pub(crate) fn condemned_deleted(row: &Condemned) -> Changes {
-    Changes::unnoted().with([Write::delete(row.key(), Condition::None)])
+    Changes::unrecorded().with([Write::delete(row.key(), Condition::None)])
 }
 
 /// The keys of the rows that decide what removing a blob's link changes.

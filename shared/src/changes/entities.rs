@@ -7,7 +7,7 @@ use crate::domain::{
 use crate::error::Error;
 use crate::rules::Place;
 use crate::store::rows::{
-    Collection, Container, Entity, Image, Member, Membership, Parents, Pointer, Row, Target, What,
+    Collection, Container, Entity, EventKind, Image, Member, Membership, Parents, Pointer, Row, Target,
 };
 use crate::store::table::{Condition, Write};
 
@@ -29,14 +29,14 @@ pub(crate) struct Made<R> {
 }
 
 /// A row that does not exist yet, with its pointer.
-fn made<R: Row>(row: R, id: Id, target: Target, what: What) -> Result<Made<R>, Error> {
+fn made<R: Row>(row: R, id: Id, target: Target, what: EventKind) -> Result<Made<R>, Error> {
     let place = match target.clone() {
         Target::Entity(entity) => Place::Entity(entity),
         Target::Collection(entity, collection) => Place::Collection(entity, collection),
         Target::Container(repository) | Target::Image(repository, _) => Place::Repository(repository),
     };
     let writes = [Write::put(&row, Condition::Absent)?, Write::put(&Pointer { id, target }, Condition::Absent)?];
-    Ok(Made { row, changes: Changes::noted(place, what).with(writes) })
+    Ok(Made { row, changes: Changes::recorded(place, what).with(writes) })
 }
 
 /// An entity that `owner` owns, with an account of this limit.
@@ -59,7 +59,7 @@ pub(crate) fn entity(
     };
     let member = Member { entity: name.clone(), user: owner.clone(), role: Role::Owner };
     let membership = Membership { entity: name.clone(), user: owner.clone(), role: Role::Owner };
-    let mut made = made(row, id, Target::Entity(name.clone()), What::EntityMade)?;
+    let mut made = made(row, id, Target::Entity(name.clone()), EventKind::EntityMade)?;
     made.changes.add(accounts::opened(name, limit)?);
     made.changes.extend([Write::put(&member, Condition::None)?, Write::put(&membership, Condition::None)?]);
     Ok(made)
@@ -85,7 +85,7 @@ pub(crate) fn collection(
         created: at,
         version: first_version.into(),
     };
-    made(row, id, target, What::CollectionMade)
+    made(row, id, target, EventKind::CollectionMade)
 }
 
 /// Where and how a container is created.
@@ -118,7 +118,7 @@ pub(crate) fn container(new: NewContainer<'_>, birth: Birth) -> Result<Made<Cont
         epoch: 0,
         version: first_version.into(),
     };
-    made(row, id, Target::Container(repository.clone()), What::ContainerMade)
+    made(row, id, Target::Container(repository.clone()), EventKind::ContainerMade)
 }
 
 /// An image whose bytes are still to come.
@@ -147,7 +147,7 @@ pub(crate) fn image(
         labels: [].into(),
         version: first_version.into(),
     };
-    made(image, id, target, What::ImageBegun { hash })
+    made(image, id, target, EventKind::ImageBegun { hash })
 }
 
 /// A row whose settings can change, under the condition of its version.
@@ -171,8 +171,8 @@ settable!(Entity, Collection, Container);
 pub(crate) fn set<R: Settable>(mut row: R, place: Place, names: &[&str]) -> Result<Changes, Error> {
     let version = *row.version();
     *row.version() += 1;
-    let what = What::Changed(names.iter().map(|name| (*name).to_owned()).collect());
-    let changes = if names.is_empty() { Changes::unnoted() } else { Changes::noted(place, what) };
+    let what = EventKind::Changed(names.iter().map(|name| (*name).to_owned()).collect());
+    let changes = if names.is_empty() { Changes::unrecorded() } else { Changes::recorded(place, what) };
     Ok(changes.with([Write::put(&row, Condition::Version(version))?]))
 }
 

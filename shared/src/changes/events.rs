@@ -3,7 +3,7 @@
 use super::Changes;
 use crate::domain::{Actor, Time};
 use crate::rules::{Grant, Place};
-use crate::store::rows::{Event, EventEnd, What};
+use crate::store::rows::{Event, EventEnd, EventKind};
 use crate::store::table::{Condition, Write};
 use crate::store::{StoreError, keys};
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(crate) struct Moment {
 #[derive(Debug, Clone)]
 pub(crate) struct Noted {
     pub(crate) place: Place,
-    pub(crate) what: Vec<What>,
+    pub(crate) what: Vec<EventKind>,
 }
 
 /// The write of an event, done with this grant. It is forgotten after `life`.
@@ -52,5 +52,5 @@ pub(crate) fn event(
 /// Forgets an expired event.
 pub(crate) fn forgotten(event: &EventEnd) -> Changes {
     let key = keys::event(&event.log, event.millis, event.random);
-    Changes::unnoted().with([Write::delete(key, Condition::None)])
+    Changes::unrecorded().with([Write::delete(key, Condition::None)])
 }

@@ -8,7 +8,7 @@ use crate::domain::{OciDigest, TagName, Time};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::store::keys;
-use crate::store::rows::{Charge, Content, Details, Image, Marker, Row, Session, Tag, Way, What};
+use crate::store::rows::{Charge, Content, Details, EventKind, Image, Marker, Row, Session, Tag, Way};
 use crate::store::table::{Condition, Write};
 use std::collections::BTreeMap;
 
@@ -42,8 +42,8 @@ pub(crate) fn committed(committing: Committing<'_>) -> Result<Committed, Error> 
     let Committing { image, verified: VerifiedImage { bytes, facts }, object, session, intended, first_version, now } =
         committing;
     let repository = image.repository.clone();
-    let what = What::ImageCommitted { hash: bytes.digest };
-    let mut changes = Changes::noted(Place::Repository(repository.clone()), what);
+    let what = EventKind::ImageCommitted { hash: bytes.digest };
+    let mut changes = Changes::recorded(Place::Repository(repository.clone()), what);
     if let Some(open) = session {
         if bytes.object != object {
             changes.add(blobs::condemned(&bytes.object, None, now)?);
@@ -109,8 +109,8 @@ pub(crate) fn removed_without_bytes(image: &Image, charge: Option<&Charge>) -> C
 /// Removes an image, its id, its metadata and its own manifest, but not its tags and its link.
 pub(crate) fn removed(image: &Image) -> Changes {
     let repository = &image.repository;
-    let mut changes = Changes::noted(Place::Repository(repository.clone()), What::ImageRemoved { hash: image.hash })
-        .with([
+    let mut changes =
+        Changes::recorded(Place::Repository(repository.clone()), EventKind::ImageRemoved { hash: image.hash }).with([
             Write::delete(image.key(), Condition::Version(image.version)),
             Write::delete(keys::pointer(image.id), Condition::None),
         ]);

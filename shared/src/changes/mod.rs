@@ -18,8 +18,8 @@ pub(crate) mod uploads;
 
 use self::events::Noted;
 use crate::rules::Place;
-use crate::store::rows::What;
-use crate::store::table::{MOST_WRITES, Write};
+use crate::store::rows::EventKind;
+use crate::store::table::{MAX_WRITES, Write};
 
 /// The writes of one transaction, and what its event records.
 #[derive(Debug, Clone, Default)]
@@ -30,21 +30,21 @@ pub struct Changes {
 
 impl Changes {
     /// The most writes of a transaction: the table's limit, minus one for the event.
-    pub const MOST: usize = MOST_WRITES - 1;
+    pub const MAX: usize = MAX_WRITES - 1;
 
     /// Changes that are recorded as an event at a place.
-    pub fn noted(place: Place, what: What) -> Self {
+    pub fn recorded(place: Place, what: EventKind) -> Self {
         Self { writes: Vec::new(), noted: Some(Noted { place, what: vec![what] }) }
     }
 
     /// Intermediate steps that no event records: the progress of an upload, the time of the last request for
     /// something, a counter. The final change is recorded.
-    pub fn unnoted() -> Self {
+    pub fn unrecorded() -> Self {
         Self::default()
     }
 
     /// Records one more change. A transaction records everything at the place that was named first.
-    pub fn note(&mut self, place: &Place, what: What) {
+    pub fn record(&mut self, place: &Place, what: EventKind) {
         let empty = || Noted { place: place.clone(), what: Vec::new() };
         self.noted.get_or_insert_with(empty).what.push(what);
     }
@@ -73,14 +73,14 @@ impl Changes {
         self.extend(other.writes);
         if let Some(Noted { place, what }) = other.noted {
             for what in what {
-                self.note(&place, what);
+                self.record(&place, what);
             }
         }
     }
 
     /// Whether these and so many more fit into one transaction.
     pub fn have_room_for(&self, more: usize) -> bool {
-        self.writes.len() + more <= Self::MOST
+        self.writes.len() + more <= Self::MAX
     }
 
     /// The writes, in the order in which they were added, and what the event records.

@@ -6,7 +6,7 @@ use crate::domain::{Description, EntityName, Time, TokenId, UserName};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::store::keys;
-use crate::store::rows::{Row, Token, User, UserListed, What, WrongPasswords};
+use crate::store::rows::{EventKind, Row, Token, User, UserListed, WrongPasswords};
 use crate::store::table::{Condition, Write};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(crate) fn user_added(user: &User, birth: Birth, limit: u64) -> Result<Changes, Error> {
     let name = &user.name;
     let entity = entities::entity(&EntityName::from(name), name, Description::default(), limit, birth)?;
-    let mut changes = Changes::noted(Place::User(name.clone()), What::UserAdded { name: name.clone() });
+    let mut changes = Changes::recorded(Place::User(name.clone()), EventKind::UserAdded { name: name.clone() });
     changes.merge(entity.changes);
     Ok(changes.with([
         passwords_forgotten(name),
@@ -25,20 +25,20 @@ pub(crate) fn user_added(user: &User, birth: Birth, limit: u64) -> Result<Change
 
 /// Disables an account, or enables it again.
 pub(crate) fn user_disabled(user: User, disabled: bool) -> Result<Changes, Error> {
-    user_changed(User { disabled, ..user }, What::UserDisabled { disabled })
+    user_changed(User { disabled, ..user }, EventKind::UserDisabled { disabled })
 }
 
 /// Sets a password, by its hash. Wrong passwords from before no longer count.
 pub(crate) fn password_set(user: User, hash: String) -> Result<Changes, Error> {
     let forgotten = passwords_forgotten(&user.name);
-    Ok(user_changed(User { password: Some(hash), ..user }, What::PasswordSet)?.with([forgotten]))
+    Ok(user_changed(User { password: Some(hash), ..user }, EventKind::PasswordSet)?.with([forgotten]))
 }
 
-fn user_changed(mut user: User, what: What) -> Result<Changes, Error> {
+fn user_changed(mut user: User, what: EventKind) -> Result<Changes, Error> {
     let version = user.version;
     user.version += 1;
     let write = Write::put(&user, Condition::Version(version))?;
-    Ok(Changes::noted(Place::User(user.name), what).with([write]))
+    Ok(Changes::recorded(Place::User(user.name), what).with([write]))
 }
 
 fn passwords_forgotten(name: &UserName) -> Write {
@@ -47,14 +47,14 @@ fn passwords_forgotten(name: &UserName) -> Write {
 
 /// Writes the row of a new token.
 pub(crate) fn token_made(token: &Token) -> Result<Changes, Error> {
-    let what = What::TokenMade { id: token.id, scope: token.scope.clone() };
-    Ok(Changes::noted(Place::User(token.user.clone()), what).with([Write::put(token, Condition::Absent)?]))
+    let what = EventKind::TokenMade { id: token.id, scope: token.scope.clone() };
+    Ok(Changes::recorded(Place::User(token.user.clone()), what).with([Write::put(token, Condition::Absent)?]))
 }
 
 /// Revokes a token, which must be there.
 pub(crate) fn token_revoked(user: &UserName, id: TokenId) -> Changes {
     let deleted = Write::delete(keys::token(user, id), Condition::Present);
-    Changes::noted(Place::User(user.clone()), What::TokenRevoked { id }).with([deleted])
+    Changes::recorded(Place::User(user.clone()), EventKind::TokenRevoked { id }).with([deleted])
 }
 
 /// Counts one more wrong password for a name. When `window` has passed since the first one, the count starts again.
@@ -69,10 +69,10 @@ pub(crate) fn wrong_password(
     let running = before.filter(|before| before.since.plus(window) > now);
     let (count, since) = running.map_or((1, now), |before| (before.count.saturating_add(1), before.since));
     let row = WrongPasswords { user: name.clone(), count, since, version };
-    Ok(Changes::unnoted().with([Write::put(&row, condition)?]))
+    Ok(Changes::unrecorded().with([Write::put(&row, condition)?]))
 }
 
 /// Forgets wrong passwords, unless another one was counted since they were read.
 pub(crate) fn wrong_passwords_forgotten(row: &WrongPasswords) -> Changes {
-    Changes::unnoted().with([Write::delete(row.key(), Condition::Version(row.version))])
+    Changes::unrecorded().with([Write::delete(row.key(), Condition::Version(row.version))])
 }

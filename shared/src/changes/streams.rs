@@ -77,7 +77,7 @@ pub(crate) fn written(
     };
     row.reserved = before.row.reserved + more;
     row.version = before.row.version + 1;
-    let changes = Changes::unnoted().with([Write::put(&row, before.unchanged())?]).with(reserved);
+    let changes = Changes::unrecorded().with([Write::put(&row, before.unchanged())?]).with(reserved);
     Ok((row, changes))
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn written(
 pub(crate) fn ended(stream: Stored<'_>, now: Time) -> Result<Changes, Error> {
     let row = stream.row;
     let over = Stream { flow: Flow::Over, version: row.version + 1, ..emptied(row, now) };
-    Ok(Changes::unnoted().with([Write::put(&over, stream.unchanged())?]).with(given_back(row, now)?))
+    Ok(Changes::unrecorded().with([Write::put(&over, stream.unchanged())?]).with(given_back(row, now)?))
 }
 
 /// Ends a stream whose bytes are a blob now, in `object`: the remainder's object is condemned.
@@ -102,7 +102,7 @@ pub(crate) fn done(stream: Stored<'_>, name: OciDigest, object: &str, now: Time)
 /// Releases what a stream holds that ended long ago or will never end, and forgets it.
 pub(crate) fn forgotten(row: &Stream, now: Time) -> Result<Changes, Error> {
     let deleted = Write::delete(row.key(), Condition::Version(row.version));
-    Ok(Changes::unnoted().with([deleted]).with(given_back(row, now)?))
+    Ok(Changes::unrecorded().with([deleted]).with(given_back(row, now)?))
 }
 
 /// Releases what a stream holds: its reservation and its objects.

@@ -8,7 +8,7 @@ use crate::domain::{Digest, OciDigest, Repository, TagName, Time};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::store::keys;
-use crate::store::rows::{Content, Image, Intent, Manifest, Named, Row, Tag, TagMove, Tagged, What};
+use crate::store::rows::{Content, EventKind, Image, Intent, Manifest, Named, Row, Tag, TagMove, Tagged};
 use crate::store::table::{Condition, Write};
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The maximum length of an architecture's name, in bytes.
 const LONGEST_ARCH: usize = 32;
 /// The most architectures of a tag, each with an image.
-const MOST_ARCHS: usize = 32;
+const MAX_ARCHS: usize = 32;
 /// The most tags that are remembered for an image whose bytes are being verified.
-const MOST_INTENTS: usize = 20;
+const MAX_INTENTS: usize = 20;
 /// Writes of a commit, not counting those for the requested tags.
 const BESIDE_INTENTS: usize = 15;
 
@@ -35,10 +35,10 @@ pub(crate) fn check_arch(arch: &str) -> Result<(), Error> {
 
 /// Refuses more architectures than a tag can have.
 pub(crate) fn check_room(tag: Option<&Tag>, arch: &str) -> Result<(), Error> {
-    if tag.is_none_or(|tag| tag.images.len() < MOST_ARCHS || tag.images.contains_key(arch)) {
+    if tag.is_none_or(|tag| tag.images.len() < MAX_ARCHS || tag.images.contains_key(arch)) {
         return Ok(());
     }
-    Err(Error::Conflict(format!("a tag can have images for at most {MOST_ARCHS} architectures")))
+    Err(Error::Conflict(format!("a tag can have images for at most {MAX_ARCHS} architectures")))
 }
 
 /// The architecture for which an image is tagged: its own, or the client's if the image states none.
@@ -92,7 +92,7 @@ pub(crate) fn point(tag: Option<Tag>, new: Pointing<'_>) -> Result<Changes, Erro
     let arch = arch_of(new.content, new.arch)?;
     check_room(tag.as_ref(), &arch)?;
     let Placed { writes, moved, left } = place(tag, &arch, new)?;
-    let mut changes = Changes::noted(place_of(&image.repository), What::TagSet(moved)).with(writes);
+    let mut changes = Changes::recorded(place_of(&image.repository), EventKind::TagSet(moved)).with(writes);
     changes.add(Write::tagged(image.key(), [name]));
     changes.add(manifests::epoch_advanced(&image.repository));
     changes.extend(left.map(|left| Write::untagged(keys::image(&image.repository, &left), [name])));
@@ -144,8 +144,8 @@ fn moved(tag: &Tag) -> TagMove {
 }
 
 /// The event of a tag that was removed.
-fn removed(name: &TagName) -> What {
-    What::TagRemoved(TagMove { tag: name.clone(), digest: None, images: BTreeMap::new() })
+fn removed(name: &TagName) -> EventKind {
+    EventKind::TagRemoved(TagMove { tag: name.clone(), digest: None, images: BTreeMap::new() })
 }
 
 /// What a tag names for registry clients, with the writes of the manifests behind it.
@@ -192,7 +192,7 @@ pub(crate) fn replace(new: &Replacing<'_>) -> Result<Changes, Error> {
     let images: BTreeMap<String, Tagged> =
         new.images.iter().filter(has_arch).map(|one| (one.content.arch.clone(), one.clone())).collect();
     let hashes: BTreeSet<Digest> = images.values().map(|one| one.hash).collect();
-    let mut changes = Changes::unnoted();
+    let mut changes = Changes::unrecorded();
     let mut left: BTreeMap<Digest, BTreeSet<&TagName>> = BTreeMap::new();
     for name in names {
         let old = old.get(name);
@@ -212,7 +212,7 @@ pub(crate) fn replace(new: &Replacing<'_>) -> Result<Changes, Error> {
             version: old.map_or(u64::from(new.first_version), |old| old.version + 1),
         };
         changes.add(Write::put(&tag, condition)?);
-        changes.note(&place_of(repository), What::TagSet(moved(&tag)));
+        changes.record(&place_of(repository), EventKind::TagSet(moved(&tag)));
     }
     changes.extend(left.into_iter().map(|(hash, tags)| Write::untagged(keys::image(repository, &hash), tags)));
     if !names.is_empty() {
@@ -223,10 +223,10 @@ pub(crate) fn replace(new: &Replacing<'_>) -> Result<Changes, Error> {
 
 /// Freezes or unfreezes a tag.
 pub(crate) fn frozen(tag: Tag, frozen: bool) -> Result<Changes, Error> {
-    let what = What::TagFrozen { tag: tag.name.clone(), frozen };
+    let what = EventKind::TagFrozen { tag: tag.name.clone(), frozen };
     let condition = Condition::Version(tag.version);
     let tag = Tag { frozen, version: tag.version + 1, ..tag };
-    Ok(Changes::noted(place_of(&tag.repository), what).with([Write::put(&tag, condition)?]))
+    Ok(Changes::recorded(place_of(&tag.repository), what).with([Write::put(&tag, condition)?]))
 }
 
 /// Removes a tag, and nothing else.
@@ -234,18 +234,18 @@ pub(crate) fn remove(tag: &Tag) -> Changes {
     let hashes: BTreeSet<Digest> = tag.images.values().map(|one| one.hash).collect();
     let untagged = hashes.iter().map(|hash| Write::untagged(keys::image(&tag.repository, hash), [&tag.name]));
     let deleted = Write::delete(tag.key(), Condition::Version(tag.version));
-    Changes::noted(place_of(&tag.repository), removed(&tag.name)).with(std::iter::once(deleted).chain(untagged))
+    Changes::recorded(place_of(&tag.repository), removed(&tag.name)).with(std::iter::once(deleted).chain(untagged))
 }
 
 /// Splits tags into groups, so that each group can be changed in one transaction with some forty other writes.
 /// Changing a tag also writes the manifests of all its images.
 pub(crate) fn groups<T: Borrow<Tag>>(tags: &[T]) -> Vec<&[T]> {
-    const MOST: usize = Changes::MOST / 2;
+    const HALF: usize = Changes::MAX / 2;
     let weight = |tag: &T| tag.borrow().images.len() + 3;
     let mut sum = tags.first().map_or(0, weight);
     let together = |_: &T, next: &T| {
         sum += weight(next);
-        let fits = sum <= MOST;
+        let fits = sum <= HALF;
         sum = if fits { sum } else { weight(next) };
         fits
     };
@@ -258,20 +258,19 @@ fn without(tag: &Tag, hash: &Digest, now: Time) -> Result<Changes, Error> {
     let mut images = tag.images.clone();
     images.retain(|_, image| image.hash != *hash);
     if images.is_empty() {
-        return Ok(
-            Changes::noted(place_of(&tag.repository), removed(&tag.name)).with([Write::delete(tag.key(), condition)])
-        );
+        return Ok(Changes::recorded(place_of(&tag.repository), removed(&tag.name))
+            .with([Write::delete(tag.key(), condition)]));
     }
     let TagTarget { named, manifests } = target_of(&tag.repository, &images, now)?;
     let left = Tag { images, named, version: tag.version + 1, ..tag.clone() };
-    Ok(Changes::noted(place_of(&tag.repository), What::TagSet(moved(&left)))
+    Ok(Changes::recorded(place_of(&tag.repository), EventKind::TagSet(moved(&left)))
         .with([Write::put(&left, condition)?])
         .with(manifests))
 }
 
 /// What some tags must no longer point to.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct TakingOff<'a> {
+pub(crate) struct Untagging<'a> {
     /// A manifest: tags that name it are removed as a whole.
     pub(crate) manifest: Option<&'a OciDigest>,
     /// A library image.
@@ -282,15 +281,15 @@ pub(crate) struct TakingOff<'a> {
 }
 
 /// Removes a manifest, a library image or both from some tags.
-pub(crate) fn take_off<T: Borrow<Tag>>(tags: &[T], what: TakingOff<'_>) -> Result<Changes, Error> {
-    let TakingOff { image, image_stays, now, .. } = what;
-    let mut changes = Changes::unnoted();
+pub(crate) fn untag<T: Borrow<Tag>>(tags: &[T], what: Untagging<'_>) -> Result<Changes, Error> {
+    let Untagging { image, image_stays, now, .. } = what;
+    let mut changes = Changes::unrecorded();
     let mut left: BTreeMap<keys::Key, BTreeSet<&TagName>> = BTreeMap::new();
     for tag in tags.iter().map(Borrow::borrow) {
         let key = |hash: &Digest| keys::image(&tag.repository, hash);
         if what.manifest == Some(&tag.named.digest) {
             changes.add(Write::delete(tag.key(), Condition::Version(tag.version)));
-            changes.note(&place_of(&tag.repository), removed(&tag.name));
+            changes.record(&place_of(&tag.repository), removed(&tag.name));
             let hashes = tag.images.values().map(|one| one.hash);
             for hash in hashes.filter(|hash| image_stays || Some(*hash) != image) {
                 left.entry(key(&hash)).or_default().insert(&tag.name);
@@ -316,13 +315,11 @@ pub(crate) fn intend(tag: Option<&Tag>, image: &Image, intent: Intent) -> Result
     }
     let mut sealed = Image { version: image.version + 1, ..image.clone() };
     sealed.intents.retain(|other| other.tag != intent.tag);
-    if sealed.intents.len() >= MOST_INTENTS {
-        return Err(Error::Conflict(format!(
-            "an image can get at most {MOST_INTENTS} tags while it is being verified"
-        )));
+    if sealed.intents.len() >= MAX_INTENTS {
+        return Err(Error::Conflict(format!("an image can get at most {MAX_INTENTS} tags while it is being verified")));
     }
     sealed.intents.push(intent);
-    Ok(Changes::unnoted().with([Write::put(&sealed, Condition::Version(image.version))?]))
+    Ok(Changes::unrecorded().with([Write::put(&sealed, Condition::Version(image.version))?]))
 }
 
 /// The time, and a number drawn at random for the versions of new rows.
@@ -341,7 +338,7 @@ pub(crate) fn intended(
     mut tags: BTreeMap<TagName, Tag>,
     Drawn { now, first_version }: Drawn,
 ) -> Result<Changes, Error> {
-    let mut changes = Changes::unnoted();
+    let mut changes = Changes::unrecorded();
     let mut left: BTreeMap<Digest, Vec<TagName>> = BTreeMap::new();
     for Intent { tag: name, arch } in std::mem::take(&mut image.intents) {
         let tag = tags.remove(&name);
@@ -357,7 +354,7 @@ pub(crate) fn intended(
             continue;
         }
         changes = with;
-        changes.note(&place_of(&image.repository), What::TagSet(moved));
+        changes.record(&place_of(&image.repository), EventKind::TagSet(moved));
         if let Some(old) = old {
             left.entry(old).or_default().push(name.clone());
         }

@@ -47,7 +47,7 @@ pub(crate) fn opened(
 ) -> Result<Changes, Error> {
     let condition = replaced.map_or(Condition::Absent, |session| Condition::Version(session.version));
     let image = keys::image(&session.repository, &session.hash);
-    let mut changes = Changes::unnoted();
+    let mut changes = Changes::unrecorded();
     changes.extend([Write::put(session, condition)?, Write::check(image, Condition::Present)]);
     if let Some(replaced) = replaced {
         changes.add(blobs::condemned(&replaced.object, None, session.created)?);
@@ -61,7 +61,7 @@ pub(crate) fn sealed(open: &Session, image: &Image, expires: Time) -> Result<Cha
     let state = State::Sealed(Progress::default());
     let session = Session { state, expires, version: open.version + 1, ..open.clone() };
     let image_then = with_session(image, open);
-    Ok(Changes::unnoted().with([
+    Ok(Changes::unrecorded().with([
         Write::put(&session, Condition::Version(open.version))?,
         Write::put(&image_then, Condition::Version(image.version))?,
         Write::put(&SealedListed { upload: open.id }, Condition::None)?,
@@ -76,7 +76,7 @@ pub(crate) fn with_session(image: &Image, session: &Session) -> Image {
 /// Saves the progress of verifying a sealed session.
 pub(crate) fn progressed(session: &Session, progress: Progress) -> Result<Changes, Error> {
     let further = Session { state: State::Sealed(progress), version: session.version + 1, ..session.clone() };
-    Ok(Changes::unnoted().with([Write::put(&further, Condition::Version(session.version))?]))
+    Ok(Changes::unrecorded().with([Write::put(&further, Condition::Version(session.version))?]))
 }
 
 /// Removes a session's row, and its entry in the list of sealed ones.
@@ -96,7 +96,7 @@ pub(crate) fn ended(
     now: Time,
 ) -> Result<Changes, Error> {
     let upload = Some(parts_of(session)).filter(|upload| !upload.is_empty());
-    let mut changes = Changes::unnoted().with(removed(session));
+    let mut changes = Changes::unrecorded().with(removed(session));
     changes.add(blobs::condemned(&session.object, upload, now)?);
     if let Some(image) = image.filter(|image| image.sealed == Some(session.id)) {
         let version = image.version;

@@ -48,8 +48,8 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        if let Some(inside) = self.0.inside() {
-            telemetry::inside(inside);
+        if let Some(cause) = self.0.cause() {
+            telemetry::cause(cause);
         }
         let mut response = plain(self.status(), &self.0.to_string());
         if matches!(self.0, Error::Unauthenticated(_)) {

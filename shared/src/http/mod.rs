@@ -114,8 +114,8 @@ impl Logged<'_> {
     fn log(&self, summary: &Summary) {
         let Self { method, route, path, status, started } = self;
         let (status, duration_ms) = (status.as_u16(), started.elapsed().as_secs_f64() * 1000.0);
-        let Summary { reads, writes, caller, decision, inside } = summary;
-        if let Some(inside) = inside {
+        let Summary { reads, writes, caller, decision, cause } = summary;
+        if let Some(cause) = cause {
             tracing::error!(
                 method,
                 route,
@@ -126,7 +126,7 @@ impl Logged<'_> {
                 decision,
                 reads,
                 writes,
-                inside,
+                cause,
                 "request"
             );
         } else {

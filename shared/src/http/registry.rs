@@ -60,8 +60,8 @@ pub fn refusal(app: &App, refused: &Refused, scope: Option<&str>) -> Response {
         }
         Refused::Error(error) => error,
     };
-    if let Some(inside) = error.inside() {
-        telemetry::inside(inside);
+    if let Some(cause) = error.cause() {
+        telemetry::cause(cause);
     }
     let sentence = error.to_string();
     match error {

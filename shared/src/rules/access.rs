@@ -83,7 +83,7 @@ const fn needs(action: Action) -> (Role, Option<Right>) {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Place {
     /// The whole installation.
-    Registry,
+    Installation,
     /// One user's account.
     User(UserName),
     /// One entity.
@@ -100,7 +100,7 @@ impl Place {
     /// The entity that contains it, if there is one.
     pub fn entity(&self) -> Option<&EntityName> {
         match self {
-            Self::Registry | Self::User(_) | Self::Nowhere => None,
+            Self::Installation | Self::User(_) | Self::Nowhere => None,
             Self::Entity(entity) | Self::Collection(entity, _) => Some(entity),
             Self::Repository(repository) => Some(repository.entity()),
         }
@@ -111,7 +111,7 @@ impl fmt::Display for Place {
     /// Its name in events: the path, `user NAME`, or a word for something without a path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Registry => f.write_str("installation"),
+            Self::Installation => f.write_str("installation"),
             Self::User(name) => write!(f, "user {name}"),
             Self::Entity(entity) => write!(f, "{entity}"),
             Self::Collection(entity, collection) => write!(f, "{entity}/{collection}"),
@@ -125,7 +125,7 @@ impl fmt::Display for Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resource {
     /// The whole installation.
-    Registry,
+    Installation,
     /// A person's account: its password and tokens.
     User(UserName),
     /// An entity.
@@ -175,7 +175,7 @@ pub enum Resource {
 impl Resource {
     fn place(&self) -> Place {
         match self {
-            Self::Registry => Place::Registry,
+            Self::Installation => Place::Installation,
             Self::User(name) => Place::User(name.clone()),
             Self::Entity(entity) => Place::Entity(entity.clone()),
             Self::Collection(entity, collection) => Place::Collection(entity.clone(), collection.clone()),
@@ -264,7 +264,7 @@ pub fn decide(subject: Subject<'_>, action: Action, resource: &Resource) -> Resu
 }
 
 fn read(subject: Subject<'_>, action: Action, resource: &Resource, place: &Place) -> Result<(), Denial> {
-    let role = standing(subject, action, place);
+    let role = effective_role(subject, action, place);
     let may = match resource {
         Resource::Missing(_) => false,
         Resource::Container { visibility: Visibility::Public, .. } if action != Action::List => true,
@@ -272,7 +272,7 @@ fn read(subject: Subject<'_>, action: Action, resource: &Resource, place: &Place
             in_scope(subject.caller, action, place)
         }
         // Everybody who is logged in may look up themselves and search; access to each result is decided separately.
-        Resource::Registry => in_scope(subject.caller, action, place),
+        Resource::Installation => in_scope(subject.caller, action, place),
         Resource::User(name) => is_admin(subject.caller) || subject.caller.user() == Some(name),
         _ => role >= Some(needs(action).0),
     };
@@ -284,7 +284,7 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
     if !in_scope(subject.caller, action, place) {
         return Err(Denial::OutOfScope);
     }
-    let role = standing(subject, action, place);
+    let role = effective_role(subject, action, place);
     let needed = match resource {
         // Contributors delete what they pushed.
         Resource::Image { own: true, .. } => needs(action).0.min(Role::Contributor),
@@ -293,7 +293,7 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
         _ => needs(action).0,
     };
     let may = match resource {
-        Resource::Registry => is_admin(subject.caller),
+        Resource::Installation => is_admin(subject.caller),
         // Sweeping applies to everything, or to nothing.
         _ if action == Action::Sweep => false,
         Resource::User(name) => is_admin(subject.caller) || (action == Action::Manage && name == user),
@@ -327,7 +327,7 @@ fn obligations(action: Action, resource: &Resource) -> Result<(), Denial> {
 }
 
 /// The effective role: a site admin counts as an owner, and outside the token's scope there is no role.
-fn standing(subject: Subject<'_>, action: Action, place: &Place) -> Option<Role> {
+fn effective_role(subject: Subject<'_>, action: Action, place: &Place) -> Option<Role> {
     if !in_scope(subject.caller, action, place) {
         None
     } else if is_admin(subject.caller) && *place != Place::Nowhere {
@@ -365,7 +365,7 @@ fn reaches(token: &TokenPlace, action: Action, place: &Place) -> bool {
                 && repository.entity() == entity
                 && repository.rest().split('/').next() == Some(collection.as_str())
         }
-        (TokenPlace::Repository(_), Place::Registry | Place::User(_) | Place::Nowhere) => false,
+        (TokenPlace::Repository(_), Place::Installation | Place::User(_) | Place::Nowhere) => false,
         (TokenPlace::Catalog, _) => action == Action::List,
     }
 }
@@ -436,7 +436,7 @@ mod tests {
         let own: EntityName = "alice".parse().unwrap();
         let tools: CollectionName = "tools".parse().unwrap();
         let mut all = vec![
-            ("registry".to_owned(), Resource::Registry),
+            ("registry".to_owned(), Resource::Installation),
             ("own account".to_owned(), Resource::User("alice".parse().unwrap())),
             ("other account".to_owned(), Resource::User("bob".parse().unwrap())),
             ("entity".to_owned(), Resource::Entity(entity.clone())),
@@ -568,7 +568,7 @@ mod tests {
             // one if it were not frozen or read-only.
             if !action.is_read()
                 && missing != Err(Denial::Hidden)
-                && !matches!(resource, Resource::Registry | Resource::User(_))
+                && !matches!(resource, Resource::Installation | Resource::User(_))
             {
                 let told = matches!(answer, Err(Denial::ReadOnly | Denial::Frozen));
                 assert!(!told, "{caller:?} {role:?} {action:?} {resource:?}");

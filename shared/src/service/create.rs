@@ -129,11 +129,11 @@ pub(crate) async fn repository(
 /// Creates an image in the container with the id `parent`, before its bytes are uploaded.
 ///
 /// Bytes that are already linked in an entity where the pusher has a role need not come again: the image is committed
-/// at once. Anybody else has to bring them, so that knowing a digest never is a way to the bytes.
+/// at once. Anybody else has to upload them, so that knowing a digest never is a way to the bytes.
 ///
 /// Only the pusher's first 50 entities are asked, by name: their charges come in the one batch of at most 100 keys that
 /// is read anyway, and a push shall not take longer the more entities its pusher has. Whoever has the bytes only in
-/// others brings them again, which costs time and changes nothing else.
+/// others uploads them again, which costs time and changes nothing else.
 pub async fn image(
     app: &App,
     credential: &Credential,

@@ -16,14 +16,14 @@ use super::retry::{Retry, Try};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::blobs::{self, BlobRows, Unlinking};
-use crate::changes::tags::{self, TakingOff};
+use crate::changes::tags::{self, Untagging};
 use crate::changes::{Changes, images, manifests};
 use crate::domain::reference::LibraryRef;
 use crate::domain::{Digest, OciDigest, Repository, Selector};
 use crate::error::Error;
 use crate::rules::{Action, Denial, Grant, Place, Resource};
 use crate::store::keys;
-use crate::store::rows::{Container, Image, ManifestLinks, Tag, What};
+use crate::store::rows::{Container, EventKind, Image, ManifestLinks, Tag};
 use crate::store::table::Written;
 
 const DOING: &str = "delete this image";
@@ -134,7 +134,7 @@ impl Deleting {
         let last = groups.pop().unwrap_or_default();
         for some in &groups {
             // Each has its own conditions: a change that is lost here is seen when everything is read again.
-            let _ = app.commit(&self.grant, self.off(some, true, app)?).await?;
+            let _ = app.commit(&self.grant, self.untagged(some, true, app)?).await?;
         }
         if !groups.is_empty() {
             return Ok(Try::Lost);
@@ -159,8 +159,8 @@ impl Deleting {
     }
 
     /// Removes the image from some tags.
-    fn off(&self, tags: &[Tag], image_stays: bool, app: &App) -> Result<Changes, Error> {
-        tags::take_off(tags, TakingOff { manifest: None, image: Some(self.image.hash), image_stays, now: app.now() })
+    fn untagged(&self, tags: &[Tag], image_stays: bool, app: &App) -> Result<Changes, Error> {
+        tags::untag(tags, Untagging { manifest: None, image: Some(self.image.hash), image_stays, now: app.now() })
     }
 
     /// Removes manifests of the image that do not fit into its transaction.
@@ -168,11 +168,11 @@ impl Deleting {
         let mut container = self.container.clone();
         let place = Place::Repository(container.repository.clone());
         for some in first.chunks(MANIFESTS) {
-            let mut changes = Changes::unnoted().with([manifests::epoch_advanced_from(&container)]);
+            let mut changes = Changes::unrecorded().with([manifests::epoch_advanced_from(&container)]);
             container.epoch += 1;
             for pushed in some {
                 changes.extend(manifests::removed(pushed, app.now())?);
-                changes.note(&place, What::ManifestRemoved { digest: pushed.digest });
+                changes.record(&place, EventKind::ManifestRemoved { digest: pushed.digest });
             }
             if app.commit(&self.grant, changes).await? != Written::Done {
                 return Ok(Try::Lost);
@@ -188,14 +188,14 @@ impl Deleting {
         let (repository, image, now) = (self.repository(), &self.image, app.now());
         let place = Place::Repository(repository.clone());
         let mut changes = images::removed(image);
-        changes.merge(self.off(tags, false, app)?);
+        changes.merge(self.untagged(tags, false, app)?);
         changes.add(manifests::epoch_advanced_from(&self.container));
         let Some(own) = images::own_manifest(image) else { return Ok((changes, Vec::new())) };
         let bytes: OciDigest = image.hash.into();
         let mut freed: Vec<OciDigest> = Vec::new();
         for pushed in pushed {
             changes.extend(manifests::removed(pushed, now)?);
-            changes.note(&place, What::ManifestRemoved { digest: pushed.digest });
+            changes.record(&place, EventKind::ManifestRemoved { digest: pushed.digest });
             freed.extend(pushed.names.iter().filter(|name| **name != bytes));
         }
         let of_it = |other: &ManifestLinks| other.digest == own || other.image == Some(image.hash);

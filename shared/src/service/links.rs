@@ -9,7 +9,7 @@ use crate::domain::{OciDigest, Repository, Time};
 use crate::error::Error;
 use crate::rules::{Grant, Place};
 use crate::store::keys;
-use crate::store::rows::{Account, Container, Link, ManifestLinks, What};
+use crate::store::rows::{Account, Container, EventKind, Link, ManifestLinks};
 use crate::store::table::Written;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -90,8 +90,8 @@ async fn free_one(
     let account: Account = rows.take(account)?.ok_or(Error::NotFound("entity"))?;
     let (charge, blob) = (rows.take(charge)?, rows.take(blob)?);
     let unlinked = blobs::unlink(Unlinking { link: &link, account: &account, charge, blob, now: app.now() })?;
-    let what = What::BlobUnlinked { digest: *name };
-    let changes = Changes::noted(Place::Repository(repository.clone()), what)
+    let what = EventKind::BlobUnlinked { digest: *name };
+    let changes = Changes::recorded(Place::Repository(repository.clone()), what)
         .with([manifests::epoch_advanced_from(container)])
         .with(unlinked);
     Ok(match app.commit(grant, changes).await? {

@@ -14,7 +14,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 /// The shortest text to search for, in characters: the clients' own rule.
 pub const SHORTEST_TEXT: usize = 3;
 /// The most results of each kind.
-pub const MOST_RESULTS: usize = 100;
+pub const MAX_RESULTS: usize = 100;
 /// The most entities that are searched at a time, each of which is read whole.
 const AT_ONCE: usize = 8;
 
@@ -54,7 +54,7 @@ impl Results {
     fn extend(&mut self, more: Self) {
         fn some<T>(all: &mut Vec<T>, more: Vec<T>) {
             all.extend(more);
-            all.truncate(MOST_RESULTS);
+            all.truncate(MAX_RESULTS);
         }
         some(&mut self.entities, more.entities);
         some(&mut self.collections, more.collections);
@@ -65,7 +65,7 @@ impl Results {
     /// Whether nothing more is wanted of any kind.
     fn full(&self, query: &Query) -> bool {
         let others = [self.entities.len(), self.collections.len(), self.containers.len()];
-        self.images.len() >= MOST_RESULTS && (query.images_only() || others.iter().all(|count| *count >= MOST_RESULTS))
+        self.images.len() >= MAX_RESULTS && (query.images_only() || others.iter().all(|count| *count >= MAX_RESULTS))
     }
 }
 

@@ -273,7 +273,7 @@ pub fn lies_in(key: &Key, grant: &Grant) -> bool {
             || (key.pk.starts_with("U#") && key.sk == format!("E#{name}"))
     };
     match grant.place() {
-        Place::Registry => true,
+        Place::Installation => true,
         Place::Nowhere => false,
         Place::User(name) => key.pk == format!("U#{name}") || key.pk == format!("A#+{name}"),
         Place::Entity(name) | Place::Collection(name, _) => in_entity(name),

@@ -546,7 +546,6 @@ pub struct Progress {
     /// Bytes.
     pub taken: u64,
     /// The hasher's state after them; `None` at the beginning.
-    #[serde(default, deserialize_with = "filled")]
     pub hasher: Option<String>,
 }
 
@@ -592,11 +591,6 @@ pub enum Flow {
     Over,
 }
 
-/// A text; one that is empty is none, as older versions wrote it.
-fn filled<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
-}
-
 /// A stream: a blob that a registry client uploads through us.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Stream {
@@ -611,18 +605,14 @@ pub struct Stream {
     /// Bytes taken in.
     pub taken: u64,
     /// The hasher's state after the parts; `None` before the first one.
-    #[serde(default, deserialize_with = "filled")]
     pub hasher: Option<String>,
     /// Name of the object made of the parts; `None` before the first one.
-    #[serde(default, deserialize_with = "filled")]
     pub object: Option<String>,
     /// The store's id of the multipart upload; `None` before the first part.
-    #[serde(default, deserialize_with = "filled")]
     pub upload: Option<String>,
     /// The `ETag`s of the parts from the store. The object is assembled from exactly these.
     pub etags: Vec<String>,
     /// The object that holds the bytes after the last part; `None` when there are none.
-    #[serde(default, deserialize_with = "filled")]
     pub tail: Option<String>,
     /// How many those are.
     pub tail_size: u64,
@@ -675,7 +665,7 @@ pub struct Event {
     /// Where.
     pub place: String,
     /// What was done.
-    pub what: Vec<What>,
+    pub what: Vec<EventKind>,
     /// When it is forgotten: the attribute for the table's own time to live.
     pub gone: Time,
 }
@@ -697,7 +687,7 @@ pub struct EventEnd {
 /// One thing that was done, at the place of its event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub enum EventKind {
     /// The entity was made.
     EntityMade,
     /// The collection was made.

@@ -325,12 +325,12 @@ pub struct Table {
 }
 
 /// The most rows of one batch: a limit of `DynamoDB`.
-const MOST_READS: usize = 100;
+const MAX_READS: usize = 100;
 /// The most writes of one transaction: a limit of `DynamoDB`.
-pub const MOST_WRITES: usize = 100;
+pub const MAX_WRITES: usize = 100;
 /// The most tries of a call that collided with others: a write that lost a race for the table's own locks, or a
 /// batch that was answered only in part.
-const MOST_TRIES: u32 = 12;
+const MAX_TRIES: u32 = 12;
 
 impl Table {
     /// The table `name`, through `client`.
@@ -375,7 +375,7 @@ impl Table {
     pub async fn batch(&self, keys: impl IntoIterator<Item = Key>) -> Result<Rows, StoreError> {
         let keys: Vec<Key> = keys.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
         let mut rows = Rows::default();
-        for round in keys.chunks(MOST_READS) {
+        for round in keys.chunks(MAX_READS) {
             rows.extend(self.round(round.iter().cloned().map(item_key).collect()).await?);
         }
         Ok(rows)
@@ -383,7 +383,7 @@ impl Table {
 
     async fn round(&self, mut wanted: Vec<Item>) -> Result<Rows, StoreError> {
         let mut rows = Rows::default();
-        for attempt in 0..MOST_TRIES {
+        for attempt in 0..MAX_TRIES {
             if wanted.is_empty() {
                 return Ok(rows);
             }
@@ -499,7 +499,7 @@ impl Table {
             return Err(StoreError::Mistake(format!("{:?} does not cover a row at {key:?}", grant.place())));
         }
         let items = writes.into_iter().map(|write| self.transact_item(write)).collect::<Result<Vec<_>, _>>()?;
-        for attempt in 0..MOST_TRIES {
+        for attempt in 0..MAX_TRIES {
             pause(attempt).await;
             telemetry::wrote();
             let answer = self.client.transact_write_items().set_transact_items(Some(items.clone())).send().await;
@@ -507,7 +507,7 @@ impl Table {
             match refusal(&error) {
                 Refusal::Conflict(failed) => return Ok(Written::Lost(failed)),
                 // Somebody else's transaction held one of the rows: this does not mean that a condition failed.
-                Refusal::Contended if attempt + 1 < MOST_TRIES => {}
+                Refusal::Contended if attempt + 1 < MAX_TRIES => {}
                 Refusal::Contended | Refusal::Other => return Err(StoreError::unavailable(&error)),
             }
         }

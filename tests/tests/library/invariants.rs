@@ -276,8 +276,10 @@ async fn b20_the_version_is_a_strict_semantic_version() {
 }
 
 #[tokio::test]
-async fn b21_the_odd_query_of_a_deletion_names_the_architecture() {
+async fn b21_the_odd_query_of_some_clients_names_the_architecture() {
     let (_server, alice, _) = with_an_image().await;
+    assert_eq!(alice.get("/v1/imagefile/alice/tools/bb:latest?arch%3Damd64").await.status, 303);
+    alice.get("/v1/imagefile/alice/tools/bb:latest?arch%3Darm64").await.error(404);
     let arm = SifBuilder::new("arm64").build();
     alice.push("alice/tools/bb", "latest", "arm64", &arm).await.ok();
     assert_eq!(alice.delete("/v1/images/alice/tools/bb:latest?arch%3Darm64").await.status, 200);

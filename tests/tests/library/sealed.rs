@@ -125,7 +125,7 @@ async fn an_upload_that_cannot_be_read_keeps_no_other_one_waiting() {
     let one = SifBuilder::new("amd64").seed(1).build();
     push_parts(&alice, "alice/tools/bb", &one, &one).await.2.ok();
     let lost = server.objects().await;
-    let sweeping = system(Action::Sweep, &Resource::Registry).unwrap();
+    let sweeping = system(Action::Sweep, &Resource::Installation).unwrap();
     app.objects.delete(&sweeping, &lost[0]).await.unwrap();
     let mut others = Vec::new();
     // Several, so that some come after the lost one, whatever the order of their ids.

@@ -224,7 +224,7 @@ pub(crate) async fn sweep_up(server: &Server) {
 
 /// Writes a row, as the server itself may do.
 pub(crate) async fn write<R: Row>(server: &Server, row: &R) {
-    let grant = system(Action::Manage, &Resource::Registry).unwrap();
+    let grant = system(Action::Manage, &Resource::Installation).unwrap();
     let written = server.local.app.table.write(&grant, vec![Write::put(row, Condition::None).unwrap()]).await.unwrap();
     assert_eq!(written, shared::store::table::Written::Done);
 }

@@ -176,7 +176,7 @@ impl Doing<'_> {
         let mut rest = blobs[blob].bytes.clone();
         for _ in 1..requests {
             let some = rest.split_to(rest.len() / 2);
-            upload::bring(app, &right, brought(some)).await?;
+            upload::append(app, &right, brought(some)).await?;
         }
         upload::close(app, &right, &blobs[blob].digest.into(), brought(rest)).await
     }
@@ -186,7 +186,7 @@ impl Doing<'_> {
         let opened = self.open().await?;
         let right = upload::right(app, &places[self.place].repository, opened.id, &opened.ticket)?;
         let mut bytes = blobs[blob].bytes.clone();
-        upload::bring(app, &right, brought(bytes.split_to(bytes.len() * 3 / 4))).await?;
+        upload::append(app, &right, brought(bytes.split_to(bytes.len() * 3 / 4))).await?;
         if cancel { upload::cancel(app, &right).await } else { Ok(()) }
     }
 

@@ -342,7 +342,7 @@ async fn a_long_manifest_whose_object_is_lost_is_mended_by_a_push() {
     let alice = server.user("alice", 0).await;
     let body = long("lost", 300_000);
     is(&put(&alice, BB, "v1", INDEX, &body).await, 201);
-    let grant = system(Action::Manage, &Resource::Registry).unwrap();
+    let grant = system(Action::Manage, &Resource::Installation).unwrap();
     for object in server.objects().await {
         server.local.app.objects.delete(&grant, &object).await.unwrap();
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long a registry token lives.
 pub const LIFE: Duration = Duration::from_mins(5);
 /// The most scopes that one token can be requested with.
-const MOST_SCOPES: usize = 10;
+const MAX_SCOPES: usize = 10;
 
 /// A caller with a name and a secret: a password or one of their API tokens. An empty name and secret mean anonymous.
 pub async fn with_secret(app: &App, name: &str, secret: &SecretString) -> Result<Credential, Error> {
@@ -44,7 +44,7 @@ pub async fn token(app: &App, credential: &Credential, scopes: &[&str]) -> Resul
     // A revoked token can't be exchanged for another one.
     Access::load(app, credential, None, []).await?;
     let access: Vec<TokenScope> =
-        scopes.iter().flat_map(|text| text.split(' ')).filter_map(scope).take(MOST_SCOPES).collect();
+        scopes.iter().flat_map(|text| text.split(' ')).filter_map(scope).take(MAX_SCOPES).collect();
     let now = app.now();
     app.keys.sign_access(credential, access, now, now.plus(LIFE))
 }

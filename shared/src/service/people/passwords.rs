@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How many wrong passwords a name may have within [`WINDOW`]: more than anybody mistypes.
-const MOST_WRONG: u32 = 10;
+const MAX_WRONG: u32 = 10;
 /// How long wrong passwords count, starting with the first one.
 pub(crate) const WINDOW: Duration = Duration::from_mins(15);
 /// The passwords that are compared at the same time: each takes 19 MiB and a core.
@@ -69,7 +69,7 @@ pub(crate) async fn user(app: &App, name: Option<&UserName>, secret: &SecretStri
         }
         None => (None, None),
     };
-    if let Some(wrong) = wrong.as_ref().filter(|wrong| wrong.count >= MOST_WRONG) {
+    if let Some(wrong) = wrong.as_ref().filter(|wrong| wrong.count >= MAX_WRONG) {
         let left = wrong.since.plus(WINDOW).0.saturating_sub(app.now().0);
         if let Ok(left @ 1..) = u64::try_from(left) {
             let why = "too many wrong passwords for this name, try again later or use a token";

@@ -48,7 +48,7 @@ pub async fn add(app: &App, credential: &Credential, new: NewUser) -> Result<(),
 
 async fn site_admin(app: &App, credential: &Credential, doing: &str) -> Result<Grant, Error> {
     let access = Access::load(app, credential, None, []).await?;
-    access.require(Action::Manage, &Resource::Registry, "installation", doing)
+    access.require(Action::Manage, &Resource::Installation, "installation", doing)
 }
 
 async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
@@ -74,7 +74,7 @@ pub async fn bootstrap(app: &App, name: UserName, password: SecretString) -> Res
     if !people.rows.is_empty() {
         return Ok(None);
     }
-    let grant = system(Action::Manage, &Resource::Registry)?;
+    let grant = system(Action::Manage, &Resource::Installation)?;
     make(app, &grant, NewUser { name: name.clone(), password: Some(password), admin: true, quota: Some(0) }).await?;
     let token = NewToken { name: "operator".to_owned(), scope: TokenScope::full(), expires: None };
     tokens::write(app, &grant, &name, token).await.map(Some)

@@ -40,7 +40,7 @@ pub async fn look(
         && link.seen.plus(links::NOTED) < now
         && let Ok(grant) = access.loaded.probe(Action::Push, &access.resource())
     {
-        let noted = Changes::unnoted().with([blobs::asked_for(link, now)?]);
+        let noted = Changes::unrecorded().with([blobs::asked_for(link, now)?]);
         if app.commit(&grant, noted).await? != Written::Done {
             // Somebody else recorded it, or the blob was just removed.
             return find(app, credential, repository, digest).await;

@@ -1,6 +1,6 @@
 //! Receiving the bytes of a blob as a stream: into parts of the object store, hashed on the way, with little memory.
 //!
-//! # Bringing bytes
+//! # Receiving bytes
 //!
 //! 1. The stream's row records the progress: parts in the store with their `ETag`s, the hasher's state after them, and
 //!    an object with the bytes after the last whole part.
@@ -24,7 +24,7 @@ use crate::changes::streams::{self, Reserving, Stored};
 use crate::domain::digest::Hasher;
 use crate::error::Error;
 use crate::rules::Grant;
-use crate::rules::upload::{MOST_STREAM_PARTS, stream_part_length};
+use crate::rules::upload::{MAX_STREAM_PARTS, stream_part_length};
 use crate::service::retry::Retry;
 use crate::store::StoreError;
 use crate::store::objects::{OwnPart, Part};
@@ -64,7 +64,7 @@ pub(super) struct Intake<'a> {
     hasher: Hasher,
     /// The bytes after the last whole part.
     pub(super) held: BytesMut,
-    room: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
     /// The total number of bytes after this request, if it is known.
     expected: Option<u64>,
     /// The part on its way to the store.
@@ -94,12 +94,12 @@ impl<'a> Intake<'a> {
             leased: false,
             hasher,
             held: BytesMut::new(),
-            room: None,
+            permit: None,
             going: None,
             expected: None,
         };
         if let Some(tail) = intake.row.tail.clone() {
-            intake.hold_room(intake.row.tail_size.div_ceil(MIB)).await?;
+            intake.acquire_buffer(intake.row.tail_size.div_ceil(MIB)).await?;
             intake.held.extend_from_slice(&app.objects.read(&tail, 0..intake.row.tail_size).await?);
         }
         Ok(intake)
@@ -111,32 +111,32 @@ impl<'a> Intake<'a> {
 
     /// Waits for memory for a part, or for `length` bytes if that is less. A client that has sent little holds little:
     /// the first MiB of a part takes memory for one, and only further bytes take memory for the whole part.
-    async fn make_room(&mut self, length: Option<u64>) -> Result<(), Refused> {
+    async fn reserve_buffer(&mut self, length: Option<u64>) -> Result<(), Refused> {
         let (part, held) = (stream_part_length(self.parts()), self.held.len() as u64);
         let most = length.map_or(part, |length| held.saturating_add(length).min(part));
         if held < MIB {
-            return self.hold_room(1).await;
+            return self.acquire_buffer(1).await;
         }
-        self.hold_room(most.div_ceil(MIB)).await?;
+        self.acquire_buffer(most.div_ceil(MIB)).await?;
         // All at once: a buffer that grows by doubling would exceed the memory reserved for it.
         self.held.reserve(usize::try_from(most.saturating_sub(held)).unwrap_or(0));
         Ok(())
     }
 
     /// Waits for so many MiB of memory, for as long as the current holders may keep it; more MiB means a longer wait.
-    async fn hold_room(&mut self, mib: u64) -> Result<(), Refused> {
-        let has = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+    async fn acquire_buffer(&mut self, mib: u64) -> Result<(), Refused> {
+        let has = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let wanted = u32::try_from(mib).unwrap_or(u32::MAX).clamp(1, self.app.config.buffers);
         if has as u64 >= u64::from(wanted) {
             return Ok(());
         }
         // Memory is given back before more is requested: if all kept what they have, nobody might get what they need.
-        drop(self.room.take());
+        drop(self.permit.take());
         let patience = self.app.config.patience.saturating_mul(wanted.max(LEAST_WAIT));
-        let room = tokio::time::timeout(patience, self.app.buffers().acquire_many_owned(wanted)).await;
+        let permit = tokio::time::timeout(patience, self.app.buffers().acquire_many_owned(wanted)).await;
         let busy = |_| Error::Busy { why: "too many uploads at once, continue later".to_owned(), after: COME_BACK };
-        let room = room.map_err(busy)?;
-        self.room = Some(room.map_err(|error| Error::Internal(error.to_string()))?);
+        let permit = permit.map_err(busy)?;
+        self.permit = Some(permit.map_err(|error| Error::Internal(error.to_string()))?);
         Ok(())
     }
 
@@ -162,7 +162,7 @@ impl<'a> Intake<'a> {
             }
             came += chunk.len() as u64;
             if came > longest {
-                let why = format!("a request can bring at most {longest} bytes here, send smaller chunks");
+                let why = format!("a request can have at most {longest} bytes here, send smaller chunks");
                 return End::Broken(Refused::Code(Code::TooLarge, why));
             }
             if let Err(refused) = self.receive_chunk(chunk, length, account).await {
@@ -173,7 +173,7 @@ impl<'a> Intake<'a> {
 
     async fn receive_chunk(&mut self, mut chunk: Bytes, length: Option<u64>, account: &Account) -> Result<(), Refused> {
         while !chunk.is_empty() {
-            self.make_room(length).await?;
+            self.reserve_buffer(length).await?;
             let part = usize::try_from(stream_part_length(self.parts())).unwrap_or(usize::MAX);
             let now = chunk.split_to(chunk.len().min(part - self.held.len()));
             self.held.extend_from_slice(&now);
@@ -187,13 +187,13 @@ impl<'a> Intake<'a> {
     /// Sends the held bytes to the store as a part, once the part before it is stored.
     async fn send_part(&mut self, account: &Account) -> Result<(), Refused> {
         self.arrive().await?;
-        if self.parts() >= MOST_STREAM_PARTS {
+        if self.parts() >= MAX_STREAM_PARTS {
             return Err(Refused::code(Code::TooLarge, "a blob can have at most 395 GiB"));
         }
         self.lease(account).await?;
         let (object, upload) = self.begun().await?;
         let bytes = std::mem::take(&mut self.held).freeze();
-        let room = self.room.take();
+        let permit = self.permit.take();
         let (objects, grant, number) = (self.app.objects.clone(), self.grant.clone(), self.row.etags.len() + 1);
         let mut hasher = self.hasher.clone();
         self.going = Some(tokio::spawn(async move {
@@ -204,7 +204,7 @@ impl<'a> Intake<'a> {
             });
             let sent = objects.put_part(&grant, &object, OwnPart { upload: &upload, number, bytes }).await;
             let hasher = hashing.await.map_err(|error| StoreError::Unavailable(error.to_string()));
-            drop(room);
+            drop(permit);
             Ok((sent?, hasher?))
         }));
         Ok(())
@@ -322,7 +322,7 @@ impl<'a> Intake<'a> {
 
     /// Saves the progress of a stream whose connection broke: up to the last whole part. If none of its bytes reached
     /// the store, nothing changed.
-    pub(super) async fn break_off(&mut self, account: &Account) -> Result<(), Refused> {
+    pub(super) async fn interrupt(&mut self, account: &Account) -> Result<(), Refused> {
         if !self.leased {
             return Ok(());
         }

@@ -66,7 +66,7 @@ pub enum Refused {
     /// The caller lacks the permission, or the token does.
     #[error("not permitted, or not with this token")]
     Scope,
-    /// As on every door.
+    /// As in every protocol.
     #[error(transparent)]
     Error(#[from] Error),
 }

@@ -7,7 +7,7 @@ use crate::domain::{Digest, OciDigest, TagName};
 use bytes::Bytes;
 
 /// The most tags that one request can set.
-const MOST_TAGS: usize = 20;
+const MAX_TAGS: usize = 20;
 
 /// A manifest as it arrived.
 #[derive(Debug)]
@@ -54,8 +54,8 @@ impl<'a> Parsed<'a> {
         }
         tags.sort_unstable();
         tags.dedup();
-        if tags.len() > MOST_TAGS {
-            return Err(Refused::code(Code::TooLarge, format!("at most {MOST_TAGS} tags can be set at once")));
+        if tags.len() > MAX_TAGS {
+            return Err(Refused::code(Code::TooLarge, format!("at most {MAX_TAGS} tags can be set at once")));
         }
         Ok(Self { digest, media_type, body, bytes: &new.bytes, document, tags })
     }

@@ -20,7 +20,7 @@ pub enum Reference {
 }
 
 /// How many times to read again if a manifest's tag or bytes have gone in the meantime.
-const MOST_READS: u32 = 8;
+const MAX_READS: u32 = 8;
 
 pub(super) fn unknown() -> Refused {
     Refused::code(Code::ManifestUnknown, "manifest unknown")
@@ -55,7 +55,7 @@ pub async fn get(
     repository: &Repository,
     reference: &Reference,
 ) -> Result<(Named, Bytes), Refused> {
-    for attempt in 0..MOST_READS {
+    for attempt in 0..MAX_READS {
         pause(attempt).await;
         let row = match reference {
             Reference::Digest(digest) => read(app, credential, repository, digest).await?,
@@ -81,7 +81,7 @@ async fn named_by(
     repository: &Repository,
     tag: &Reference,
 ) -> Result<Manifest, Refused> {
-    for attempt in 0..MOST_READS {
+    for attempt in 0..MAX_READS {
         pause(attempt).await;
         let named = head(app, credential, repository, tag).await?;
         if let Some(row) = app.table.get(keys::manifest(repository, &named.digest)).await? {

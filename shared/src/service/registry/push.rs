@@ -30,7 +30,7 @@ use crate::service::create;
 use crate::service::retry::{Retry, Try};
 use crate::service::uploads::{commit, verify};
 use crate::store::keys;
-use crate::store::rows::{Account, Blob, Container, Image, Link, Manifest, Named, Tag, Tagged, What};
+use crate::store::rows::{Account, Blob, Container, EventKind, Image, Link, Manifest, Named, Tag, Tagged};
 use crate::store::table::{Write, Written};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -299,7 +299,7 @@ impl Push {
             created: before.as_ref().map_or(now, |before| before.created),
         })?;
         let place = Place::Repository(repository.clone());
-        let mut changes = Changes::noted(place, What::ManifestPushed { digest: new.digest });
+        let mut changes = Changes::recorded(place, EventKind::ManifestPushed { digest: new.digest });
         changes.add(manifests::epoch_advanced_from(&container));
         changes.extend(pushed);
         changes.extend(charged);

@@ -9,14 +9,14 @@ use super::pull::{Reference, unknown};
 use super::{Code, Refused, RepositoryAccess};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::changes::tags::{self, TakingOff};
+use crate::changes::tags::{self, Untagging};
 use crate::changes::{Changes, images, manifests};
 use crate::domain::{Actor, Digest, OciDigest, Repository, TagName};
 use crate::rules::{Action, Grant, Place, Resource};
 use crate::service::links;
 use crate::service::retry::{Retry, Try};
 use crate::store::keys;
-use crate::store::rows::{Container, Image, Manifest, ManifestLinks, Tag, What};
+use crate::store::rows::{Container, EventKind, Image, Manifest, ManifestLinks, Tag};
 use crate::store::table::Written;
 use std::collections::BTreeSet;
 
@@ -118,7 +118,7 @@ impl Removing {
             None => None,
         };
         let own = image.as_ref().and_then(images::own_manifest);
-        let image = image.filter(|image| goes_with(image, row, own, &tags, &manifests));
+        let image = image.filter(|image| deleted_with(image, row, own, &tags, &manifests));
         // The right to delete one's own manifest does not include the right to delete with it what somebody else
         // pushed.
         if let Some(image) = &image {
@@ -136,9 +136,9 @@ impl Removing {
         let tags: Vec<&Tag> = self.tags.iter().filter(led).collect();
         let mut groups = tags::groups(&tags);
         let last = groups.pop().unwrap_or_default();
-        let off = TakingOff { manifest: Some(digest), image, image_stays: false, now };
+        let untagging = Untagging { manifest: Some(digest), image, image_stays: false, now };
         for some in &groups {
-            let changes = tags::take_off(some, TakingOff { image_stays: true, ..off })?;
+            let changes = tags::untag(some, Untagging { image_stays: true, ..untagging })?;
             // Each has its own conditions: a change that is lost here is seen when everything is read again.
             let _ = app.commit(&self.grant, changes).await?;
         }
@@ -146,10 +146,10 @@ impl Removing {
             return Ok(Try::Lost);
         }
         let place = Place::Repository(repository.clone());
-        let mut changes = Changes::noted(place.clone(), What::ManifestRemoved { digest: *digest });
+        let mut changes = Changes::recorded(place.clone(), EventKind::ManifestRemoved { digest: *digest });
         changes.extend(manifests::removed(&self.row, now)?);
         changes.add(manifests::epoch_advanced_from(&self.container));
-        changes.merge(tags::take_off(last, off)?);
+        changes.merge(tags::untag(last, untagging)?);
         let mut freed = self.row.names.clone();
         if let Some(image) = &self.image {
             // Its own manifest is removed only once, even if both ask for it.
@@ -174,7 +174,7 @@ impl Removing {
 /// A library image has a manifest of its own besides the pushed ones. The image is deleted with its own manifest, if
 /// no other one names it. It is also deleted with the last of the others, unless its own manifest exists and a tag
 /// points to it. Without any manifest it can't stay, since nothing would name its bytes.
-fn goes_with(
+fn deleted_with(
     image: &Image,
     row: &ManifestLinks,
     own: Option<OciDigest>,

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::rules::{Grant, Place};
 use crate::service::retry::{Retry, Try};
 use crate::store::keys;
-use crate::store::rows::{Link, What};
+use crate::store::rows::{EventKind, Link};
 
 /// An opened upload session: the right to send its bytes.
 #[derive(Debug)]
@@ -111,6 +111,7 @@ async fn mounted(
     let repository = &access.repository;
     let new = linking(app, repository, source.name, &bytes, 0)?;
     let Linked { writes, .. } = blobs::link(found, &new)?;
-    let changes = Changes::noted(Place::Repository(repository.clone()), What::BlobLinked { digest: source.name });
+    let changes =
+        Changes::recorded(Place::Repository(repository.clone()), EventKind::BlobLinked { digest: source.name });
     Ok(Try::of(&app.commit(grant, changes.with(writes)).await?, ()))
 }

@@ -26,7 +26,7 @@ use crate::rules::upload::LONGEST_STREAM;
 use crate::rules::{Grant, Place};
 use crate::service::retry::Retry;
 use crate::store::keys;
-use crate::store::rows::{Account, Flow, Link, Row, Stream, What};
+use crate::store::rows::{Account, EventKind, Flow, Link, Row, Stream};
 use crate::store::table::Written;
 use futures::StreamExt;
 use std::fmt;
@@ -48,15 +48,15 @@ pub(super) fn linking<'a>(
 }
 
 /// How long the bytes of a refused request are still read, so that a client that is sending gets to see the reason.
-const LINGER: Duration = Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// Reads the remaining bytes of a refused request and discards them. If the connection were closed while the client
 /// sends, it would be reset and the answer lost.
-fn linger(mut body: Incoming) {
+fn drain(mut body: Incoming) {
     tokio::spawn(async move {
         let rest = async { while let Some(Ok(_)) = body.next().await {} };
         // A client that sends for longer has received the answer, or does not listen.
-        let _ = tokio::time::timeout(LINGER, rest).await;
+        let _ = tokio::time::timeout(DRAIN, rest).await;
     });
 }
 
@@ -106,14 +106,14 @@ impl fmt::Debug for Chunk {
 }
 
 /// An upload, with everything that a request that sends bytes to it needs.
-struct Bringing {
+struct Receiving {
     access: RepositoryAccess,
     grant: Grant,
     account: Account,
     row: Option<Stream>,
 }
 
-impl Bringing {
+impl Receiving {
     async fn load(app: &App, right: &UploadRight) -> Result<Self, Refused> {
         let (key, account_key) = (keys::stream(right.0.upload), keys::account(right.0.repository.entity()));
         let wanted = [key.clone(), account_key.clone()];
@@ -163,22 +163,22 @@ pub async fn status(app: &App, right: &UploadRight) -> Result<u64, Refused> {
 }
 
 /// Receives more bytes of an upload; returns the total number afterwards.
-pub async fn bring(app: &App, right: &UploadRight, mut chunk: Chunk) -> Result<u64, Refused> {
-    let taken = bring_some(app, right, &mut chunk).await;
+pub async fn append(app: &App, right: &UploadRight, mut chunk: Chunk) -> Result<u64, Refused> {
+    let taken = append_chunk(app, right, &mut chunk).await;
     if taken.is_err() {
-        linger(chunk.body);
+        drain(chunk.body);
     }
     taken
 }
 
-async fn bring_some(app: &App, right: &UploadRight, chunk: &mut Chunk) -> Result<u64, Refused> {
-    let bringing = Bringing::load(app, right).await?;
-    let account = &bringing.account;
-    let mut intake = bringing.intake(app, right, chunk.start, chunk.length).await?;
+async fn append_chunk(app: &App, right: &UploadRight, chunk: &mut Chunk) -> Result<u64, Refused> {
+    let receiving = Receiving::load(app, right).await?;
+    let account = &receiving.account;
+    let mut intake = receiving.intake(app, right, chunk.start, chunk.length).await?;
     match intake.receive(&mut chunk.body, chunk.length, account).await {
         End::Whole => intake.pause(account).await?,
         End::Broken(why) => {
-            intake.break_off(account).await?;
+            intake.interrupt(account).await?;
             return Err(why);
         }
     }
@@ -223,21 +223,21 @@ async fn discard(app: &App, grant: &Grant, row: &Stream) {
 pub async fn close(app: &App, right: &UploadRight, digest: &OciDigest, mut chunk: Chunk) -> Result<(), Refused> {
     let closed = close_with(app, right, digest, &mut chunk).await;
     if closed.is_err() {
-        linger(chunk.body);
+        drain(chunk.body);
     }
     closed
 }
 
 async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &mut Chunk) -> Result<(), Refused> {
     let repository = &right.0.repository;
-    let bringing = Bringing::load(app, right).await?;
-    if bringing.row.as_ref().is_some_and(|row| row.flow == Flow::Done(*digest)) {
+    let receiving = Receiving::load(app, right).await?;
+    if receiving.row.as_ref().is_some_and(|row| row.flow == Flow::Done(*digest)) {
         return still_there(app, repository, digest).await;
     }
-    let (account, grant) = (&bringing.account, &bringing.grant);
-    let mut intake = bringing.intake(app, right, chunk.start, chunk.length).await?;
+    let (account, grant) = (&receiving.account, &receiving.grant);
+    let mut intake = receiving.intake(app, right, chunk.start, chunk.length).await?;
     if let End::Broken(why) = intake.receive(&mut chunk.body, chunk.length, account).await {
-        intake.break_off(account).await?;
+        intake.interrupt(account).await?;
         return Err(why);
     }
     let (object, hasher, bytes) = intake.finish(account).await?;
@@ -259,7 +259,7 @@ async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &
         intake.whole(&object).await;
         return Err(Refused::code(Code::DigestInvalid, format!("{size} bytes with the digest {own} arrived")));
     }
-    bringing.access.made(app, grant).await?;
+    receiving.access.made(app, grant).await?;
     let verified = VerifiedBytes { digest: own, object: object.clone(), size };
     let committed = commit(app, grant, digest, &verified, intake.as_stored()).await;
     match &committed {
@@ -310,7 +310,7 @@ async fn commit(
         let new = linking(app, repository, *name, bytes, row.reserved)?;
         let Linked { writes, object, .. } = blobs::link(found, &new)?;
         let place = Place::Repository(repository.clone());
-        let mut changes = Changes::noted(place, What::BlobLinked { digest: *name }).with(writes);
+        let mut changes = Changes::recorded(place, EventKind::BlobLinked { digest: *name }).with(writes);
         // The same bytes may have existed before.
         let surplus = object != bytes.object;
         if surplus {

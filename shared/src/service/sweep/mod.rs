@@ -102,7 +102,7 @@ pub struct Swept {
     pub wrong_accounts: Vec<WrongAccount>,
     /// Things that could not be collected or read. The log says why, and the next sweep tries again.
     pub failed: u64,
-    /// The first [`MOST_FOUND`] findings of a dry run, in words.
+    /// The first [`MAX_FOUND`] findings of a dry run, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub found: Vec<String>,
 }
@@ -119,17 +119,17 @@ pub struct WrongAccount {
 }
 
 /// How many leftovers a dry run lists.
-pub const MOST_FOUND: usize = 1000;
+pub const MAX_FOUND: usize = 1000;
 
 /// Sweeps once, for a site admin.
 pub async fn sweep_as(app: &App, credential: &Credential, ages: Ages, mode: Mode) -> Result<Swept, Error> {
     let access = Access::load(app, credential, None, []).await?;
-    sweep_with(app, &access.require(Action::Sweep, &Resource::Registry, "installation", "sweep")?, ages, mode).await
+    sweep_with(app, &access.require(Action::Sweep, &Resource::Installation, "installation", "sweep")?, ages, mode).await
 }
 
 /// Sweeps once.
 pub async fn sweep(app: &App, ages: Ages) -> Result<Swept, Error> {
-    sweep_with(app, &system(Action::Sweep, &Resource::Registry)?, ages, Mode::Collect).await
+    sweep_with(app, &system(Action::Sweep, &Resource::Installation)?, ages, Mode::Collect).await
 }
 
 async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<Swept, Error> {

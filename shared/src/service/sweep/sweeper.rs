@@ -1,6 +1,6 @@
 //! What a sweep does with each row of the table, and then with its findings.
 
-use super::{Ages, MOST_FOUND, Mode, Swept, WrongAccount};
+use super::{Ages, MAX_FOUND, Mode, Swept, WrongAccount};
 use crate::app::App;
 use crate::changes::{Changes, blobs, events, images, people, streams};
 use crate::domain::{OciDigest, Repository, Time};
@@ -56,7 +56,7 @@ impl<'a> Sweeper<'a> {
 
     /// Whether to collect a leftover. A dry run records it instead.
     fn goes(&mut self, what: impl FnOnce() -> String) -> bool {
-        if self.mode == Mode::DryRun && self.swept.found.len() < MOST_FOUND {
+        if self.mode == Mode::DryRun && self.swept.found.len() < MAX_FOUND {
             self.swept.found.push(what());
         }
         self.mode == Mode::Collect
@@ -65,7 +65,7 @@ impl<'a> Sweeper<'a> {
     /// Whether a step succeeded. A failure must not stop the rest of the sweep; the next sweep tries again.
     pub(super) fn tried(&mut self, what: &impl Debug, done: Result<(), Error>) -> bool {
         let Err(error) = done else { return true };
-        tracing::error!(?what, %error, inside = error.inside(), "sweep");
+        tracing::error!(?what, %error, cause = error.cause(), "sweep");
         self.swept.failed += 1;
         false
     }
@@ -126,8 +126,8 @@ impl<'a> Sweeper<'a> {
             if self.mode == Mode::DryRun {
                 continue;
             }
-            for some in kind.chunks(Changes::MOST) {
-                let mut together = Changes::unnoted();
+            for some in kind.chunks(Changes::MAX) {
+                let mut together = Changes::unrecorded();
                 for one in some {
                     together.merge(one.clone());
                 }

@@ -53,7 +53,7 @@ async fn all(app: &App, uploads: impl IntoIterator<Item = UploadId>) -> Verified
     for upload in uploads {
         verified.waited += 1;
         if let Err(error) = self::upload(app, upload).await {
-            tracing::error!(%upload, %error, inside = error.inside(), "verifying");
+            tracing::error!(%upload, %error, cause = error.cause(), "verifying");
             verified.failed += 1;
         }
     }
@@ -63,7 +63,7 @@ async fn all(app: &App, uploads: impl IntoIterator<Item = UploadId>) -> Verified
 /// Verifies the bytes of a sealed session and commits its image, or refuses them. Does nothing for any other session,
 /// so it can be called again at any time. The user who opened the session must still be allowed to push there.
 pub async fn upload(app: &App, upload: UploadId) -> Result<(), Error> {
-    let system = system(Action::Sweep, &Resource::Registry)?;
+    let system = system(Action::Sweep, &Resource::Installation)?;
     loop {
         let Some(session) = app.table.get::<Session>(keys::session(upload)).await? else { return Ok(()) };
         let State::Sealed(progress) = &session.state else { return Ok(()) };
