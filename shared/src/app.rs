@@ -2,6 +2,7 @@
 
 use crate::auth::Keys;
 use crate::changes::Changes;
+use crate::changes::entities::Birth;
 use crate::changes::events::{Moment, event};
 use crate::config::Config;
 use crate::domain::{Id, Time, TokenId, UploadId};
@@ -113,8 +114,13 @@ impl App {
         Ok(self.table.write(grant, writes).await?)
     }
 
+    /// What is needed for a new row: who creates it, the time, a new id.
+    pub(crate) fn birth(&self, grant: &Grant) -> Result<Birth, Error> {
+        Ok(Birth { id: self.new_id()?, by: grant.by().cloned(), at: self.now(), first_version: random::number()? })
+    }
+
     /// A new id for the wire.
-    pub fn new_id(&self) -> Result<Id, Error> {
+    fn new_id(&self) -> Result<Id, Error> {
         random::bytes().map(Id::from_random)
     }
 

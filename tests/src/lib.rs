@@ -96,7 +96,7 @@ impl Server {
     /// The names of all objects in the bucket.
     pub async fn objects(&self) -> Vec<String> {
         let objects = self.local.app.objects.list(None).await.unwrap();
-        objects.into_iter().map(|(name, _)| name).collect()
+        objects.into_iter().map(|listed| listed.object).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 //! repository.
 
 use super::{accounts, blobs};
-use crate::domain::manifest::{self, Manifest as Document};
+use crate::domain::manifest::{self, IndexEntry, Manifest as Document};
 use crate::domain::{Actor, Digest, OciDigest, Repository, Time};
 use crate::error::Error;
 use crate::store::keys;
@@ -114,7 +114,7 @@ pub(crate) fn index_row<'a>(
     let mut names = Vec::new();
     let listed = listed.into_iter().map(|(arch, row)| {
         names.push(row.digest);
-        (arch, Digest::of(row.body.as_bytes()), row.body.len())
+        IndexEntry { arch, digest: Digest::of(row.body.as_bytes()), size: row.body.len() }
     });
     let body = manifest::index_of(listed);
     Manifest { names, ..own_row(repository, body, manifest::OCI_INDEX, now) }

@@ -312,9 +312,20 @@ pub fn of_sif(name: &str, hash: &Digest, size: u64) -> String {
     .to_string()
 }
 
-/// The index of several SIF images, each with its architecture, and the digest and size of its manifest.
-pub fn index_of<'a>(images: impl IntoIterator<Item = (&'a str, Digest, usize)>) -> String {
-    let one = |(arch, digest, size): (&str, Digest, usize)| {
+/// An image in an index.
+#[derive(Debug, Clone, Copy)]
+pub struct IndexEntry<'a> {
+    /// Its architecture.
+    pub arch: &'a str,
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// The size of its manifest, in bytes.
+    pub size: usize,
+}
+
+/// The index of several SIF images.
+pub fn index_of<'a>(images: impl IntoIterator<Item = IndexEntry<'a>>) -> String {
+    let one = |IndexEntry { arch, digest, size }: IndexEntry<'_>| {
         serde_json::json!({
             "mediaType": OCI_MANIFEST,
             "digest": digest,
@@ -348,7 +359,10 @@ mod tests {
 
     #[test]
     fn an_index_needs_its_manifests() {
-        let body = index_of([("amd64", Digest::of(b"a"), 1), ("arm64", Digest::of(b"b"), 1)]);
+        let body = index_of([
+            IndexEntry { arch: "amd64", digest: Digest::of(b"a"), size: 1 },
+            IndexEntry { arch: "arm64", digest: Digest::of(b"b"), size: 1 },
+        ]);
         let index = Manifest::read(OCI_INDEX, body.as_bytes()).unwrap();
         let mut needs = vec![digest("a"), digest("b")];
         needs.sort_unstable();

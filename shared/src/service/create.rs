@@ -6,12 +6,11 @@ use super::uploads::commit;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::blobs::VerifiedImage;
-use crate::changes::entities::{self, Birth, Made, NewContainer};
+use crate::changes::entities::{self, Made, NewContainer};
 use crate::domain::{
     Actor, CollectionName, ContainerName, Description, Digest, EntityName, Id, Repository, Visibility,
 };
 use crate::error::Error;
-use crate::random;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::keys;
 use crate::store::rows::{Blob, Charge, Collection, Container, Entity, Image, Membership, Row, Target};
@@ -36,7 +35,7 @@ pub async fn entity(
     let doing = format!("create entity {name}");
     let grant = access.require(Action::Create, &resource, "entity", &doing)?;
     let owner = grant.by().and_then(Actor::user).ok_or(Error::Unauthenticated(crate::error::NO_TOKEN))?;
-    let made = entities::entity(&name, owner, description, app.config.default_quota, birth(app, &grant)?)?;
+    let made = entities::entity(&name, owner, description, app.config.default_quota, app.birth(&grant)?)?;
     written(app, &grant, made).await
 }
 
@@ -65,7 +64,7 @@ pub async fn collection(
     }
     let grant = access.require(Action::Create, &resource, "entity", &doing)?;
     let parent: Entity = access.take(&keys::entity(&entity))?.ok_or(Error::NotFound("entity"))?;
-    let made = entities::collection(&parent, name, description, birth(app, &grant)?)?;
+    let made = entities::collection(&parent, name, description, app.birth(&grant)?)?;
     written(app, &grant, made).await
 }
 
@@ -101,7 +100,7 @@ pub async fn container(
     let parent: Option<Collection> = access.take(&keys::collection(&entity, &collection))?;
     let (Some(entity), Some(parent)) = (above, parent) else { return Err(Error::NotFound("collection")) };
     let new = NewContainer { repository: &repository, entity: &entity, collection: Some(&parent), open, description };
-    written(app, &grant, entities::container(new, birth(app, &grant)?)?).await
+    written(app, &grant, entities::container(new, app.birth(&grant)?)?).await
 }
 
 /// Creates a repository for a push through the registry, and its collection if it is a library container. Everyone who
@@ -116,14 +115,14 @@ pub(crate) async fn repository(
     let none = Description::default();
     let collection = match (repository.as_container(), collection) {
         (Some((name, _)), None) => {
-            let made = entities::collection(entity, name, none.clone(), birth(app, grant)?)?;
+            let made = entities::collection(entity, name, none.clone(), app.birth(grant)?)?;
             Some(written(app, grant, made).await?)
         }
         (_, collection) => collection,
     };
     let (collection, open) = (collection.as_ref(), Visibility::Internal);
     let new = NewContainer { repository, entity, collection, open, description: none };
-    written(app, grant, entities::container(new, birth(app, grant)?)?).await
+    written(app, grant, entities::container(new, app.birth(grant)?)?).await
 }
 
 /// Creates an image in the container with the id `parent`, before its bytes are uploaded.
@@ -187,12 +186,7 @@ pub(crate) async fn begin(
     hash: Digest,
     description: Description,
 ) -> Result<Image, Error> {
-    written(app, grant, entities::image(container, hash, description, birth(app, grant)?)?).await
-}
-
-/// The creator of something, the time, and a new id for it.
-pub(crate) fn birth(app: &App, grant: &Grant) -> Result<Birth, Error> {
-    Ok(Birth { id: app.new_id()?, by: grant.by().cloned(), at: app.now(), first_version: random::number()? })
+    written(app, grant, entities::image(container, hash, description, app.birth(grant)?)?).await
 }
 
 /// Writes a new row; if somebody else was faster, returns theirs.

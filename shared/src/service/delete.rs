@@ -40,12 +40,19 @@ pub async fn image(
     let mut retry = Retry::of("changes of the same image");
     loop {
         retry.pause().await?;
-        let (access, container, hash) = find(app, credential, reference, arch).await?;
-        let deleting = Box::pin(Deleting::load(app, &access, container, hash, &reference.selector)).await?;
+        let target = find(app, credential, reference, arch).await?;
+        let deleting = Box::pin(Deleting::load(app, target, &reference.selector)).await?;
         if let Try::Done(()) = Box::pin(deleting.delete(app)).await? {
             return Ok(());
         }
     }
+}
+
+/// The image that a caller who could delete something there asks for. It may not exist.
+struct Target {
+    access: Access,
+    container: Container,
+    hash: Digest,
 }
 
 /// Finds the image in an existing container, for callers who could delete something in it.
@@ -54,7 +61,7 @@ async fn find(
     credential: &Credential,
     LibraryRef { repository, selector }: &LibraryRef,
     arch: Option<&str>,
-) -> Result<(Access, Container, Digest), Error> {
+) -> Result<Target, Error> {
     let container_key = keys::container(repository);
     let tag_key = match selector {
         Selector::Tag(tag) => Some(keys::tag(repository, tag)),
@@ -73,7 +80,7 @@ async fn find(
     // Other callers are refused before more is read, whether the image exists or not.
     let denial = access.decide(Action::Delete, &Resource::Missing(Place::Repository(repository.clone()))).err();
     match (container, hash, denial) {
-        (Some(container), Some(hash), Some(Denial::Hidden)) => Ok((access, container, hash)),
+        (Some(container), Some(hash), Some(Denial::Hidden)) => Ok(Target { access, container, hash }),
         _ => Err(denial.map_or(Error::NotFound("image"), |denial| Error::denied(denial, "image", DOING))),
     }
 }
@@ -90,13 +97,8 @@ struct Deleting {
 }
 
 impl Deleting {
-    async fn load(
-        app: &App,
-        access: &Access,
-        container: Container,
-        hash: Digest,
-        asked_for: &Selector,
-    ) -> Result<Self, Error> {
+    async fn load(app: &App, target: Target, asked_for: &Selector) -> Result<Self, Error> {
+        let Target { access, container, hash } = target;
         let repository = &container.repository;
         let image_key = keys::image(repository, &hash);
         let blob_keys = BlobRows::keys(repository, &hash, &hash.into());

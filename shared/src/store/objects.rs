@@ -82,6 +82,15 @@ pub struct OpenParts {
     pub since: i64,
 }
 
+/// An object that the store lists.
+#[derive(Debug)]
+pub struct ListedObject {
+    /// Its name.
+    pub object: String,
+    /// The time it was last modified, in seconds since 1970.
+    pub since: i64,
+}
+
 /// The bucket.
 #[derive(Debug, Clone)]
 pub struct Objects {
@@ -298,13 +307,13 @@ impl Objects {
         request.send().await.map(|_| ()).map_err(|error| failed(&error))
     }
 
-    /// At most 1 000 objects after the name `after`, each with its modification time, in seconds since 1970.
-    pub async fn list(&self, after: Option<String>) -> Result<Vec<(String, i64)>, StoreError> {
+    /// At most 1 000 objects after the name `after`.
+    pub async fn list(&self, after: Option<String>) -> Result<Vec<ListedObject>, StoreError> {
         let request = self.client.list_objects_v2().bucket(&self.bucket).set_start_after(after);
         let answer = request.send().await.map_err(|error| failed(&error))?;
         let named = answer.contents.unwrap_or_default().into_iter().filter_map(|object| {
             let since = object.last_modified().map_or(0, aws_sdk_s3::primitives::DateTime::secs);
-            Some((object.key?, since))
+            Some(ListedObject { object: object.key?, since })
         });
         Ok(named.collect())
     }

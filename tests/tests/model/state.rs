@@ -338,9 +338,9 @@ impl Model {
         let mut last = None;
         loop {
             let page = fixture.app.objects.list(last.clone()).await.unwrap();
-            let Some((name, _)) = page.last() else { break };
-            last = Some(name.clone());
-            objects.extend(page.into_iter().map(|(name, _)| name));
+            let Some(listed) = page.last() else { break };
+            last = Some(listed.object.clone());
+            objects.extend(page.into_iter().map(|listed| listed.object));
         }
         let mut named: BTreeSet<String> = table.blobs.values().map(|blob| blob.object.clone()).collect();
         named.extend(table.manifests.iter().filter_map(|manifest| manifest.object.clone()));

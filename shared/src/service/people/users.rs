@@ -11,7 +11,6 @@ use crate::domain::{Caller, EntityName, TokenScope, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::service::access::{Access, system};
-use crate::service::create::birth;
 use crate::service::retry::Retry;
 use crate::store::keys;
 use crate::store::rows::{Account, User, UserListed};
@@ -57,7 +56,7 @@ async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
         Some(password) => Some(passwords::hashed(password).await?),
         None => None,
     };
-    let birth = Birth { by: Some(name.clone().into()), ..birth(app, grant)? };
+    let birth = Birth { by: Some(name.clone().into()), ..app.birth(grant)? };
     let (created, version) = (birth.at, birth.first_version.into());
     let user = User { name: name.clone(), password, admin, disabled: false, created, version };
     let changes = people::user_added(&user, birth, quota.unwrap_or(app.config.default_quota))?;

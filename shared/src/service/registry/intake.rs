@@ -17,6 +17,7 @@
 //! If the process dies in between, it leaves parts that no row names, or the object of another remainder. The final
 //! object is assembled from exactly the parts in the row, and the sweeper collects the rest.
 
+use super::buffer::{Buffer, MIB};
 use super::{Code, Refused};
 use crate::app::App;
 use crate::changes::accounts;
@@ -30,24 +31,18 @@ use crate::store::StoreError;
 use crate::store::objects::{OwnPart, Part};
 use crate::store::rows::{Account, Row, Stream};
 use crate::store::table::Written;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
+use std::time::Instant;
 use tokio::task::JoinHandle;
 
-const MIB: u64 = 1 << 20;
-const COME_BACK: Duration = Duration::from_secs(10);
 /// Bytes reserved at a time for a stream whose length is unknown.
 const SLAB: u64 = 64 * MIB;
 /// The minimum speed of a client: so many bytes within the [patience](crate::config::Config::patience). Each client
 /// holds memory for a part, which is limited. A line of 140 kbit/s is enough for each layer that is pushed at the same
 /// time.
 const PACE: u64 = MIB;
-/// A client that holds memory for a part may take the patience for each of its MiB, so others wait for memory at least
-/// that long.
-const LEAST_WAIT: u32 = 8;
 
 /// The bytes of a request as a stream; an error ends its connection.
 pub type Incoming = BoxStream<'static, Result<Bytes, Box<dyn std::error::Error + Send + Sync>>>;
@@ -63,14 +58,21 @@ pub(super) struct Intake<'a> {
     leased: bool,
     hasher: Hasher,
     /// The bytes after the last whole part.
-    pub(super) held: BytesMut,
-    permit: Option<OwnedSemaphorePermit>,
+    held: Buffer,
     /// The total number of bytes after this request, if it is known.
     expected: Option<u64>,
     /// The part on its way to the store.
     going: Option<JoinHandle<Result<(String, Hasher), StoreError>>>,
     /// The object of the remainder, according to the last read of the table.
     old_tail: Option<String>,
+}
+
+/// All bytes of a stream, in an object that nobody can change any more.
+pub(super) struct Finished {
+    pub(super) object: String,
+    pub(super) hasher: Hasher,
+    /// The bytes themselves, if they are short.
+    pub(super) bytes: Option<Bytes>,
 }
 
 /// How bytes stopped coming.
@@ -93,51 +95,19 @@ impl<'a> Intake<'a> {
             fresh,
             leased: false,
             hasher,
-            held: BytesMut::new(),
-            permit: None,
+            held: Buffer::default(),
             going: None,
             expected: None,
         };
         if let Some(tail) = intake.row.tail.clone() {
-            intake.acquire_buffer(intake.row.tail_size.div_ceil(MIB)).await?;
-            intake.held.extend_from_slice(&app.objects.read(&tail, 0..intake.row.tail_size).await?);
+            intake.held.acquire(app, intake.row.tail_size).await?;
+            intake.held.append(&app.objects.read(&tail, 0..intake.row.tail_size).await?);
         }
         Ok(intake)
     }
 
     fn parts(&self) -> usize {
         self.row.etags.len() + usize::from(self.going.is_some())
-    }
-
-    /// Waits for memory for a part, or for `length` bytes if that is less. A client that has sent little holds little:
-    /// the first MiB of a part takes memory for one, and only further bytes take memory for the whole part.
-    async fn reserve_buffer(&mut self, length: Option<u64>) -> Result<(), Refused> {
-        let (part, held) = (stream_part_length(self.parts()), self.held.len() as u64);
-        let most = length.map_or(part, |length| held.saturating_add(length).min(part));
-        if held < MIB {
-            return self.acquire_buffer(1).await;
-        }
-        self.acquire_buffer(most.div_ceil(MIB)).await?;
-        // All at once: a buffer that grows by doubling would exceed the memory reserved for it.
-        self.held.reserve(usize::try_from(most.saturating_sub(held)).unwrap_or(0));
-        Ok(())
-    }
-
-    /// Waits for so many MiB of memory, for as long as the current holders may keep it; more MiB means a longer wait.
-    async fn acquire_buffer(&mut self, mib: u64) -> Result<(), Refused> {
-        let has = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let wanted = u32::try_from(mib).unwrap_or(u32::MAX).clamp(1, self.app.config.buffers);
-        if has as u64 >= u64::from(wanted) {
-            return Ok(());
-        }
-        // Memory is given back before more is requested: if all kept what they have, nobody might get what they need.
-        drop(self.permit.take());
-        let patience = self.app.config.patience.saturating_mul(wanted.max(LEAST_WAIT));
-        let permit = tokio::time::timeout(patience, self.app.buffers().acquire_many_owned(wanted)).await;
-        let busy = |_| Error::Busy { why: "too many uploads at once, continue later".to_owned(), after: COME_BACK };
-        let permit = permit.map_err(busy)?;
-        self.permit = Some(permit.map_err(|error| Error::Internal(error.to_string()))?);
-        Ok(())
     }
 
     /// Receives all bytes of a request. `length` is their number, if the client states it.
@@ -173,10 +143,10 @@ impl<'a> Intake<'a> {
 
     async fn receive_chunk(&mut self, mut chunk: Bytes, length: Option<u64>, account: &Account) -> Result<(), Refused> {
         while !chunk.is_empty() {
-            self.reserve_buffer(length).await?;
-            let part = usize::try_from(stream_part_length(self.parts())).unwrap_or(usize::MAX);
-            let now = chunk.split_to(chunk.len().min(part - self.held.len()));
-            self.held.extend_from_slice(&now);
+            let part = stream_part_length(self.parts());
+            self.held.reserve(self.app, part, length).await?;
+            let missing = usize::try_from(part - self.held.len()).unwrap_or(usize::MAX);
+            self.held.append(&chunk.split_to(chunk.len().min(missing)));
             if self.held.len() == part {
                 self.send_part(account).await?;
             }
@@ -192,8 +162,7 @@ impl<'a> Intake<'a> {
         }
         self.lease(account).await?;
         let (object, upload) = self.begun().await?;
-        let bytes = std::mem::take(&mut self.held).freeze();
-        let permit = self.permit.take();
+        let (bytes, permit) = std::mem::take(&mut self.held).freeze();
         let (objects, grant, number) = (self.app.objects.clone(), self.grant.clone(), self.row.etags.len() + 1);
         let mut hasher = self.hasher.clone();
         self.going = Some(tokio::spawn(async move {
@@ -239,7 +208,7 @@ impl<'a> Intake<'a> {
 
     /// The number of bytes, including the held ones.
     fn taken(&self) -> u64 {
-        self.row.taken - self.row.tail_size + self.held.len() as u64
+        self.row.taken - self.row.tail_size + self.held.len()
     }
 
     /// Increments the row's version, so that no other request can send bytes in the meantime. Also reserves quota: for
@@ -292,7 +261,7 @@ impl<'a> Intake<'a> {
     /// Saves the progress of the stream, with the held bytes in an object of their own.
     pub(super) async fn pause(&mut self, account: &Account) -> Result<(), Refused> {
         self.arrive().await?;
-        let bytes = std::mem::take(&mut self.held).freeze();
+        let (bytes, _permit) = std::mem::take(&mut self.held).freeze();
         let mut row = self.stored();
         row.taken = row.taken - row.tail_size + bytes.len() as u64;
         row.tail_size = bytes.len() as u64;
@@ -343,23 +312,22 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Sends the held bytes to the store, so that one object has all bytes and nobody can change it any more. Returns
-    /// the object, its hasher and, for a short blob, the bytes.
-    pub(super) async fn finish(&mut self, account: &Account) -> Result<(String, Hasher, Option<Bytes>), Refused> {
+    /// Sends the held bytes to the store, so that one object has all bytes and nobody can change it any more.
+    pub(super) async fn finish(&mut self, account: &Account) -> Result<Finished, Refused> {
         if self.parts() == 0 {
-            let bytes = std::mem::take(&mut self.held).freeze();
+            let (bytes, _permit) = std::mem::take(&mut self.held).freeze();
             let mut hasher = Hasher::default();
             hasher.update(&bytes);
             let size = bytes.len() as u64;
             if let Some(tail) = self.row.tail.clone().filter(|_| self.row.tail_size == size) {
-                return Ok((tail, hasher, Some(bytes)));
+                return Ok(Finished { object: tail, hasher, bytes: Some(bytes) });
             }
             accounts::fits(account, size.saturating_sub(self.row.reserved))?;
             let object = self.app.new_object()?;
             self.app.objects.put(self.grant, &object, bytes.clone()).await?;
-            return Ok((object, hasher, Some(bytes)));
+            return Ok(Finished { object, hasher, bytes: Some(bytes) });
         }
-        if !self.held.is_empty() {
+        if self.held.len() > 0 {
             self.expected = Some(self.taken());
             self.send_part(account).await?;
         }
@@ -379,14 +347,14 @@ impl<'a> Intake<'a> {
                     StoreError::NoObject => over(),
                     error => error.into(),
                 })?;
-                return Ok((object, hasher, None));
+                return Ok(Finished { object, hasher, bytes: None });
             }
             Err(StoreError::Refused(_)) => {
                 return Err(Refused::code(Code::BlobUploadInvalid, "the upload has changed, start again"));
             }
             Err(error) => return Err(error.into()),
         }
-        Ok((object, self.hasher.clone(), None))
+        Ok(Finished { object, hasher: self.hasher.clone(), bytes: None })
     }
 }
 

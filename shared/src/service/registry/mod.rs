@@ -4,6 +4,7 @@
 //! do something gets the same answer whether the thing exists or not, and 404 is for callers who may read there.
 
 pub mod blob;
+mod buffer;
 mod intake;
 pub mod list;
 pub mod parse;

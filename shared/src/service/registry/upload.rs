@@ -11,7 +11,7 @@
 //!    and record the result in the upload's row, so that a client that missed the answer can ask again. *Lost*: start
 //!    again at 4. *Dies before*: the sweeper collects what the upload holds.
 
-use super::intake::{End, Incoming, Intake};
+use super::intake::{End, Finished, Incoming, Intake};
 use super::{Code, Refused, RepositoryAccess};
 use crate::app::App;
 use crate::auth::Credential;
@@ -240,7 +240,7 @@ async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &
         intake.interrupt(account).await?;
         return Err(why);
     }
-    let (object, hasher, bytes) = intake.finish(account).await?;
+    let Finished { object, hasher, bytes } = intake.finish(account).await?;
     let size = hasher.taken();
     let own = hasher.finish();
     let right_bytes = match (digest, bytes) {

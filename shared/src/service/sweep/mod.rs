@@ -23,6 +23,7 @@ use crate::domain::time::SKEW;
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::StoreError;
+use crate::store::objects::ListedObject;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -160,10 +161,10 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<
     Ok(sweeper.accounts())
 }
 
-async fn all_objects(app: &App) -> Result<Vec<(String, i64)>, Error> {
-    let mut all: Vec<(String, i64)> = Vec::new();
+async fn all_objects(app: &App) -> Result<Vec<ListedObject>, Error> {
+    let mut all: Vec<ListedObject> = Vec::new();
     loop {
-        let page = app.objects.list(all.last().map(|(name, _)| name.clone())).await?;
+        let page = app.objects.list(all.last().map(|last| last.object.clone())).await?;
         if page.is_empty() {
             return Ok(all);
         }

@@ -9,7 +9,7 @@ use crate::rules::Grant;
 use crate::service::people::passwords::WINDOW;
 use crate::service::{links, uploads};
 use crate::store::keys::{self, RowKind};
-use crate::store::objects::OpenParts;
+use crate::store::objects::{ListedObject, OpenParts};
 use crate::store::rows::{
     Account, Blob, Charge, Condemned, EventEnd, Flow, Image, Link, Manifest, Session, State, Stream, Way,
     WrongPasswords,
@@ -244,7 +244,7 @@ impl<'a> Sweeper<'a> {
     }
 
     /// The things in the store that no row names.
-    pub(super) async fn unnamed(&mut self, uploads: Vec<OpenParts>, objects: Vec<(String, i64)>) {
+    pub(super) async fn unnamed(&mut self, uploads: Vec<OpenParts>, objects: Vec<ListedObject>) {
         let (latest, any) = (self.now.minus(self.ages.unnamed).0, self.ages.unnamed.is_zero());
         let old = |since: i64| since <= latest || any;
         for open in uploads {
@@ -258,7 +258,7 @@ impl<'a> Sweeper<'a> {
                 self.swept.uploads += 1;
             }
         }
-        for (object, since) in objects {
+        for ListedObject { object, since } in objects {
             if old(since) && !self.inventory.objects.contains(&object) {
                 if self.goes(|| format!("object {object}, which nothing names")) {
                     let done = self.condemns(&object).await;
