@@ -116,12 +116,8 @@ impl App {
 
     /// What is needed for a new row: who creates it, the time, a new id.
     pub(crate) fn birth(&self, grant: &Grant) -> Result<Birth, Error> {
-        Ok(Birth { id: self.new_id()?, by: grant.by().cloned(), at: self.now(), first_version: random::number()? })
-    }
-
-    /// A new id for the wire.
-    fn new_id(&self) -> Result<Id, Error> {
-        random::bytes().map(Id::from_random)
+        let id = random::bytes().map(Id::from_random)?;
+        Ok(Birth { id, by: grant.by().cloned(), at: self.now(), first_version: random::number()? })
     }
 
     /// A new id of an upload session.
