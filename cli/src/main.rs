@@ -41,7 +41,7 @@ enum Command {
 
 fn main() -> ExitCode {
     #[cfg(feature = "server")]
-    shared::telemetry::init();
+    let _log = shared::telemetry::init_in_background();
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

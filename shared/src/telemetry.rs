@@ -1,10 +1,12 @@
 //! Telemetry: what a request did, collected while it runs and logged as one line at its end.
 
 use std::future::Future;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 tokio::task_local! {
     static RECORD: Arc<Record>;
@@ -106,12 +108,30 @@ pub fn cause(text: String) {
 /// elsewhere.
 pub const FILTER: &str = "info,s3s=off";
 
+/// The most lines that wait to be written. Further ones are lost: a request must not wait for whoever reads the log.
+const WAITING_LINES: usize = 8192;
+
 /// Starts logging to standard error: JSON lines, or readable ones at a terminal or with `STACKROOM_LOG_FORMAT=pretty`.
-/// `STACKROOM_LOG` sets the level.
+/// `STACKROOM_LOG` sets the level. For functions: a line is written before the answer, because nothing runs after it.
 pub fn init() {
+    start(|| Tolerant);
+}
+
+/// The same for a process that goes on: lines are written in the background, so a log that can't be written, or whose
+/// reader is stuck, holds nothing up. What still waits is written when the guard is dropped.
+#[must_use = "what waits is written when this is dropped"]
+pub fn init_in_background() -> WorkerGuard {
+    let lines = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES);
+    let (writer, guard) = lines.finish(Tolerant);
+    start(writer);
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a mistake of ours")));
+    guard
+}
+
+fn start(writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static) {
     let filter = EnvFilter::try_from_env("STACKROOM_LOG").unwrap_or_else(|_| EnvFilter::new(FILTER));
     let format = std::env::var("STACKROOM_LOG_FORMAT").unwrap_or_default();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let terminal = std::io::stderr().is_terminal();
     // A second call, as in tests, changes nothing.
     let _ = if format == "pretty" || (format.is_empty() && terminal) {
@@ -119,4 +139,19 @@ pub fn init() {
     } else {
         builder.json().flatten_event(true).with_target(false).with_current_span(false).try_init()
     };
+}
+
+/// Standard error, where nothing goes wrong: if a line can't be written, it is lost, and the request goes on.
+#[derive(Debug, Clone, Copy)]
+struct Tolerant;
+
+impl Write for Tolerant {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let _ = std::io::stderr().write_all(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

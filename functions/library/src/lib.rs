@@ -11,6 +11,7 @@ use serde::Deserialize;
 use shared::auth::Credential;
 use shared::domain::{Description, Digest, Id, Selector, TagName, Visibility};
 use shared::http::library::{Answer, Arch, Failure, data, json, list, named, plain};
+use shared::service::create::Properties;
 use shared::service::pull::Purpose;
 use shared::service::settings::{self, Settings};
 use shared::service::tag::SetTag;
@@ -112,11 +113,15 @@ async fn entity(State(app): State<App>, caller: Credential, Path(name): Path<Str
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 struct NewEntity {
     name: String,
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     description: Option<Description>,
+    /// Whether new containers in it are private.
+    #[serde(default)]
+    default_private: bool,
 }
 
 /// Creates an entity, owned by the caller.
@@ -132,7 +137,9 @@ struct NewEntity {
 async fn create_entity(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
     let new: NewEntity = json(&body)?;
     let name = app.config.defaults.entity(&new.name)?;
-    let entity = create::entity(&app, &caller, name, new.description.unwrap_or_default()).await?;
+    let description = new.description.unwrap_or_default();
+    let properties = Properties { description, private: new.default_private, read_only: false };
+    let entity = create::entity(&app, &caller, name, properties).await?;
     Ok(data(wire::new_entity(&entity)))
 }
 
@@ -174,6 +181,9 @@ struct NewCollection {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     description: Option<Description>,
+    /// Whether new containers in it are private.
+    #[serde(default)]
+    private: bool,
 }
 
 /// Creates a collection in an entity.
@@ -187,9 +197,10 @@ struct NewCollection {
     responses((status = 200, body = wire::Collection), (status = 403), (status = 404), (status = 409)),
 )]
 async fn create_collection(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
-    let NewCollection { name, entity, description } = json(&body)?;
+    let NewCollection { name, entity, description, private } = json(&body)?;
     let name = if name.is_empty() { app.config.defaults.collection.clone() } else { name.parse()? };
-    Ok(data(wire::collection(&create::collection(&app, &caller, entity, name, description.unwrap_or_default()).await?)))
+    let properties = Properties { description: description.unwrap_or_default(), private, read_only: false };
+    Ok(data(wire::collection(&create::collection(&app, &caller, entity, name, properties).await?)))
 }
 
 /// The containers of an entity or a collection, page by page, without their images and tags.
@@ -230,6 +241,7 @@ async fn container(State(app): State<App>, caller: Credential, Path(path): Path<
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 struct NewContainer {
     name: String,
     #[schema(value_type = String)]
@@ -237,11 +249,17 @@ struct NewContainer {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     description: Option<Description>,
+    /// Whether only members of its entity may read it.
+    #[serde(default)]
+    private: bool,
+    #[serde(default)]
+    read_only: bool,
 }
 
 /// Creates a container in a collection.
 ///
-/// If it exists already, it is returned unchanged. A new one is private if its collection or entity says so.
+/// If it exists already, it is returned unchanged, unless it is more open than what is asked for. A new one is private
+/// if its collection or entity says so.
 #[utoipa::path(
     post,
     path = "/v1/containers",
@@ -250,9 +268,9 @@ struct NewContainer {
     responses((status = 200, body = wire::Container), (status = 403), (status = 404), (status = 409)),
 )]
 async fn create_container(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
-    let NewContainer { name, collection, description } = json(&body)?;
-    let container =
-        create::container(&app, &caller, collection, &name.parse()?, description.unwrap_or_default()).await?;
+    let NewContainer { name, collection, description, private, read_only } = json(&body)?;
+    let properties = Properties { description: description.unwrap_or_default(), private, read_only };
+    let container = create::container(&app, &caller, collection, &name.parse()?, properties).await?;
     Ok(data(wire::container(&container, &[])))
 }
 

@@ -168,11 +168,12 @@ fn granted(app: &App, token: Result<SecretString, Error>) -> Response {
     responses((status = 200, body = String, content_type = "text/html")),
 )]
 async fn tokens_page() -> impl IntoResponse {
-    Html(
+    let page = Html(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Tokens</title>\
          <h1>Access tokens</h1>\
          <p>An administrator of this library makes a token for you with \
          <code>stackroom admin token YOU --name laptop</code>.</p>\
          <p>Paste it where <code>apptainer remote login</code> asks for it.</p></html>",
-    )
+    );
+    ([(http::header::CONTENT_SECURITY_POLICY, "default-src 'none'; base-uri 'none'; frame-ancestors 'none'")], page)
 }

@@ -16,6 +16,9 @@ pub mod objects;
 mod rows;
 pub mod table;
 
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why a store could not be opened, saved or swept.
@@ -43,9 +46,59 @@ pub enum Error {
         /// The layout number of this program.
         known: i64,
     },
+    /// Something can be read by other users of the machine, and this program may not change that.
+    #[error("other users can read {path}: run `chmod -R go= {path}` as its owner, and start again", path = .0.display())]
+    Readable(PathBuf),
     /// A path that is not UTF-8, which `SQLite` can't be given.
     #[error("{}: the path is not UTF-8", .0.display())]
     Path(PathBuf),
+}
+
+/// Makes the file of a database, and takes the rights on it away from everybody but its owner. `SQLite` gives new
+/// files beside it the same rights.
+fn private_database(path: &Path) -> Result<(), Error> {
+    private_file(path)?;
+    for end in ["-wal", "-shm", "-journal"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(end);
+        deny_others(Path::new(&beside))?;
+    }
+    Ok(())
+}
+
+/// Makes a file that only its owner may read and write, or takes the rights on it away from everybody else.
+pub fn private_file(path: &Path) -> Result<(), Error> {
+    let disk = |source| Error::Disk { path: path.into(), source };
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(disk)?;
+    deny_others(path)
+}
+
+/// The same for a folder.
+fn private_folder(path: &Path) -> Result<(), Error> {
+    let disk = |source| Error::Disk { path: path.into(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(disk)?;
+    deny_others(path)
+}
+
+/// Takes the rights on something, if it exists, away from everybody but its owner.
+///
+/// # Errors
+/// [`Error::Readable`] if that is not possible.
+pub fn deny_others(path: &Path) -> Result<(), Error> {
+    let rights = || std::fs::metadata(path).map(|known| known.permissions().mode());
+    let shared = |mode: u32| mode & 0o077 != 0;
+    let mode = match rights() {
+        Ok(mode) if !shared(mode) => return Ok(()),
+        Ok(mode) => mode & 0o700,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(Error::Disk { path: path.into(), source }),
+    };
+    let denied = std::fs::set_permissions(path, Permissions::from_mode(mode)).and_then(|()| rights());
+    match denied {
+        // Some file systems accept the change and ignore it.
+        Ok(mode) if !shared(mode) => Ok(()),
+        _ => Err(Error::Readable(path.into())),
+    }
 }
 
 /// Waits until a file's bytes, or a folder's names, are on disk.

@@ -15,6 +15,7 @@ use aws_smithy_runtime_api::client::http::{HttpConnectorFuture, SharedHttpClient
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
+use dynoxide::actions::transact_write_items::TransactWriteItemsRequest;
 use dynoxide::{Database, DynoxideError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -56,6 +57,7 @@ impl Table {
     /// `fsync`s for about 6230 puts, checkpoints and opening included.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let name = path.to_str().ok_or_else(|| Error::Path(path.into()))?;
+        crate::private_database(path)?;
         // The writer comes first: opening is what brings the file's layout up to date.
         let writer = Database::new(name)?;
         let readers = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
@@ -86,6 +88,7 @@ impl Table {
     /// Writes a copy of the table as of now to `to`, which must not exist yet. Writers wait meanwhile, readers don't.
     pub fn backup(&self, to: &Path) -> Result<(), Error> {
         let name = to.to_str().ok_or_else(|| Error::Path(to.into()))?;
+        crate::private_file(to)?;
         self.inner.writer.vacuum_into(name)?;
         // SQLite leaves the copy in the page cache; it is a backup only once it is on disk.
         crate::sync(to)?;
@@ -164,7 +167,12 @@ fn dispatch(db: &Database, operation: &str, body: &[u8]) -> Result<String, Dynox
         "Query" => call(body, |r| db.query(r)),
         "Scan" => call(body, |r| db.scan(r)),
         "TransactGetItems" => call(body, |r| db.transact_get_items(r)),
-        "TransactWriteItems" => call(body, |r| db.transact_write_items(r)),
+        "TransactWriteItems" => call(body, |mut request: TransactWriteItemsRequest| {
+            // It protects from an answer that is lost on the way, and there is no way here. The library would keep it
+            // for ten minutes, and look through all that it keeps at each commit.
+            request.client_request_token = None;
+            db.transact_write_items(request)
+        }),
         other => Err(DynoxideError::ValidationException(format!("The embedded table has no operation {other:?}"))),
     }
 }

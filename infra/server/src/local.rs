@@ -24,7 +24,7 @@ use shared::config::Config;
 use shared::store::{Objects, Table};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The bucket, and so the first part of the path of every presigned URL.
@@ -64,7 +64,9 @@ impl Local {
             .mode(0o700)
             .create(folder)
             .with_context(|| format!("can't create the data folder {}", folder.display()))?;
-        let lock = File::create(folder.join("lock")).context("can't create the lock file in the data folder")?;
+        others_may_not_write(folder)?;
+        embedded::private_file(&folder.join("lock"))?;
+        let lock = File::open(folder.join("lock")).context("can't open the lock file in the data folder")?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -74,6 +76,7 @@ impl Local {
         }
         let keys = Keys::parse(&kept(&folder.join("keys"), || Ok(Keys::generate()?))?)?;
         let secret = kept(&folder.join("objects.key"), random_text::<32>)?;
+        embedded::deny_others(&folder.join("admin.token"))?;
 
         let table = embedded::table::Table::open(&folder.join("table.sqlite"))?;
         let objects = embedded::objects::Objects::open(embedded::objects::Config {
@@ -145,11 +148,23 @@ fn random_text<const N: usize>() -> anyhow::Result<String> {
     Ok(bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
 }
 
+/// Refuses a folder in which others could put files in the place of ours. What we make in it is readable by us alone,
+/// so they may look into it.
+fn others_may_not_write(folder: &Path) -> anyhow::Result<()> {
+    let rights = std::fs::metadata(folder).with_context(|| format!("can't read {}", folder.display()))?.permissions();
+    if rights.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let folder = folder.display();
+    bail!("others may write in the data folder {folder}: run `chmod go-w {folder}` as its owner, and start again")
+}
+
 /// The text of a file that is created once and then kept.
 fn kept(path: &Path, make: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<String> {
     if !path.exists() {
         write_private(path, &make()?)?;
     }
+    embedded::deny_others(path)?;
     std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))
 }
 

@@ -9,6 +9,7 @@ use axum::http::Method;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::serve::Listener;
+use futures::FutureExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use shared::config::Config;
@@ -16,12 +17,14 @@ use shared::service::sweep::{self, Ages};
 use shared::service::uploads::verify;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tower::ServiceExt;
 
 /// The settings of `serve`.
@@ -39,6 +42,10 @@ pub struct Settings {
 
 /// The longest time for the head of a request, and for an idle connection between two requests.
 const HEAD: Duration = Duration::from_secs(75);
+/// When a server sweeps first: a start is when everybody comes back.
+const FIRST_SWEEP: Duration = Duration::from_mins(5);
+/// How long after a failure a background task starts again.
+const RESTART_AFTER: Duration = Duration::from_secs(10);
 /// How often a server sweeps.
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// Object files that nothing names are deleted once they are older than this.
@@ -59,8 +66,10 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let local = Local::open(&settings.data, config).await?;
     let password = local.first_admin().await?;
     greet(&local, password.as_deref());
-    let sweeping = tokio::spawn(sweep_always(local.app.clone(), local.objects.clone()));
-    let verifying = tokio::spawn(verify_always(local.app.clone()));
+    let (app, objects) = (local.app.clone(), local.objects.clone());
+    let sweeping = tokio::spawn(restarted("sweeping", move || sweep_always(app.clone(), objects.clone())));
+    let app = local.app.clone();
+    let verifying = tokio::spawn(restarted("verifying", move || verify_always(app.clone())));
     let router = router(&local)?;
     let patience = local.app.config.patience;
     let taking = match settings.ingest_listen {
@@ -159,7 +168,8 @@ pub fn router(local: &Local) -> anyhow::Result<Router> {
     let routes = routes::router(&local.app)?;
     let store = local.objects.clone();
     let routes = routes.layer(middleware::from_fn(move |request, next| sweep_asked(store.clone(), request, next)));
-    Ok(routes.route(&format!("/{BUCKET}/{{*key}}"), axum::routing::any(objects)))
+    let routes = routes.route(&format!("/{BUCKET}/{{*key}}"), axum::routing::any(objects));
+    Ok(routes.layer(middleware::map_response(async |response| shared::http::protected(response))))
 }
 
 /// A sweep on request, which here also removes leftover files.
@@ -180,8 +190,16 @@ async fn collect(objects: embedded::objects::Objects, age: Duration) {
     }
 }
 
+/// Runs a background task, and starts it again if it panics.
+async fn restarted<F: Future<Output = ()>>(task: &str, start: impl Fn() -> F) {
+    while AssertUnwindSafe(start()).catch_unwind().await.is_err() {
+        tracing::error!(task, "a background task failed, it starts again");
+        tokio::time::sleep(RESTART_AFTER).await;
+    }
+}
+
 async fn sweep_always(app: shared::App, objects: embedded::objects::Objects) {
-    let mut every = tokio::time::interval(SWEEP_EVERY);
+    let mut every = tokio::time::interval_at(Instant::now() + FIRST_SWEEP, SWEEP_EVERY);
     loop {
         every.tick().await;
         match sweep::sweep(&app, Ages::safe(&app)).await {

@@ -39,20 +39,27 @@ fn made<R: Row>(row: R, id: Id, target: Target, what: EventKind) -> Result<Made<
     Ok(Made { row, changes: Changes::recorded(place, what).with(writes) })
 }
 
-/// An entity that `owner` owns, with an account of this limit.
-pub(crate) fn entity(
-    name: &EntityName,
-    owner: &UserName,
-    description: Description,
-    limit: u64,
-    birth: Birth,
-) -> Result<Made<Entity>, Error> {
+/// A new entity.
+#[derive(Debug)]
+pub(crate) struct NewEntity<'a> {
+    pub(crate) name: &'a EntityName,
+    pub(crate) owner: &'a UserName,
+    pub(crate) description: Description,
+    /// Whether new containers in it are private.
+    pub(crate) private: bool,
+    /// The limit of its account, in bytes; 0 for none.
+    pub(crate) limit: u64,
+}
+
+/// An entity with its owner and its account.
+pub(crate) fn entity(new: NewEntity<'_>, birth: Birth) -> Result<Made<Entity>, Error> {
+    let NewEntity { name, owner, description, private, limit } = new;
     let Birth { id, by, at, first_version } = birth;
     let row = Entity {
         id,
         name: name.clone(),
         description,
-        default_private: false,
+        default_private: private,
         created_by: by,
         created: at,
         version: first_version.into(),
@@ -65,13 +72,19 @@ pub(crate) fn entity(
     Ok(made)
 }
 
+/// A new collection.
+#[derive(Debug)]
+pub(crate) struct NewCollection<'a> {
+    pub(crate) parent: &'a Entity,
+    pub(crate) name: CollectionName,
+    pub(crate) description: Description,
+    /// Whether new containers in it are private, whatever its entity says.
+    pub(crate) private: bool,
+}
+
 /// A collection in an entity.
-pub(crate) fn collection(
-    parent: &Entity,
-    name: CollectionName,
-    description: Description,
-    birth: Birth,
-) -> Result<Made<Collection>, Error> {
+pub(crate) fn collection(new: NewCollection<'_>, birth: Birth) -> Result<Made<Collection>, Error> {
+    let NewCollection { parent, name, description, private } = new;
     let Birth { id, by, at, first_version } = birth;
     let target = Target::Collection(parent.name.clone(), name.clone());
     let row = Collection {
@@ -80,7 +93,7 @@ pub(crate) fn collection(
         entity_id: parent.id,
         name,
         description,
-        private: parent.default_private,
+        private: private || parent.default_private,
         created_by: by,
         created: at,
         version: first_version.into(),
@@ -97,12 +110,13 @@ pub(crate) struct NewContainer<'a> {
     pub(crate) collection: Option<&'a Collection>,
     /// Its visibility, unless the entity or collection makes new containers private.
     pub(crate) open: Visibility,
+    pub(crate) read_only: bool,
     pub(crate) description: Description,
 }
 
 /// A container, or another repository.
 pub(crate) fn container(new: NewContainer<'_>, birth: Birth) -> Result<Made<Container>, Error> {
-    let NewContainer { repository, entity, collection, open, description } = new;
+    let NewContainer { repository, entity, collection, open, read_only, description } = new;
     let Birth { id, by, at, first_version } = birth;
     let private = entity.default_private || collection.is_some_and(|collection| collection.private);
     let row = Container {
@@ -112,7 +126,7 @@ pub(crate) fn container(new: NewContainer<'_>, birth: Birth) -> Result<Made<Cont
         entity_id: entity.id,
         description,
         visibility: if private { Visibility::Private } else { open },
-        read_only: false,
+        read_only,
         created_by: by,
         created: at,
         epoch: 0,

@@ -9,6 +9,7 @@ pub(crate) mod accounts;
 pub(crate) mod blobs;
 pub(crate) mod entities;
 pub(crate) mod events;
+pub(crate) mod frozen;
 pub(crate) mod images;
 pub(crate) mod manifests;
 pub(crate) mod people;

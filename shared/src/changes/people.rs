@@ -1,7 +1,7 @@
 //! People: accounts, tokens, and the wrong passwords for a name.
 
 use super::Changes;
-use super::entities::{self, Birth};
+use super::entities::{self, Birth, NewEntity};
 use crate::domain::{Description, EntityName, Time, TokenId, UserName};
 use crate::error::Error;
 use crate::rules::Place;
@@ -13,7 +13,9 @@ use std::time::Duration;
 /// Adds a user with an entity of the same name, whose account has this limit. `birth` is the entity's.
 pub(crate) fn user_added(user: &User, birth: Birth, limit: u64) -> Result<Changes, Error> {
     let name = &user.name;
-    let entity = entities::entity(&EntityName::from(name), name, Description::default(), limit, birth)?;
+    let (own, description) = (EntityName::from(name), Description::default());
+    let new = NewEntity { name: &own, owner: name, description, private: false, limit };
+    let entity = entities::entity(new, birth)?;
     let mut changes = Changes::recorded(Place::User(name.clone()), EventKind::UserAdded { name: name.clone() });
     changes.merge(entity.changes);
     Ok(changes.with([

@@ -221,12 +221,14 @@ pub(crate) fn replace(new: &Replacing<'_>) -> Result<Changes, Error> {
     Ok(changes)
 }
 
-/// Freezes or unfreezes a tag.
+/// Freezes or unfreezes a tag. The epoch advances, so that no deletion that was decided before can take what the tag
+/// leads to.
 pub(crate) fn frozen(tag: Tag, frozen: bool) -> Result<Changes, Error> {
     let what = EventKind::TagFrozen { tag: tag.name.clone(), frozen };
     let condition = Condition::Version(tag.version);
     let tag = Tag { frozen, version: tag.version + 1, ..tag };
-    Ok(Changes::recorded(place_of(&tag.repository), what).with([Write::put(&tag, condition)?]))
+    let writes = [Write::put(&tag, condition)?, manifests::epoch_advanced(&tag.repository)];
+    Ok(Changes::recorded(place_of(&tag.repository), what).with(writes))
 }
 
 /// Removes a tag, and nothing else.

@@ -90,8 +90,14 @@ impl Manifest {
         if media_type.starts_with(DOCKER_V1) {
             return wrong("manifests of Docker's schema 1 are not accepted, push with a newer client");
         }
-        if !media_type.contains('/') || media_type.len() > 255 || !media_type.bytes().all(|b| b.is_ascii_graphic()) {
-            return wrong("the Content-Type header must give the manifest's media type");
+        // Browsers do something with most types that are no `application/…`.
+        if !media_type.starts_with("application/")
+            || media_type.len() > 255
+            || !media_type.bytes().all(|b| b.is_ascii_graphic())
+        {
+            return wrong(
+                "the Content-Type header must give the manifest's media type, which begins with application/",
+            );
         }
         if depth(bytes) > MAX_DEPTH {
             return wrong("the manifest is nested too deeply");

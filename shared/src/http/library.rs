@@ -1,6 +1,7 @@
 //! The library's own formats: `{"data": …}`, `{"error": {"code", "message"}}`, bodies without a stated type.
 
 use super::authorization;
+use super::narrowing::{narrows, refusal};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::reference::LibraryRef;
@@ -113,8 +114,21 @@ pub fn list(rows: impl Serialize, next: Option<&str>) -> Response {
     Json(json!({ "data": rows, "page": { "next": next.unwrap_or_default() } })).into_response()
 }
 
-/// Reads a JSON body. Its media type is not checked, because clients don't state it.
+/// Reads a JSON body. Its media type is not checked, because clients don't state it. Keys that the type does not know
+/// are ignored, unless they [narrow](super::narrowing) something.
 pub fn json<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
+    let mut ignored = Vec::new();
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let read = serde_ignored::deserialize(&mut deserializer, |path| ignored.push(path.to_string()));
     // The value's own type gives the best error message, for example which names are allowed.
-    serde_json::from_slice(body).map_err(|error| Failure(Error::Invalid(format!("the body can't be used: {error}"))))
+    let unusable = |error: serde_json::Error| Failure(Error::Invalid(format!("the body can't be used: {error}")));
+    let value = read.map_err(unusable)?;
+    deserializer.end().map_err(unusable)?;
+    if !ignored.is_empty() {
+        let whole: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).map_err(unusable)?;
+        if let Some(key) = ignored.iter().find(|key| whole.get(*key).is_some_and(|value| narrows(key, value))) {
+            return Err(Failure(Error::Invalid(refusal(key))));
+        }
+    }
+    Ok(value)
 }

@@ -3,6 +3,7 @@
 
 pub mod lambda;
 pub mod library;
+mod narrowing;
 pub mod registry;
 
 use crate::telemetry::{self, Summary};
@@ -12,7 +13,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use futures::{FutureExt, StreamExt, stream};
-use http::{HeaderMap, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 use tower::ServiceExt;
@@ -70,7 +71,15 @@ async fn handle(form: Form, router: Router, mut request: Request) -> Response {
     let method = request.method().clone();
     *request.uri_mut() = normal(request.uri());
     let path = request.uri().path().to_owned();
-    let (answer, summary) = telemetry::recorded(AssertUnwindSafe(router.oneshot(request)).catch_unwind()).await;
+    let writes = !matches!(method, Method::GET | Method::HEAD);
+    let narrowing = if writes { narrowing::in_query(request.uri()) } else { None };
+    let answering = async {
+        match narrowing {
+            Some(key) => Ok(form(StatusCode::BAD_REQUEST, &narrowing::refusal(&key))),
+            None => router.oneshot(request).await,
+        }
+    };
+    let (answer, summary) = telemetry::recorded(AssertUnwindSafe(answering).catch_unwind()).await;
     let mut response = match answer {
         Ok(Ok(response)) => in_form(form, response),
         Ok(Err(never)) => match never {},
@@ -81,6 +90,18 @@ async fn handle(form: Form, router: Router, mut request: Request) -> Response {
     logged.log(&summary);
     // For code around the router, like the tests that count reads.
     response.extensions_mut().insert(summary);
+    protected(response)
+}
+
+/// The policy of answers that are no pages: whatever bytes somebody pushed, a browser runs nothing in them, and shows
+/// them nowhere.
+const NO_PAGE: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox; frame-ancestors 'none'");
+
+/// Tells browsers not to guess what an answer is, and what it may do. A page states its own policy.
+pub fn protected(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(NO_PAGE);
     response
 }
 

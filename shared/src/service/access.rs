@@ -3,7 +3,7 @@
 
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Actor, Caller, EntityName, Id, Repository, Role, TokenScope, UserName};
+use crate::domain::{Actor, Caller, EntityName, Id, Repository, Role, Time, TokenPlace, TokenScope, UserName};
 use crate::error::{BAD_TOKEN, Error};
 use crate::rules::{self, Action, Denial, Grant, Place, Resource, Subject};
 use crate::store::keys::{self, Key};
@@ -16,6 +16,8 @@ use crate::telemetry;
 pub struct Access {
     /// The caller.
     pub caller: Caller,
+    /// When the caller's token ends, if it does.
+    pub(crate) until: Option<Time>,
     role: Option<Role>,
     rows: Rows,
 }
@@ -42,7 +44,7 @@ impl Access {
         let member = credential.user().zip(entity).map(|(user, entity)| keys::member(entity, user));
         batch.extend(own.iter().map(|(user, _)| user.clone()).chain(token_key.clone()).chain(member.clone()));
         let rows = if batch.is_empty() { Rows::default() } else { app.table.batch(batch).await? };
-        let mut access = Self { caller: Caller::Anonymous, role: None, rows };
+        let mut access = Self { caller: Caller::Anonymous, until: None, role: None, rows };
         if let Some((user, token)) = own {
             let account: Option<User> = access.take(&user)?;
             let account = account.filter(|account| !account.disabled).ok_or(Error::Unauthenticated(BAD_TOKEN))?;
@@ -52,7 +54,9 @@ impl Access {
                 Some(key) => {
                     let token: Option<Token> = access.take(&key)?;
                     let good = token.filter(|token| token.expires.is_none_or(|expires| expires > app.now()));
-                    good.ok_or(Error::Unauthenticated(BAD_TOKEN))?.scope
+                    let token = good.ok_or(Error::Unauthenticated(BAD_TOKEN))?;
+                    access.until = token.expires;
+                    token.scope
                 }
             };
             let narrowed = match credential {
@@ -154,6 +158,13 @@ impl Access {
         doing: &str,
     ) -> Result<Grant, Error> {
         self.decide(action, resource).map_err(|denial| Error::denied(denial, what, doing))
+    }
+
+    /// Whether the caller has all of their user's rights, without an end: what a password gives.
+    pub(crate) fn is_unlimited(&self) -> bool {
+        self.until.is_none()
+            && matches!(&self.caller, Caller::User { scope, access: None, .. }
+                if scope.place == TokenPlace::All && scope.allows_all_of(&TokenScope::full()))
     }
 
     /// Checks whether the caller may push into the container. Only those who may push there learn that a container is

@@ -6,22 +6,44 @@ use super::uploads::commit;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::blobs::VerifiedImage;
-use crate::changes::entities::{self, Made, NewContainer};
+use crate::changes::entities::{self, Made, NewCollection, NewContainer, NewEntity};
 use crate::domain::{
     Actor, CollectionName, ContainerName, Description, Digest, EntityName, Id, Repository, Visibility,
 };
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::keys;
-use crate::store::rows::{Blob, Charge, Collection, Container, Entity, Image, Membership, Row, Target};
+use crate::store::rows::{Blob, Charge, Collection, Container, Entity, Image, Row, Target};
 use crate::store::table::Written;
+
+/// What a new entity, collection or container is to be like.
+#[derive(Debug, Clone, Default)]
+pub struct Properties {
+    /// The description.
+    pub description: Description,
+    /// Of a container: whether it is private. Of an entity or collection: whether new containers in it are.
+    pub private: bool,
+    /// Of a container: whether it is read-only.
+    pub read_only: bool,
+}
+
+impl Properties {
+    /// Refuses to return something that exists and is more open than what was asked for.
+    fn kept_by(&self, private: bool, read_only: bool) -> Result<(), Error> {
+        let broken = (self.private && !private).then_some("private");
+        match broken.or((self.read_only && !read_only).then_some("read-only")) {
+            Some(what) => Err(Error::Conflict(format!("it exists and is not {what}, change it with PATCH"))),
+            None => Ok(()),
+        }
+    }
+}
 
 /// Creates an entity, owned by the caller.
 pub async fn entity(
     app: &App,
     credential: &Credential,
     name: EntityName,
-    description: Description,
+    properties: Properties,
 ) -> Result<Entity, Error> {
     let mut access = Access::load(app, credential, Some(&name), [keys::entity(&name)]).await?;
     let existing: Option<Entity> = access.take(&keys::entity(&name))?;
@@ -30,13 +52,17 @@ pub async fn entity(
         && access.caller.user().is_some()
         && access.probe(Action::See, &resource).is_ok()
     {
+        properties.kept_by(existing.default_private, false)?;
         return Ok(existing);
     }
     let doing = format!("create entity {name}");
     let grant = access.require(Action::Create, &resource, "entity", &doing)?;
     let owner = grant.by().and_then(Actor::user).ok_or(Error::Unauthenticated(crate::error::NO_TOKEN))?;
-    let made = entities::entity(&name, owner, description, app.config.default_quota, app.birth(&grant)?)?;
-    written(app, &grant, made).await
+    let Properties { description, private, .. } = properties.clone();
+    let new = NewEntity { name: &name, owner, description, private, limit: app.config.default_quota };
+    let entity = written(app, &grant, entities::entity(new, app.birth(&grant)?)?).await?;
+    properties.kept_by(entity.default_private, false)?;
+    Ok(entity)
 }
 
 /// Creates a collection in the entity with the id `parent`.
@@ -45,7 +71,7 @@ pub async fn collection(
     credential: &Credential,
     parent: Id,
     name: CollectionName,
-    description: Description,
+    properties: Properties,
 ) -> Result<Collection, Error> {
     let doing = format!("create collection {name} there");
     let mut access = Access::load(app, credential, None, [keys::pointer(parent)]).await?;
@@ -60,12 +86,16 @@ pub async fn collection(
         && access.caller.user().is_some()
         && access.probe(Action::See, &resource).is_ok()
     {
+        properties.kept_by(existing.private, false)?;
         return Ok(existing);
     }
     let grant = access.require(Action::Create, &resource, "entity", &doing)?;
     let parent: Entity = access.take(&keys::entity(&entity))?.ok_or(Error::NotFound("entity"))?;
-    let made = entities::collection(&parent, name, description, app.birth(&grant)?)?;
-    written(app, &grant, made).await
+    let Properties { description, private, .. } = properties.clone();
+    let new = NewCollection { parent: &parent, name, description, private };
+    let collection = written(app, &grant, entities::collection(new, app.birth(&grant)?)?).await?;
+    properties.kept_by(collection.private, false)?;
+    Ok(collection)
 }
 
 /// Creates a container in the collection with the id `parent`: public, unless the collection or entity says otherwise.
@@ -74,7 +104,7 @@ pub async fn container(
     credential: &Credential,
     parent: Id,
     name: &ContainerName,
-    description: Description,
+    properties: Properties,
 ) -> Result<Container, Error> {
     let doing = format!("create container {name} there");
     let mut access = Access::load(app, credential, None, [keys::pointer(parent)]).await?;
@@ -90,17 +120,22 @@ pub async fn container(
         // Anybody may see a public container, but this call returns it only to those who could have created it.
         let resource = Resource::Collection(entity.clone(), collection.clone());
         if access.caller.user().is_some() && access.probe(Action::See, &resource).is_ok() {
+            properties.kept_by(existing.visibility == Visibility::Private, existing.read_only)?;
             return Ok(existing);
         }
     }
-    let open = Visibility::Public;
+    let Properties { description, private, read_only } = properties.clone();
+    let open = if private { Visibility::Private } else { Visibility::Public };
     let resource = Resource::Container { repository: repository.clone(), visibility: open, read_only: false };
     let grant = access.require(Action::Create, &resource, "collection", &doing)?;
     let above: Option<Entity> = access.take(&keys::entity(&entity))?;
     let parent: Option<Collection> = access.take(&keys::collection(&entity, &collection))?;
     let (Some(entity), Some(parent)) = (above, parent) else { return Err(Error::NotFound("collection")) };
-    let new = NewContainer { repository: &repository, entity: &entity, collection: Some(&parent), open, description };
-    written(app, &grant, entities::container(new, app.birth(&grant)?)?).await
+    let collection = Some(&parent);
+    let new = NewContainer { repository: &repository, entity: &entity, collection, open, read_only, description };
+    let container = written(app, &grant, entities::container(new, app.birth(&grant)?)?).await?;
+    properties.kept_by(container.visibility == Visibility::Private, container.read_only)?;
+    Ok(container)
 }
 
 /// Creates a repository for a push through the registry, and its collection if it is a library container. Everyone who
@@ -115,13 +150,13 @@ pub(crate) async fn repository(
     let none = Description::default();
     let collection = match (repository.as_container(), collection) {
         (Some((name, _)), None) => {
-            let made = entities::collection(entity, name, none.clone(), app.birth(grant)?)?;
-            Some(written(app, grant, made).await?)
+            let new = NewCollection { parent: entity, name, description: none.clone(), private: false };
+            Some(written(app, grant, entities::collection(new, app.birth(grant)?)?).await?)
         }
         (_, collection) => collection,
     };
     let (collection, open) = (collection.as_ref(), Visibility::Internal);
-    let new = NewContainer { repository, entity, collection, open, description: none };
+    let new = NewContainer { repository, entity, collection, open, read_only: false, description: none };
     written(app, grant, entities::container(new, app.birth(grant)?)?).await
 }
 
@@ -150,9 +185,8 @@ pub async fn image(
         return Err(access.points_nowhere("container", doing));
     };
     let members = members?;
-    // A token for one container only gives no access to the bytes of the others.
-    let holds = |member: &&Membership| [Action::List, Action::Push].iter().any(|action| access.may_on(*action, member));
-    let held = members.rows.iter().filter(holds);
+    // Who has the bytes may pull them, with this token: else knowing a hash would be a way to them.
+    let held = members.rows.iter().filter(|member| access.may_on(Action::Pull, member));
     let held: Vec<_> = held.map(|member| keys::charge(&member.entity, &hash)).collect();
     let (container_key, image_key) = (keys::container(&repository), keys::image(&repository, &hash));
     let wanted = [container_key.clone(), image_key.clone(), keys::blob(&hash)];

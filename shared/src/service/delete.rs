@@ -16,6 +16,7 @@ use super::retry::{Retry, Try};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::blobs::{self, BlobRows, Unlinking};
+use crate::changes::frozen::Protected;
 use crate::changes::tags::{self, Untagging};
 use crate::changes::{Changes, images, manifests};
 use crate::domain::reference::LibraryRef;
@@ -109,6 +110,7 @@ impl Deleting {
             links::manifests(app, repository),
         );
         let (mut rows, mut tags, manifests) = (rows?, tags?, manifests?);
+        let frozen = Protected::by(&tags, &manifests).image(&hash);
         tags.retain(|tag| tag.images.values().any(|one| one.hash == hash));
         tags.sort_by_key(|tag| matches!(asked_for, Selector::Tag(name) if *name == tag.name));
         let image: Option<Image> = rows.take(&image_key)?;
@@ -118,7 +120,7 @@ impl Deleting {
                 repository: repository.clone(),
                 read_only: container.read_only,
                 own: image.created_by.as_ref().is_some_and(|by| access.caller.is(by)),
-                frozen: tags.iter().any(|tag| tag.frozen),
+                frozen,
             },
         );
         let grant = access.require(Action::Delete, &resource, "image", DOING)?;

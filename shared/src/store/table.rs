@@ -324,6 +324,8 @@ pub struct Table {
     name: String,
 }
 
+/// The most rows that one call reads of a longer list. An embedded table reads as many as it is asked for.
+const PAGE: i32 = 1000;
 /// The most rows of one batch: a limit of `DynamoDB`.
 const MAX_READS: usize = 100;
 /// The most writes of one transaction: a limit of `DynamoDB`.
@@ -423,7 +425,7 @@ impl Table {
         let mut start = after.map(|after| item_key(Key { pk: pk.clone(), sk: format!("{prefix}{after}") }));
         loop {
             telemetry::read();
-            let left = i32::try_from(limit - rows.len()).unwrap_or(i32::MAX);
+            let left = i32::try_from(limit - rows.len()).unwrap_or(i32::MAX).min(PAGE);
             let request = self.asking(&pk, &prefix, start).limit(left);
             let answer = request.send().await.map_err(|error| StoreError::unavailable(&error))?;
             for item in answer.items.unwrap_or_default() {
@@ -435,6 +437,8 @@ impl Table {
                 let next = next.and_then(|(key, _)| key.sk.strip_prefix(&prefix).map(str::to_owned));
                 return Ok(Page { rows, next });
             }
+            // An embedded table answers at once: others get their turn between two pages.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -460,7 +464,7 @@ impl Table {
         let mut start = None;
         loop {
             telemetry::read();
-            let request = self.asking(&pk, &prefix, start).projection_expression(names.join(", "));
+            let request = self.asking(&pk, &prefix, start).limit(PAGE).projection_expression(names.join(", "));
             let answer = request.set_expression_attribute_names(Some(known.clone())).send().await;
             let answer = answer.map_err(|error| StoreError::unavailable(&error))?;
             for item in answer.items.unwrap_or_default() {
@@ -470,6 +474,7 @@ impl Table {
             if start.is_none() {
                 return Ok(());
             }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -481,7 +486,7 @@ impl Table {
     /// Reads a page of the whole table, after `start`. Only the sweeper may call it.
     pub async fn scan(&self, start: Option<Key>) -> Result<(Vec<Scanned>, Option<Key>), StoreError> {
         telemetry::read();
-        let request = self.client.scan().table_name(&self.name).consistent_read(true);
+        let request = self.client.scan().table_name(&self.name).consistent_read(true).limit(PAGE);
         let answer = request.set_exclusive_start_key(start.map(item_key)).send().await;
         let answer = answer.map_err(|error| StoreError::unavailable(&error))?;
         let next = answer.last_evaluated_key.and_then(keyed).map(|(key, _)| key);

@@ -9,8 +9,8 @@ use shared::App;
 use shared::app::{Parts, system_clock};
 use shared::auth::{Credential, Keys};
 use shared::config::Config;
-use shared::domain::{Description, Digest, Id, OciDigest, Repository, TagName, manifest};
-use shared::service::create;
+use shared::domain::{Digest, Id, OciDigest, Repository, TagName, manifest};
+use shared::service::create::{self, Properties};
 use shared::service::people::users;
 use stackroom_tests::sif::SifBuilder;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -125,12 +125,12 @@ impl Fixture {
             let container = match parts[..] {
                 [entity, collection, name] => {
                     let entity =
-                        create::entity(&app, &who, entity.parse().unwrap(), Description::default()).await.unwrap();
+                        create::entity(&app, &who, entity.parse().unwrap(), Properties::default()).await.unwrap();
                     let name_of = collection.parse().unwrap();
                     let collection =
-                        create::collection(&app, &who, entity.id, name_of, Description::default()).await.unwrap();
+                        create::collection(&app, &who, entity.id, name_of, Properties::default()).await.unwrap();
                     let made =
-                        create::container(&app, &who, collection.id, &name.parse().unwrap(), Description::default())
+                        create::container(&app, &who, collection.id, &name.parse().unwrap(), Properties::default())
                             .await
                             .unwrap();
                     Some(made.id)

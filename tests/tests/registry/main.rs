@@ -8,6 +8,7 @@
 )]
 
 mod abuse;
+mod attacks;
 mod auth;
 mod blobs;
 mod both;

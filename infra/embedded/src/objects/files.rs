@@ -31,8 +31,9 @@ use crate::Error;
 use bytes::Bytes;
 use s3s::S3Result;
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -68,10 +69,11 @@ pub struct Collected {
 
 impl Files {
     pub(super) fn open(root: &Path) -> Result<Arc<Self>, Error> {
-        let make = |path: &Path| fs::create_dir_all(path).map_err(|source| Error::Disk { path: path.into(), source });
-        make(&root.join("tmp"))?;
+        // It may be a link to a folder on another file system, which anybody could enter.
+        crate::private_folder(root)?;
+        crate::private_folder(&root.join("tmp"))?;
         for folder in 0..=255_u8 {
-            make(&root.join(format!("{folder:02x}")))?;
+            crate::private_folder(&root.join(format!("{folder:02x}")))?;
         }
         crate::sync(root)?;
         crate::sync_folder_of(root)?;
@@ -218,7 +220,7 @@ impl Fresh {
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let name: Name = super::hex(&random).into();
         let (path, held) = files.hold(|| io::Result::Ok((files.temporary(&name), vec![Arc::clone(&name)])))?;
-        let file = File::create_new(path)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         Ok(Self { held, name, file, keep: false })
     }
 

@@ -161,6 +161,7 @@ fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
 
 impl Index {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        crate::private_database(path)?;
         let mut writer = connect(path)?;
         let setup = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let layout = setup.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;

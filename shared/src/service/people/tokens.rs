@@ -35,6 +35,14 @@ pub async fn add(app: &App, credential: &Credential, user: &UserName, token: New
             "not permitted to make a token with more rights than the token in use".to_owned(),
         ));
     }
+    if let Some(until) = account.until
+        && token.expires.is_none_or(|expires| expires > until)
+    {
+        let left = until.0.saturating_sub(app.now().0);
+        return Err(Error::Forbidden(format!(
+            "not permitted to make a token that outlives the token in use: let it expire within {left} seconds"
+        )));
+    }
     write(app, &account.grant, user, token).await
 }
 

@@ -7,7 +7,7 @@ use crate::auth::Credential;
 use crate::changes::entities::Birth;
 use crate::changes::{accounts, people};
 use crate::domain::quota::Quota;
-use crate::domain::{Caller, EntityName, TokenScope, UserName};
+use crate::domain::{Caller, EntityName, Time, TokenScope, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::service::access::{Access, system};
@@ -41,7 +41,13 @@ pub struct UserView {
 
 /// Creates an account and its entity. Site admins only.
 pub async fn add(app: &App, credential: &Credential, new: NewUser) -> Result<(), Error> {
-    let grant = site_admin(app, credential, "add users").await?;
+    let doing = "add users";
+    let access = Access::load(app, credential, None, []).await?;
+    let grant = access.require(Action::Manage, &Resource::Installation, "installation", doing)?;
+    // A site admin's password gives all rights, and never ends.
+    if new.admin && !access.is_unlimited() {
+        return Err(Error::Forbidden("this token may not be used to add a site admin".to_owned()));
+    }
     make(app, &grant, new).await
 }
 
@@ -116,8 +122,8 @@ pub async fn change(app: &App, credential: &Credential, name: &UserName, change:
                 account.grant = site_admin(app, credential, "disable accounts").await?;
                 people::user_disabled(user, *disabled)?
             }
-            // A password gives all of its user's rights, so only a token with all rights can set one.
-            Change::Password(_) if !account.scope.allows_all_of(&TokenScope::full()) => {
+            // A password gives all of its user's rights and never ends, so only a token that does so can set one.
+            Change::Password(_) if !account.unlimited => {
                 return Err(Error::Forbidden("this token may not be used to set a password".to_owned()));
             }
             Change::Password(password) => {
@@ -141,6 +147,10 @@ pub(super) struct Managed {
     pub(super) grant: Grant,
     /// The scope of the caller's token.
     pub(super) scope: TokenScope,
+    /// When it ends, if it does.
+    pub(super) until: Option<Time>,
+    /// Whether it has all rights and never ends.
+    unlimited: bool,
     pub(super) user: Option<User>,
 }
 
@@ -149,12 +159,13 @@ impl Managed {
     pub(super) async fn load(app: &App, credential: &Credential, name: &UserName, doing: &str) -> Result<Self, Error> {
         let access = Access::load(app, credential, None, []).await?;
         let grant = access.require(Action::Manage, &Resource::User(name.clone()), "user", doing)?;
+        let (until, unlimited) = (access.until, access.is_unlimited());
         let scope = match access.caller {
             Caller::User { scope, .. } => scope,
             // Neither asks for an account.
             Caller::Anonymous | Caller::System => return Err(Error::Unauthenticated(crate::error::NO_TOKEN)),
         };
-        Ok(Self { grant, scope, user: app.table.get(keys::user(name)).await? })
+        Ok(Self { grant, scope, until, unlimited, user: app.table.get(keys::user(name)).await? })
     }
 }
 

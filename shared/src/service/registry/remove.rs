@@ -9,6 +9,7 @@ use super::pull::{Reference, unknown};
 use super::{Code, Refused, RepositoryAccess};
 use crate::app::App;
 use crate::auth::Credential;
+use crate::changes::frozen::Protected;
 use crate::changes::tags::{self, Untagging};
 use crate::changes::{Changes, images, manifests};
 use crate::domain::{Actor, Digest, OciDigest, Repository, TagName};
@@ -18,7 +19,6 @@ use crate::service::retry::{Retry, Try};
 use crate::store::keys;
 use crate::store::rows::{Container, EventKind, Image, Manifest, ManifestLinks, Tag};
 use crate::store::table::Written;
-use std::collections::BTreeSet;
 
 /// Removes a tag, or a manifest with its tags.
 pub async fn manifest(
@@ -106,13 +106,13 @@ impl Removing {
         // Its state after the epoch was read.
         let row = manifests.iter().find(|row| row.digest == *digest).ok_or_else(unknown)?;
         let mine = access.made_by(row.created_by.as_ref());
-        let frozen = tags.iter().any(|tag| tag.frozen && (names(tag, row) || reaches(tag, &manifests, digest)));
-        let decide = |own: bool| {
+        let protected = Protected::by(&tags, &manifests);
+        let decide = |own: bool, frozen: bool| {
             let (repository, read_only) = (repository.clone(), container.read_only);
             let resource = Resource::Image { repository, read_only, own, frozen };
             access.require(Action::Delete, &resource, Code::ManifestUnknown, "manifest")
         };
-        let grant = decide(mine)?;
+        let grant = decide(mine, protected.manifest(digest))?;
         let image: Option<Image> = match row.image {
             Some(hash) => app.table.get(keys::image(repository, &hash)).await?,
             None => None,
@@ -122,7 +122,7 @@ impl Removing {
         // The right to delete one's own manifest does not include the right to delete with it what somebody else
         // pushed.
         if let Some(image) = &image {
-            decide(mine && access.made_by(image.created_by.as_ref()))?;
+            decide(mine && access.made_by(image.created_by.as_ref()), protected.image(&image.hash))?;
         }
         let row = row.clone();
         Ok(Self { grant, container, row, tags, image })
@@ -173,7 +173,7 @@ impl Removing {
 ///
 /// A library image has a manifest of its own besides the pushed ones. The image is deleted with its own manifest, if
 /// no other one names it. It is also deleted with the last of the others, unless its own manifest exists and a tag
-/// points to it. Without any manifest it can't stay, since nothing would name its bytes.
+/// points to it or an index names it. Without any manifest it can't stay, since nothing would name its bytes.
 fn deleted_with(
     image: &Image,
     row: &ManifestLinks,
@@ -186,31 +186,11 @@ fn deleted_with(
     };
     let tagged = |tag: &Tag| tag.named.digest != row.digest && leads_to(tag, image.hash);
     let has_own = own != Some(row.digest) && manifests.iter().any(|other| Some(other.digest) == own);
-    let stays = manifests.iter().any(another) || has_own && tags.iter().any(tagged);
+    let listed = |other: &ManifestLinks| own.is_some_and(|own| other.names.contains(&own));
+    let stays = manifests.iter().any(another) || has_own && (tags.iter().any(tagged) || manifests.iter().any(listed));
     !stays
 }
 
 fn leads_to(tag: &Tag, hash: Digest) -> bool {
     tag.images.values().any(|one| one.hash == hash)
-}
-
-/// Whether an index that a tag names leads to a manifest.
-fn reaches(tag: &Tag, manifests: &[ManifestLinks], digest: &OciDigest) -> bool {
-    let mut visited = BTreeSet::new();
-    let mut next = vec![tag.named.digest];
-    while let Some(one) = next.pop() {
-        if one == *digest {
-            return true;
-        }
-        if visited.insert(one) {
-            let named = manifests.iter().filter(|other| other.digest == one).flat_map(|other| &other.names);
-            next.extend(named);
-        }
-    }
-    false
-}
-
-/// Whether a tag names a manifest, or the library image that it is.
-fn names(tag: &Tag, row: &ManifestLinks) -> bool {
-    tag.named.digest == row.digest || row.image.is_some_and(|hash| leads_to(tag, hash))
 }

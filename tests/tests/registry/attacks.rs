@@ -1,0 +1,352 @@
+//! What broke when the server was attacked, and what belongs to the same class. Each test fails on the behaviour from
+//! before.
+
+use crate::library::{hash, set, sif};
+use crate::support::{
+    BB, INDEX, MANIFEST, blob, blob_at, digest, fetch, index, is, manifest, manifest_at, named, narrowed, push,
+    push_sif, put, refused,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use server::local::Local;
+use shared::config::Config;
+use stackroom_tests::{Answer, Caller, Server, send};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+async fn start() -> (Server, Caller) {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    (server, alice)
+}
+
+/// Pushes an image through the library; returns the manifest that registry clients see.
+async fn pushed(who: &Caller, tag: &str, bytes: &[u8]) -> String {
+    who.push(BB, tag, "amd64", bytes).await.ok();
+    manifest(who, BB, tag).await
+}
+
+/// Pushes an index of an index of these manifests, under a tag that is then frozen; and removes the tags of the
+/// manifests themselves.
+async fn frozen_above(who: &Caller, tag: &str, manifests: &[&str], tags: &[&str]) {
+    let inner = index(manifests).to_string();
+    is(&put(who, BB, &digest(inner.as_bytes()), INDEX, &inner).await, 201);
+    let outer = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [named(INDEX, inner.as_bytes())] });
+    is(&put(who, BB, tag, INDEX, &outer.to_string()).await, 201);
+    set(who, &format!("/v1/images/{BB}:{tag}"), json!({ "frozen": true })).await.ok();
+    for tag in tags {
+        is(&who.delete(&manifest_at(BB, tag)).await, 202);
+    }
+}
+
+/// Checks that an image is still there, in both protocols.
+async fn there(who: &Caller, document: &str, bytes: &[u8]) {
+    assert_eq!(manifest(who, BB, &digest(document.as_bytes())).await, document);
+    assert_eq!(fetch(who, BB, &digest(bytes)).await.bytes, bytes);
+    assert_eq!(who.pull(&format!("{BB}:{}", hash(bytes))).await.bytes, bytes);
+}
+
+#[tokio::test]
+async fn attack_02_a_library_image_behind_nested_indexes_of_a_frozen_tag_stays() {
+    let (server, alice) = start().await;
+    let bytes = sif(1);
+    let document = pushed(&alice, "v0", &bytes).await;
+    frozen_above(&alice, "nested", &[&document], &["v0"]).await;
+    for who in [&alice, &server.admin] {
+        refused(&who.delete(&manifest_at(BB, &digest(document.as_bytes()))).await, 403, "DENIED");
+        assert!(who.delete(&format!("/v1/images/{BB}:{}", hash(&bytes))).await.error(403).contains("frozen"));
+    }
+    there(&alice, &document, &bytes).await;
+    // And goes once the tag is no longer frozen.
+    set(&alice, &format!("/v1/images/{BB}:nested"), json!({ "frozen": false })).await.ok();
+    alice.delete(&format!("/v1/images/{BB}:{}", hash(&bytes))).await.ok();
+}
+
+#[tokio::test]
+async fn attack_02_every_image_of_one_architecture_in_a_frozen_index_stays() {
+    let (_server, alice) = start().await;
+    let (one, two) = (sif(1), sif(2));
+    let documents = [pushed(&alice, "one", &one).await, pushed(&alice, "two", &two).await];
+    let both = index(&[&documents[0], &documents[1]]).to_string();
+    is(&put(&alice, BB, "both", INDEX, &both).await, 201);
+    set(&alice, &format!("/v1/images/{BB}:both"), json!({ "frozen": true })).await.ok();
+    for (tag, bytes, document) in [("one", &one, &documents[0]), ("two", &two, &documents[1])] {
+        alice.delete(&format!("/v1/images/{BB}:{tag}")).await.error(403);
+        alice.delete(&format!("/v1/images/{BB}:{}", hash(bytes))).await.error(403);
+        refused(&alice.delete(&manifest_at(BB, &digest(document.as_bytes()))).await, 403, "DENIED");
+        there(&alice, document, bytes).await;
+    }
+}
+
+#[tokio::test]
+async fn attack_02_the_own_manifest_of_an_image_outlives_another_manifest_of_it() {
+    let (_server, alice) = start().await;
+    let bytes = sif(1);
+    let document = pushed(&alice, "v0", &bytes).await;
+    frozen_above(&alice, "w1", &[&document], &["v0"]).await;
+    let other = push_sif(&alice, BB, "other", &bytes).await;
+    assert_ne!(other, document);
+    // The last manifest beside its own: the image would go with it.
+    is(&alice.delete(&manifest_at(BB, &digest(other.as_bytes()))).await, 202);
+    there(&alice, &document, &bytes).await;
+}
+
+#[tokio::test]
+async fn attack_02_freezing_a_tag_stops_a_deletion_that_was_decided_before() {
+    let (server, alice) = start().await;
+    pushed(&alice, "v0", &sif(1)).await;
+    let epoch = async || {
+        let container = shared::store::keys::container(&BB.parse().unwrap());
+        server.local.app.table.get::<shared::store::rows::Container>(container).await.unwrap().unwrap().epoch
+    };
+    let before = epoch().await;
+    // A deletion requires the epoch that it read.
+    set(&alice, &format!("/v1/images/{BB}:v0"), json!({ "frozen": true })).await.ok();
+    assert!(epoch().await > before);
+}
+
+#[tokio::test]
+async fn attack_06_a_token_without_pull_makes_no_private_bytes_public() {
+    let (server, alice) = start().await;
+    let bytes = sif(7);
+    alice.push("alice/secret/bb", "v1", "amd64", &bytes).await.ok();
+    set(&alice, "/v1/containers/alice/secret/bb", json!({ "visibility": "private" })).await.ok();
+    let pushes = server.token("alice", json!({ "name": "ci", "scope": "push@alice" })).await;
+    let container = pushes.container("alice/open/new").await;
+    assert_eq!(pushes.image(&container, &bytes).await["uploaded"], json!(false));
+    // A token that may pull there already has the bytes.
+    let pulls = server.token("alice", json!({ "name": "ci", "scope": "pull,push@alice" })).await;
+    assert_eq!(pulls.image(&container, &bytes).await["uploaded"], json!(true));
+}
+
+#[tokio::test]
+async fn attack_06_a_registry_token_for_one_repository_and_the_catalog_reaches_no_other() {
+    let (_server, alice) = start().await;
+    let bytes = sif(7);
+    alice.push("alice/secret/bb", "v1", "amd64", &bytes).await.ok();
+    set(&alice, "/v1/containers/alice/secret/bb", json!({ "visibility": "private" })).await.ok();
+    let container = alice.container("alice/one/repo").await;
+    let scopes = ["repository:alice/one/repo:pull,push", "registry:catalog:*"];
+    let narrow = narrowed(&alice, "alice", &scopes).await;
+    assert_eq!(narrow.image(&container, &bytes).await["uploaded"], json!(false));
+    is(&narrow.get(&blob_at("alice/one/repo", &digest(&bytes))).await, 404);
+}
+
+/// What an answer that is no page tells a browser.
+const NO_PAGE: &str = "default-src 'none'; sandbox; frame-ancestors 'none'";
+
+#[track_caller]
+fn harmless(answer: &Answer, place: &str) {
+    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{place}");
+    let policy = answer.header("content-security-policy").unwrap_or_else(|| panic!("{place} has no policy"));
+    if answer.header("content-type").is_some_and(|kind| kind.starts_with("text/html")) {
+        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{place}");
+    } else {
+        assert_eq!(policy, NO_PAGE, "{place}");
+    }
+}
+
+#[tokio::test]
+async fn attack_08_every_answer_tells_browsers_what_it_is() {
+    let (server, alice) = start().await;
+    let bytes = sif(1);
+    let document = pushed(&alice, "v1", &bytes).await;
+    let described: Value = serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
+    let mut walked = 0;
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        let filled = path.split('/').map(|part| if part.starts_with('{') { "x" } else { part });
+        let filled = filled.collect::<Vec<_>>().join("/");
+        let methods = methods.as_object().unwrap().keys().map(|method| method.to_ascii_uppercase());
+        // And one that the route does not have.
+        for method in methods.chain(["TRACE".to_owned()]) {
+            for who in [&server.nobody, &alice] {
+                let method = Method::from_bytes(method.as_bytes()).unwrap();
+                harmless(&send(who.request(method.clone(), &filled)).await, &format!("{method} {filled}"));
+                walked += 1;
+            }
+        }
+    }
+    assert!(walked > 100, "{walked}");
+    let url = alice.get(&format!("/v1/imagefile/{BB}:v1")).await.header("location").unwrap().to_owned();
+    for path in [
+        "/nowhere",
+        "/objects/x",
+        &url,
+        &url.replace("X-Amz-Signature=", "X-Amz-Signature=0"),
+        &blob_at(BB, &digest(&bytes)),
+        &manifest_at(BB, &digest(document.as_bytes())),
+        "/auth/tokens",
+    ] {
+        harmless(&send(alice.bare(Method::GET, path)).await, path);
+        harmless(&alice.get(path).await, path);
+    }
+    assert_eq!(send(alice.bare(Method::GET, &url)).await.bytes, bytes);
+}
+
+#[tokio::test]
+async fn attack_08_a_manifest_is_an_application_and_no_page() {
+    let (_server, alice) = start().await;
+    let page = r#"{"a":"<html><script>alert(1)</script></html>"}"#;
+    for kind in ["text/html", "TEXT/HTML", "image/svg+xml", "text/xml", "text/plain", "multipart/x", "application"] {
+        refused(&put(&alice, BB, "page", kind, page).await, 400, "MANIFEST_INVALID");
+    }
+    is(&put(&alice, BB, "page", "application/vnd.example.anything+json", page).await, 201);
+}
+
+#[tokio::test]
+async fn attack_10_a_token_that_ends_makes_none_that_outlives_it() {
+    let (server, alice) = start().await;
+    let made = async |body: Value| {
+        let answer = server.admin.post("/api/users/alice/tokens", body).await.ok();
+        alice.with(answer["data"]["token"].as_str().unwrap())
+    };
+    let short = made(json!({ "name": "short", "expires_in": 600 })).await;
+    let tokens = "/api/users/alice/tokens";
+    short.post(tokens, json!({ "name": "for ever" })).await.error(403);
+    let said = short.post(tokens, json!({ "name": "longer", "expires_in": 3600 })).await.error(403);
+    assert!(said.contains("seconds"), "{said}");
+    short.post(tokens, json!({ "name": "shorter", "expires_in": 60 })).await.ok();
+    // A password would never end.
+    short.put("/api/users/alice/password", json!({ "password": "a long one, for ever" })).await.error(403);
+    alice.put("/api/users/alice/password", json!({ "password": "a long one, for ever" })).await.ok();
+    // Nor does a site admin whom a token with an end, or with fewer rights, adds.
+    for body in [json!({ "name": "t", "expires_in": 600 }), json!({ "name": "t", "scope": "admin" })] {
+        let answer = server.admin.post("/api/users/admin/tokens", body).await.ok();
+        let narrow = server.admin.with(answer["data"]["token"].as_str().unwrap());
+        let eve = json!({ "name": "eve", "admin": true, "password": "a long one, for ever" });
+        narrow.post("/api/users", eve).await.error(403);
+    }
+}
+
+/// Every file and folder below one, with its rights.
+fn rights(folder: &Path) -> Vec<(String, u32)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        // What a link leads to.
+        let known = fs::metadata(&path).unwrap();
+        all.push((path.display().to_string(), known.permissions().mode() & 0o777));
+        if known.is_dir() {
+            all.extend(rights(&path));
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn attack_11_what_the_server_makes_is_readable_by_it_alone() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let (data, elsewhere) = (folder.path().join("data"), folder.path().join("elsewhere"));
+    for made in [&data, &elsewhere] {
+        fs::create_dir(made).unwrap();
+        fs::set_permissions(made, Permissions::from_mode(0o755)).unwrap();
+    }
+    // The objects may lie on another file system.
+    std::os::unix::fs::symlink(&elsewhere, data.join("objects")).unwrap();
+    // An earlier version left these readable.
+    fs::write(data.join("lock"), "").unwrap();
+    let open = async || {
+        let config = Config::read("http://127.0.0.1:1", |_| None).unwrap();
+        let local = Local::open(&data, config).await.unwrap();
+        local.first_admin().await.unwrap();
+        local
+    };
+    let check = |when: &str| {
+        for (path, mode) in rights(&data) {
+            assert_eq!(mode & 0o077, 0, "{when}: {path} has {mode:o}");
+        }
+    };
+    let local = open().await;
+    let grant = shared::service::access::system(shared::rules::Action::Sweep, &shared::rules::Resource::Installation);
+    local.app.objects.put(&grant.unwrap(), "aa/bb", b"bytes".to_vec().into()).await.unwrap();
+    check("after the first start");
+    drop(local);
+    for entry in fs::read_dir(&data).unwrap() {
+        let path = entry.unwrap().path();
+        fs::set_permissions(&path, Permissions::from_mode(if path.is_dir() { 0o755 } else { 0o644 })).unwrap();
+    }
+    drop(open().await);
+    check("after a start on files that were readable");
+    // Others could put a file in the place of ours.
+    fs::set_permissions(&data, Permissions::from_mode(0o777)).unwrap();
+    let config = Config::read("http://127.0.0.1:1", |_| None).unwrap();
+    let why = Local::open(&data, config).await.unwrap_err().to_string();
+    assert!(why.contains("chmod go-w"), "{why}");
+}
+
+#[tokio::test]
+async fn attack_13_what_is_to_be_private_or_read_only_is_made_so() {
+    let (server, alice) = start().await;
+    let id = |answer: Value| answer["data"]["id"].as_str().unwrap().to_owned();
+    let entity = id(alice.post("/v1/entities", json!({ "name": "alice" })).await.ok());
+    let body = json!({ "name": "hidden", "entity": entity, "private": true });
+    let made = alice.post("/v1/collections", body.clone()).await.ok();
+    assert_eq!(made["data"]["private"], json!(true));
+    alice.post("/v1/collections", body).await.ok();
+    let hidden = id(made);
+    let made = alice.post("/v1/containers", json!({ "name": "bb", "collection": hidden })).await.ok();
+    assert_eq!(made["data"]["private"], json!(true));
+    let open = id(alice.post("/v1/collections", json!({ "name": "open", "entity": entity })).await.ok());
+    let body = json!({ "name": "bb", "collection": open, "private": true, "readOnly": true });
+    let made = alice.post("/v1/containers", body.clone()).await.ok();
+    assert_eq!((&made["data"]["private"], &made["data"]["readOnly"]), (&json!(true), &json!(true)));
+    alice.post("/v1/containers", body).await.ok();
+    server.nobody.get("/v1/containers/alice/open/bb").await.error(404);
+    // What exists and is more open is not returned as if it were private.
+    alice.post("/v1/containers", json!({ "name": "cc", "collection": open })).await.ok();
+    let body = json!({ "name": "cc", "collection": open, "private": true });
+    assert!(alice.post("/v1/containers", body).await.error(409).contains("private"));
+    let body = json!({ "name": "open", "entity": entity, "private": true });
+    alice.post("/v1/collections", body).await.error(409);
+}
+
+#[tokio::test]
+async fn attack_13_a_key_that_narrows_access_or_life_is_honoured_or_refused_by_name() {
+    let (_server, alice) = start().await;
+    let container = alice.container(BB).await;
+    let image = alice.image(&container, &sif(1)).await["id"].as_str().unwrap().to_owned();
+    let entity = alice.post("/v1/entities", json!({ "name": "alice" })).await.ok()["data"]["id"].clone();
+    let collection =
+        alice.post("/v1/collections", json!({ "name": "c", "entity": entity })).await.ok()["data"]["id"].clone();
+    let routes = [
+        (Method::POST, "/v1/entities".to_owned(), json!({ "name": "alice" })),
+        (Method::POST, "/v1/collections".to_owned(), json!({ "name": "d", "entity": entity })),
+        (Method::POST, "/v1/containers".to_owned(), json!({ "name": "d", "collection": collection })),
+        (Method::POST, "/v1/images".to_owned(), json!({ "hash": hash(&sif(2)), "container": container })),
+        (Method::POST, format!("/v1/tags/{container}"), json!({ "Tag": "v1", "ImageID": image })),
+        (Method::POST, format!("/v2/tags/{container}"), json!({ "Tag": "v1", "Arch": "amd64", "ImageID": image })),
+        (Method::POST, format!("/v2/imagefile/{image}"), json!({ "filesize": 100 })),
+        (Method::POST, format!("/v2/imagefile/{image}/_multipart"), json!({ "filesize": 100 })),
+        (Method::POST, "/api/users/alice/tokens".to_owned(), json!({ "name": "t" })),
+        (Method::PATCH, "/v1/containers/alice/tools/bb".to_owned(), json!({ "description": "x" })),
+    ];
+    for (method, path, body) in routes {
+        for (key, value) in [("expiresAt", json!("2026-12-05T14:50:25Z")), ("frozen", json!(true))] {
+            let mut body = body.clone();
+            body[key] = value.clone();
+            let answer = send(alice.request(method.clone(), &path).body(body.to_string())).await;
+            let said = answer.error(400);
+            assert!(said.contains(key), "{method} {path}: {said}");
+            let query = format!("{path}?{key}={}", value.to_string().trim_matches('"'));
+            let said = send(alice.request(method.clone(), &query).body(body.to_string())).await.error(400);
+            assert!(said.contains(key), "{said}");
+        }
+        // What clients send when they mean nothing.
+        let mut nothing = body.clone();
+        nothing["expiresAt"] = json!("0001-01-01T00:00:00Z");
+        let answer = send(alice.request(method.clone(), &path).body(nothing.to_string())).await;
+        let said = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert!(!said.contains("is not known here"), "{method} {path}: {said}");
+    }
+    // What Hinkskalle's command sends with a push.
+    let uploads = format!("/v2/{BB}/blobs/uploads/");
+    for query in ["private=True", "expiresAt=2026-12-05T14:50:25.87", "staged=1"] {
+        let said = refused(&alice.post(&format!("{uploads}?{query}"), Value::Null).await, 400, "UNSUPPORTED");
+        assert!(said.contains(query.split('=').next().unwrap()), "{said}");
+    }
+    is(&alice.post(&format!("{uploads}?private=False"), Value::Null).await, 202);
+    let body = push(&alice, BB, "v1", b"config", &[b"layer"]).await;
+    refused(&put(&alice, BB, "v2?private=true", MANIFEST, &body).await, 400, "UNSUPPORTED");
+    blob(&alice, BB, b"another").await;
+}
