@@ -33,6 +33,8 @@ pub struct Table {
 struct Inner {
     writer: Database,
     readers: Vec<Reader>,
+    /// A connection for scans alone: a sweep reads the whole table with it, and nothing else waits for that.
+    scanner: Database,
     turn: AtomicUsize,
 }
 
@@ -68,7 +70,7 @@ impl Table {
         let readers = (0..readers).map(reader).collect::<Result<_, _>>()?;
         crate::sync_folder_of(path)?;
         let turn = AtomicUsize::new(0);
-        let inner = Arc::new(Inner { writer, readers, turn });
+        let inner = Arc::new(Inner { writer, readers, scanner: Database::new(name)?, turn });
         Ok(Self { inner })
     }
 
@@ -108,7 +110,7 @@ impl Inner {
         let database = match operation.as_str() {
             // A page of these takes microseconds, less than a thread switch costs.
             "GetItem" | "BatchGetItem" | "Query" => return HttpConnectorFuture::ready(self.read(&operation, &body)),
-            "Scan" => self.reader().map_or(&self.writer, |reader| &reader.library).clone(),
+            "Scan" => self.scanner.clone(),
             _ => self.writer.clone(),
         };
         HttpConnectorFuture::new(async move {

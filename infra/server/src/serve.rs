@@ -15,7 +15,7 @@ use hyper_util::server::conn::auto::Builder;
 use shared::config::Config;
 use shared::service::sweep::{self, Ages};
 use shared::service::uploads::verify;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -252,9 +252,14 @@ fn greet(local: &Local, password: Option<&str>) {
     let url = &local.app.config.public_url;
     let token = local.admin_token();
     let first = password.map_or_else(String::new, |password| {
+        // Elsewhere this is a log, which others may read.
+        let shown = if std::io::stderr().is_terminal() {
+            format!(", with the password {password}\nwhich is not shown again")
+        } else {
+            " (to set a password: `stackroom admin user passwd admin`)".to_owned()
+        };
         format!(
-            "\nThis is a new library. Its administrator is `admin`, with the password {password}\n\
-             which is not shown again. The administrator's token is in {}.\n",
+            "\nThis is a new library. Its administrator is `admin`{shown}.\nThe administrator's token is in {}.\n",
             token.display()
         )
     });

@@ -10,6 +10,9 @@ use std::time::Duration;
 pub struct Time(pub i64);
 
 impl Time {
+    /// The end of time.
+    pub const MAX: Self = Self(i64::MAX);
+
     /// The time `duration` later; the end of time if it would be later than that.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {

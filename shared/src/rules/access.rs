@@ -305,6 +305,9 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
         _ => role >= Some(needed),
     };
     match (may, resource) {
+        // If a token for one place got another answer there than elsewhere, its holder could learn where something
+        // lies that they know by its id alone.
+        (false, _) if has_place(subject.caller) => Err(Denial::OutOfScope),
         (false, _) => Err(Denial::Forbidden),
         (true, Resource::Missing(_)) => Err(Denial::Hidden),
         (true, _) => Ok(()),
@@ -324,6 +327,11 @@ fn obligations(action: Action, resource: &Resource) -> Result<(), Denial> {
         Resource::Tag { frozen: true, .. } => Err(Denial::Frozen),
         _ => Ok(()),
     }
+}
+
+/// Whether the caller's token may not be used everywhere.
+fn has_place(caller: &Caller) -> bool {
+    matches!(caller, Caller::User { scope, access, .. } if scope.place != TokenPlace::All || access.is_some())
 }
 
 /// The effective role: a site admin counts as an owner, and outside the token's scope there is no role.

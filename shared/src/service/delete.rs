@@ -20,7 +20,7 @@ use crate::changes::frozen::Protected;
 use crate::changes::tags::{self, Untagging};
 use crate::changes::{Changes, images, manifests};
 use crate::domain::reference::LibraryRef;
-use crate::domain::{Digest, OciDigest, Repository, Selector};
+use crate::domain::{Digest, OciDigest, Repository, Selector, Time};
 use crate::error::Error;
 use crate::rules::{Action, Denial, Grant, Place, Resource};
 use crate::store::keys;
@@ -157,7 +157,7 @@ impl Deleting {
             return Ok(Try::Lost);
         }
         if !freed.is_empty() {
-            links::free(app, &self.grant, self.repository(), &freed, app.now()).await?;
+            links::free(app, &self.grant, self.repository(), &freed, Time::MAX).await?;
         }
         Ok(Try::Done(()))
     }
@@ -183,7 +183,7 @@ impl Deleting {
             }
         }
         let names: Vec<OciDigest> = first.iter().flat_map(|pushed| &pushed.names).copied().collect();
-        links::free(app, &self.grant, self.repository(), &names, app.now()).await?;
+        links::free(app, &self.grant, self.repository(), &names, Time::MAX).await?;
         Ok(Try::Lost)
     }
 

@@ -28,8 +28,8 @@ pub(crate) async fn manifests(app: &App, repository: &Repository) -> Result<Vec<
     Ok(all)
 }
 
-/// Removes those links that no manifest of the repository names any more and that no push asked for after `before`.
-/// Returns how many were removed.
+/// Removes those links that no manifest of the repository names any more and that no push asked for after `before`:
+/// for whoever deletes them, [`Time::MAX`], since a clock may have been set back. Returns how many were removed.
 ///
 /// 1. Read the repository's epoch, then its manifests.
 /// 2. For each link, in one transaction: update link, charge, account and blob, on condition that the epoch is still

@@ -3,8 +3,8 @@
 
 use crate::library::{hash, set, sif};
 use crate::support::{
-    BB, INDEX, MANIFEST, blob, blob_at, digest, fetch, index, is, manifest, manifest_at, named, narrowed, push,
-    push_sif, put, refused,
+    BB, INDEX, MANIFEST, blob, blob_at, digest, fetch, index, installation, is, manifest, manifest_at, named, narrowed,
+    push, push_sif, put, refused,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use stackroom_tests::{Answer, Caller, Server, send};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 async fn start() -> (Server, Caller) {
     let server = Server::start().await;
@@ -224,8 +225,8 @@ fn rights(folder: &Path) -> Vec<(String, u32)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        // What a link leads to.
-        let known = fs::metadata(&path).unwrap();
+        // What a link leads to. A file beside a database goes when the last connection is closed.
+        let Ok(known) = fs::metadata(&path) else { continue };
         all.push((path.display().to_string(), known.permissions().mode() & 0o777));
         if known.is_dir() {
             all.extend(rights(&path));
@@ -273,6 +274,59 @@ async fn attack_11_what_the_server_makes_is_readable_by_it_alone() {
     let config = Config::read("http://127.0.0.1:1", |_| None).unwrap();
     let why = Local::open(&data, config).await.unwrap_err().to_string();
     assert!(why.contains("chmod go-w"), "{why}");
+}
+
+/// A day before the system's time.
+fn yesterday() -> Duration {
+    shared::app::system_clock().checked_sub(Duration::from_hours(24)).unwrap()
+}
+
+#[tokio::test]
+async fn attack_12_a_clock_that_is_set_back_keeps_nobody_from_deleting() {
+    let (server, alice) = start().await;
+    let orphan = blob(&alice, BB, b"nothing names it").await;
+    let document = push(&alice, BB, "v1", b"config", &[b"layer"]).await;
+    let back = installation(&server, None, yesterday, |_| {});
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = server::routes::router(&back).unwrap();
+    tokio::spawn(server::serve::answer(listener, router, back.config.patience, std::future::pending()));
+    let then = Caller::new(&url, alice.token.clone());
+    is(&then.delete(&blob_at(BB, &orphan)).await, 202);
+    is(&then.delete(&manifest_at(BB, &digest(document.as_bytes()))).await, 202);
+    // Its blobs go with it, and what they cost.
+    is(&alice.get(&blob_at(BB, &digest(b"layer"))).await, 404);
+    assert_eq!(server.quota("alice").await, (0, 0));
+}
+
+#[tokio::test]
+async fn attack_12_a_token_for_one_place_does_not_tell_where_an_id_leads() {
+    let (server, alice) = start().await;
+    server.user("eve", 0).await;
+    alice.push("alice/secret/bb", "v1", "amd64", &sif(1)).await.ok();
+    let container = alice.container("alice/secret/bb").await;
+    let image = alice.image(&container, &sif(1)).await["id"].as_str().unwrap().to_owned();
+    set(&alice, "/v1/containers/alice/secret/bb", json!({ "visibility": "private" })).await.ok();
+    let nowhere = "0123456789abcdef01234567";
+    for scope in ["push@alice", "pull,push,delete@alice", "push@alice/secret/bb", "push@eve", "push@nobody", "push"] {
+        let eve = server.token("eve", json!({ "name": "t", "scope": scope })).await;
+        let mut answers = Vec::new();
+        for (container, image) in [(container.as_str(), image.as_str()), (nowhere, nowhere)] {
+            let tag = json!({ "Tag": "v1", "Arch": "amd64", "ImageID": image });
+            let requests = [
+                ("/v1/images".to_owned(), json!({ "hash": hash(&sif(2)), "container": container })),
+                (format!("/v2/tags/{container}"), tag),
+                (format!("/v2/imagefile/{image}"), json!({ "filesize": 100 })),
+            ];
+            let mut said = Vec::new();
+            for (path, body) in requests {
+                let answer = eve.post(&path, body).await;
+                said.push((answer.status, answer.bytes));
+            }
+            answers.push(said);
+        }
+        assert_eq!(answers[0], answers[1], "{scope}");
+    }
 }
 
 #[tokio::test]

@@ -72,6 +72,8 @@ pub(crate) async fn user(app: &App, name: Option<&UserName>, secret: &SecretStri
     if let Some(wrong) = wrong.as_ref().filter(|wrong| wrong.count >= MAX_WRONG) {
         let left = wrong.since.plus(WINDOW).0.saturating_sub(app.now().0);
         if let Ok(left @ 1..) = u64::try_from(left) {
+            // The clock may have been set back.
+            let left = left.min(WINDOW.as_secs());
             let why = "too many wrong passwords for this name, try again later or use a token";
             return Err(Error::Busy { why: why.to_owned(), after: Duration::from_secs(left) });
         }

@@ -4,7 +4,7 @@ use super::{Code, Refused, RepositoryAccess};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::{Changes, blobs};
-use crate::domain::{Digest, OciDigest, Repository};
+use crate::domain::{Digest, OciDigest, Repository, Time};
 use crate::rules::{Action, Place, Resource};
 use crate::service::links;
 use crate::store::keys;
@@ -136,7 +136,7 @@ pub async fn remove(
     let resource = link.as_ref().map_or(missing, |_| access.resource());
     let grant = access.require(Action::Delete, &resource, Code::BlobUnknown, "blob")?;
     let Some(link) = link else { return Err(Refused::code(Code::BlobUnknown, "blob unknown")) };
-    match links::free(app, &grant, repository, &[link.name], app.now()).await? {
+    match links::free(app, &grant, repository, &[link.name], Time::MAX).await? {
         0 => {
             Err(Refused::code(Code::Denied, "a manifest of this repository names the blob, delete the manifest first"))
         }

@@ -12,7 +12,7 @@ use crate::auth::Credential;
 use crate::changes::frozen::Protected;
 use crate::changes::tags::{self, Untagging};
 use crate::changes::{Changes, images, manifests};
-use crate::domain::{Actor, Digest, OciDigest, Repository, TagName};
+use crate::domain::{Actor, Digest, OciDigest, Repository, TagName, Time};
 use crate::rules::{Action, Grant, Place, Resource};
 use crate::service::links;
 use crate::service::retry::{Retry, Try};
@@ -112,12 +112,14 @@ impl Removing {
             let resource = Resource::Image { repository, read_only, own, frozen };
             access.require(Action::Delete, &resource, Code::ManifestUnknown, "manifest")
         };
-        let grant = decide(mine, protected.manifest(digest))?;
         let image: Option<Image> = match row.image {
             Some(hash) => app.table.get(keys::image(repository, &hash)).await?,
             None => None,
         };
         let own = image.as_ref().and_then(images::own_manifest);
+        // An image's own manifest is the image, as registry clients see it.
+        let is_image = own == Some(*digest) && row.image.is_some_and(|hash| protected.image(&hash));
+        let grant = decide(mine, is_image || protected.manifest(digest))?;
         let image = image.filter(|image| deleted_with(image, row, own, &tags, &manifests));
         // The right to delete one's own manifest does not include the right to delete with it what somebody else
         // pushed.
@@ -164,7 +166,7 @@ impl Removing {
             // it would be charged to nobody.
             let _ = app.objects.delete(&self.grant, object).await;
         }
-        links::free(app, &self.grant, repository, &freed, app.now()).await?;
+        links::free(app, &self.grant, repository, &freed, Time::MAX).await?;
         Ok(Try::Done(()))
     }
 }
