@@ -2,6 +2,7 @@
 
 use crate::domain::reference::Defaults;
 use crate::domain::time::SKEW;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The settings of an installation.
@@ -35,6 +36,10 @@ pub struct Config {
     /// The time that a client may take for a manifest or for a MiB of a blob, and the time that it waits for its turn
     /// if many clients upload at once. `STACKROOM_PATIENCE`, seconds.
     pub patience: Duration,
+    /// The most connections of one address at a time, 0 for no limit. `STACKROOM_CONNECTIONS`.
+    pub connections: u64,
+    /// The addresses of proxies, which bring the connections of others. `STACKROOM_PROXIES`, separated by commas.
+    pub proxies: Vec<IpAddr>,
     /// How long events are kept. `STACKROOM_EVENT_LIFE`, seconds.
     pub event_life: Duration,
     /// Whether we send blobs to registry clients ourselves, instead of redirecting them to the store.
@@ -72,6 +77,7 @@ impl Config {
         let buffers = u32::try_from(number("STACKROOM_BUFFERS", 128)).unwrap_or(u32::MAX).clamp(8, 1 << 20);
         // Proxies wait for the same time for a client's next bytes, and clients for ours.
         let patience = Duration::from_secs(number("STACKROOM_PATIENCE", 60).max(1));
+        let connections = number("STACKROOM_CONNECTIONS", 512);
         let event_life = Duration::from_secs(number("STACKROOM_EVENT_LIFE", 400 * 24 * 3600));
         let longest_chunk = number("STACKROOM_LONGEST_CHUNK", u64::MAX);
         for (name, life) in [("STACKROOM_UPLOAD_LIFE", upload_life), ("STACKROOM_DOWNLOAD_LIFE", download_life)] {
@@ -79,6 +85,7 @@ impl Config {
                 wrong.push(format!("`{name}` must be between 1 and {} seconds", LONGEST_URL.as_secs()));
             }
         }
+        let proxies = addresses(get("STACKROOM_PROXIES").as_deref(), &mut wrong);
         let serve_blobs = get("STACKROOM_SERVE_BLOBS").is_some_and(|text| text == "true");
         let ingest_url = get("STACKROOM_INGEST_URL").filter(|url| !url.is_empty());
         let ingest_url = ingest_url.map(|url| url.trim_end_matches('/').to_owned());
@@ -108,6 +115,8 @@ impl Config {
                 buffers,
                 longest_chunk,
                 patience,
+                connections,
+                proxies,
                 event_life,
                 serve_blobs,
             }),
@@ -118,6 +127,19 @@ impl Config {
             }
         }
     }
+}
+
+/// The addresses of the setting `STACKROOM_PROXIES`: a proxy on the same machine, unless it says otherwise.
+fn addresses(listed: Option<&str>, wrong: &mut Vec<String>) -> Vec<IpAddr> {
+    let listed = listed.unwrap_or("127.0.0.1,::1").split(',').map(str::trim).filter(|address| !address.is_empty());
+    let mut addresses = Vec::new();
+    for address in listed {
+        match address.parse::<IpAddr>() {
+            Ok(address) => addresses.push(address.to_canonical()),
+            Err(_) => wrong.push(format!("`STACKROOM_PROXIES` has `{address}`, which is no IP address")),
+        }
+    }
+    addresses
 }
 
 /// Makes sure that clients send no token to the bucket: its public host must not be a subdomain of our own.
@@ -157,9 +179,10 @@ mod tests {
             "STACKROOM_DEFAULT_QUOTA" => Some("1GB".to_owned()),
             "STACKROOM_UPLOAD_LIFE" => Some("0".to_owned()),
             "STACKROOM_DEFAULT_ENTITY" => Some("v2".to_owned()),
+            "STACKROOM_PROXIES" => Some("127.0.0.1, proxy".to_owned()),
             _ => None,
         });
-        assert_eq!(error.unwrap_err().0.len(), 4);
+        assert_eq!(error.unwrap_err().0.len(), 5);
     }
 
     #[test]

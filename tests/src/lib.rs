@@ -13,6 +13,7 @@ pub mod sif;
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use server::limits::Limits;
 use server::local::Local;
 use shared::config::Config;
 use shared::domain::Digest;
@@ -59,8 +60,8 @@ impl Server {
         local.first_admin().await.unwrap().expect("a new folder has no users");
         let token = std::fs::read_to_string(local.admin_token()).unwrap();
         let router = server::serve::router(&local).unwrap().layer(axum::middleware::map_response(counted));
-        let patience = local.app.config.patience;
-        let serving = tokio::spawn(server::serve::answer(listener, router, patience, std::future::pending()));
+        let limits = Limits::of(&local.app.config);
+        let serving = tokio::spawn(server::serve::answer(listener, router, limits, std::future::pending()));
         let nobody = Caller::new(&url, None);
         let admin = Caller::new(&url, Some(token));
         Self { url, local: Arc::new(local), nobody, admin, serving, _folder: folder }

@@ -1,5 +1,6 @@
 //! Stackroom in one process: every function's router behind one listener, on the embedded store or on AWS's.
 
+pub mod limits;
 pub mod local;
 pub mod openapi;
 pub mod routes;

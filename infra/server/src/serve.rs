@@ -1,5 +1,6 @@
 //! `stackroom serve`: the whole library behind one listener.
 
+use crate::limits::{self, Connections, Limits};
 use crate::local::{BUCKET, Local};
 use crate::routes;
 use anyhow::{Context, bail};
@@ -53,6 +54,7 @@ const LEFTOVERS_AFTER: Duration = Duration::from_hours(1);
 
 /// Serves until the process is told to stop.
 pub async fn serve(settings: Settings) -> anyhow::Result<()> {
+    limits::raise_open_files();
     let listener = listen(settings.listen).await?;
     let address = listener.local_addr()?;
     let public_url = match settings.public_url {
@@ -71,15 +73,15 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let app = local.app.clone();
     let verifying = tokio::spawn(restarted("verifying", move || verify_always(app.clone())));
     let router = router(&local)?;
-    let patience = local.app.config.patience;
+    let limits = Limits::of(&local.app.config);
     let taking = match settings.ingest_listen {
         Some(address) => {
             let (listener, router) = (listen(address).await?, oci::ingest(local.app.clone()));
-            Some(tokio::spawn(answer(listener, router, patience, stopped())))
+            Some(tokio::spawn(answer(listener, router, limits.clone(), stopped())))
         }
         None => None,
     };
-    answer(listener, router, patience, stopped()).await;
+    answer(listener, router, limits, stopped()).await;
     if let Some(taking) = taking {
         taking.await?;
     }
@@ -90,11 +92,12 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
 
 /// Accepts blob uploads for a deployment on functions, until the process is told to stop.
 pub async fn ingest(address: SocketAddr) -> anyhow::Result<()> {
+    limits::raise_open_files();
     let listener = listen(address).await?;
     let app = shared::App::from_env().await?;
     tracing::info!(address = %listener.local_addr()?, "accepting uploads of blobs");
-    let patience = app.config.patience;
-    answer(listener, oci::ingest(app), patience, stopped()).await;
+    let limits = Limits::of(&app.config);
+    answer(listener, oci::ingest(app), limits, stopped()).await;
     Ok(())
 }
 
@@ -104,20 +107,27 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Answers requests until `stop` completes, and then finishes those in progress. The head of a request must arrive
-/// within 1.25 times `patience` and within [`HEAD`]: `axum::serve` would wait for it for ever.
-pub async fn answer(mut listener: TcpListener, router: Router, patience: Duration, stop: impl Future<Output = ()>) {
+/// within 1.25 times the patience and within [`HEAD`]: `axum::serve` would wait for it for ever. An address that has
+/// too many connections gets no more: they are closed without an answer.
+pub async fn answer(mut listener: TcpListener, router: Router, limits: Limits, stop: impl Future<Output = ()>) {
     // Longer than the minute after which proxies close idle connections: the proxy must be the one to close them.
-    let patience = (patience * 5 / 4).min(HEAD);
+    let patience = (limits.patience * 5 / 4).min(HEAD);
+    let connections = Connections::new(limits);
     // Each connection holds a receiver: through it, the connection learns that the server stops. The server ends only
     // when the last receiver is gone.
     let (stopping, watching) = watch::channel(false);
     let mut stop = pin!(stop);
     loop {
         tokio::select! {
-            (stream, _) = Listener::accept(&mut listener) => {
+            (stream, from) = Listener::accept(&mut listener) => {
+                let Some(place) = connections.place(from.ip()) else { continue };
                 // A small answer must not wait until the client has acknowledged the last one.
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(connection(stream, router.clone(), patience, watching.clone()));
+                let answering = connection(stream, router.clone(), patience, watching.clone());
+                tokio::spawn(async move {
+                    answering.await;
+                    drop(place);
+                });
             }
             () = &mut stop => break,
         }

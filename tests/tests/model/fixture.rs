@@ -177,6 +177,12 @@ impl Fixture {
         }
     }
 
+    /// The documents that a document leads to, each after those that it leads to itself.
+    pub(crate) fn below(&self, document: usize) -> Vec<usize> {
+        let children = self.documents[document].children.iter();
+        children.flat_map(|child| self.below(*child).into_iter().chain([*child])).collect()
+    }
+
     /// All manifests that contain a SIF image.
     pub(crate) fn of_sif(&self, sif: usize) -> Vec<usize> {
         let pushed = self.documents.iter().enumerate().filter(|(_, document)| document.sif == Some(sif));
@@ -224,6 +230,11 @@ fn documents(blobs: &[Blob]) -> Vec<Document> {
         Document { kind: INDEX, body, blobs: Vec::new(), children, sif: None }
     };
     for children in [&[0, 1][..], &[6, 8], &[2, 7]] {
+        let made = index(&all, children);
+        all.push(made);
+    }
+    // An index of an index, one of two manifests of the same image, and one above both.
+    for children in [&[11][..], &[6, 7], &[13, 14]] {
         let made = index(&all, children);
         all.push(made);
     }

@@ -11,6 +11,7 @@ use shared::service::registry::pull::{self, Reference};
 use shared::service::registry::start::{self, Mount, Started, UploadSession};
 use shared::service::registry::upload::{self, Chunk};
 use shared::service::registry::{Code, Refused, push, remove};
+use shared::service::settings::{self, Settings};
 use shared::service::sweep::{Ages, sweep};
 use shared::service::uploads::single::{self, Announced};
 use shared::service::{create, delete, tag};
@@ -50,6 +51,8 @@ pub(crate) enum Operation {
     Take { blob: usize },
     /// Deletes a SIF image through the library.
     Delete { sif: usize },
+    /// Freezes a tag, or unfreezes it.
+    Freeze { tag: usize, frozen: bool },
     /// Sweeps the installation.
     Sweep,
 }
@@ -81,6 +84,7 @@ pub(crate) async fn act(fixture: &Fixture, place: usize, operation: Operation) -
         Operation::Remove { thing } => doing.remove(Reference::Digest(fixture.manifest(place, thing))).await,
         Operation::Take { blob } => doing.take(blob).await,
         Operation::Delete { sif } => doing.delete(sif).await.map_err(Refused::Error),
+        Operation::Freeze { tag, frozen } => doing.freeze(tag, frozen).await.map_err(Refused::Error),
         Operation::Sweep => doing.sweep().await.map_err(Refused::Error),
     };
     let asks = matches!(
@@ -90,6 +94,7 @@ pub(crate) async fn act(fixture: &Fixture, place: usize, operation: Operation) -
             | Operation::Remove { .. }
             | Operation::Take { .. }
             | Operation::Delete { .. }
+            | Operation::Freeze { .. }
     );
     match done {
         Ok(()) => Ended::Done,
@@ -112,7 +117,7 @@ struct Doing<'a> {
 impl Doing<'_> {
     async fn push(&self, document: usize, tag: Option<usize>, ways: &[Way]) -> Result<()> {
         let mut ways = ways.iter().cycle();
-        for child in self.fixture.documents[document].children.clone() {
+        for child in self.fixture.below(document) {
             for blob in self.fixture.documents[child].blobs.clone() {
                 self.have(blob, *ways.next().unwrap()).await?;
             }
@@ -238,6 +243,12 @@ impl Doing<'_> {
         let selector = Selector::Hash(blobs[sifs[sif].0].digest);
         let reference = LibraryRef { repository: places[self.place].repository.clone(), selector };
         delete::image(app, who, &reference, None).await
+    }
+
+    async fn freeze(&self, tag: usize, frozen: bool) -> std::result::Result<(), Error> {
+        let Fixture { app, who, places, .. } = self.fixture;
+        let settings = Settings { frozen: Some(frozen), ..Settings::default() };
+        settings::tag(app, who, &places[self.place].repository, &Fixture::tag(tag), &settings).await
     }
 
     async fn sweep(&self) -> std::result::Result<(), Error> {

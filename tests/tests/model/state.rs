@@ -2,10 +2,11 @@
 
 use crate::fixture::{Fixture, TAGS};
 use crate::operations::Operation;
-use shared::domain::{Digest, OciDigest, Time};
+use shared::domain::{Digest, OciDigest, Repository, Time};
 use shared::service::registry::blob;
 use shared::service::registry::pull::Reference;
 use shared::service::registry::remove;
+use shared::service::settings::{self, Settings};
 use shared::store::keys::{self, RowKind};
 use shared::store::rows::{Account, Blob, Charge, Condemned, Image, Link, Manifest, Session, Stream, Tag};
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +53,9 @@ pub(crate) struct Model {
     /// By place: the manifests that are there.
     present: Vec<BTreeSet<usize>>,
     touched: BTreeMap<(usize, Thing), Vec<Touch>>,
+    /// The tags that were frozen when nothing ran, and that nobody asked to unfreeze since: what each named, and all
+    /// manifests that it led to.
+    frozen: BTreeMap<(usize, usize), (OciDigest, BTreeSet<OciDigest>)>,
 }
 
 /// The contents of the table.
@@ -95,6 +99,18 @@ impl Table {
                 return table;
             }
         }
+    }
+
+    /// The manifests of a repository that one of them leads to, and itself.
+    fn below(&self, repository: &Repository, manifest: OciDigest) -> BTreeSet<OciDigest> {
+        let (mut all, mut next) = (BTreeSet::new(), vec![manifest]);
+        while let Some(digest) = next.pop() {
+            let row = self.manifests.iter().find(|row| row.repository == *repository && row.digest == digest);
+            if let Some(row) = row.filter(|_| all.insert(digest)) {
+                next.extend(&row.names);
+            }
+        }
+        all
     }
 
     fn manifests_in(&self, fixture: &Fixture, place: usize) -> BTreeSet<OciDigest> {
@@ -161,7 +177,7 @@ impl Table {
 
 impl Model {
     pub(crate) fn new(fixture: &Fixture) -> Self {
-        Self { present: vec![BTreeSet::new(); fixture.places.len()], touched: BTreeMap::new() }
+        Self { present: vec![BTreeSet::new(); fixture.places.len()], touched: BTreeMap::new(), frozen: BTreeMap::new() }
     }
 
     fn touch(&mut self, at: Happened, thing: Thing, put: Option<usize>, sure: bool) {
@@ -176,8 +192,8 @@ impl Model {
         match *operation {
             Operation::Push { document, tag, .. } => {
                 self.pushed(fixture, at, document, tag);
-                for child in &fixture.documents[document].children {
-                    self.pushed(fixture, at, *child, None);
+                for child in fixture.below(document) {
+                    self.pushed(fixture, at, child, None);
                 }
             }
             Operation::Name { document, tag } => self.pushed(fixture, at, document, Some(tag)),
@@ -203,6 +219,11 @@ impl Model {
                     self.touch(at, Thing::Manifest(thing), None, true);
                 }
                 (0..TAGS).for_each(|tag| self.touch(at, Thing::Tag(tag), None, false));
+            }
+            Operation::Freeze { tag, frozen } => {
+                if !frozen {
+                    self.frozen.remove(&(at.place, tag));
+                }
             }
             Operation::Bring { .. }
             | Operation::Begin { .. }
@@ -279,6 +300,17 @@ impl Model {
                 assert!(there.contains(&tag.named.digest), "{}:{} leads nowhere", here.repository, tag.name);
             }
             for at in 0..TAGS {
+                let tag = tags.iter().find(|tag| tag.name == Fixture::tag(at));
+                if let Some((named, below)) = self.frozen.get(&(place, at)) {
+                    let is = tag.map(|tag| (tag.frozen, tag.named.digest));
+                    assert_eq!(is, Some((true, *named)), "the frozen tag {}:v{at}", here.repository);
+                    let gone: Vec<_> = below.difference(&there).collect();
+                    assert!(gone.is_empty(), "{}:v{at} is frozen, and led to {gone:?}", here.repository);
+                }
+                if let Some(tag) = tag.filter(|tag| tag.frozen) {
+                    let below = table.below(&here.repository, tag.named.digest);
+                    self.frozen.insert((place, at), (tag.named.digest, below));
+                }
                 let touches = of(place, Thing::Tag(at));
                 let Some(last) = touches.iter().max_by_key(|touch| touch.at.from) else { continue };
                 let alone = touches.iter().all(|touch| touch.at.from == last.at.from || touch.at.to < last.at.from);
@@ -314,8 +346,17 @@ impl Model {
         assert!(table.sessions.iter().all(|session| session.expires > now));
     }
 
-    /// Deletes all manifests.
+    /// Deletes all manifests, once no tag is frozen.
     pub(crate) async fn delete_all(&mut self, fixture: &Fixture) {
+        self.frozen.clear();
+        let settings = Settings { frozen: Some(false), ..Settings::default() };
+        for place in &fixture.places {
+            for tag in 0..TAGS {
+                // Some do not exist.
+                let _ =
+                    settings::tag(&fixture.app, &fixture.who, &place.repository, &Fixture::tag(tag), &settings).await;
+            }
+        }
         for manifest in Table::read(fixture).await.manifests {
             let reference = Reference::Digest(manifest.digest);
             // Some are deleted with others.

@@ -8,6 +8,7 @@ use crate::support::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
+use server::limits::Limits;
 use server::local::Local;
 use shared::config::Config;
 use stackroom_tests::{Answer, Caller, Server, send};
@@ -15,6 +16,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn start() -> (Server, Caller) {
     let server = Server::start().await;
@@ -276,6 +278,43 @@ async fn attack_11_what_the_server_makes_is_readable_by_it_alone() {
     assert!(why.contains("chmod go-w"), "{why}");
 }
 
+#[tokio::test]
+async fn attack_09_the_connections_of_one_address_are_bounded() {
+    let settings = [("STACKROOM_CONNECTIONS", "20"), ("STACKROOM_PROXIES", "")];
+    let server = Server::start_with(&settings).await;
+    let port: u16 = server.url.rsplit(':').next().unwrap().parse().unwrap();
+    // Half a head on each.
+    let mut halves = Vec::new();
+    for _ in 0..40 {
+        let mut half = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        half.write_all(b"GET /version HT").await.unwrap();
+        halves.push(half);
+    }
+    // Those beyond the limit are closed, and the others wait.
+    let mut closed = 0;
+    for half in &mut halves {
+        let read = tokio::time::timeout(Duration::from_millis(200), half.read(&mut [0; 8])).await;
+        closed += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
+    }
+    assert!(closed >= 20, "{closed}");
+    // Somebody at another address is answered.
+    let other = tokio::net::TcpSocket::new_v4().unwrap();
+    other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = other.connect(format!("127.0.0.1:{port}").parse().unwrap()).await.unwrap();
+    other.write_all(b"GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    other.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // And so are they, once the connections are gone.
+    drop(halves);
+    let gone = async {
+        while server.nobody.bare(Method::GET, "/version").send().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+}
+
 /// A day before the system's time.
 fn yesterday() -> Duration {
     shared::app::system_clock().checked_sub(Duration::from_hours(24)).unwrap()
@@ -290,7 +329,7 @@ async fn attack_12_a_clock_that_is_set_back_keeps_nobody_from_deleting() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let router = server::routes::router(&back).unwrap();
-    tokio::spawn(server::serve::answer(listener, router, back.config.patience, std::future::pending()));
+    tokio::spawn(server::serve::answer(listener, router, Limits::of(&back.config), std::future::pending()));
     let then = Caller::new(&url, alice.token.clone());
     is(&then.delete(&blob_at(BB, &orphan)).await, 202);
     is(&then.delete(&manifest_at(BB, &digest(document.as_bytes()))).await, 202);

@@ -251,7 +251,12 @@ pub(crate) async fn beside(
     let router = server::routes::router(&app).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(server::serve::answer(listener, router, app.config.patience, std::future::pending()));
+    tokio::spawn(server::serve::answer(
+        listener,
+        router,
+        server::limits::Limits::of(&app.config),
+        std::future::pending(),
+    ));
     Caller::new(&url, who.token.clone())
 }
 
