@@ -1,11 +1,13 @@
 //! `stackroom admin`: a client of the API of a running library.
 
 use crate::client::Client;
+use crate::scrub;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
 
 /// Administer a running library.
 #[derive(Args)]
@@ -91,6 +93,18 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Read all stored bytes again and compare them with their digests, while everything else goes on.
+    ///
+    /// Bytes that are damaged are set aside, so that nobody gets them; the next push of the right ones replaces them.
+    /// Exits with an error if anything is lost or damaged.
+    Scrub {
+        /// The most bytes to read in a second, like 100MiB; 0 for as fast as possible.
+        #[arg(long, value_parser = bytes, default_value = "100MiB")]
+        rate: u64,
+        /// A file that records how far it is. If it exists, the scrub continues from there. Removed at the end.
+        #[arg(long)]
+        state: Option<PathBuf>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -171,7 +185,7 @@ fn seconds(text: &str) -> Result<u64, String> {
 }
 
 /// Formats a number of bytes for people.
-fn human(bytes: u64) -> String {
+pub(crate) fn human(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.iter().find(|(_, size)| bytes >= *size) {
         Some((unit, size)) => {
@@ -244,6 +258,11 @@ impl Admin {
                     }
                 }
                 print(&serde_json::to_string_pretty(&all)?)
+            }
+            Command::Scrub { rate, state } => {
+                let report = scrub::run(&self.client, *rate, state.as_deref()).await?;
+                print(&if self.json { serde_json::to_string_pretty(&report)? } else { report.to_string() })?;
+                report.verdict()
             }
         }
     }

@@ -3,6 +3,7 @@
 mod admin;
 mod client;
 mod connect;
+mod scrub;
 #[cfg(feature = "server")]
 mod serve;
 

@@ -51,6 +51,9 @@ pub enum Error {
     /// The body is longer than the route accepts.
     #[error("the request is too large: {0}")]
     TooLarge(&'static str),
+    /// The bytes were here, and are lost or damaged.
+    #[error("its bytes are lost or damaged in the store: push it again, or tell the administrator")]
+    Lost,
     /// The store can't be reached.
     #[error("the store is not available, try again later")]
     Unavailable(#[source] StoreError),

@@ -1,4 +1,4 @@
-//! The routes behind `stackroom admin`: users and their tokens, quotas, sweeping.
+//! The routes behind `stackroom admin`: users and their tokens, quotas, sweeping, scrubbing.
 
 mod wire;
 
@@ -14,6 +14,7 @@ use shared::domain::{EntityName, TokenId, TokenScope, UserName};
 use shared::http::library::{Answer, data, json};
 use shared::service::people::tokens::{self, NewToken};
 use shared::service::people::users::{self, Change, NewUser};
+use shared::service::scrub::{self, Cursor};
 use shared::service::sweep::{self, Ages, Mode};
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -40,6 +41,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(revoke))
         .routes(routes!(set_quota))
         .routes(routes!(sweep_now, sweep_dry))
+        .routes(routes!(scrub_on))
 }
 
 /// All users, with their usage.
@@ -237,4 +239,27 @@ async fn sweep_dry(State(app): State<App>, caller: Credential, Query(Sweep { now
 async fn swept(app: &App, caller: &Credential, now: bool, mode: Mode) -> Answer {
     let ages = if now { Ages::zero() } else { Ages::safe(app) };
     Ok(data(wire::swept(sweep::sweep_as(app, caller, ages, mode).await?)))
+}
+
+#[derive(Deserialize, Default, ToSchema)]
+struct Scrub {
+    /// Where to continue: `next` of the answer before. Without it, at the beginning.
+    #[schema(value_type = Option<Object>)]
+    after: Option<Cursor>,
+    /// The most bytes to read; by default and at most 4 GiB.
+    bytes: Option<u64>,
+}
+
+/// Reads stored bytes again and compares them with their digests, for at most 10 seconds.
+#[utoipa::path(
+    post,
+    path = "/api/scrub",
+    tag = "administration",
+    request_body = Scrub,
+    responses((status = 200, body = wire::Scrubbed), (status = 403)),
+)]
+async fn scrub_on(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
+    let Scrub { after, bytes } = if body.is_empty() { Scrub::default() } else { json(&body)? };
+    let scrubbed = scrub::scrub(&app, &caller, after, bytes.unwrap_or(scrub::MAX_BYTES)).await?;
+    Ok(data(wire::scrubbed(scrubbed)))
 }

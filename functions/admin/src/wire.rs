@@ -3,7 +3,7 @@
 use serde::Serialize;
 use shared::domain::quota;
 use shared::service::people::users::UserView;
-use shared::service::sweep;
+use shared::service::{scrub, sweep};
 use shared::store::rows;
 use utoipa::ToSchema;
 
@@ -128,5 +128,52 @@ pub(crate) fn swept(swept: sweep::Swept) -> Swept {
         wrong_accounts: wrong_accounts.into_iter().map(wrong).collect(),
         failed,
         found,
+    }
+}
+
+/// What a call of a scrub found.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Scrubbed {
+    /// How many objects were read to the end.
+    objects: u64,
+    /// How many bytes were read.
+    bytes: u64,
+    /// Those that are missing, or have another size.
+    lost: Vec<Finding>,
+    /// Those with wrong bytes.
+    damaged: Vec<Finding>,
+    /// Where to continue; null at the end.
+    #[schema(value_type = Option<Object>)]
+    next: Option<scrub::Cursor>,
+}
+
+/// An object whose bytes are not right.
+#[derive(Serialize, ToSchema)]
+struct Finding {
+    /// The digest that they should have.
+    digest: String,
+    /// How many bytes there should be.
+    size: u64,
+    /// The name of the object.
+    object: String,
+    /// The name of the object that has the wrong bytes now. A later sweep deletes it.
+    aside: Option<String>,
+}
+
+/// The result of a call of a scrub.
+pub(crate) fn scrubbed(scrubbed: scrub::Scrubbed) -> Scrubbed {
+    let scrub::Scrubbed { objects, bytes, lost, damaged, next } = scrubbed;
+    let finding = |scrub::Finding { digest, size, object, aside }| Finding {
+        digest: ToString::to_string(&digest),
+        size,
+        object,
+        aside,
+    };
+    Scrubbed {
+        objects,
+        bytes,
+        lost: lost.into_iter().map(finding).collect(),
+        damaged: damaged.into_iter().map(finding).collect(),
+        next,
     }
 }

@@ -42,7 +42,7 @@ impl Failure {
             Error::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Error::Lost | Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

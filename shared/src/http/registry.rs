@@ -88,7 +88,7 @@ pub fn refusal(app: &App, refused: &Refused, scope: Option<&str>) -> Response {
             super::retry_after(&mut response, Duration::from_secs(1));
             response
         }
-        Error::Internal(_) => errors(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", &sentence),
+        Error::Lost | Error::Internal(_) => errors(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", &sentence),
     }
 }
 

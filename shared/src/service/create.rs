@@ -2,6 +2,7 @@
 //! is returned.
 
 use super::access::{Access, memberships};
+use super::restore;
 use super::uploads::commit;
 use crate::app::App;
 use crate::auth::Credential;
@@ -195,7 +196,7 @@ pub async fn image(
     let (grant, container) = access.may_push(&repository, container, doing)?;
     let existing: Option<Image> = access.take(&image_key)?;
     let image = match existing {
-        Some(image) => image,
+        Some(image) => restore::without_lost(app, image).await?,
         None => begin(app, &grant, &container, hash, description).await?,
     };
     let known = access.take::<Blob>(&keys::blob(&hash))?.and_then(VerifiedImage::of);
@@ -204,7 +205,11 @@ pub async fn image(
         linked |= access.take::<Charge>(key)?.is_some_and(|charge| charge.links > 0);
     }
     match known {
-        Some(known) if linked && image.content.is_none() => {
+        Some(known)
+            if linked
+                && image.content.is_none()
+                && restore::there(app, &known.bytes.object, known.bytes.size).await? =>
+        {
             let image = commit::known(app, &grant, &image, known).await?;
             Ok((container, image))
         }

@@ -1,6 +1,7 @@
 //! Finding an image: one round by tag or hash.
 
 use super::access::{Access, resource_at};
+use super::restore;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::{entities, manifests};
@@ -62,11 +63,12 @@ pub async fn find(
         Selector::Hash(_) => {
             let image: Image = access.take(&row)?.ok_or(Error::NotFound("image"))?;
             // Only callers who may upload the missing bytes see an image without them.
-            let unfinished = image.content.is_none();
-            if unfinished && (purpose == Purpose::Download || access.probe(Action::Push, &resource).is_err()) {
-                return Err(Error::NotFound("image"));
+            let pushes = purpose == Purpose::Look && access.probe(Action::Push, &resource).is_ok();
+            match image.content {
+                None if !pushes => return Err(Error::NotFound("image")),
+                _ if pushes => restore::without_lost(app, image).await?,
+                _ => image,
             }
-            image
         }
         Selector::Tag(name) => {
             let tag: Option<Tag> = access.take(&row)?;
@@ -126,6 +128,9 @@ async fn untagged(app: &App, repository: &Repository, arch: Option<&str>) -> Res
 /// A URL for the bytes of an image that was found.
 pub async fn download(app: &App, found: &Found) -> Result<String, Error> {
     let content = found.image.content.as_ref().ok_or(Error::NotFound("image"))?;
+    if !restore::there(app, &content.object, content.size).await? {
+        return Err(Error::Lost);
+    }
     let file = format!("{}.sif", manifests::title(&found.container.repository));
     Ok(app.objects.presign_get(&content.object, Some(&file), app.config.download_life).await?)
 }

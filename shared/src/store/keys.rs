@@ -37,9 +37,10 @@ use crate::domain::{
     CollectionName, Digest, EntityName, Id, OciDigest, Repository, TagName, TokenId, UploadId, UserName,
 };
 use crate::rules::{Grant, Place};
+use serde::{Deserialize, Serialize};
 
 /// Where a row is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Key {
     /// Partition key.
     pub pk: String,

@@ -26,6 +26,9 @@ use std::time::Duration;
 /// The largest object of a single `PUT`, in bytes.
 pub const MAX_PUT: u64 = 5 << 30;
 
+/// The bytes of one part of a copy. With the largest, a copy has few enough parts for the largest object.
+const COPIED_PART: usize = 5 << 30;
+
 /// How many times a copy is tried if its source changes in the meantime.
 const COPIES: u32 = 8;
 
@@ -172,6 +175,11 @@ impl Objects {
         }
     }
 
+    /// Whether the object is there with all of its bytes. It may still be damaged.
+    pub async fn has(&self, object: &str, size: u64) -> Result<bool, StoreError> {
+        Ok(self.size(object).await? == Some(size))
+    }
+
     /// Reads a range of the object.
     pub async fn read(&self, object: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         if range.is_empty() {
@@ -283,11 +291,16 @@ impl Objects {
         }
     }
 
-    /// Copies an object within the bucket; at most 5 GiB.
-    pub async fn copy(&self, grant: &Grant, from: &str, to: &str) -> Result<(), StoreError> {
+    /// Copies an object of `size` bytes within the bucket.
+    ///
+    /// # Errors
+    /// [`StoreError::NoObject`] if the source is not there.
+    pub async fn copy(&self, grant: &Grant, from: &str, to: &str, size: u64) -> Result<(), StoreError> {
         writing(grant)?;
-        let source = format!("{}/{from}", self.bucket);
-        let request = self.client.copy_object().bucket(&self.bucket).key(to).copy_source(source);
+        if size > MAX_PUT {
+            return Box::pin(self.copy_in_parts(grant, from, to, size)).await;
+        }
+        let request = self.client.copy_object().bucket(&self.bucket).key(to).copy_source(self.source(from));
         for attempt in 0..COPIES {
             pause(attempt).await;
             match request.clone().send().await {
@@ -298,6 +311,27 @@ impl Objects {
             }
         }
         Err(StoreError::Unavailable("the object changed each time it was copied".to_owned()))
+    }
+
+    fn source(&self, object: &str) -> String {
+        format!("{}/{object}", self.bucket)
+    }
+
+    /// Copies an object that is too large for one copy. If it fails, the sweeper finds the upload in the store's list.
+    async fn copy_in_parts(&self, grant: &Grant, from: &str, to: &str, size: u64) -> Result<(), StoreError> {
+        let upload = self.begin_parts(grant, to).await?;
+        let mut parts = Vec::new();
+        for (number, start) in (1u16..).zip((0..size).step_by(COPIED_PART)) {
+            let end = size.min(start + COPIED_PART as u64);
+            let request = self.client.upload_part_copy().bucket(&self.bucket).key(to).upload_id(&upload);
+            let request = request.part_number(number.into()).copy_source(self.source(from));
+            let request = request.copy_source_range(format!("bytes={start}-{}", end - 1));
+            let answer = request.send().await.map_err(|error| failed(&error))?;
+            let etag = answer.copy_part_result.and_then(|result| result.e_tag);
+            let etag = etag.ok_or_else(|| StoreError::Unavailable("the object store gave no ETag".to_owned()))?;
+            parts.push(Part { number: number.into(), etag });
+        }
+        self.complete_parts(grant, to, &upload, &parts).await
     }
 
     /// Deletes an object. It is no error if it is gone already.

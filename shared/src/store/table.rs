@@ -483,7 +483,7 @@ impl Table {
         Ok(self.query(place, None, usize::MAX).await?.rows)
     }
 
-    /// Reads a page of the whole table, after `start`. Only the sweeper may call it.
+    /// Reads a page of the whole table, after `start`. Only sweeps and scrubs may call it.
     pub async fn scan(&self, start: Option<Key>) -> Result<(Vec<Scanned>, Option<Key>), StoreError> {
         telemetry::read();
         let request = self.client.scan().table_name(&self.name).consistent_read(true).limit(PAGE);

@@ -149,6 +149,7 @@ fn about_bytes_and_people() -> Vec<Question> {
         ask(put, "/api/entities/{name}/quota", "/api/entities/alice/quota", json!({ "limit": 0 })),
         ask(post.clone(), "/api/sweep", "/api/sweep", json!({})),
         get("/api/sweep", "/api/sweep"),
+        ask(post.clone(), "/api/scrub", "/api/scrub", json!({})),
         get("/pks/lookup", "/pks/lookup?op=get&search=0x0"),
         ask(post, "/pks/add", "/pks/add", Value::Null),
     ]

@@ -1,10 +1,10 @@
 //! What broke when the server was attacked, and what belongs to the same class. Each test fails on the behaviour from
 //! before.
 
-use crate::library::{hash, set, sif};
+use crate::library::{hash, opened_parts, set, sif};
 use crate::support::{
-    BB, INDEX, MANIFEST, blob, blob_at, digest, fetch, index, installation, is, manifest, manifest_at, named, narrowed,
-    push, push_sif, put, refused,
+    BB, INDEX, MANIFEST, blob, blob_at, digest, fetch, head, index, installation, is, manifest, manifest_at, named,
+    narrowed, of_sif, push, push_sif, put, refused,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use shared::config::Config;
 use stackroom_tests::{Answer, Caller, Server, send};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -107,6 +107,189 @@ async fn attack_02_freezing_a_tag_stops_a_deletion_that_was_decided_before() {
     // A deletion requires the epoch that it read.
     set(&alice, &format!("/v1/images/{BB}:v0"), json!({ "frozen": true })).await.ok();
     assert!(epoch().await > before);
+}
+
+/// The files of the bucket that have these bytes.
+fn files_with(server: &Server, bytes: &[u8]) -> Vec<PathBuf> {
+    let objects = server.local.admin_token().with_file_name("objects");
+    let folders = fs::read_dir(objects).unwrap().map(|folder| folder.unwrap().path());
+    let files = folders.flat_map(|folder| fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()));
+    files.filter(|file| fs::read(file).unwrap() == bytes).collect()
+}
+
+/// What happens to the file of an object.
+type Damage = fn(&Path);
+
+const DAMAGES: [Damage; 2] = [
+    |file| fs::remove_file(file).unwrap(),
+    |file| fs::OpenOptions::new().write(true).open(file).unwrap().set_len(100).unwrap(),
+];
+
+/// Damages the only file with these bytes.
+fn damage(server: &Server, bytes: &[u8], how: Damage) {
+    let files = files_with(server, bytes);
+    assert_eq!(files.len(), 1);
+    how(&files[0]);
+}
+
+/// Both protocols say that the bytes are lost, and neither says that they are there.
+async fn lost_in_both(who: &Caller, repository: &str, bytes: &[u8]) {
+    let by_hash = format!("{repository}:{}", hash(bytes));
+    assert!(who.pull(&by_hash).await.error(500).contains("lost or damaged"));
+    let blob = blob_at(repository, &digest(bytes));
+    assert!(refused(&who.get(&blob).await, 404, "BLOB_UNKNOWN").contains("lost or damaged"));
+    is(&head(who, &blob).await, 404);
+    // A push is to send them again.
+    let found = who.get(&format!("/v1/images/{by_hash}")).await.ok();
+    assert_eq!(found["data"]["uploaded"], json!(false));
+}
+
+#[tokio::test]
+async fn attack_05_lost_bytes_are_noticed_and_the_next_push_through_the_library_brings_them_back_for_everybody() {
+    for how in DAMAGES {
+        let (server, alice) = start().await;
+        let bob = server.user("bob", 0).await;
+        let bytes = sif(3);
+        alice.push(BB, "v1", "amd64", &bytes).await.ok();
+        bob.push("bob/own/bb", "v1", "amd64", &bytes).await.ok();
+        server.sweep_all().await;
+        damage(&server, &bytes, how);
+        lost_in_both(&alice, BB, &bytes).await;
+        lost_in_both(&bob, "bob/own/bb", &bytes).await;
+        let before = server.quota("bob").await;
+        // Neither a known hash nor a mount makes something that can't be pulled.
+        let container = bob.container("bob/own/other").await;
+        assert_eq!(bob.image(&container, &bytes).await["uploaded"], json!(false));
+        let mount = format!("/v2/bob/own/mounted/blobs/uploads/?mount={}&from=bob/own/bb", digest(&bytes));
+        is(&bob.post(&mount, Value::Null).await, 202);
+        bob.push("bob/own/bb", "v1", "amd64", &bytes).await.ok();
+        for (who, repository) in [(&alice, BB), (&bob, "bob/own/bb")] {
+            assert_eq!(who.pull(&format!("{repository}:v1")).await.bytes, bytes);
+            assert_eq!(fetch(who, repository, &digest(&bytes)).await.bytes, bytes);
+        }
+        assert_eq!(server.quota("bob").await, before);
+        server.sweep_all().await;
+        server.sweep_all().await;
+        assert_eq!(files_with(&server, &bytes).len(), 1);
+        assert_eq!(alice.pull(&format!("{BB}:v1")).await.bytes, bytes);
+    }
+}
+
+#[tokio::test]
+async fn attack_05_lost_bytes_come_back_with_the_next_push_through_the_registry() {
+    for how in DAMAGES {
+        let (server, alice) = start().await;
+        let bob = server.user("bob", 0).await;
+        let bytes = sif(4);
+        alice.push(BB, "v1", "amd64", &bytes).await.ok();
+        push_sif(&bob, "bob/own/bb", "v1", &bytes).await;
+        damage(&server, &bytes, how);
+        lost_in_both(&alice, BB, &bytes).await;
+        push_sif(&bob, "bob/own/bb", "v1", &bytes).await;
+        for (who, repository) in [(&alice, BB), (&bob, "bob/own/bb")] {
+            assert_eq!(fetch(who, repository, &digest(&bytes)).await.bytes, bytes);
+            assert_eq!(who.pull(&format!("{repository}:v1")).await.bytes, bytes);
+        }
+        server.sweep_all().await;
+    }
+}
+
+#[tokio::test]
+async fn attack_05_lost_bytes_come_back_with_a_push_in_parts_whether_it_is_verified_at_once_or_later() {
+    for verified_at in ["1000000", "0"] {
+        let server = Server::start_with(&[("STACKROOM_VERIFY_AT_ONCE", verified_at)]).await;
+        let alice = server.user("alice", 0).await;
+        let bytes = sif(5);
+        alice.push(BB, "v1", "amd64", &bytes).await.ok();
+        damage(&server, &bytes, DAMAGES[0]);
+        let parts = opened_parts(&alice, BB, &bytes).await;
+        let etags = parts.send_all(&alice, &bytes).await;
+        parts.complete_all(&alice, &etags).await.ok();
+        shared::service::uploads::verify::pending(&server.local.app).await.unwrap();
+        assert_eq!(alice.pull(&format!("{BB}:v1")).await.bytes, bytes);
+        server.sweep_all().await;
+    }
+}
+
+/// Scrubs everything, a few bytes at a time; returns all that was found.
+async fn scrubbed(server: &Server) -> Value {
+    let mut all = json!({ "objects": 0, "lost": [], "damaged": [] });
+    let mut next = Value::Null;
+    for _ in 0..10_000 {
+        let part =
+            server.admin.post("/api/scrub", json!({ "after": next, "bytes": 10_000 })).await.ok()["data"].clone();
+        assert!(part["bytes"].as_u64().unwrap() <= 10_000 + 1_000, "{part}");
+        all["objects"] = json!(all["objects"].as_u64().unwrap() + part["objects"].as_u64().unwrap());
+        for kind in ["lost", "damaged"] {
+            let found = part[kind].as_array().unwrap().clone();
+            all[kind].as_array_mut().unwrap().extend(found);
+        }
+        next = part["next"].clone();
+        if next.is_null() {
+            return all;
+        }
+    }
+    panic!("the scrub does not end");
+}
+
+/// A manifest that is too long for a row.
+fn long_manifest(bytes: &[u8]) -> String {
+    let mut long = of_sif(bytes);
+    long["annotations"] = json!({ "long": "x".repeat(400_000) });
+    long.to_string()
+}
+
+#[tokio::test]
+async fn attack_05_a_scrub_finds_lost_and_damaged_bytes_and_a_push_brings_them_back() {
+    let (server, alice) = start().await;
+    let all: Vec<Vec<u8>> = (0..4).map(sif).collect();
+    for (tag, bytes) in ["a", "b", "c", "d"].iter().zip(&all) {
+        alice.push(BB, tag, "amd64", bytes).await.ok();
+    }
+    blob(&alice, BB, b"{}").await;
+    let long = long_manifest(&all[3]);
+    is(&put(&alice, BB, "long", MANIFEST, &long).await, 201);
+    server.sweep_all().await;
+    let found = scrubbed(&server).await;
+    assert_eq!((&found["lost"], &found["damaged"]), (&json!([]), &json!([])));
+    assert_eq!(found["objects"], json!(6));
+    damage(&server, &all[0], DAMAGES[0]);
+    damage(&server, &all[1], DAMAGES[1]);
+    let flip: Damage = |file| {
+        let mut bytes = fs::read(file).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(file, bytes).unwrap();
+    };
+    damage(&server, &all[2], flip);
+    damage(&server, long.as_bytes(), flip);
+    for caller in [&server.nobody, &alice] {
+        assert!(matches!(caller.post("/api/scrub", json!({})).await.status.as_u16(), 401 | 403));
+    }
+    server.admin.post("/api/scrub", json!({ "after": { "partly": 1 } })).await.error(400);
+    let found = scrubbed(&server).await;
+    let digests = |kind: &str| {
+        let all = found[kind].as_array().unwrap().iter().map(|one| one["digest"].as_str().unwrap().to_owned());
+        all.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(digests("lost"), [&all[0], &all[1]].map(|bytes| digest(bytes)).into());
+    assert_eq!(digests("damaged"), [digest(&all[2]), digest(long.as_bytes())].into());
+    // What was damaged is lost now, and nobody gets wrong bytes.
+    for bytes in &all[..3] {
+        lost_in_both(&alice, BB, bytes).await;
+    }
+    assert!(refused(&alice.get(&manifest_at(BB, "long")).await, 404, "MANIFEST_UNKNOWN").contains("lost or damaged"));
+    for (tag, bytes) in ["a", "b", "c"].iter().zip(&all) {
+        alice.push(BB, tag, "amd64", bytes).await.ok();
+        assert_eq!(alice.pull(&format!("{BB}:{tag}")).await.bytes, *bytes);
+    }
+    is(&put(&alice, BB, "long", MANIFEST, &long).await, 201);
+    assert_eq!(manifest(&alice, BB, "long").await, long);
+    let found = scrubbed(&server).await;
+    assert_eq!((&found["lost"], &found["damaged"]), (&json!([]), &json!([])));
+    // What was set aside goes with the leftovers.
+    server.sweep_all().await;
+    server.sweep_all().await;
+    assert!(!server.objects().await.iter().any(|object| object.starts_with("damaged/")));
 }
 
 #[tokio::test]

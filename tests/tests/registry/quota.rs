@@ -346,7 +346,7 @@ async fn a_long_manifest_whose_object_is_lost_is_mended_by_a_push() {
     for object in server.objects().await {
         server.local.app.objects.delete(&grant, &object).await.unwrap();
     }
-    is(&alice.get(&manifest_at(BB, "v1")).await, 503);
+    refused(&alice.get(&manifest_at(BB, "v1")).await, 404, "MANIFEST_UNKNOWN");
     is(&put(&alice, BB, "v2", INDEX, &body).await, 201);
     assert!(manifest(&alice, BB, "v1").await == body);
     assert_eq!(server.quota("alice").await, (300_000, 0));

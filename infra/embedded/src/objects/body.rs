@@ -154,6 +154,17 @@ pub(super) async fn finish<T>(work: JoinHandle<io::Result<T>>) -> S3Result<T> {
     })
 }
 
+/// The same for reading files of an object. One whose files are lost or damaged is answered as if it were not there.
+pub(super) async fn finish_reading<T>(work: JoinHandle<io::Result<T>>) -> S3Result<T> {
+    work.await.map_err(internal)?.map_err(|error| {
+        if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) {
+            return internal(error);
+        }
+        tracing::error!(%error, "a file of an object is lost or damaged");
+        s3_error!(NoSuchKey, "The bytes of the object are lost or damaged.")
+    })
+}
+
 /// The bytes of a range of an object. What is in the page cache is read at once, since a thread switch costs more than
 /// that. For the rest, a blocking thread waits for the disk.
 pub(super) struct Outgoing {
@@ -177,17 +188,20 @@ struct Cursor {
 }
 
 impl Outgoing {
-    /// Reads the first chunk, so that an unreadable object gives an error and not a truncated body.
+    /// Checks the files and reads the first chunk, so that an object that is lost or damaged gives an error and not a
+    /// truncated body.
     pub(super) async fn start(held: Held, segments: Vec<Segment>, range: Range<u64>) -> S3Result<Self> {
-        let part = |segment: Segment| {
+        let remaining = range.end.saturating_sub(range.start);
+        let part = move |segment: Segment| {
             let from = range.start.saturating_sub(segment.start);
             let to = range.end.saturating_sub(segment.start).min(segment.size);
             (segment, from..to)
         };
-        let ahead = segments.into_iter().map(part).collect();
-        let cursor = Cursor { held, ahead, open: None };
-        let (cursor, first) = finish(spawn_blocking(move || cursor.read())).await?;
-        let remaining = range.end.saturating_sub(range.start);
+        let first = move || {
+            held.check(&segments)?;
+            Cursor { held, ahead: segments.into_iter().map(part).collect(), open: None }.read()
+        };
+        let (cursor, first) = finish_reading(spawn_blocking(first)).await?;
         let mut outgoing = Self { remaining, first: None, next: Next::Nothing };
         outgoing.took(&first, cursor);
         outgoing.first = (!first.is_empty()).then_some(first);

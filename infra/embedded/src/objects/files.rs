@@ -26,6 +26,7 @@
 //! removed. Either it was entered first, and the file stays until the reader is done. Or the commit that removed the
 //! row came first, and the reader sees the newer rows.
 
+use super::index::Segment;
 use super::lock;
 use crate::Error;
 use bytes::Bytes;
@@ -183,6 +184,19 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn files(&self) -> &Files {
         &self.files
+    }
+
+    /// Checks that the files of these segments are there, with the lengths that their rows say.
+    pub(super) fn check(&self, segments: &[Segment]) -> io::Result<()> {
+        for segment in segments {
+            let path = self.files.path(&segment.name);
+            let length = fs::metadata(&path)?.len();
+            if length != segment.size {
+                let why = format!("{} has {length} bytes instead of {}", path.display(), segment.size);
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+            }
+        }
+        Ok(())
     }
 }
 

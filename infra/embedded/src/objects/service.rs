@@ -1,7 +1,7 @@
 //! The S3 operations, as the `s3s` crate parses and answers them.
 
-use super::body::{Declared, Outgoing, finish, receive, sha256};
-use super::files::{Fresh, Name};
+use super::body::{Declared, Outgoing, finish_reading, receive, sha256};
+use super::files::{Fresh, Held, Name};
 use super::index::{self, About, Condition, Object, Outcome, Segment, Written, internal};
 use super::{MAX_PARTS, MAX_PUT, Store, hex, unhex};
 use aws_smithy_types::base64;
@@ -9,11 +9,12 @@ use rusqlite::Connection;
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumMode,
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CopyObjectInput, CopyObjectOutput, CopyObjectResult,
-    CopySource, CreateBucketInput, CreateBucketOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput,
-    DeleteObjectInput, DeleteObjectOutput, ETag, ETagCondition, GetObjectInput, GetObjectOutput, HeadBucketInput,
-    HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput,
-    ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput, MetadataDirective, MultipartUpload,
-    PutObjectInput, PutObjectOutput, StreamingBlob, UploadPartInput, UploadPartOutput,
+    CopyPartResult, CopySource, CreateBucketInput, CreateBucketOutput, CreateMultipartUploadInput,
+    CreateMultipartUploadOutput, DeleteObjectInput, DeleteObjectOutput, ETag, ETagCondition, GetObjectInput,
+    GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListMultipartUploadsInput,
+    ListMultipartUploadsOutput, ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput,
+    MetadataDirective, MultipartUpload, PutObjectInput, PutObjectOutput, Range, StreamingBlob, UploadPartCopyInput,
+    UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use std::sync::Arc;
@@ -45,10 +46,17 @@ impl Store {
         Err(s3_error!(NoSuchBucket, "The specified bucket does not exist"))
     }
 
-    fn find(&self, key: &str) -> S3Result<Object> {
-        self.index
-            .read(|rows| index::find(rows, key))?
-            .ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))
+    /// The object at `key` with all of its files, none of which can be removed before they are let go.
+    fn find(&self, key: &str) -> S3Result<(Object, Vec<Segment>, Held)> {
+        let ((object, segments), held) = self.files.hold(|| {
+            self.index.read(|rows| {
+                let object = index::find(rows, key)?.ok_or_else(missing)?;
+                let segments = index::segments(rows, object.id, &(0..object.size))?;
+                let names = segments.iter().map(|segment| Arc::clone(&segment.name)).collect();
+                Ok(((object, segments), names))
+            })
+        })?;
+        Ok((object, segments, held))
     }
 
     /// Runs a change that may leave files without rows, and removes those files.
@@ -144,6 +152,26 @@ fn admits(object: &Object, if_match: Option<&ETagCondition>, if_none_match: Opti
     Ok(())
 }
 
+fn check_number(part: i32) -> S3Result<()> {
+    if usize::try_from(part).is_ok_and(|number| (1..=MAX_PARTS).contains(&number)) {
+        return Ok(());
+    }
+    Err(s3_error!(InvalidArgument, "Part number must be an integer between 1 and {MAX_PARTS}, inclusive"))
+}
+
+/// The key of the object that is copied.
+fn copied<'a>(store: &Store, source: &'a CopySource) -> S3Result<&'a str> {
+    let CopySource::Bucket { bucket, key, version_id: None } = source else {
+        return Err(s3_error!(NotImplemented, "The copy source must be a bucket and a key."));
+    };
+    store.bucket(bucket)?;
+    Ok(key)
+}
+
+fn missing() -> s3s::S3Error {
+    s3_error!(NoSuchKey, "The specified key does not exist.")
+}
+
 fn signed(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
@@ -205,8 +233,7 @@ impl S3 for Operations {
         }
         let ((object, range, segments), held) = store.files.hold(|| {
             store.index.read(|rows| {
-                let object = index::find(rows, &input.key)?
-                    .ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))?;
+                let object = index::find(rows, &input.key)?.ok_or_else(missing)?;
                 admits(&object, input.if_match.as_ref(), input.if_none_match.as_ref())?;
                 let range = match &input.range {
                     Some(range) => range.check(object.size)?,
@@ -249,8 +276,9 @@ impl S3 for Operations {
         if input.part_number.is_some() {
             return Err(whole_parts());
         }
-        let object = self.0.find(&input.key)?;
+        let (object, segments, held) = self.0.find(&input.key)?;
         admits(&object, input.if_match.as_ref(), input.if_none_match.as_ref())?;
+        finish_reading(spawn_blocking(move || held.check(&segments))).await?;
         let wanted = input.checksum_mode.is_some_and(|mode| mode.as_str() == ChecksumMode::ENABLED);
         Ok(S3Response::new(HeadObjectOutput {
             accept_ranges: Some(String::from("bytes")),
@@ -282,21 +310,9 @@ impl S3 for Operations {
         let store = &self.0;
         let input = &mut request.input;
         store.bucket(&input.bucket)?;
-        let CopySource::Bucket { bucket, key, version_id: None } = &input.copy_source else {
-            return Err(s3_error!(NotImplemented, "The copy source must be a bucket and a key."));
-        };
-        store.bucket(bucket)?;
-        let source_key = String::from(&**key);
+        let key = copied(store, &input.copy_source)?;
         let wanted = wants_sha256(input.checksum_algorithm.as_ref());
-        let ((mut source, segments), held) = store.files.hold(|| {
-            store.index.read(|rows| {
-                let source = index::find(rows, &source_key)?
-                    .ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))?;
-                let segments: Vec<Segment> = index::segments(rows, source.id, &(0..source.size))?;
-                let names = segments.iter().map(|segment| Arc::clone(&segment.name)).collect();
-                Ok(((source, segments), names))
-            })
-        })?;
+        let (mut source, segments, held) = store.find(key)?;
         admits(&source, input.copy_source_if_match.as_ref(), input.copy_source_if_none_match.as_ref())?;
         if source.size > MAX_PUT {
             return Err(s3_error!(
@@ -304,10 +320,12 @@ impl S3 for Operations {
                 "The specified copy source is larger than the maximum allowable size for a copy source: {MAX_PUT}"
             ));
         }
-        if wanted && source.sha256.is_none() {
-            let size = source.size;
-            source.sha256 = Some(finish(spawn_blocking(move || sha256(held, segments, size))).await?);
-        }
+        let (hashed, size) = (wanted && source.sha256.is_none(), source.size);
+        let checked = move || {
+            held.check(&segments)?;
+            if hashed { sha256(held, segments, size).map(Some) } else { Ok(None) }
+        };
+        source.sha256 = finish_reading(spawn_blocking(checked)).await?.or(source.sha256);
         let replace =
             input.metadata_directive.as_ref().is_some_and(|directive| directive.as_str() == MetadataDirective::REPLACE);
         let about = if replace {
@@ -353,12 +371,7 @@ impl S3 for Operations {
         let store = &self.0;
         let input = &request.input;
         store.bucket(&input.bucket)?;
-        if !usize::try_from(input.part_number).is_ok_and(|number| (1..=MAX_PARTS).contains(&number)) {
-            return Err(s3_error!(
-                InvalidArgument,
-                "Part number must be an integer between 1 and {MAX_PARTS}, inclusive"
-            ));
-        }
+        check_number(input.part_number)?;
         // Checked again when the part is entered; this check avoids receiving bytes for nothing.
         store.index.read(|rows| index::upload(rows, &input.upload_id, &input.key))?;
         let declared = declared(&request, input.content_length, input.checksum_sha256.as_deref())?;
@@ -373,6 +386,38 @@ impl S3 for Operations {
             (std::mem::take(&mut input.upload_id), std::mem::take(&mut input.key), input.part_number);
         store.change_with(fresh, move |rows| Ok(((), index::add_part(rows, &id, &key, number, &written)?))).await?;
         Ok(S3Response::new(output))
+    }
+
+    async fn upload_part_copy(
+        &self,
+        request: S3Request<UploadPartCopyInput>,
+    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        let store = &self.0;
+        let input = request.input;
+        store.bucket(&input.bucket)?;
+        check_number(input.part_number)?;
+        let key = copied(store, &input.copy_source)?;
+        store.index.read(|rows| index::upload(rows, &input.upload_id, &input.key))?;
+        let (source, segments, held) = store.find(key)?;
+        admits(&source, input.copy_source_if_match.as_ref(), input.copy_source_if_none_match.as_ref())?;
+        let range = match &input.copy_source_range {
+            Some(range) => Range::parse(range)
+                .map_err(|_| s3_error!(InvalidArgument, "The range can not be read."))?
+                .check(source.size)?,
+            None => 0..source.size,
+        };
+        let length = range.end.saturating_sub(range.start);
+        let within = |segment: &Segment| segment.start < range.end && segment.start + segment.size > range.start;
+        let segments = segments.into_iter().filter(within).collect();
+        let body = StreamingBlob::new(Outgoing::start(held, segments, range.clone()).await?);
+        let (fresh, written) = store.take_in(Some(body), &Declared { length, ..Declared::default() }).await?;
+        let etag = ETag::Strong(hex(&written.tag));
+        let (id, key, number) = (input.upload_id, input.key, input.part_number);
+        store.change_with(fresh, move |rows| Ok(((), index::add_part(rows, &id, &key, number, &written)?))).await?;
+        Ok(S3Response::new(UploadPartCopyOutput {
+            copy_part_result: Some(CopyPartResult { e_tag: Some(etag), ..CopyPartResult::default() }),
+            ..UploadPartCopyOutput::default()
+        }))
     }
 
     async fn list_parts(&self, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {

@@ -5,12 +5,13 @@ use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::{Changes, blobs};
 use crate::domain::{Digest, OciDigest, Repository, Time};
+use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
-use crate::service::links;
-use crate::store::keys;
+use crate::service::{links, restore};
 use crate::store::objects::ByteStream;
 use crate::store::rows::{Link, Marker};
 use crate::store::table::Written;
+use crate::store::{StoreError, keys};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -43,10 +44,24 @@ pub async fn look(
         let noted = Changes::unrecorded().with([blobs::asked_for(link, now)?]);
         if app.commit(&grant, noted).await? != Written::Done {
             // Somebody else recorded it, or the blob was just removed.
-            return find(app, credential, repository, digest).await;
+            return found_with_bytes(app, visible(app, credential, repository, digest).await?.1).await;
         }
     }
+    found_with_bytes(app, found).await
+}
+
+/// A blob whose bytes are there. If they are lost, a push is to send them again.
+async fn found_with_bytes(app: &App, found: Visible) -> Result<Readable, Refused> {
+    if let Visible::Link(Link { object, size, .. }) = &found
+        && !restore::there(app, object, *size).await?
+    {
+        return Err(lost());
+    }
     Ok(found.into())
+}
+
+fn lost() -> Refused {
+    Refused::code(Code::BlobUnknown, Error::Lost.to_string())
 }
 
 /// Finds a blob in a repository. One round.
@@ -107,7 +122,10 @@ impl Readable {
     /// The bytes, or those of a range, as a stream.
     pub async fn bytes(&self, app: &App, range: Option<Range<u64>>) -> Result<ByteStream, Refused> {
         if let Some(object) = &self.object {
-            return Ok(app.objects.stream(object, range).await?);
+            return match app.objects.stream(object, range).await {
+                Err(StoreError::NoObject) => Err(lost()),
+                stream => Ok(stream?),
+            };
         }
         let whole = crate::domain::manifest::EMPTY;
         let index = |at: u64| usize::try_from(at).unwrap_or(whole.len()).min(whole.len());
@@ -118,6 +136,9 @@ impl Readable {
     /// A short-lived URL for the bytes; `None` if the bytes are in no store.
     pub async fn url(&self, app: &App) -> Result<Option<String>, Refused> {
         let Some(object) = &self.object else { return Ok(None) };
+        if !restore::there(app, object, self.size).await? {
+            return Err(lost());
+        }
         Ok(Some(app.objects.presign_get(object, None, URL_LIFE.min(app.config.download_life)).await?))
     }
 }

@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::{OciDigest, Repository, TagName};
 use crate::error::Error;
+use crate::service::restore;
 use crate::store::rows::{Manifest, Named, Tag};
 use crate::store::table::pause;
 use crate::store::{StoreError, keys};
@@ -26,6 +27,10 @@ pub(super) fn unknown() -> Refused {
     Refused::code(Code::ManifestUnknown, "manifest unknown")
 }
 
+fn lost() -> Refused {
+    Refused::code(Code::ManifestUnknown, Error::Lost.to_string())
+}
+
 /// The metadata of a manifest, without its bytes. One round.
 pub async fn head(
     app: &App,
@@ -42,6 +47,11 @@ pub async fn head(
         }
         Reference::Digest(digest) => {
             let row = read(app, credential, repository, digest).await?;
+            if let Some(object) = &row.object
+                && !restore::there(app, object, row.size).await?
+            {
+                return Err(lost());
+            }
             Ok(Named { digest: row.digest, media_type: row.media_type, size: row.size })
         }
     }
@@ -55,6 +65,7 @@ pub async fn get(
     repository: &Repository,
     reference: &Reference,
 ) -> Result<(Named, Bytes), Refused> {
+    let mut gone = None;
     for attempt in 0..MAX_READS {
         pause(attempt).await;
         let row = match reference {
@@ -63,8 +74,12 @@ pub async fn get(
         };
         let bytes = match &row.object {
             Some(object) => match app.objects.read(object, 0..row.size).await {
-                // It was deleted since its row was read.
-                Err(StoreError::NoObject) => continue,
+                // It was deleted since its row was read. Or it is lost, and then its row still names it.
+                Err(StoreError::NoObject) if gone.as_ref() == Some(object) => return Err(lost()),
+                Err(StoreError::NoObject) => {
+                    gone = Some(object.clone());
+                    continue;
+                }
                 read => read?,
             },
             None => row.body.into_bytes().into(),

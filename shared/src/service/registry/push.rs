@@ -27,6 +27,7 @@ use crate::random;
 use crate::rules::quota::manifest_cost;
 use crate::rules::{Action, Grant, Place, Resource};
 use crate::service::create;
+use crate::service::restore;
 use crate::service::retry::{Retry, Try};
 use crate::service::uploads::{commit, verify};
 use crate::store::keys;
@@ -259,7 +260,7 @@ impl Push {
     ) -> Result<Option<String>, Refused> {
         let mut theirs = self.before.as_ref().and_then(|before| before.object.clone());
         if let Some(object) = &theirs
-            && app.objects.size(object).await?.is_none()
+            && !restore::there(app, object, new.body.len() as u64).await?
         {
             theirs = None;
         }

@@ -10,6 +10,7 @@ use crate::changes::blobs::{self, BlobRows, Linked, VerifiedBytes};
 use crate::domain::{OciDigest, Repository, UploadId};
 use crate::error::Error;
 use crate::rules::{Grant, Place};
+use crate::service::restore;
 use crate::service::retry::{Retry, Try};
 use crate::store::keys;
 use crate::store::rows::{EventKind, Link};
@@ -55,6 +56,11 @@ pub async fn session(
         let source = match from {
             Some((from, digest)) => readable_link(app, credential, from, &digest).await?,
             None => None,
+        };
+        // Bytes that are lost must be sent again.
+        let source = match source {
+            Some(link) if !restore::there(app, &link.object, link.size).await? => None,
+            source => source,
         };
         let blob_keys = source.as_ref().map(|link| BlobRows::keys(repository, &link.digest, &link.name));
         let wanted = blob_keys.iter().flatten().cloned();

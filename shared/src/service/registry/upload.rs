@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::random;
 use crate::rules::upload::LONGEST_STREAM;
 use crate::rules::{Grant, Place};
+use crate::service::restore;
 use crate::service::retry::Retry;
 use crate::store::keys;
 use crate::store::rows::{Account, EventKind, Flow, Link, Row, Stream};
@@ -307,6 +308,9 @@ async fn commit(
             return Err(unknown_upload());
         }
         let found = BlobRows::take(&mut rows, &blob_keys)?;
+        if let Some(blob) = &found.blob {
+            restore::bytes(app, grant, bytes, &blob.object).await?;
+        }
         let new = linking(app, repository, *name, bytes, row.reserved)?;
         let Linked { writes, object, .. } = blobs::link(found, &new)?;
         let place = Place::Repository(repository.clone());

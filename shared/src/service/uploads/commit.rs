@@ -6,7 +6,8 @@
 //! image's.
 //!
 //! 1. Read image, blob, the entity's charge, its account, the repository's link, and the session, in one batch. *The
-//!    image has its content already*: somebody else committed the same bytes. That is success, and ends the session.
+//!    image has its content already*: somebody else committed the same bytes. That is success, and ends the session. *The
+//!    bytes of an existing blob are lost*: they are [restored](crate::service::restore) from these.
 //! 2. In one transaction, each row conditional on what was read: the image gets its content; the blob row is created,
 //!    or counts one more entity; the link makes the blob visible in the repository; the charge turns from reserved to
 //!    used; details and OCI manifest are written; the repository's epoch is incremented, since something more names
@@ -22,6 +23,7 @@ use crate::domain::{Repository, TagName};
 use crate::error::Error;
 use crate::random;
 use crate::rules::Grant;
+use crate::service::restore;
 use crate::service::retry::Retry;
 use crate::store::keys;
 use crate::store::rows::{Image, Row, Session, Tag};
@@ -61,8 +63,9 @@ async fn commit(
         let image: Image = rows.take(&image_key)?.ok_or(Error::NotFound("image"))?;
         let found = BlobRows::take(&mut rows, &blob_keys)?;
         let quota = found.account.quota;
-        if image.content.is_some() {
+        if let Some(content) = &image.content {
             if let Some(session) = session {
+                restore::bytes(app, grant, &verified.bytes, &content.object).await?;
                 super::end(app, grant, session).await?;
             }
             return Ok((image, quota));
@@ -79,6 +82,9 @@ async fn commit(
         if session.is_none() && found.blob.is_none() {
             // The known bytes were removed in the meantime. They have to be uploaded.
             return Ok((image, quota));
+        }
+        if let Some(blob) = &found.blob {
+            restore::bytes(app, grant, &verified.bytes, &blob.object).await?;
         }
         let intended = intended(app, &image).await?;
         let linking = Linking {

@@ -139,7 +139,7 @@ pub async fn complete(
 ) -> Result<Completed, Error> {
     let mut target = UploadTarget::load(app, credential, image, upload).await?;
     target.session = target.session.filter(|session| session.image == image && session.id == upload);
-    if target.image.content.is_some() {
+    if target.needs_nothing(app).await? {
         return target.already(app).await;
     }
     let UploadTarget { grant, session, .. } = target;
@@ -180,7 +180,7 @@ async fn seal(app: &App, grant: &Grant, session: &Session) -> Result<Completed, 
         let open: Option<Session> = rows.take(&session.key())?;
         let done = |image| Completed { image, quota: account.quota };
         match open {
-            Some(open) if open.state == State::Open && image.content.is_none() => {
+            Some(open) if open.state == State::Open => {
                 let changes = sealed(&open, &image, app.now().plus(app.config.upload_life))?;
                 if app.commit(grant, changes).await? == Written::Done {
                     return Ok(done(with_session(&image, &open)));

@@ -10,6 +10,7 @@ use crate::random;
 use crate::rules::Grant;
 use crate::rules::upload::LONGEST_FILE;
 use crate::service::access::Access;
+use crate::service::restore;
 use crate::service::retry::Retry;
 use crate::store::keys;
 use crate::store::rows::{Account, Charge, Container, Image, Row, Session, State, Target, Way};
@@ -88,6 +89,14 @@ impl UploadTarget {
     /// Writes the session's row with its reservation.
     pub(super) async fn open(&self, app: &App, session: &Session) -> Result<Written, Error> {
         app.commit(&self.grant, uploads::opened(session, self.session.as_ref(), self.paying())?).await
+    }
+
+    /// Whether the same bytes were committed before and are still there, or there is no session that could bring them.
+    pub(super) async fn needs_nothing(&self, app: &App) -> Result<bool, Error> {
+        match (&self.image.content, &self.session) {
+            (Some(content), Some(_)) => restore::there(app, &content.object, content.size).await,
+            (content, _) => Ok(content.is_some()),
+        }
     }
 
     /// The result of completing an upload if the same bytes were committed before, by this upload or by another one.

@@ -56,7 +56,7 @@ pub async fn open(app: &App, credential: &Credential, image: Id, file: Announced
 /// Completes the single `PUT` of an image.
 pub async fn complete(app: &App, credential: &Credential, image: Id) -> Result<Completed, Error> {
     let target = UploadTarget::load(app, credential, image, UploadId::of_image(image)).await?;
-    if target.image.content.is_some() {
+    if target.needs_nothing(app).await? {
         return target.already(app).await;
     }
     let UploadTarget { grant, session, .. } = target;
@@ -71,7 +71,7 @@ pub async fn complete(app: &App, credential: &Credential, image: Id) -> Result<C
         return verify::finish(app, &grant, &session, &session.object, pinned).await;
     }
     let object = app.new_object()?;
-    app.objects.copy(&grant, &session.object, &object).await?;
+    app.objects.copy(&grant, &session.object, &object, session.size).await?;
     let completed = verify::finish(app, &grant, &session, &object, pinned).await;
     if matches!(completed, Err(Error::WrongBytes(_))) {
         // The copy was never committed, and no client knows it. After other errors that isn't certain: the sweeper
