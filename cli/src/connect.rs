@@ -52,8 +52,13 @@ impl Connect {
         let written = || -> std::io::Result<()> {
             use std::io::Write;
             use std::os::unix::fs::OpenOptionsExt;
+            // A new file: one that is left over may be readable by others.
+            match std::fs::remove_file(&temporary) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
             let mut open = std::fs::OpenOptions::new();
-            let mut out = open.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            let mut out = open.write(true).create_new(true).mode(0o600).open(&temporary)?;
             out.write_all(new.as_bytes())?;
             out.sync_all()?;
             std::fs::rename(&temporary, file)

@@ -326,7 +326,7 @@ fn the_http_framework_is_named_only_at_the_edge() {
 }
 
 /// The only crates that the client is made of, as Rust spells them: HTTP, a command line, and no store.
-const OF_THE_CLIENT: [&str; 6] = ["anyhow", "clap", "reqwest", "serde_json", "serde_yaml_ng", "tokio"];
+const OF_THE_CLIENT: [&str; 7] = ["anyhow", "clap", "reqwest", "serde", "serde_json", "serde_yaml_ng", "tokio"];
 
 #[test]
 fn the_command_without_the_server_knows_no_store_and_serves_nothing() {

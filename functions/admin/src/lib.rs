@@ -4,14 +4,18 @@ mod wire;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json as value;
 use shared::App;
 use shared::auth::Credential;
 use shared::domain::{EntityName, TokenId, TokenScope, UserName};
-use shared::http::library::{Answer, data, json};
+use shared::error::Error;
+use shared::http::library::{Answer, Failure, data, json};
 use shared::service::people::tokens::{self, NewToken};
 use shared::service::people::users::{self, Change, NewUser};
 use shared::service::scrub::{self, Cursor};
@@ -24,7 +28,17 @@ use utoipa_axum::routes;
 
 /// The routes.
 pub fn router(app: App) -> Router {
-    shared::http::finish(routes().split_for_parts().0.with_state(app))
+    let routes = routes().split_for_parts().0.with_state(app);
+    shared::http::finish(routes.layer(axum::middleware::from_fn(without_query)))
+}
+
+/// Refuses a query where the body says everything: whoever writes `?dry_run=true` believes that it is obeyed.
+async fn without_query(request: Request, next: Next) -> Response {
+    if request.method() != Method::GET && request.uri().query().is_some_and(|query| !query.is_empty()) {
+        let why = "this request takes no query, put what it says into the body".to_owned();
+        return Failure(Error::Invalid(why)).into_response();
+    }
+    next.run(request).await
 }
 
 /// The `OpenAPI` description of the routes.
@@ -59,6 +73,7 @@ async fn users(State(app): State<App>, caller: Credential) -> Answer {
 
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewUser)]
+#[serde(deny_unknown_fields)]
 struct User {
     #[schema(value_type = String)]
     name: UserName,
@@ -85,6 +100,7 @@ async fn add_user(State(app): State<App>, caller: Credential, body: Bytes) -> An
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Password {
     #[schema(value_type = String, format = Password)]
     password: SecretString,
@@ -106,6 +122,7 @@ async fn set_password(State(app): State<App>, caller: Credential, Path(name): Pa
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Disabled {
     disabled: bool,
 }
@@ -141,6 +158,7 @@ async fn tokens(State(app): State<App>, caller: Credential, Path(name): Path<Str
 
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NewToken)]
+#[serde(deny_unknown_fields)]
 struct Token {
     name: String,
     /// `RIGHT[,RIGHT…][@ENTITY | @REPOSITORY]` with the rights pull, push, delete, manage and admin; by default all of them.
@@ -184,6 +202,7 @@ async fn revoke(State(app): State<App>, caller: Credential, Path((name, id)): Pa
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Limit {
     /// Bytes, 0 for unlimited.
     limit: u64,
@@ -205,6 +224,7 @@ async fn set_quota(State(app): State<App>, caller: Credential, Path(name): Path<
 }
 
 #[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Sweep {
     /// Whether everything is collected at once, regardless of age. Only safe while nothing else runs.
     #[serde(default)]
@@ -242,6 +262,7 @@ async fn swept(app: &App, caller: &Credential, now: bool, mode: Mode) -> Answer 
 }
 
 #[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct Scrub {
     /// Where to continue: `next` of the answer before. Without it, at the beginning.
     #[schema(value_type = Option<Object>)]

@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use shared::auth::Credential;
 use shared::domain::{Description, Digest, Id, Selector, TagName, Visibility};
-use shared::http::library::{Answer, Arch, Failure, data, json, list, named, plain};
+use shared::http::library::{Answer, Arch, Failure, OnlyArch, data, json, list, named, plain};
 use shared::service::create::Properties;
 use shared::service::pull::Purpose;
 use shared::service::settings::{self, Settings};
@@ -340,9 +340,11 @@ async fn image(
     Query(query): Query<HashMap<String, String>>,
 ) -> Answer {
     let reference = named(&app, &reference)?;
-    let found = pull::find(&app, &caller, &reference, arch.as_deref(), Purpose::Look).await?;
+    let details = query.contains_key("details");
+    let purpose = if details { Purpose::Details } else { Purpose::Look };
+    let found = pull::find(&app, &caller, &reference, arch.as_deref(), purpose).await?;
     let mut image = wire::image(&found.container, &found.image);
-    if query.contains_key("details") {
+    if details {
         image.details = pull::details(&app, &found).await?.map(wire::details);
     }
     Ok(data(image))
@@ -363,7 +365,7 @@ async fn delete_image(
     State(app): State<App>,
     caller: Credential,
     Path(reference): Path<String>,
-    Arch(arch): Arch,
+    OnlyArch(arch): OnlyArch,
 ) -> Answer {
     let reference = app.config.defaults.reference(&reference)?;
     delete::image(&app, &caller, &reference, arch.as_deref()).await?;
@@ -389,10 +391,15 @@ struct Changed {
     frozen: Option<bool>,
 }
 
-impl From<Changed> for Settings {
-    fn from(changed: Changed) -> Self {
+impl TryFrom<Changed> for Settings {
+    type Error = Error;
+
+    fn try_from(changed: Changed) -> Result<Self, Error> {
         let Changed { description, default_private, private, visibility, read_only, frozen } = changed;
-        Self { description, private: private.or(default_private), visibility, read_only, frozen }
+        if private.zip(default_private).is_some_and(|(one, other)| one != other) {
+            return Err(Error::Invalid("`private` and `defaultPrivate` mean the same here, and differ".to_owned()));
+        }
+        Ok(Self { description, private: private.or(default_private), visibility, read_only, frozen })
     }
 }
 
@@ -407,7 +414,7 @@ impl From<Changed> for Settings {
 )]
 async fn change_entity(State(app): State<App>, caller: Credential, Path(name): Path<String>, body: Bytes) -> Answer {
     let name = app.config.defaults.entity(&name)?;
-    settings::entity(&app, &caller, &name, &json::<Changed>(&body)?.into()).await?;
+    settings::entity(&app, &caller, &name, &json::<Changed>(&body)?.try_into()?).await?;
     Ok(data(wire::entity(&browse::entity(&app, &caller, &name).await?)))
 }
 
@@ -427,7 +434,7 @@ async fn change_collection(
     body: Bytes,
 ) -> Answer {
     let (entity, name) = app.config.defaults.collection(&path)?;
-    settings::collection(&app, &caller, &entity, &name, &json::<Changed>(&body)?.into()).await?;
+    settings::collection(&app, &caller, &entity, &name, &json::<Changed>(&body)?.try_into()?).await?;
     Ok(data(wire::collection(&browse::collection(&app, &caller, &entity, &name).await?)))
 }
 
@@ -442,7 +449,7 @@ async fn change_collection(
 )]
 async fn change_container(State(app): State<App>, caller: Credential, Path(path): Path<String>, body: Bytes) -> Answer {
     let repository = app.config.defaults.container(&path)?;
-    settings::container(&app, &caller, &repository, &json::<Changed>(&body)?.into()).await?;
+    settings::container(&app, &caller, &repository, &json::<Changed>(&body)?.try_into()?).await?;
     let view = browse::container(&app, &caller, &repository).await?;
     Ok(data(wire::whole(&view)))
 }
@@ -458,7 +465,7 @@ async fn change_container(State(app): State<App>, caller: Credential, Path(path)
 )]
 async fn change_tag(State(app): State<App>, caller: Credential, Path(reference): Path<String>, body: Bytes) -> Answer {
     let reference = app.config.defaults.reference(&reference)?;
-    let settings = json::<Changed>(&body)?.into();
+    let settings = json::<Changed>(&body)?.try_into()?;
     let Selector::Tag(name) = &reference.selector else {
         return Err(Failure(Error::Invalid("name a tag: only tags can be frozen".to_owned())));
     };
@@ -481,7 +488,7 @@ async fn change_repository(
     Path(name): Path<String>,
     body: Bytes,
 ) -> Answer {
-    let settings = json::<Changed>(&body)?.into();
+    let settings = json::<Changed>(&body)?.try_into()?;
     match name.split_once(':') {
         Some((name, tag)) => settings::tag(&app, &caller, &name.parse()?, &tag.parse()?, &settings).await?,
         None => settings::container(&app, &caller, &name.parse()?, &settings).await?,

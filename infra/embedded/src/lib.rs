@@ -16,9 +16,9 @@ pub mod objects;
 mod rows;
 pub mod table;
 
-use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::fs::{DirBuilder, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why a store could not be opened, saved or swept.
@@ -49,6 +49,13 @@ pub enum Error {
     /// Something can be read by other users of the machine, and this program may not change that.
     #[error("other users can read {path}: run `chmod -R go= {path}` as its owner, and start again", path = .0.display())]
     Readable(PathBuf),
+    /// Somebody else may have put something there, or may do so.
+    #[error(
+        "{path} belongs to another user, is a link, or lies where others may write: \
+         look at what is in it, give it to the user of this program with `chown` or remove it, and start again",
+        path = .0.display()
+    )]
+    NotOurs(PathBuf),
     /// A path that is not UTF-8, which `SQLite` can't be given.
     #[error("{}: the path is not UTF-8", .0.display())]
     Path(PathBuf),
@@ -61,23 +68,64 @@ fn private_database(path: &Path) -> Result<(), Error> {
     for end in ["-wal", "-shm", "-journal"] {
         let mut beside = path.as_os_str().to_owned();
         beside.push(end);
+        owned_file(Path::new(&beside))?;
         deny_others(Path::new(&beside))?;
     }
     Ok(())
 }
 
 /// Makes a file that only its owner may read and write, or takes the rights on it away from everybody else.
+///
+/// # Errors
+/// [`Error::NotOurs`] if it is a link or somebody else's: its bytes may be theirs.
 pub fn private_file(path: &Path) -> Result<(), Error> {
     let disk = |source| Error::Disk { path: path.into(), source };
+    owned_file(path)?;
     OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(disk)?;
     deny_others(path)
 }
 
-/// The same for a folder.
+/// The same for a folder, which may be a link to one.
 fn private_folder(path: &Path) -> Result<(), Error> {
     let disk = |source| Error::Disk { path: path.into(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(disk)?;
+    owned_folder(path)?;
     deny_others(path)
+}
+
+/// Checks that a file, if it exists, belongs to the user of this program and is no link.
+///
+/// # Errors
+/// [`Error::NotOurs`].
+pub fn owned_file(path: &Path) -> Result<(), Error> {
+    match std::fs::symlink_metadata(path) {
+        Ok(known) if known.is_file() && is_ours(&known) => Ok(()),
+        Ok(_) => Err(Error::NotOurs(path.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(Error::Disk { path: path.into(), source }),
+    }
+}
+
+/// Checks that a folder belongs to the user of this program, and that nobody else can put another one in its place.
+///
+/// # Errors
+/// [`Error::NotOurs`].
+pub fn owned_folder(path: &Path) -> Result<(), Error> {
+    let disk = |source| Error::Disk { path: path.into(), source };
+    let path = path.canonicalize().map_err(disk)?;
+    let known = std::fs::metadata(&path).map_err(disk)?;
+    if !known.is_dir() || !is_ours(&known) {
+        return Err(Error::NotOurs(path));
+    }
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let above = std::fs::metadata(parent).map_err(disk)?;
+    // In a folder with the sticky bit, like /tmp, only the owner of something may rename it.
+    let renamed = above.mode() & 0o022 != 0 && above.mode() & 0o1000 == 0;
+    if renamed { Err(Error::NotOurs(parent.into())) } else { Ok(()) }
+}
+
+fn is_ours(known: &Metadata) -> bool {
+    known.uid() == rustix::process::geteuid().as_raw()
 }
 
 /// Takes the rights on something, if it exists, away from everybody but its owner.

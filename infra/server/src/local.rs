@@ -21,6 +21,7 @@ use secrecy::SecretString;
 use shared::app::{App, Parts, system_clock};
 use shared::auth::Keys;
 use shared::config::Config;
+use shared::service::people::users;
 use shared::store::{Objects, Table};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -29,6 +30,8 @@ use std::path::{Path, PathBuf};
 
 /// The bucket, and so the first part of the path of every presigned URL.
 pub const BUCKET: &str = "objects";
+/// The name of the first site admin.
+const FIRST: &str = "admin";
 const REGION: &str = "local";
 const KEY_ID: &str = "stackroom";
 
@@ -64,6 +67,7 @@ impl Local {
             .mode(0o700)
             .create(folder)
             .with_context(|| format!("can't create the data folder {}", folder.display()))?;
+        embedded::owned_folder(folder)?;
         others_may_not_write(folder)?;
         embedded::private_file(&folder.join("lock"))?;
         let lock = File::open(folder.join("lock")).context("can't open the lock file in the data folder")?;
@@ -76,6 +80,7 @@ impl Local {
         }
         let keys = Keys::parse(&kept(&folder.join("keys"), || Ok(Keys::generate()?))?)?;
         let secret = kept(&folder.join("objects.key"), random_text::<32>)?;
+        embedded::owned_file(&folder.join("admin.token"))?;
         embedded::deny_others(&folder.join("admin.token"))?;
 
         let table = embedded::table::Table::open(&folder.join("table.sqlite"))?;
@@ -127,12 +132,23 @@ impl Local {
     /// In an empty installation, creates the first site admin, `admin`, and writes the operator's token to
     /// `admin.token`. Returns the password, which is not stored anywhere.
     pub async fn first_admin(&self) -> anyhow::Result<Option<String>> {
-        let password = random_text::<12>()?;
+        let (password, file) = (random_text::<12>()?, self.admin_token());
         let secret = SecretString::from(password.clone());
-        let made = shared::service::people::users::bootstrap(&self.app, "admin".parse()?, secret).await?;
-        let Some(token) = made else { return Ok(None) };
-        write_private(&self.admin_token(), secrecy::ExposeSecret::expose_secret(&token))?;
-        Ok(Some(password))
+        // It is there, and empty, from before the administrator is made until their token is in it: so a start that ends
+        // in between, or can't write it, leaves no library without a way in.
+        if users::none(&self.app).await? {
+            write_private(&file, "")?;
+        }
+        let made = users::bootstrap(&self.app, FIRST.parse()?, secret).await?;
+        let (token, password) = match made {
+            Some(token) => (token, Some(password)),
+            None if std::fs::metadata(&file).is_ok_and(|known| known.len() == 0) => {
+                (users::operator_token(&self.app, &FIRST.parse()?).await?, None)
+            }
+            None => return Ok(None),
+        };
+        write_private(&file, secrecy::ExposeSecret::expose_secret(&token))?;
+        Ok(password)
     }
 
     /// Where the operator's token is.
@@ -156,11 +172,15 @@ fn others_may_not_write(folder: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     let folder = folder.display();
-    bail!("others may write in the data folder {folder}: run `chmod go-w {folder}` as its owner, and start again")
+    bail!(
+        "others may write in the data folder {folder}: make sure that nobody else has put anything there, \
+         run `chmod go-w {folder}` as its owner, and start again"
+    )
 }
 
 /// The text of a file that is created once and then kept.
 fn kept(path: &Path, make: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<String> {
+    embedded::owned_file(path)?;
     if !path.exists() {
         write_private(path, &make()?)?;
     }
@@ -170,9 +190,10 @@ fn kept(path: &Path, make: impl FnOnce() -> anyhow::Result<String>) -> anyhow::R
 
 /// Writes a file that only its owner may read, whole or not at all.
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let temporary = path.with_extension(format!("{}.new", random_text::<8>()?));
     let written = || -> std::io::Result<()> {
-        let temporary = path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        // A new file: one that was there before could be a link, or be readable by others.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;

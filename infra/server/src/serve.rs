@@ -261,12 +261,16 @@ async fn stopped() {
 fn greet(local: &Local, password: Option<&str>) {
     let url = &local.app.config.public_url;
     let token = local.admin_token();
+    // The options that `stackroom admin` would not guess.
+    let folder = token.parent().unwrap_or(&token);
+    let guessed = url.as_str() == "http://127.0.0.1:8080" && folder == Path::new("data");
+    let at = if guessed { String::new() } else { format!(" --url {url} --data {}", folder.display()) };
     let first = password.map_or_else(String::new, |password| {
         // Elsewhere this is a log, which others may read.
         let shown = if std::io::stderr().is_terminal() {
             format!(", with the password {password}\nwhich is not shown again")
         } else {
-            " (to set a password: `stackroom admin user passwd admin`)".to_owned()
+            format!(" (to set a password: `stackroom admin{at} user passwd admin < FILE`)")
         };
         format!(
             "\nThis is a new library. Its administrator is `admin`{shown}.\nThe administrator's token is in {}.\n",
@@ -279,10 +283,6 @@ fn greet(local: &Local, password: Option<&str>) {
     } else {
         ""
     };
-    // The options that `stackroom admin` would not guess.
-    let folder = token.parent().unwrap_or(&token);
-    let guessed = url.as_str() == "http://127.0.0.1:8080" && folder == Path::new("data");
-    let at = if guessed { String::new() } else { format!(" --url {url} --data {}", folder.display()) };
     let text = format!(
         "Stackroom serves {url}\n{first}\n\
          To use it with apptainer or singularity on this machine:\n\n\
@@ -293,7 +293,8 @@ fn greet(local: &Local, password: Option<&str>) {
          \x20   apptainer pull library://NAME/tools/hello:1.0\n\n\
          and the same with `singularity`.\n{behind}"
     );
-    let mut out = std::io::stderr().lock();
-    // If nobody can read it, serve anyway.
-    let _ = writeln!(out, "{text}");
+    // On a thread of its own: if nobody reads it, or nobody can, serve anyway.
+    std::thread::spawn(move || {
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    });
 }

@@ -2,6 +2,7 @@
 
 use super::Changes;
 use super::entities::{self, Birth, NewEntity};
+use crate::domain::time::SKEW;
 use crate::domain::{Description, EntityName, Time, TokenId, UserName};
 use crate::error::Error;
 use crate::rules::Place;
@@ -68,7 +69,8 @@ pub(crate) fn wrong_password(
 ) -> Result<Changes, Error> {
     let condition = before.map_or(Condition::Absent, |before| Condition::Version(before.version));
     let version = before.map_or(0, |before| before.version + 1);
-    let running = before.filter(|before| before.since.plus(window) > now);
+    // What a clock counted that was ahead does not count.
+    let running = before.filter(|before| before.since.plus(window) > now && before.since <= now.plus(SKEW));
     let (count, since) = running.map_or((1, now), |before| (before.count.saturating_add(1), before.since));
     let row = WrongPasswords { user: name.clone(), count, since, version };
     Ok(Changes::unrecorded().with([Write::put(&row, condition)?]))

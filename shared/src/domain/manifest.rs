@@ -83,6 +83,16 @@ struct Document {
     annotations: Option<BTreeMap<String, String>>,
 }
 
+/// Whether a media type is one `application/…` of the form of RFC 6838, and none that a browser shows or runs.
+fn is_document(media_type: &str) -> bool {
+    let Some(subtype) = media_type.strip_prefix("application/") else { return false };
+    let shown = ["xml", "pdf", "javascript", "ecmascript"].iter().any(|end| subtype.ends_with(end));
+    (1..=127).contains(&subtype.len())
+        && subtype.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && subtype.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
+        && !shown
+}
+
 impl Manifest {
     /// Reads a manifest that came with the media type `media_type`, which is in lower case.
     pub fn read(media_type: &str, bytes: &[u8]) -> Result<Self, ManifestError> {
@@ -90,13 +100,9 @@ impl Manifest {
         if media_type.starts_with(DOCKER_V1) {
             return wrong("manifests of Docker's schema 1 are not accepted, push with a newer client");
         }
-        // Browsers do something with most types that are no `application/…`.
-        if !media_type.starts_with("application/")
-            || media_type.len() > 255
-            || !media_type.bytes().all(|b| b.is_ascii_graphic())
-        {
+        if !is_document(media_type) {
             return wrong(
-                "the Content-Type header must give the manifest's media type, which begins with application/",
+                "the Content-Type header must give the manifest's media type, like application/vnd.oci.image.manifest.v1+json",
             );
         }
         if depth(bytes) > MAX_DEPTH {

@@ -1,7 +1,7 @@
 //! The library's own formats: `{"data": …}`, `{"error": {"code", "message"}}`, bodies without a stated type.
 
 use super::authorization;
-use super::narrowing::{narrows, refusal};
+use super::narrowing::{in_body, refusal};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::reference::LibraryRef;
@@ -86,6 +86,29 @@ impl FromRequestParts<App> for Arch {
     }
 }
 
+/// The same for a request that deletes, whose query may say nothing else: whoever narrows it in another way would lose
+/// more than they meant.
+#[derive(Debug)]
+pub struct OnlyArch(pub Option<String>);
+
+impl FromRequestParts<App> for OnlyArch {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|Query(pairs)| pairs);
+        let pairs = pairs.map_err(|error| Failure(Error::Invalid(error.to_string())))?;
+        if let Some((key, _)) = pairs.iter().find(|(key, _)| key != "arch" && !key.starts_with("arch=")) {
+            return Err(Failure(Error::Invalid(format!("`{key}` is not known here, only `arch` is"))));
+        }
+        if pairs.len() > 1 {
+            return Err(Failure(Error::Invalid("`arch` can be given only once".to_owned())));
+        }
+        let Arch(arch) =
+            Arch::from_request_parts(parts, app).await.map_err(|error| Error::Invalid(error.to_string()))?;
+        Ok(Self(arch))
+    }
+}
+
 /// The image that a path names. A reference that is not valid can't name anything.
 pub fn named(app: &App, reference: &str) -> Result<LibraryRef, Failure> {
     app.config.defaults.reference(reference).map_err(|_| Failure(Error::NotFound("image")))
@@ -126,7 +149,7 @@ pub fn json<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
     deserializer.end().map_err(unusable)?;
     if !ignored.is_empty() {
         let whole: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).map_err(unusable)?;
-        if let Some(key) = ignored.iter().find(|key| whole.get(*key).is_some_and(|value| narrows(key, value))) {
+        if let Some(key) = in_body(&whole, &ignored) {
             return Err(Failure(Error::Invalid(refusal(key))));
         }
     }

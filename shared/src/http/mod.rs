@@ -70,12 +70,11 @@ async fn handle(form: Form, router: Router, mut request: Request) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     *request.uri_mut() = normal(request.uri());
-    let path = request.uri().path().to_owned();
-    let writes = !matches!(method, Method::GET | Method::HEAD);
-    let narrowing = if writes { narrowing::in_query(request.uri()) } else { None };
+    let path = beginning(request.uri().path());
+    let refused = (!matches!(method, Method::GET | Method::HEAD)).then(|| ignoring(form, &request)).flatten();
     let answering = async {
-        match narrowing {
-            Some(key) => Ok(form(StatusCode::BAD_REQUEST, &narrowing::refusal(&key))),
+        match refused {
+            Some(refused) => Ok(refused),
             None => router.oneshot(request).await,
         }
     };
@@ -91,6 +90,24 @@ async fn handle(form: Form, router: Router, mut request: Request) -> Response {
     // For code around the router, like the tests that count reads.
     response.extensions_mut().insert(summary);
     protected(response)
+}
+
+/// The most characters of a path in the log: a line must not be as long as its client likes.
+const LOGGED: usize = 512;
+
+/// The path as far as it is logged. Names in it are shorter.
+fn beginning(path: &str) -> String {
+    path.chars().take(LOGGED).collect()
+}
+
+/// Refuses a write with a condition that no route of ours looks at: it would be done whether or not it holds.
+fn ignoring(form: Form, request: &Request) -> Option<Response> {
+    if let Some(key) = narrowing::in_query(request.uri()) {
+        return Some(form(StatusCode::BAD_REQUEST, &narrowing::refusal(&key)));
+    }
+    let conditions = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_UNMODIFIED_SINCE];
+    let condition = conditions.iter().find(|name| request.headers().contains_key(*name))?;
+    Some(form(StatusCode::PRECONDITION_FAILED, &format!("`{condition}` is not supported for writes")))
 }
 
 /// The policy of answers that are no pages: whatever bytes somebody pushed, a browser runs nothing in them, and shows

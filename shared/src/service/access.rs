@@ -3,8 +3,9 @@
 
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Actor, Caller, EntityName, Id, Repository, Role, Time, TokenPlace, TokenScope, UserName};
+use crate::domain::{Actor, Caller, EntityName, Id, Repository, Role, Time, TokenScope, UserName};
 use crate::error::{BAD_TOKEN, Error};
+use crate::rules::extent::Extent;
 use crate::rules::{self, Action, Denial, Grant, Place, Resource, Subject};
 use crate::store::keys::{self, Key};
 use crate::store::rows::{Container, Member, Membership, Pointer, Row, Target, Token, User};
@@ -160,11 +161,22 @@ impl Access {
         self.decide(action, resource).map_err(|denial| Error::denied(denial, what, doing))
     }
 
-    /// Whether the caller has all of their user's rights, without an end: what a password gives.
-    pub(crate) fn is_unlimited(&self) -> bool {
-        self.until.is_none()
-            && matches!(&self.caller, Caller::User { scope, access: None, .. }
-                if scope.place == TokenPlace::All && scope.allows_all_of(&TokenScope::full()))
+    /// What the caller's credential reaches, and until when; `None` for callers that make no credentials: those without
+    /// one, and those with the short-lived token of a registry client.
+    pub(crate) fn extent(&self) -> Option<Extent> {
+        match &self.caller {
+            Caller::User { scope, access: None, .. } => Some(Extent { scope: scope.clone(), until: self.until }),
+            Caller::User { access: Some(_), .. } | Caller::Anonymous | Caller::System => None,
+        }
+    }
+
+    /// Checks that the caller may do what lets somebody in with a password, now or later: only somebody with all rights
+    /// of theirs and without an end may.
+    pub(crate) fn require_whole(&self, doing: &str) -> Result<(), Error> {
+        match self.extent().map(|extent| extent.includes(&Extent::whole())) {
+            Some(Ok(())) => Ok(()),
+            _ => Err(Error::Forbidden(format!("this token may not be used to {doing}"))),
+        }
     }
 
     /// Checks whether the caller may push into the container. Only those who may push there learn that a container is

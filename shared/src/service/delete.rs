@@ -71,16 +71,22 @@ async fn find(
     let wanted = [container_key.clone()].into_iter().chain(tag_key.clone());
     let mut access = Access::load(app, credential, Some(repository.entity()), wanted).await?;
     let container: Option<Container> = access.take(&container_key)?;
+    let mut several = false;
     let hash = match (selector, tag_key) {
         (Selector::Hash(hash), _) => Some(*hash),
         (Selector::Tag(_), Some(key)) => {
-            access.take::<Tag>(&key)?.and_then(|tag| super::pull::choose(tag, arch)).map(|tagged| tagged.hash)
+            let tag: Option<Tag> = access.take(&key)?;
+            several = arch.is_none() && tag.as_ref().is_some_and(|tag| tag.images.len() > 1);
+            tag.and_then(|tag| super::pull::choose(tag, arch)).map(|tagged| tagged.hash)
         }
         (Selector::Tag(_), None) => None,
     };
     // Other callers are refused before more is read, whether the image exists or not.
     let denial = access.decide(Action::Delete, &Resource::Missing(Place::Repository(repository.clone()))).err();
     match (container, hash, denial) {
+        (Some(_), _, Some(Denial::Hidden)) if several => {
+            Err(Error::Invalid("the tag has images for several architectures, say which one to delete".to_owned()))
+        }
         (Some(container), Some(hash), Some(Denial::Hidden)) => Ok(Target { access, container, hash }),
         _ => Err(denial.map_or(Error::NotFound("image"), |denial| Error::denied(denial, "image", DOING))),
     }
@@ -136,12 +142,9 @@ impl Deleting {
     async fn delete(self, app: &App) -> Result<Try<()>, Error> {
         let mut groups = tags::groups(&self.tags);
         let last = groups.pop().unwrap_or_default();
-        for some in &groups {
-            // Each has its own conditions: a change that is lost here is seen when everything is read again.
-            let _ = app.commit(&self.grant, self.untagged(some, true, app)?).await?;
-        }
         if !groups.is_empty() {
-            return Ok(Try::Lost);
+            let changes: Result<Vec<_>, _> = groups.iter().map(|some| self.untagged(some, true, app)).collect();
+            return links::one_by_one(app, &self.grant, &self.container, changes?).await;
         }
         // The manifests that registry clients pushed of it are deleted too: they are the same image in another form.
         let own = images::own_manifest(&self.image);

@@ -28,6 +28,26 @@ pub(crate) async fn manifests(app: &App, repository: &Repository) -> Result<Vec<
     Ok(all)
 }
 
+/// Commits the first steps of a deletion that does not fit into one transaction, each on condition that what names what
+/// in the repository is still as it was read: a tag may have been frozen since. Then the deletion starts again, and is
+/// decided again.
+pub(crate) async fn one_by_one(
+    app: &App,
+    grant: &Grant,
+    container: &Container,
+    steps: Vec<Changes>,
+) -> Result<Try<()>, Error> {
+    let mut container = container.clone();
+    for step in steps {
+        let step = step.with([manifests::epoch_advanced_from(&container)]);
+        container.epoch += 1;
+        if app.commit(grant, step).await? != Written::Done {
+            break;
+        }
+    }
+    Ok(Try::Lost)
+}
+
 /// Removes those links that no manifest of the repository names any more and that no push asked for after `before`:
 /// for whoever deletes them, [`Time::MAX`], since a clock may have been set back. Returns how many were removed.
 ///

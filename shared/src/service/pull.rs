@@ -34,6 +34,8 @@ pub enum Purpose {
     /// To get its metadata. Callers who may push there also see images without bytes, because a push continues from
     /// them.
     Look,
+    /// To get everything that was read in it, which only somebody may see who could download it.
+    Details,
     /// To download it.
     Download,
 }
@@ -56,14 +58,14 @@ pub async fn find(
         Access::load(app, credential, Some(repository.entity()), [container_key.clone(), row.clone()]).await?;
     let container: Option<Container> = access.take(&container_key)?;
     let resource = resource_at(repository, container.as_ref());
-    let action = if purpose == Purpose::Download { Action::Pull } else { Action::See };
+    let action = if purpose == Purpose::Look { Action::See } else { Action::Pull };
     access.require(action, &resource, "image", "pull this image")?;
     let container = container.ok_or(Error::NotFound("image"))?;
     let image = match selector {
         Selector::Hash(_) => {
             let image: Image = access.take(&row)?.ok_or(Error::NotFound("image"))?;
             // Only callers who may upload the missing bytes see an image without them.
-            let pushes = purpose == Purpose::Look && access.probe(Action::Push, &resource).is_ok();
+            let pushes = purpose != Purpose::Download && access.probe(Action::Push, &resource).is_ok();
             match image.content {
                 None if !pushes => return Err(Error::NotFound("image")),
                 _ if pushes => restore::without_lost(app, image).await?,

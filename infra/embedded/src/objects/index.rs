@@ -183,7 +183,11 @@ impl Index {
         let flag = Arc::clone(&broken);
         std::thread::Builder::new()
             .name(String::from("objects-index"))
-            .spawn(move || run(&writer, &queue, &flag))
+            .spawn(move || {
+                // However it ends, nothing is changed after it.
+                let _ended = Ended(Arc::clone(&flag));
+                run(&writer, &queue, &flag);
+            })
             .map_err(|source| Error::Disk { path: path.into(), source })?;
         Ok(Self { changes, reader, broken })
     }
@@ -229,6 +233,15 @@ impl Index {
         let closed = || s3_error!(InternalError, "The objects' index is closed.");
         self.changes.send(change).map_err(|_| closed())?;
         wait.await.map_err(|_| closed())?
+    }
+}
+
+/// Says when it is dropped that the index takes no more changes.
+struct Ended(Arc<AtomicBool>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 

@@ -200,6 +200,9 @@ impl S3 for Operations {
 
     async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
         self.0.bucket(&request.input.bucket)?;
+        if !self.0.index.sound() {
+            return Err(s3_error!(ServiceUnavailable, "The objects' index takes no changes until a restart."));
+        }
         Ok(S3Response::new(HeadBucketOutput::default()))
     }
 

@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::auth::password;
 use crate::changes::people;
 use crate::domain::UserName;
+use crate::domain::time::SKEW;
 use crate::error::Error;
 use crate::rules::{Action, Resource};
 use crate::service::access::system;
@@ -69,7 +70,9 @@ pub(crate) async fn user(app: &App, name: Option<&UserName>, secret: &SecretStri
         }
         None => (None, None),
     };
-    if let Some(wrong) = wrong.as_ref().filter(|wrong| wrong.count >= MAX_WRONG) {
+    // What a clock counted that was ahead does not count.
+    let wrong_now = wrong.as_ref().filter(|wrong| wrong.since <= app.now().plus(SKEW));
+    if let Some(wrong) = wrong_now.filter(|wrong| wrong.count >= MAX_WRONG) {
         let left = wrong.since.plus(WINDOW).0.saturating_sub(app.now().0);
         if let Ok(left @ 1..) = u64::try_from(left) {
             // The clock may have been set back.

@@ -7,6 +7,7 @@ use crate::changes::people;
 use crate::domain::{Time, TokenId, TokenScope, UserName};
 use crate::error::Error;
 use crate::rules::Grant;
+use crate::rules::extent::{Beyond, Extent};
 use crate::store::keys;
 use crate::store::rows::Token;
 use crate::store::table::Written;
@@ -30,18 +31,17 @@ pub async fn add(app: &App, credential: &Credential, user: &UserName, token: New
     }
     let account = Managed::load(app, credential, user, "make tokens for this account").await?;
     account.user.ok_or(Error::NotFound("user"))?;
-    if !account.scope.allows_all_of(&token.scope) {
-        return Err(Error::Forbidden(
-            "not permitted to make a token with more rights than the token in use".to_owned(),
-        ));
-    }
-    if let Some(until) = account.until
-        && token.expires.is_none_or(|expires| expires > until)
-    {
-        let left = until.0.saturating_sub(app.now().0);
-        return Err(Error::Forbidden(format!(
-            "not permitted to make a token that outlives the token in use: let it expire within {left} seconds"
-        )));
+    let new = Extent { scope: token.scope.clone(), until: token.expires };
+    let why = match account.access.extent().map(|extent| extent.includes(&new)) {
+        Some(Ok(())) => None,
+        None | Some(Err(Beyond::Scope)) => Some("has more rights than the token in use".to_owned()),
+        Some(Err(Beyond::End(end))) => {
+            let left = end.0.saturating_sub(app.now().0);
+            Some(format!("outlives the token in use: let it expire within {left} seconds"))
+        }
+    };
+    if let Some(why) = why {
+        return Err(Error::Forbidden(format!("not permitted to make a token that {why}")));
     }
     write(app, &account.grant, user, token).await
 }

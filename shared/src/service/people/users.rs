@@ -7,7 +7,7 @@ use crate::auth::Credential;
 use crate::changes::entities::Birth;
 use crate::changes::{accounts, people};
 use crate::domain::quota::Quota;
-use crate::domain::{Caller, EntityName, Time, TokenScope, UserName};
+use crate::domain::{EntityName, TokenScope, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::service::access::{Access, system};
@@ -44,9 +44,11 @@ pub async fn add(app: &App, credential: &Credential, new: NewUser) -> Result<(),
     let doing = "add users";
     let access = Access::load(app, credential, None, []).await?;
     let grant = access.require(Action::Manage, &Resource::Installation, "installation", doing)?;
-    // A site admin's password gives all rights, and never ends.
-    if new.admin && !access.is_unlimited() {
-        return Err(Error::Forbidden("this token may not be used to add a site admin".to_owned()));
+    if new.admin {
+        access.require_whole("add a site admin")?;
+    }
+    if new.password.is_some() {
+        access.require_whole("set a password")?;
     }
     make(app, &grant, new).await
 }
@@ -75,14 +77,24 @@ async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
 /// Creates the first site admin of an empty installation, and a token for the operator. Returns `None` if there are
 /// users already.
 pub async fn bootstrap(app: &App, name: UserName, password: SecretString) -> Result<Option<SecretString>, Error> {
-    let people = app.table.query::<UserListed>(keys::users(), None, 1).await?;
-    if !people.rows.is_empty() {
+    if !none(app).await? {
         return Ok(None);
     }
     let grant = system(Action::Manage, &Resource::Installation)?;
     make(app, &grant, NewUser { name: name.clone(), password: Some(password), admin: true, quota: Some(0) }).await?;
+    operator_token(app, &name).await.map(Some)
+}
+
+/// Whether the installation has no users.
+pub async fn none(app: &App) -> Result<bool, Error> {
+    Ok(app.table.query::<UserListed>(keys::users(), None, 1).await?.rows.is_empty())
+}
+
+/// A token with all rights of a user, for whoever holds the installation's own keys.
+pub async fn operator_token(app: &App, name: &UserName) -> Result<SecretString, Error> {
+    let grant = system(Action::Manage, &Resource::Installation)?;
     let token = NewToken { name: "operator".to_owned(), scope: TokenScope::full(), expires: None };
-    tokens::write(app, &grant, &name, token).await.map(Some)
+    tokens::write(app, &grant, name, token).await
 }
 
 /// All users, with their usage. Site admins only.
@@ -120,13 +132,13 @@ pub async fn change(app: &App, credential: &Credential, name: &UserName, change:
         let changes = match &change {
             Change::Disabled(disabled) => {
                 account.grant = site_admin(app, credential, "disable accounts").await?;
+                if !disabled {
+                    account.access.require_whole("enable an account")?;
+                }
                 people::user_disabled(user, *disabled)?
             }
-            // A password gives all of its user's rights and never ends, so only a token that does so can set one.
-            Change::Password(_) if !account.unlimited => {
-                return Err(Error::Forbidden("this token may not be used to set a password".to_owned()));
-            }
             Change::Password(password) => {
+                account.access.require_whole("set a password")?;
                 // Hash only after the check that they may set it: hashing is expensive.
                 let hashed = match hash.take() {
                     Some(hashed) => hashed,
@@ -145,12 +157,7 @@ pub async fn change(app: &App, credential: &Credential, name: &UserName, change:
 /// An account that the caller may manage.
 pub(super) struct Managed {
     pub(super) grant: Grant,
-    /// The scope of the caller's token.
-    pub(super) scope: TokenScope,
-    /// When it ends, if it does.
-    pub(super) until: Option<Time>,
-    /// Whether it has all rights and never ends.
-    unlimited: bool,
+    pub(super) access: Access,
     pub(super) user: Option<User>,
 }
 
@@ -159,13 +166,7 @@ impl Managed {
     pub(super) async fn load(app: &App, credential: &Credential, name: &UserName, doing: &str) -> Result<Self, Error> {
         let access = Access::load(app, credential, None, []).await?;
         let grant = access.require(Action::Manage, &Resource::User(name.clone()), "user", doing)?;
-        let (until, unlimited) = (access.until, access.is_unlimited());
-        let scope = match access.caller {
-            Caller::User { scope, .. } => scope,
-            // Neither asks for an account.
-            Caller::Anonymous | Caller::System => return Err(Error::Unauthenticated(crate::error::NO_TOKEN)),
-        };
-        Ok(Self { grant, scope, until, unlimited, user: app.table.get(keys::user(name)).await? })
+        Ok(Self { grant, access, user: app.table.get(keys::user(name)).await? })
     }
 }
 

@@ -180,11 +180,10 @@ impl Push {
             old.extend(tag.map(|tag| (name.clone(), tag)));
         }
         // Read after the epoch: a batch is no snapshot, and might read the epoch before or after these.
-        let present = Present::load(app, repository, new).await?;
-        if let Some(missing) = new.document.needs.iter().find(|name| !present.names.contains(name)) {
+        let Present { before, names, missing, children } = Present::load(app, repository, new).await?;
+        if let Some(missing) = missing {
             return Err(Refused::code(Code::ManifestBlobUnknown, format!("{missing} is not in this repository")));
         }
-        let Present { before, names, children } = present;
         let cost = before.as_ref().map_or(cost, |before| before.cost);
         let charged = match account_key.filter(|_| before.is_none()) {
             Some(key) => {
@@ -313,10 +312,12 @@ impl Push {
     }
 }
 
-/// The things named by a manifest that exist in the repository, and the manifest itself.
+/// The things named by a manifest, and the manifest itself if it was pushed before.
 struct Present {
     before: Option<Manifest>,
     names: BTreeSet<OciDigest>,
+    /// Something that it needs and that is not in the repository.
+    missing: Option<OciDigest>,
     /// The library images behind the manifests among them.
     children: BTreeSet<Digest>,
 }
@@ -334,12 +335,14 @@ impl Present {
             let without_bytes = *name == super::blob::empty() && rows.has(&marker);
             without_bytes || rows.has(&keys::link(repository, name)) || rows.has(&keys::manifest(repository, name))
         };
-        let names = all.iter().filter(|name| there(name)).copied().collect();
+        let missing = new.document.needs.iter().find(|name| !there(name)).copied();
+        // What it mentions may still come, and then it stays, too.
+        let names = all.iter().copied().collect();
         let mut children = BTreeSet::new();
         for name in &all {
             let child: Option<Manifest> = rows.take(&keys::manifest(repository, name))?;
             children.extend(child.and_then(|child| child.image));
         }
-        Ok(Self { before: rows.take(&manifest_key)?, names, children })
+        Ok(Self { before: rows.take(&manifest_key)?, names, missing, children })
     }
 }

@@ -139,13 +139,10 @@ impl Removing {
         let mut groups = tags::groups(&tags);
         let last = groups.pop().unwrap_or_default();
         let untagging = Untagging { manifest: Some(digest), image, image_stays: false, now };
-        for some in &groups {
-            let changes = tags::untag(some, Untagging { image_stays: true, ..untagging })?;
-            // Each has its own conditions: a change that is lost here is seen when everything is read again.
-            let _ = app.commit(&self.grant, changes).await?;
-        }
         if !groups.is_empty() {
-            return Ok(Try::Lost);
+            let untag = |some: &&[&Tag]| tags::untag(some, Untagging { image_stays: true, ..untagging });
+            let changes: Result<Vec<_>, _> = groups.iter().map(untag).collect();
+            return Ok(links::one_by_one(app, &self.grant, &self.container, changes?).await?);
         }
         let place = Place::Repository(repository.clone());
         let mut changes = Changes::recorded(place.clone(), EventKind::ManifestRemoved { digest: *digest });

@@ -4,6 +4,7 @@ use super::session::{CONTENDED, Completed, UploadTarget, check_size, left};
 use super::verify;
 use crate::app::App;
 use crate::auth::Credential;
+use crate::domain::time::SKEW;
 use crate::domain::{Digest, Id, UploadId};
 use crate::error::Error;
 use crate::service::retry::Retry;
@@ -40,8 +41,9 @@ pub async fn open(app: &App, credential: &Credential, image: Id, file: Announced
         let way = if put.digest.is_some() { Way::Pinned } else { Way::Staged };
         if let Some(open) = target.session.as_ref().filter(|open| open.way == way && open.size == file.size) {
             let left = left(app.now(), open.expires);
-            // A session that is about to expire is no use for a new upload.
-            if left >= app.config.upload_life / 2 {
+            // A session that is about to expire is no use for a new upload; nor is one that was opened by a clock ahead.
+            if left >= app.config.upload_life / 2 && left <= app.config.upload_life + SKEW {
+                let left = left.min(app.config.upload_life);
                 return Ok(app.objects.presign_put(&target.grant, &open.object, put, left).await?);
             }
         }
