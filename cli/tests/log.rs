@@ -53,3 +53,16 @@ fn attack_01_a_log_on_a_full_disk_stops_nothing() {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     answers(&mut Serving::start("log-full", full.into()), 50);
 }
+
+#[test]
+fn attack_01_a_server_starts_with_a_log_that_nobody_reads() {
+    // A pipe that is full before the server is there.
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut filling = writer.try_clone().unwrap();
+    std::thread::spawn(move || while filling.write_all(&[b'x'; 4096]).is_ok() {});
+    std::thread::sleep(Duration::from_millis(300));
+    let mut serving = Serving::start("log-full-pipe", writer.try_clone().unwrap().into());
+    answers(&mut serving, 5);
+    let _ = writer.flush();
+    drop(reader);
+}

@@ -28,6 +28,7 @@ mod names;
 mod quota;
 mod races;
 mod scopes;
+mod siblings;
 mod support;
 mod sweep;
 mod uploads;

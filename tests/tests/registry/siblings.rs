@@ -1,0 +1,274 @@
+//! What a second attack found: siblings of what [`attacks`](super::attacks) has. Each test fails on the behaviour from
+//! before.
+
+use crate::library::{set, sif, write};
+use crate::support::{
+    BB, MANIFEST, basic, blob, blob_at, digest, image, is, junk, manifest, manifest_at, named, narrowed, push_sif, put,
+    refused,
+};
+use reqwest::Method;
+use serde_json::json;
+use server::local::Local;
+use shared::config::Config;
+use shared::domain::Time;
+use shared::store::rows::WrongPasswords;
+use stackroom_tests::{Caller, Server, send};
+use std::fs;
+
+async fn start() -> (Server, Caller) {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    (server, alice)
+}
+
+#[tokio::test]
+async fn attack_13_what_a_body_of_the_api_says_and_nobody_reads_is_refused() {
+    let (server, alice) = start().await;
+    let asked = [
+        json!({ "Scope": "pull" }),
+        json!({ "scopes": ["pull"] }),
+        json!({ "rights": "pull" }),
+        json!({ "expiration": 60 }),
+        json!({ "valid_until": "2030-01-01" }),
+        json!({ "data": { "expires_in": 1 } }),
+    ];
+    for mut body in asked {
+        body["name"] = json!("x");
+        alice.post("/api/users/alice/tokens", body).await.error(400);
+    }
+    alice.post("/api/users/alice/tokens?scope=pull", json!({ "name": "x" })).await.error(400);
+    assert_eq!(alice.get("/api/users/alice/tokens").await.ok()["data"].as_array().unwrap().len(), 1);
+    for key in ["disabled", "blocked", "limit", "Quota"] {
+        server.admin.post("/api/users", json!({ "name": "dis", key: 1 })).await.error(400);
+    }
+    alice.get("/v1/entities/dis").await.error(404);
+    blob(&alice, BB, b"pushed just now").await;
+    for body in [json!({ "now": true, "dry_run": true }), json!({ "now": true, "dryRun": true })] {
+        server.admin.post("/api/sweep", body).await.error(400);
+    }
+    server.admin.post("/api/sweep?dry_run=true", json!({ "now": true })).await.error(400);
+    is(&alice.get(&blob_at(BB, &digest(b"pushed just now"))).await, 200);
+}
+
+#[tokio::test]
+async fn attack_13_a_deletion_that_is_narrowed_in_a_way_that_nobody_reads_deletes_nothing() {
+    let (_server, alice) = start().await;
+    let images = [
+        stackroom_tests::sif::SifBuilder::new("amd64").build(),
+        stackroom_tests::sif::SifBuilder::new("arm64").build(),
+    ];
+    for (arch, bytes) in ["amd64", "arm64"].iter().zip(&images) {
+        alice.push(BB, "v1", arch, bytes).await.ok();
+    }
+    let path = format!("/v1/images/{BB}:v1");
+    for query in
+        ["", "?Arch=arm64", "?architecture=arm64", "?platform=linux/arm64", "?dryRun=1", "?arch=amd64&arch=arm64"]
+    {
+        alice.delete(&format!("{path}{query}")).await.error(400);
+    }
+    for arch in ["amd64", "arm64"] {
+        alice.get(&format!("{path}?arch={arch}")).await.ok();
+        alice.delete(&format!("{path}?arch={arch}")).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn attack_13_other_words_for_narrower_are_refused_too() {
+    let (_server, alice) = start().await;
+    let id = alice.post("/v1/entities", json!({ "name": "alice" })).await.ok()["data"]["id"].clone();
+    let bodies = [
+        json!({ "public": false }),
+        json!({ "isPublic": "false" }),
+        json!({ "anonymousPull": false }),
+        json!({ "access": "private" }),
+        json!({ "locked": true }),
+        json!({ "expiration": "30d" }),
+        json!({ "private ": true }),
+    ];
+    for mut body in bodies {
+        (body["name"], body["entity"]) = (json!("tools"), id.clone());
+        alice.post("/v1/collections", body).await.error(400);
+    }
+    let twice = format!(r#"{{"name":"tools","entity":{id},"isPrivate":true,"isPrivate":false}}"#);
+    send(alice.request(Method::POST, "/v1/collections").body(twice)).await.error(400);
+    let body = json!({ "name": "tools", "entity": id });
+    for query in ["?private", "?private[]=true", "?ttl"] {
+        alice.post(&format!("/v1/collections{query}"), body.clone()).await.error(400);
+    }
+    alice.get("/v1/collections/alice/tools").await.error(404);
+    set(&alice, "/v1/entities/alice", json!({ "defaultPrivate": true, "private": false })).await.error(400);
+    // A condition that nobody looks at.
+    let document = image(b"{}", &[]).to_string();
+    blob(&alice, BB, b"{}").await;
+    let request = alice.request(Method::PUT, &manifest_at(BB, "v1")).header("content-type", MANIFEST);
+    is(&send(request.header("if-none-match", "*").body(document)).await, 412);
+    is(&alice.get(&manifest_at(BB, "v1")).await, 404);
+}
+
+#[tokio::test]
+async fn attack_02_what_a_frozen_manifest_mentions_stays_if_it_came_later() {
+    let (server, alice) = start().await;
+    let layer = junk(1, 1000);
+    let mut foreign = named("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", &layer);
+    foreign["urls"] = json!(["https://elsewhere.example/layer"]);
+    blob(&alice, BB, b"{}").await;
+    let mut document = image(b"{}", &[]);
+    document["layers"] = json!([foreign]);
+    is(&put(&alice, BB, "f1", MANIFEST, &document.to_string()).await, 201);
+    let child = image(b"{}", &[]).to_string();
+    let index = json!({ "schemaVersion": 2, "manifests": [named(MANIFEST, child.as_bytes())] }).to_string();
+    is(&put(&alice, BB, "f2", "application/vnd.acme.index.v1+json", &index).await, 201);
+    for tag in ["f1", "f2"] {
+        set(&alice, &format!("/api/repositories/{BB}:{tag}"), json!({ "frozen": true })).await.ok();
+    }
+    blob(&alice, BB, &layer).await;
+    is(&put(&alice, BB, &digest(child.as_bytes()), MANIFEST, &child).await, 201);
+    refused(&alice.delete(&blob_at(BB, &digest(&layer))).await, 403, "DENIED");
+    refused(&alice.delete(&manifest_at(BB, &digest(child.as_bytes()))).await, 403, "DENIED");
+    server.sweep_all().await;
+    is(&alice.get(&blob_at(BB, &digest(&layer))).await, 200);
+    assert_eq!(manifest(&alice, BB, &digest(child.as_bytes())).await, child);
+}
+
+#[tokio::test]
+async fn attack_10_a_token_that_ends_leaves_no_account_behind_that_others_can_enter() {
+    let (server, _alice) = start().await;
+    let limits = [json!({ "name": "x", "expires_in": 60 }), json!({ "name": "x", "scope": "admin" })];
+    server.admin.post("/api/users", json!({ "name": "shut" })).await.ok();
+    server.admin.put("/api/users/shut/disabled", json!({ "disabled": true })).await.ok();
+    for limit in limits {
+        let limited = server.token("admin", limit).await;
+        limited.post("/api/users", json!({ "name": "ghost", "password": "ghost-password" })).await.error(403);
+        limited.put("/api/users/shut/disabled", json!({ "disabled": false })).await.error(403);
+    }
+    let answer = send(basic(&server.nobody, Method::GET, "/token", "ghost", "ghost-password")).await;
+    is(&answer, 401);
+    server.admin.post("/api/users", json!({ "name": "ghost", "password": "ghost-password" })).await.ok();
+}
+
+#[tokio::test]
+async fn attack_08_no_type_of_a_manifest_is_one_that_browsers_show() {
+    let (_server, alice) = start().await;
+    let body = json!({ "schemaVersion": 2, "a": "<html>" }).to_string();
+    for kind in [
+        "application/x,text/html",
+        "application/xhtml+xml",
+        "application/xml",
+        "application/pdf",
+        "application/javascript",
+        "application/",
+        "application/x\",\"text/html",
+        "application/x/y",
+    ] {
+        refused(&put(&alice, BB, "page", kind, &body).await, 400, "MANIFEST_INVALID");
+    }
+    is(&put(&alice, BB, "page", "application/vnd.acme.thing-1.0_x+json", &body).await, 201);
+}
+
+#[tokio::test]
+async fn attack_06_what_is_inside_a_private_image_needs_the_right_to_pull_it() {
+    let (server, alice) = start().await;
+    alice.push(BB, "v1", "amd64", &sif(1)).await.ok();
+    set(&alice, &format!("/v1/containers/{BB}"), json!({ "visibility": "private" })).await.ok();
+    let path = format!("/v1/images/{BB}:v1");
+    for scope in ["push@alice", "delete", "manage"] {
+        let token = server.token("alice", json!({ "name": "ci", "scope": scope })).await;
+        token.get(&path).await.ok();
+        assert!(matches!(token.get(&format!("{path}?details")).await.status.as_u16(), 403 | 404), "{scope}");
+    }
+    let registry = narrowed(&alice, "alice", &[&format!("repository:{BB}:push")]).await;
+    assert!(registry.get(&format!("{path}?details")).await.status.is_client_error());
+    assert!(alice.get(&format!("{path}?details")).await.ok()["data"]["details"].is_object());
+}
+
+#[tokio::test]
+async fn attack_12_wrong_passwords_that_a_clock_ahead_has_counted_lock_nobody_out() {
+    let server = Server::start().await;
+    server.admin.post("/api/users", json!({ "name": "alice", "password": "the right one" })).await.ok();
+    let now = i64::try_from(shared::app::system_clock().as_secs()).unwrap();
+    let ahead = Time(now + 24 * 3600);
+    write(&server, &WrongPasswords { user: "alice".parse().unwrap(), count: 10, since: ahead, version: 1 }).await;
+    let login = async |secret: &str| send(basic(&server.nobody, Method::GET, "/token", "alice", secret)).await;
+    is(&login("the right one").await, 200);
+    is(&login("a wrong one").await, 401);
+    is(&login("the right one").await, 200);
+}
+
+#[tokio::test]
+async fn attack_11_links_and_files_that_others_have_put_there_are_refused() {
+    let open = async |data: &std::path::Path| {
+        let config = Config::read("http://127.0.0.1:1", |_| None).unwrap();
+        let local = Local::open(data, config).await.map_err(|error| format!("{error:#}"))?;
+        local.first_admin().await.map_err(|error| format!("{error:#}"))?;
+        Ok::<_, String>(local)
+    };
+    for name in ["keys", "objects.key", "admin.token", "lock", "table.sqlite", "objects.sqlite"] {
+        let folder = tempfile::TempDir::new().unwrap();
+        let loot = folder.path().join("loot");
+        fs::write(&loot, "").unwrap();
+        std::os::unix::fs::symlink(&loot, folder.path().join(name)).unwrap();
+        let why = open(folder.path()).await.expect_err(name);
+        assert!(why.contains("is a link"), "{name}: {why}");
+        assert_eq!(fs::read(&loot).unwrap(), b"", "{name}");
+    }
+    // Where somebody else could put another folder in the place of the objects.
+    let folder = tempfile::TempDir::new().unwrap();
+    let open_to_all = folder.path().join("open");
+    fs::create_dir_all(open_to_all.join("objects")).unwrap();
+    fs::set_permissions(&open_to_all, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    std::os::unix::fs::symlink(open_to_all.join("objects"), data.join("objects")).unwrap();
+    open(&data).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn attack_12_a_first_start_that_ends_before_the_token_is_written_leaves_a_way_in() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let open =
+        async || Local::open(folder.path(), Config::read("http://127.0.0.1:1", |_| None).unwrap()).await.unwrap();
+    let local = open().await;
+    // As if it had ended between the two.
+    fs::write(local.admin_token(), "").unwrap();
+    shared::service::people::users::bootstrap(&local.app, "admin".parse().unwrap(), "x".repeat(20).into())
+        .await
+        .unwrap();
+    drop(local);
+    let local = open().await;
+    assert_eq!(local.first_admin().await.unwrap(), None);
+    let token = fs::read_to_string(local.admin_token()).unwrap();
+    assert!(token.len() >= 200, "{token}");
+    // Once somebody has removed it, it stays away.
+    fs::remove_file(local.admin_token()).unwrap();
+    assert_eq!(local.first_admin().await.unwrap(), None);
+    assert!(!local.admin_token().exists());
+}
+
+#[tokio::test]
+async fn attack_02_a_deletion_in_several_steps_stops_when_a_tag_is_frozen() {
+    let (_server, alice) = start().await;
+    let bytes = sif(9);
+    let document = push_sif(&alice, BB, "t0", &bytes).await;
+    let tags: Vec<String> = (1..200).map(|number| format!("t{number}")).collect();
+    for some in tags.chunks(10) {
+        let query: Vec<String> = some.iter().map(|tag| format!("tag={tag}")).collect();
+        let path = format!("{}?{}", manifest_at(BB, &digest(document.as_bytes())), query.join("&"));
+        is(&send(alice.request(Method::PUT, &path).header("content-type", MANIFEST).body(document.clone())).await, 201);
+    }
+    let path = format!("/v1/images/{BB}:t0?arch=amd64");
+    let freezing = async {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        set(&alice, &format!("/api/repositories/{BB}:t199"), json!({ "frozen": true })).await
+    };
+    let (deleted, frozen) = tokio::join!(alice.delete(&path), freezing);
+    let left = alice.get(&format!("/v2/{BB}/tags/list?n=1000")).await.ok()["tags"].as_array().map_or(0, Vec::len);
+    // Whoever was first: either all is gone, or the frozen tag and the image behind it are there.
+    if frozen.status.is_success() {
+        is(&deleted, 403);
+        assert_eq!(manifest(&alice, BB, "t199").await, document);
+        assert!(left >= 1);
+    } else {
+        is(&deleted, 200);
+        assert_eq!(left, 0);
+    }
+}
