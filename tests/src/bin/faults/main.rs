@@ -1,10 +1,12 @@
-//! What happens to a real server process: `faults kill | fsync | big | streams | layers`. Run by `scripts/test`, since each takes minutes.
+//! What happens to a real server process: `faults kill | fsync | big | streams | layers | abuse`. Run by `scripts/test`, since
+//! each takes minutes.
 //!
 //! - `kill` kills it at moments spread over every step of a push, and checks what is left ([`kill`]).
 //! - `fsync` reads its system calls, and checks that nothing is acknowledged before it is on disk ([`trace`]).
 //! - `big` pushes 20 GiB through it, and checks its memory ([`big`]).
 //! - `streams` kills it in the middle of blobs that stream through it ([`streams`]).
 //! - `layers` streams eight layers of 2 GiB through it at once, and checks its memory ([`layers`]).
+//! - `abuse` abuses it, and checks how long others wait, its memory and its disk ([`abuse`]).
 //!
 //! `STACKROOM_BIN` is the server. The last line is `N passed, N failed`; exit status 77 means that this machine can't
 //! run the suite.
@@ -17,6 +19,7 @@
     reason = "a failed test panics, and says on standard output what it saw"
 )]
 
+mod abuse;
 mod big;
 mod kill;
 mod layers;
@@ -69,8 +72,9 @@ async fn main() -> ExitCode {
         "big" => big::run().await,
         "streams" => Ok(streams::run().await),
         "layers" => layers::run().await,
+        "abuse" => abuse::run().await,
         _ => {
-            eprintln!("faults kill | fsync | big | streams | layers");
+            eprintln!("faults kill | fsync | big | streams | layers | abuse");
             return ExitCode::from(2);
         }
     };
