@@ -14,11 +14,26 @@ use crate::store::{Objects, Table, keys};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The parts of an installation. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct App(Arc<Parts>, Arc<Semaphore>);
+pub struct App(Arc<Parts>, Arc<Turns>);
+
+/// What there is only so much of in a process.
+#[derive(Debug)]
+struct Turns {
+    /// Memory for bytes on their way to the store, in MiB.
+    buffers: Arc<Semaphore>,
+    /// Long reads that run.
+    reads: Semaphore,
+    /// Long reads that run or wait.
+    waiting: Semaphore,
+}
+
+/// The most long reads that wait for their turn, and how long.
+const WAITING: usize = 256;
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The parts themselves.
 #[derive(Debug)]
@@ -87,12 +102,31 @@ impl App {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         let buffers = usize::try_from(parts.config.buffers).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self(Arc::new(parts), Arc::new(Semaphore::new(buffers)))
+        let reads = std::thread::available_parallelism().map_or(1, |threads| (threads.get() / 2).max(1));
+        let turns = Turns {
+            buffers: Arc::new(Semaphore::new(buffers)),
+            reads: Semaphore::new(reads),
+            waiting: Semaphore::new(WAITING),
+        };
+        Self(Arc::new(parts), Arc::new(turns))
     }
 
     /// Memory for bytes on their way to the store: one permit for each MiB.
     pub fn buffers(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.1)
+        Arc::clone(&self.1.buffers)
+    }
+
+    /// A turn for a request that reads many rows, until it is dropped. On an embedded table such reads take the
+    /// processor from everybody else, so they use half of it at most.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if too many wait already, or for too long.
+    pub async fn long_read(&self) -> Result<SemaphorePermit<'_>, Error> {
+        let why = "too many long lists and searches at once, try again later";
+        let busy = || Error::Busy { why: why.to_owned(), after: Duration::from_secs(2) };
+        let _waiting = self.1.waiting.try_acquire().map_err(|_| busy())?;
+        let turn = tokio::time::timeout(PATIENCE, self.1.reads.acquire()).await.map_err(|_| busy())?;
+        turn.map_err(|error| Error::Internal(error.to_string()))
     }
 
     /// The time.

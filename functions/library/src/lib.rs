@@ -226,7 +226,9 @@ async fn list_containers(State(app): State<App>, caller: Credential, Query(query
     Ok(list(page.rows.iter().map(|row| wire::container(row, &[])).collect::<Vec<_>>(), page.next.as_deref()))
 }
 
-/// A container, with its images and tags.
+/// A container, with its first 1000 images and tags.
+///
+/// `/v1/images` lists all images, page by page.
 #[utoipa::path(
     get,
     path = "/v1/containers/{*path}",
@@ -496,7 +498,7 @@ async fn change_repository(
     Ok(data(serde_json::json!({})))
 }
 
-/// The tags of a container for clients without architectures: tag → the image set last.
+/// The first 1000 tags of a container for clients without architectures: tag → the image set last.
 #[utoipa::path(
     get,
     path = "/v1/tags/{container}",
@@ -508,7 +510,9 @@ async fn tags_v1(State(app): State<App>, caller: Credential, Path(container): Pa
     Ok(data(wire::tags_v1(&tag::list(&app, &caller, container.parse::<Id>()?).await?)))
 }
 
-/// The tags of a container: architecture → tag → image.
+/// The first 1000 tags of a container: architecture → tag → image.
+///
+/// `/v2/{repository}/tags/list` lists all of them, page by page.
 #[utoipa::path(
     get,
     path = "/v2/tags/{container}",
@@ -531,7 +535,7 @@ struct NewTag {
     image: Id,
 }
 
-/// Points a tag at an image, for the architecture of the image.
+/// Points a tag at an image, for the architecture of the image, and returns the tag.
 #[utoipa::path(
     post,
     path = "/v1/tags/{container}",
@@ -543,11 +547,12 @@ struct NewTag {
 async fn set_tag_v1(State(app): State<App>, caller: Credential, Path(container): Path<String>, body: Bytes) -> Answer {
     let container = container.parse::<Id>()?;
     let NewTag { tag: name, image, .. } = json(&body)?;
-    tag::set(&app, &caller, container, SetTag { image, name: &name.parse::<TagName>()?, arch: None }).await?;
-    Ok(data(wire::tags_v1(&tag::list(&app, &caller, container).await?)))
+    let set = SetTag { image, name: &name.parse::<TagName>()?, arch: None };
+    let tag = tag::set(&app, &caller, container, set).await?;
+    Ok(data(wire::tags_v1(tag.as_slice())))
 }
 
-/// Points a tag at an image, for an architecture.
+/// Points a tag at an image, for an architecture, and returns the tag.
 #[utoipa::path(
     post,
     path = "/v2/tags/{container}",
@@ -565,9 +570,9 @@ async fn set_tag_v2(State(app): State<App>, caller: Credential, Path(container):
     let container = container.parse::<Id>()?;
     let NewTag { arch, tag: name, image } = json(&body)?;
     let arch = arch.filter(|arch| !arch.is_empty());
-    tag::set(&app, &caller, container, SetTag { image, name: &name.parse::<TagName>()?, arch: arch.as_deref() })
-        .await?;
-    Ok(data(wire::tags_v2(&tag::list(&app, &caller, container).await?)))
+    let set = SetTag { image, name: &name.parse::<TagName>()?, arch: arch.as_deref() };
+    let tag = tag::set(&app, &caller, container, set).await?;
+    Ok(data(wire::tags_v2(tag.as_slice())))
 }
 
 #[derive(Deserialize)]

@@ -32,6 +32,8 @@ use std::path::{Path, PathBuf};
 pub const BUCKET: &str = "objects";
 /// The name of the first site admin.
 const FIRST: &str = "admin";
+/// How many rows are read at a time: a few milliseconds.
+const PAGE: u16 = 128;
 const REGION: &str = "local";
 const KEY_ID: &str = "stackroom";
 
@@ -120,7 +122,7 @@ impl Local {
         let s3 = aws_sdk_s3::Client::from_conf(s3);
         let app = App::new(Parts {
             config,
-            table: Table::new(aws_sdk_dynamodb::Client::from_conf(dynamodb), "stackroom".to_owned()),
+            table: Table::new(aws_sdk_dynamodb::Client::from_conf(dynamodb), "stackroom".to_owned()).in_pages_of(PAGE),
             objects: Objects::new(s3.clone(), s3, BUCKET.to_owned()),
             keys,
             clock: system_clock,

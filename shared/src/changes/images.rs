@@ -8,7 +8,7 @@ use crate::domain::{OciDigest, TagName, Time};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::store::keys;
-use crate::store::rows::{Charge, Content, Details, EventKind, Image, Marker, Row, Session, Tag, Way};
+use crate::store::rows::{Charge, Content, Details, EventKind, Image, Marker, Newest, Row, Session, Tag, Way};
 use crate::store::table::{Condition, Write};
 use std::collections::BTreeMap;
 
@@ -61,9 +61,11 @@ pub(crate) fn committed(committing: Committing<'_>) -> Result<Committed, Error> 
     let own = manifests::image_row(&repository, &tags::tagged(&image, &content), now);
     changes.merge(tags::intended(&mut image, &content, intended, Drawn { now, first_version })?);
     let details = Details { repository: repository.clone(), hash: bytes.digest, facts: facts.clone() };
+    let newest = Newest { repository: repository.clone(), arch: content.arch, hash: bytes.digest };
     changes.extend([
         Write::put(&image, Condition::Version(version))?,
         Write::put(&details, Condition::None)?,
+        Write::put(&newest, Condition::None)?,
         Write::put(&own, Condition::None)?,
         Write::put(&Marker { repository }, Condition::None)?,
     ]);

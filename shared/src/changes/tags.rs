@@ -20,7 +20,7 @@ const MAX_ARCHS: usize = 32;
 /// The most tags that are remembered for an image whose bytes are being verified.
 const MAX_INTENTS: usize = 20;
 /// Writes of a commit, not counting those for the requested tags.
-const BESIDE_INTENTS: usize = 15;
+const BESIDE_INTENTS: usize = 16;
 
 /// Checks an architecture that a client sent. An image's own architecture is one of a fixed list.
 pub(crate) fn check_arch(arch: &str) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! Browsing entities, collections and containers, one by one and in pages.
 
+use super::MAX_LISTED;
 use super::access::{Access, resource_at};
 use crate::app::App;
 use crate::auth::Credential;
@@ -60,9 +61,9 @@ pub async fn collection(
 pub struct ContainerView {
     /// The container.
     pub container: Container,
-    /// Its images.
+    /// Its first images.
     pub images: Vec<Image>,
-    /// Its tags.
+    /// Its first tags.
     pub tags: Vec<Tag>,
 }
 
@@ -74,12 +75,11 @@ pub async fn container(app: &App, credential: &Credential, repository: &Reposito
     let resource = resource_at(repository, row.as_ref());
     access.require(Action::See, &resource, "container", "see this container")?;
     let container = row.ok_or(Error::NotFound("container"))?;
-    let (images, tags) = futures::try_join!(
-        app.table.query_all::<Image>(keys::images(repository)),
-        app.table.query_all(keys::tags(repository))
-    )?;
-    let images = images.into_iter().filter(|image| image.content.is_some()).collect();
-    Ok(ContainerView { container, images, tags })
+    let _turn = app.long_read().await?;
+    let images: Page<Image> = app.table.query(keys::images(repository), None, MAX_LISTED).await?;
+    let tags: Page<Tag> = app.table.query(keys::tags(repository), None, MAX_LISTED).await?;
+    let images = images.rows.into_iter().filter(|image| image.content.is_some()).collect();
+    Ok(ContainerView { container, images, tags: tags.rows })
 }
 
 /// The entities in which the caller has a role.

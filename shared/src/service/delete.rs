@@ -110,6 +110,7 @@ impl Deleting {
         let image_key = keys::image(repository, &hash);
         let blob_keys = BlobRows::keys(repository, &hash, &hash.into());
         let wanted = blob_keys.iter().cloned().chain([image_key.clone()]);
+        let _turn = app.long_read().await?;
         let (rows, tags, manifests) = futures::join!(
             app.table.batch(wanted),
             app.table.query_all::<Tag>(keys::tags(repository)),

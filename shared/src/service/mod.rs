@@ -18,3 +18,6 @@ pub mod settings;
 pub mod sweep;
 pub mod tag;
 pub mod uploads;
+
+/// The most rows of a list for clients that have no way to ask for more.
+pub const MAX_LISTED: usize = 1000;

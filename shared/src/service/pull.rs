@@ -1,5 +1,6 @@
 //! Finding an image: one round by tag or hash.
 
+use super::MAX_LISTED;
 use super::access::{Access, resource_at};
 use super::restore;
 use crate::app::App;
@@ -11,7 +12,8 @@ use crate::domain::{Repository, Selector, TagName};
 use crate::error::Error;
 use crate::rules::Action;
 use crate::store::keys;
-use crate::store::rows::{Container, Content, Details, Image, Tag, Tagged};
+use crate::store::keys::Key;
+use crate::store::rows::{Container, Content, Details, Image, Newest, Tag, Tagged};
 
 /// An image that was found, with its container. Only [`find`] makes one, so its caller may see it.
 #[derive(Debug)]
@@ -27,6 +29,9 @@ pub struct Found {
 /// and then asks the registry.
 const NO_SIF: &str = "the tag names no SIF image, pull it with docker:// or oras:// \
     (unexpected media type: got application/vnd.oci.image.config.v1+json)";
+
+/// The most architectures among which the image that came last is looked for.
+const MAX_ARCHS: usize = 32;
 
 /// The purpose of a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,16 +120,31 @@ fn of_tag(container: &Container, name: &TagName, tagged: Tagged) -> Result<Image
     })
 }
 
-/// Old clients push without setting any tag, and expect to find the image as `latest`: the newest image that was never
-/// tagged.
+/// Old clients push without setting any tag, and expect to find the image as `latest`: the one that came last, if it was
+/// never tagged. In a container with such an image from before one that was tagged, it is looked for among the first
+/// thousand.
 async fn untagged(app: &App, repository: &Repository, arch: Option<&str>) -> Result<Image, Error> {
-    let images: Vec<Image> = app.table.query_all(keys::images(repository)).await?;
+    let _turn = app.long_read().await?;
+    let newest: Vec<Newest> = match arch {
+        Some(arch) => app.table.get(keys::newest(repository, arch)).await?.into_iter().collect(),
+        None => app.table.query(keys::all_newest(repository), None, MAX_ARCHS).await?.rows,
+    };
+    let last: Vec<Key> = newest.iter().map(|newest| keys::image(repository, &newest.hash)).collect();
+    let mut rows = app.table.batch(last.iter().cloned()).await?;
+    let mut images: Vec<Image> = Vec::new();
+    for key in &last {
+        images.extend(rows.take::<Image>(key)?);
+    }
     let fits = |content: &Content| arch.is_none_or(|arch| content.arch == arch);
-    images
-        .into_iter()
-        .filter(|image| !image.named && image.content.as_ref().is_some_and(fits))
-        .max_by_key(|image| image.created)
-        .ok_or(Error::NotFound("image"))
+    let newest_of = |images: Vec<Image>| {
+        let untagged = |image: &Image| !image.named && image.content.as_ref().is_some_and(fits);
+        images.into_iter().filter(untagged).max_by_key(|image| image.created)
+    };
+    if let Some(image) = newest_of(images) {
+        return Ok(image);
+    }
+    let images = app.table.query(keys::images(repository), None, MAX_LISTED).await?;
+    newest_of(images.rows).ok_or(Error::NotFound("image"))
 }
 
 /// A URL for the bytes of an image that was found.

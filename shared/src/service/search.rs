@@ -3,13 +3,14 @@
 use super::access::{Access, memberships};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::EntityName;
+use crate::domain::{EntityName, Repository};
 use crate::error::Error;
 use crate::rules::Action;
 use crate::store::keys;
 use crate::store::rows::{Collection, Container, Entity, Image};
 use crate::store::table::Page;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The shortest text to search for, in characters: the clients' own rule.
 pub const SHORTEST_TEXT: usize = 3;
@@ -17,6 +18,11 @@ pub const SHORTEST_TEXT: usize = 3;
 pub const MAX_RESULTS: usize = 100;
 /// The most entities that are searched at a time, each of which is read whole.
 const AT_ONCE: usize = 8;
+
+/// How many images are read before what is found among them is kept.
+const PAGE: usize = 1000;
+/// The most images that are shown with a container.
+const SHOWN: usize = 100;
 
 /// A search.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +49,7 @@ pub struct Results {
     pub entities: Vec<Entity>,
     /// Collections.
     pub collections: Vec<Collection>,
-    /// Containers, with their images.
+    /// Containers, with their first images.
     pub containers: Vec<(Container, Vec<Image>)>,
     /// Images.
     pub images: Vec<(Container, Image)>,
@@ -77,6 +83,7 @@ pub async fn search(app: &App, credential: &Credential, query: &Query) -> Result
     let (access, members) = futures::join!(Access::load(app, credential, None, []), memberships(app, credential, None));
     let (access, mut page) = (access?, members?);
     let needle = query.text.to_lowercase();
+    let _turn = app.long_read().await?;
     let mut results = Results::default();
     loop {
         let Page { rows: members, next } = page;
@@ -94,36 +101,56 @@ pub async fn search(app: &App, credential: &Credential, query: &Query) -> Result
     }
 }
 
+/// Searches an entity. Its images are read page by page, and only what is found is kept.
 async fn one(app: &App, name: &EntityName, query: &Query, needle: &str) -> Result<Results, Error> {
     let hit = |text: &str| text.to_lowercase().contains(needle);
-    let (containers, images, collections, entity) = futures::try_join!(
+    let (containers, collections, entity) = futures::try_join!(
         app.table.query_all::<Container>(keys::containers(name, None)),
-        app.table.query_all::<Image>(keys::images_of_entity(name)),
         app.table.query_all::<Collection>(keys::collections(name)),
         app.table.get::<Entity>(keys::entity(name)),
     )?;
-    let images: Vec<Image> = images.into_iter().filter(|image| image.content.is_some()).collect();
     let mut results = Results::default();
     if !query.images_only() {
         results.entities = entity.into_iter().filter(|row| hit(row.name.as_str()) || hit(&row.description)).collect();
         let named = |row: &Collection| hit(row.name.as_str()) || hit(&row.description);
-        results.collections = collections.into_iter().filter(named).collect();
+        results.collections = collections.into_iter().filter(named).take(MAX_RESULTS).collect();
     }
-    for container in containers.into_iter().filter(|row| row.collection_id.is_some()) {
-        let own: Vec<&Image> = images.iter().filter(|image| image.repository == container.repository).collect();
-        let by_name = hit(&container.repository.to_string()) || hit(&container.description);
-        let mut any = by_name;
-        for image in &own {
+    // By repository: the container, and whether it is a result itself.
+    let mut containers: BTreeMap<Repository, (Container, bool)> = containers
+        .into_iter()
+        .filter(|row| row.collection_id.is_some())
+        .map(|row| {
+            let by_name = hit(&row.repository.to_string()) || hit(&row.description);
+            (row.repository.clone(), (row, by_name))
+        })
+        .collect();
+    let by_name: BTreeSet<Repository> =
+        containers.iter().filter(|(_, (_, by_name))| *by_name).map(|(repository, _)| repository.clone()).collect();
+    let mut after = None;
+    loop {
+        let page: Page<Image> = app.table.query(keys::images_of_entity(name), after, PAGE).await?;
+        for image in page.rows.into_iter().filter(|image| image.content.is_some()) {
+            let Some((container, found)) = containers.get_mut(&image.repository) else { continue };
             let said = hit(&image.description)
                 || image.tags.iter().any(|tag| hit(tag.as_str()))
                 || image.labels.iter().any(|(key, value)| hit(key) || hit(value));
-            any |= said;
-            if (by_name || said) && wanted(image, query) {
-                results.images.push((container.clone(), (*image).clone()));
+            *found |= said;
+            let matches = (said || by_name.contains(&image.repository)) && wanted(&image, query);
+            if matches && results.images.len() < MAX_RESULTS {
+                results.images.push((container.clone(), image));
             }
         }
-        if any && !query.images_only() {
-            results.containers.push((container, own.into_iter().cloned().collect()));
+        after = page.next;
+        if after.is_none() || (query.images_only() && results.images.len() >= MAX_RESULTS) {
+            break;
+        }
+    }
+    if !query.images_only() {
+        let found = containers.into_values().filter(|(_, found)| *found).take(MAX_RESULTS);
+        for (container, _) in found {
+            let images = app.table.query(keys::images(&container.repository), None, SHOWN).await?;
+            let images = images.rows.into_iter().filter(|image: &Image| image.content.is_some()).collect();
+            results.containers.push((container, images));
         }
     }
     Ok(results)

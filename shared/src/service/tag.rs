@@ -1,5 +1,6 @@
 //! Tags, as the library protocol sets and lists them.
 
+use super::MAX_LISTED;
 use super::access::{Access, resource_at};
 use super::retry::Retry;
 use crate::app::App;
@@ -25,7 +26,8 @@ pub async fn list(app: &App, credential: &Credential, container: Id) -> Result<V
     access.load_more(app, repository.entity(), [key.clone()]).await?;
     let resource = resource_at(&repository, access.take::<Container>(&key)?.as_ref());
     access.require(Action::See, &resource, "container", "see this container")?;
-    Ok(app.table.query_all(keys::tags(&repository)).await?)
+    let _turn = app.long_read().await?;
+    Ok(app.table.query(keys::tags(&repository), None, MAX_LISTED).await?.rows)
 }
 
 /// A tag that is to point to an image.
@@ -45,7 +47,9 @@ pub struct SetTag<'a> {
 /// 2. In one transaction, conditional on the tag's version: write the tag's row, and record the tag in the rows of the
 ///    new and the old image. So at every moment a tag names a complete image. *Lost*: start again. *The image's bytes
 ///    are still being verified*: the tag is remembered in the image's row, and set by the commit.
-pub async fn set(app: &App, credential: &Credential, container: Id, new: SetTag<'_>) -> Result<(), Error> {
+///
+/// Returns the tag, unless it is only remembered.
+pub async fn set(app: &App, credential: &Credential, container: Id, new: SetTag<'_>) -> Result<Option<Tag>, Error> {
     let SetTag { image, name, arch } = new;
     arch.map(tags::check_arch).transpose()?;
     let mut retry = Retry::of("pushes to the same tag");
@@ -90,7 +94,7 @@ pub async fn set(app: &App, credential: &Credential, container: Id, new: SetTag<
             }
         };
         if app.commit(&grant, changes).await? == Written::Done {
-            return Ok(());
+            return Ok(app.table.get(tag_key).await?);
         }
     }
 }

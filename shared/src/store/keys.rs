@@ -23,6 +23,7 @@
 //! | `R#⟨repository⟩` | `F#⟨subject⟩#⟨digest⟩` | [`Referrer`](super::rows::Referrer): what is said of a manifest |
 //! | `R#⟨repository⟩` | `B#⟨digest⟩` | [`Link`](super::rows::Link): the blob is visible here |
 //! | `R#⟨repository⟩` | `D#⟨hash⟩` | [`Details`](super::rows::Details): what was read in the image |
+//! | `R#⟨repository⟩` | `N#⟨arch⟩` | [`Newest`](super::rows::Newest): the image of that architecture that came last |
 //! | `B#⟨hash⟩` | `-` | [`Blob`](super::rows::Blob) |
 //! | `P#⟨id⟩` | `-` | [`Pointer`](super::rows::Pointer): id → name |
 //! | `S#⟨upload⟩` | `-` | [`Session`](super::rows::Session) |
@@ -230,6 +231,16 @@ pub fn details(repository: &Repository, hash: &Digest) -> Key {
     key(format!("R#{repository}"), format!("D#{}", hash.hex()))
 }
 
+/// The image of an architecture that came last.
+pub fn newest(repository: &Repository, arch: &str) -> Key {
+    key(format!("R#{repository}"), format!("N#{arch}"))
+}
+
+/// The partition and prefix of the images that came last.
+pub fn all_newest(repository: &Repository) -> KeyRange {
+    range(format!("R#{repository}"), "N#")
+}
+
 /// A blob of the installation.
 pub fn blob(digest: &Digest) -> Key {
     key(format!("B#{}", digest.hex()), SELF)
@@ -371,6 +382,7 @@ mod tests {
             link(&repository, &digest.into()),
             link(&repository, &OciDigest::Sha512([0; 64])),
             details(&repository, &digest),
+            newest(&repository, "amd64"),
             blob(&digest),
             pointer(Id::from_random([0; 12])),
             session(UploadId::from_random([0; 16])),

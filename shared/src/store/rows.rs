@@ -284,6 +284,18 @@ pub struct Details {
 }
 row!(Details, row => keys::details(&row.repository, &row.hash));
 
+/// The image of an architecture that got its bytes last. It may be gone since.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Newest {
+    /// The container.
+    pub repository: Repository,
+    /// The architecture.
+    pub arch: String,
+    /// The digest of the image's bytes.
+    pub hash: Digest,
+}
+row!(Newest, row => keys::newest(&row.repository, &row.arch));
+
 /// A tag: one row, architecture → image, whichever protocol set it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Tag {

@@ -322,6 +322,7 @@ impl Scanned {
 pub struct Table {
     client: Client,
     name: String,
+    page: i32,
 }
 
 /// The most rows that one call reads of a longer list. An embedded table reads as many as it is asked for.
@@ -337,7 +338,14 @@ const MAX_TRIES: u32 = 12;
 impl Table {
     /// The table `name`, through `client`.
     pub fn new(client: Client, name: String) -> Self {
-        Self { client, name }
+        Self { client, name, page: PAGE }
+    }
+
+    /// The same with at most this many rows in one call. An embedded table answers on the thread that asks: after each
+    /// page, others get their turn.
+    #[must_use]
+    pub fn in_pages_of(self, rows: u16) -> Self {
+        Self { page: rows.into(), ..self }
     }
 
     /// Creates the table if it doesn't exist. For the embedded store and tests; in a deployment, the template creates
@@ -425,7 +433,7 @@ impl Table {
         let mut start = after.map(|after| item_key(Key { pk: pk.clone(), sk: format!("{prefix}{after}") }));
         loop {
             telemetry::read();
-            let left = i32::try_from(limit - rows.len()).unwrap_or(i32::MAX).min(PAGE);
+            let left = i32::try_from(limit - rows.len()).unwrap_or(i32::MAX).min(self.page);
             let request = self.asking(&pk, &prefix, start).limit(left);
             let answer = request.send().await.map_err(|error| StoreError::unavailable(&error))?;
             for item in answer.items.unwrap_or_default() {
@@ -464,7 +472,7 @@ impl Table {
         let mut start = None;
         loop {
             telemetry::read();
-            let request = self.asking(&pk, &prefix, start).limit(PAGE).projection_expression(names.join(", "));
+            let request = self.asking(&pk, &prefix, start).limit(self.page).projection_expression(names.join(", "));
             let answer = request.set_expression_attribute_names(Some(known.clone())).send().await;
             let answer = answer.map_err(|error| StoreError::unavailable(&error))?;
             for item in answer.items.unwrap_or_default() {
@@ -486,7 +494,7 @@ impl Table {
     /// Reads a page of the whole table, after `start`. Only sweeps and scrubs may call it.
     pub async fn scan(&self, start: Option<Key>) -> Result<(Vec<Scanned>, Option<Key>), StoreError> {
         telemetry::read();
-        let request = self.client.scan().table_name(&self.name).consistent_read(true).limit(PAGE);
+        let request = self.client.scan().table_name(&self.name).consistent_read(true).limit(self.page);
         let answer = request.set_exclusive_start_key(start.map(item_key)).send().await;
         let answer = answer.map_err(|error| StoreError::unavailable(&error))?;
         let next = answer.last_evaluated_key.and_then(keyed).map(|(key, _)| key);

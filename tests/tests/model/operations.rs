@@ -235,7 +235,7 @@ impl Doing<'_> {
             single::complete(app, who, image.id).await?;
         }
         let name = &Fixture::tag(tag);
-        tag::set(app, who, container, tag::SetTag { image: image.id, name, arch: Some(arch) }).await
+        tag::set(app, who, container, tag::SetTag { image: image.id, name, arch: Some(arch) }).await.map(drop)
     }
 
     async fn delete(&self, sif: usize) -> std::result::Result<(), Error> {

@@ -109,6 +109,46 @@ async fn attack_02_freezing_a_tag_stops_a_deletion_that_was_decided_before() {
     assert!(epoch().await > before);
 }
 
+#[tokio::test]
+async fn attack_03_no_list_reads_more_than_it_may_show_and_a_tag_is_set_without_reading_the_others() {
+    let (server, alice) = start().await;
+    let bytes = sif(2);
+    let document = push_sif(&alice, BB, "t0", &bytes).await;
+    let tags: Vec<String> = (0..1200).map(|number| format!("tag=t{number}")).collect();
+    for some in tags.chunks(20) {
+        let path = format!("{}?{}", manifest_at(BB, &digest(document.as_bytes())), some.join("&"));
+        is(&send(alice.request(Method::PUT, &path).header("content-type", MANIFEST).body(document.clone())).await, 201);
+    }
+    let container = alice.container(BB).await;
+    // Pages of 128 rows.
+    let listed = server.nobody.get(&format!("/v2/tags/{container}")).await;
+    reads_at_most(&listed, 12);
+    let listed = alice.get(&format!("/v2/tags/{container}")).await;
+    reads_at_most(&listed, 12);
+    assert_eq!(listed.ok()["data"]["amd64"].as_object().unwrap().len(), 1000);
+    let whole = alice.get(&format!("/v1/containers/{BB}")).await;
+    reads_at_most(&whole, 12);
+    assert_eq!(whole.ok()["data"]["imageTags"].as_object().unwrap().len(), 1000);
+    let image = alice.image(&container, &bytes).await["id"].clone();
+    let set =
+        alice.post(&format!("/v2/tags/{container}"), json!({ "Arch": "amd64", "Tag": "one", "ImageID": image })).await;
+    reads_at_most(&set, 4);
+    assert_eq!(set.ok()["data"], json!({ "amd64": { "one": image } }));
+    let missing = alice.get(&format!("/v1/images/{BB}:latest?arch=amd64")).await;
+    reads_at_most(&missing, 12);
+    missing.error(404);
+    // All of them, page by page.
+    let page = alice.get(&format!("/v2/{BB}/tags/list?n=700")).await;
+    reads_at_most(&page, 8);
+    assert_eq!(page.json["tags"].as_array().unwrap().len(), 700);
+}
+
+/// Checks how often a request has read.
+#[track_caller]
+fn reads_at_most(answer: &Answer, reads: u32) {
+    assert!(answer.cost().0 <= reads, "{:?}", answer.cost());
+}
+
 /// The files of the bucket that have these bytes.
 fn files_with(server: &Server, bytes: &[u8]) -> Vec<PathBuf> {
     let objects = server.local.admin_token().with_file_name("objects");

@@ -14,6 +14,9 @@ use crate::store::table::Page;
 /// The most entries of a page.
 pub const LONGEST_PAGE: usize = 1000;
 
+/// Up to this many entries, a page needs no turn of its own.
+const SHORT: usize = 100;
+
 /// Some entries of a list, and the last of them if there are more.
 #[derive(Debug)]
 pub struct Listed<T> {
@@ -36,6 +39,7 @@ pub async fn tags(
     if most == 0 {
         return Ok(Listed { entries: Vec::new(), next: None });
     }
+    let _turn = if most > SHORT { Some(app.long_read().await?) } else { None };
     let page: Page<Tag> = app.table.query(keys::tags(repository), last, most.min(LONGEST_PAGE)).await?;
     let entries: Vec<String> = page.rows.iter().map(|tag| tag.name.to_string()).collect();
     let next = page.next.and_then(|_| entries.last().cloned());

@@ -100,6 +100,7 @@ impl Removing {
         let row: Option<Manifest> = access.loaded.take(&key)?;
         could_remove(&access, row)?;
         let container = access.container.clone().ok_or_else(unknown)?;
+        let _turn = app.long_read().await?;
         let (tags, manifests) =
             futures::join!(app.table.query_all::<Tag>(keys::tags(repository)), links::manifests(app, repository));
         let (tags, manifests) = (tags?, manifests?);
