@@ -1,11 +1,14 @@
 //! The state that every function shares: built once at each start.
 
+pub mod places;
+
+use self::places::{Place, Places};
 use crate::auth::Keys;
 use crate::changes::Changes;
 use crate::changes::entities::Birth;
 use crate::changes::events::{Moment, event};
 use crate::config::Config;
-use crate::domain::{Id, Time, TokenId, UploadId};
+use crate::domain::{Id, Time, TokenId, UploadId, UserName};
 use crate::error::Error;
 use crate::random;
 use crate::rules::Grant;
@@ -29,7 +32,12 @@ struct Turns {
     reads: Semaphore,
     /// Long reads that run or wait.
     waiting: Semaphore,
+    /// Long bodies of each user.
+    bodies: Places<UserName>,
 }
+
+/// The most bodies of more than 64 KiB that are read whole at the same time for one user.
+const BODIES: usize = 4;
 
 /// The most long reads that wait for their turn, and how long.
 const WAITING: usize = 256;
@@ -107,6 +115,7 @@ impl App {
             buffers: Arc::new(Semaphore::new(buffers)),
             reads: Semaphore::new(reads),
             waiting: Semaphore::new(WAITING),
+            bodies: Places::new(BODIES),
         };
         Self(Arc::new(parts), Arc::new(turns))
     }
@@ -114,6 +123,13 @@ impl App {
     /// Memory for bytes on their way to the store: one permit for each MiB.
     pub fn buffers(&self) -> Arc<Semaphore> {
         Arc::clone(&self.1.buffers)
+    }
+
+    /// A place for a long body of a user.
+    pub async fn long_body(&self, user: &UserName) -> Result<Place<UserName>, Error> {
+        let why = "too many long requests at once, try again later";
+        let busy = || Error::Busy { why: why.to_owned(), after: Duration::from_secs(2) };
+        self.1.bodies.wait(user, PATIENCE).await.ok_or_else(busy)
     }
 
     /// A turn for a request that reads many rows, until it is dropped. On an embedded table such reads take the

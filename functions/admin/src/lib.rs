@@ -27,9 +27,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes.
-pub fn router(app: App) -> Router {
-    let routes = routes().split_for_parts().0.with_state(app);
-    shared::http::finish(routes.layer(axum::middleware::from_fn(without_query)))
+pub fn router(app: &App) -> Router {
+    let routes = routes().split_for_parts().0.with_state(app.clone());
+    shared::http::finish(app, routes.layer(axum::middleware::from_fn(without_query)))
 }
 
 /// Refuses a query where the body says everything: whoever writes `?dry_run=true` believes that it is obeyed.

@@ -18,8 +18,8 @@ use utoipa_axum::routes;
 pub const API_VERSION: &str = "2.0.0-alpha.2";
 
 /// The routes.
-pub fn router(app: App) -> Router {
-    shared::http::finish(routes().split_for_parts().0.with_state(app))
+pub fn router(app: &App) -> Router {
+    shared::http::finish(app, routes().split_for_parts().0.with_state(app.clone()))
 }
 
 /// The `OpenAPI` description of the routes.

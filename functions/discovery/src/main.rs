@@ -3,5 +3,5 @@
 #[tokio::main]
 async fn main() -> Result<(), lambda_http::Error> {
     shared::telemetry::init();
-    shared::http::lambda::run(discovery::router(shared::App::from_env().await?)).await
+    shared::http::lambda::run(discovery::router(&shared::App::from_env().await?)).await
 }

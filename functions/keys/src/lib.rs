@@ -11,8 +11,8 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 /// The routes.
-pub fn router(_app: App) -> Router {
-    shared::http::finish(routes().split_for_parts().0)
+pub fn router(app: &App) -> Router {
+    shared::http::finish(app, routes().split_for_parts().0)
 }
 
 /// The `OpenAPI` description of the routes.

@@ -25,8 +25,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes.
-pub fn router(app: App) -> Router {
-    shared::http::finish(routes().split_for_parts().0.with_state(app))
+pub fn router(app: &App) -> Router {
+    shared::http::finish(app, routes().split_for_parts().0.with_state(app.clone()))
 }
 
 /// The `OpenAPI` description of the routes.

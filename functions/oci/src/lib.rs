@@ -36,8 +36,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes.
-pub fn router(app: App) -> Router {
-    shared::http::finish_as(plain, routes().split_for_parts().0.with_state(app))
+pub fn router(app: &App) -> Router {
+    shared::http::finish_as(plain, routes().split_for_parts().0.with_state(app.clone()))
 }
 
 /// The routes of a host that only accepts blob uploads. The other hosts hand out its URLs.

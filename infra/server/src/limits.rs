@@ -1,9 +1,10 @@
-//! What one address may hold: connections, and with them half-sent heads.
+//! What one address may hold: connections, and with them half-sent heads; and the comparing of passwords.
 
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderValue, Method, Request};
+use shared::app::places::{Place, Places};
 use shared::config::Config;
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The limits of a listener.
@@ -26,58 +27,62 @@ impl Limits {
     }
 }
 
-/// How many connections each address has.
-type Open = Arc<Mutex<HashMap<IpAddr, usize>>>;
-
-/// The open connections of each address.
-#[derive(Debug)]
-pub(crate) struct Connections {
+/// What one address may have at a time.
+#[derive(Debug, Clone)]
+pub(crate) struct Addresses {
     limits: Limits,
-    open: Open,
+    connections: Places<IpAddr>,
+    logins: Places<IpAddr>,
+    /// How long a password waits for the others of its address.
+    patience: Duration,
 }
 
-impl Connections {
+/// How many requests with a password one address may have at a time: each costs memory and a core, and further ones wait
+/// beside the queue of everybody.
+const LOGINS: usize = 4;
+const LOGIN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Something of an address that is counted until this is dropped; nothing for proxies.
+pub(crate) type Counted = Option<Place<IpAddr>>;
+
+impl Addresses {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, open: Arc::default() }
+        let (connections, logins) = (Places::new(limits.connections), Places::new(LOGINS));
+        Self { limits, connections, logins, patience: LOGIN_PATIENCE }
     }
 
-    /// Counts one more connection until the place is dropped; `None` if its address has too many.
-    pub(crate) fn place(&self, address: IpAddr) -> Option<ConnectionPlace> {
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        self.limits.proxies.contains(&address)
+    }
+
+    /// Counts one more connection; `None` if its address has too many.
+    pub(crate) fn connection(&self, address: IpAddr) -> Option<Counted> {
         let address = address.to_canonical();
-        if self.limits.proxies.contains(&address) {
-            return Some(ConnectionPlace { counted: None });
-        }
-        let mut open = lock(&self.open);
-        let count = open.entry(address).or_default();
-        if *count >= self.limits.connections {
-            return None;
-        }
-        *count += 1;
-        Some(ConnectionPlace { counted: Some((address, Arc::clone(&self.open))) })
+        if self.is_proxy(address) { Some(None) } else { self.connections.now(&address).map(Some) }
     }
-}
 
-/// A connection that is counted.
-#[derive(Debug)]
-pub(crate) struct ConnectionPlace {
-    counted: Option<(IpAddr, Open)>,
-}
-
-impl Drop for ConnectionPlace {
-    fn drop(&mut self) {
-        let Some((address, open)) = &self.counted else { return };
-        let mut open = lock(open);
-        if let Some(count) = open.get_mut(address) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(address);
-            }
+    /// Waits until an address may send one more password; `None` if that takes too long. A proxy says whose it is.
+    pub(crate) async fn login(&self, address: IpAddr, headers: &HeaderMap) -> Option<Counted> {
+        let address = address.to_canonical();
+        let address = if self.is_proxy(address) { forwarded(headers) } else { Some(address) };
+        match address {
+            Some(address) => self.logins.wait(&address, self.patience).await.map(Some),
+            None => Some(None),
         }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// The address for which a proxy asks: the last one that it names, since its client may have sent others.
+fn forwarded(headers: &HeaderMap) -> Option<IpAddr> {
+    let last = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
+    last.rsplit(',').next()?.trim().parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+/// Whether a request may have a password in it: in its header, or in a form of the login.
+pub(crate) fn has_password<B>(request: &Request<B>) -> bool {
+    let basic = |value: &HeaderValue| value.as_bytes().get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"basic"));
+    let form = request.method() == Method::POST && matches!(request.uri().path(), "/token" | "/auth/tokens");
+    form || request.headers().get(AUTHORIZATION).is_some_and(basic)
 }
 
 /// Lets the process have as many open files as the system permits: each connection is one, and the default is 1024.
@@ -93,25 +98,47 @@ pub(crate) fn raise_open_files() {
 mod tests {
     use super::*;
 
+    fn addresses(connections: &'static str) -> Addresses {
+        let setting = |name: &str| (name == "STACKROOM_CONNECTIONS").then(|| connections.to_owned());
+        Addresses::new(Limits::of(&Config::read("http://h", setting).unwrap()))
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
     #[test]
-    fn an_address_has_its_places_and_no_more() {
-        let config = |name: &str| match name {
-            "STACKROOM_CONNECTIONS" => Some("2".to_owned()),
-            _ => None,
-        };
-        let connections = Connections::new(Limits::of(&Config::read("http://h", config).unwrap()));
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        let one = connections.place(address("192.0.2.1"));
+    fn an_address_has_its_connections_and_no_more() {
+        let addresses = addresses("2");
+        let one = addresses.connection(ip("192.0.2.1"));
         // The same address as a dual-stack listener sees it.
-        let two = connections.place(address("::ffff:192.0.2.1"));
-        assert!(one.is_some() && two.is_some() && connections.place(address("192.0.2.1")).is_none());
-        assert!(connections.place(address("192.0.2.2")).is_some());
+        let two = addresses.connection(ip("::ffff:192.0.2.1"));
+        assert!(one.is_some() && two.is_some() && addresses.connection(ip("192.0.2.1")).is_none());
+        assert!(addresses.connection(ip("192.0.2.2")).is_some());
         drop(one);
-        assert!(connections.place(address("192.0.2.1")).is_some());
+        assert!(addresses.connection(ip("192.0.2.1")).is_some());
         // A proxy brings everybody.
-        let many: Vec<_> = (0..10).map(|_| connections.place(address("127.0.0.1"))).collect();
-        assert!(many.iter().all(Option::is_some));
-        drop((two, many));
-        assert!(lock(&connections.open).is_empty());
+        let many: Vec<_> = (0..10).map(|_| addresses.connection(ip("127.0.0.1"))).collect();
+        assert!(many.iter().all(|place| matches!(place, Some(None))));
+    }
+
+    #[tokio::test]
+    async fn passwords_of_one_address_wait_for_each_other_and_for_nobody_else() {
+        let addresses = Addresses { patience: Duration::from_millis(20), ..addresses("0") };
+        let mut headers = HeaderMap::new();
+        let mut held = Vec::new();
+        for _ in 0..LOGINS {
+            held.push(addresses.login(ip("192.0.2.1"), &headers).await.unwrap());
+        }
+        assert!(addresses.login(ip("192.0.2.1"), &headers).await.is_none());
+        assert!(addresses.login(ip("192.0.2.2"), &headers).await.is_some());
+        // What others say of themselves does not count; what a proxy says last does.
+        headers.insert("x-forwarded-for", "192.0.2.2, 192.0.2.1".parse().unwrap());
+        assert!(addresses.login(ip("127.0.0.1"), &headers).await.is_none());
+        assert!(addresses.login(ip("192.0.2.3"), &headers).await.is_some());
+        headers.remove("x-forwarded-for");
+        assert!(matches!(addresses.login(ip("127.0.0.1"), &headers).await, Some(None)));
+        drop(held.pop());
+        assert!(addresses.login(ip("192.0.2.1"), &headers).await.is_some());
     }
 }

@@ -51,13 +51,13 @@ pub fn of_template(template: &str) -> Result<Vec<Route>, TemplateError> {
 /// The router of the function with a logical id of the template.
 fn function(id: &str, app: &App) -> Result<Router, TemplateError> {
     Ok(match id {
-        "Admin" => admin::router(app.clone()),
-        "Discovery" => discovery::router(app.clone()),
-        "Imagefile" => imagefile::router(app.clone()),
-        "Keys" => keys::router(app.clone()),
-        "Library" => library::router(app.clone()),
-        "Login" => login::router(app.clone()),
-        "Oci" => oci::router(app.clone()),
+        "Admin" => admin::router(app),
+        "Discovery" => discovery::router(app),
+        "Imagefile" => imagefile::router(app),
+        "Keys" => keys::router(app),
+        "Library" => library::router(app),
+        "Login" => login::router(app),
+        "Oci" => oci::router(app),
         unknown => return Err(TemplateError(format!("no crate serves the function {unknown}"))),
     })
 }

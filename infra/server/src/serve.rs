@@ -1,6 +1,6 @@
 //! `stackroom serve`: the whole library behind one listener.
 
-use crate::limits::{self, Connections, Limits};
+use crate::limits::{self, Addresses, Limits};
 use crate::local::{BUCKET, Local};
 use crate::routes;
 use anyhow::{Context, bail};
@@ -11,13 +11,15 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::serve::Listener;
 use futures::FutureExt;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use shared::config::Config;
 use shared::service::sweep::{self, Ages};
 use shared::service::uploads::verify;
+use std::convert::Infallible;
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -112,7 +114,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 pub async fn answer(mut listener: TcpListener, router: Router, limits: Limits, stop: impl Future<Output = ()>) {
     // Longer than the minute after which proxies close idle connections: the proxy must be the one to close them.
     let patience = (limits.patience * 5 / 4).min(HEAD);
-    let connections = Connections::new(limits);
+    let addresses = Addresses::new(limits);
     // Each connection holds a receiver: through it, the connection learns that the server stops. The server ends only
     // when the last receiver is gone.
     let (stopping, watching) = watch::channel(false);
@@ -120,10 +122,11 @@ pub async fn answer(mut listener: TcpListener, router: Router, limits: Limits, s
     loop {
         tokio::select! {
             (stream, from) = Listener::accept(&mut listener) => {
-                let Some(place) = connections.place(from.ip()) else { continue };
+                let from = from.ip();
+                let Some(place) = addresses.connection(from) else { continue };
                 // A small answer must not wait until the client has acknowledged the last one.
                 let _ = stream.set_nodelay(true);
-                let answering = connection(stream, router.clone(), patience, watching.clone());
+                let answering = connection(stream, Client { router: router.clone(), addresses: addresses.clone(), from }, patience, watching.clone());
                 tokio::spawn(async move {
                     answering.await;
                     drop(place);
@@ -137,13 +140,39 @@ pub async fn answer(mut listener: TcpListener, router: Router, limits: Limits, s
     stopping.closed().await;
 }
 
+/// The other end of a connection, and what answers it.
+#[derive(Clone)]
+struct Client {
+    router: Router,
+    addresses: Addresses,
+    from: IpAddr,
+}
+
+impl Client {
+    async fn answer(self, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
+        let place = if limits::has_password(&request) {
+            match self.addresses.login(self.from, request.headers()).await {
+                Some(place) => place,
+                None => {
+                    return Ok(shared::http::busy(request.uri().path(), "too many passwords at once, try again later"));
+                }
+            }
+        } else {
+            None
+        };
+        let answer = self.router.oneshot(request.map(axum::body::Body::new)).await;
+        drop(place);
+        answer
+    }
+}
+
 /// Answers the requests of one connection.
-async fn connection(stream: TcpStream, router: Router, patience: Duration, mut stopping: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, client: Client, patience: Duration, mut stopping: watch::Receiver<bool>) {
     let begun = Arc::new(Notify::new());
     let heard = begun.clone();
     let service = hyper::service::service_fn(move |request| {
         heard.notify_one();
-        router.clone().oneshot(request)
+        client.clone().answer(request)
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(patience);

@@ -1,18 +1,20 @@
 //! The layers around the routes of every function: one form of paths, limits, one log line for each request, no panic
 //! that reaches a client.
 
+mod bodies;
 pub mod lambda;
 pub mod library;
 mod narrowing;
 pub mod registry;
 
+use crate::app::App;
 use crate::telemetry::{self, Summary};
 use axum::Router;
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use futures::{FutureExt, StreamExt, stream};
+use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -24,29 +26,10 @@ pub const MAX_BODY: usize = 2 << 20;
 /// An error in a protocol's own form.
 pub type Form = fn(StatusCode, &str) -> Response;
 
-/// The time limit for a body that a route reads whole.
-const BODY: Duration = Duration::from_mins(1);
-
 /// Wraps a function's routes in the layers that all functions share, with errors in the library's form. Bodies here
-/// are short, are read whole, and have a time limit.
-pub fn finish(router: Router) -> Router {
-    finish_as(library::plain, router.layer(middleware::map_request(in_time)))
-}
-
-/// Aborts a body that is not complete in time: a slow sender must not hold resources for ever.
-async fn in_time(request: Request) -> Request {
-    if request.body().is_end_stream() {
-        return request;
-    }
-    let until = tokio::time::Instant::now() + BODY;
-    request.map(|body| {
-        let chunks = stream::unfold(body.into_data_stream(), move |mut body| async move {
-            let late = |_| Some(Err(axum::Error::new("the body did not arrive in time")));
-            let chunk = tokio::time::timeout_at(until, body.next()).await.unwrap_or_else(late);
-            chunk.map(|chunk| (chunk, body))
-        });
-        Body::from_stream(chunks)
-    })
+/// are short and read whole, see [`bodies`].
+pub fn finish(app: &App, router: Router) -> Router {
+    finish_as(library::plain, router.layer(middleware::from_fn_with_state(app.clone(), bodies::bounded)))
 }
 
 /// Wraps a function's routes in the layers that all functions share.
@@ -108,6 +91,15 @@ fn ignoring(form: Form, request: &Request) -> Option<Response> {
     let conditions = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_UNMODIFIED_SINCE];
     let condition = conditions.iter().find(|name| request.headers().contains_key(*name))?;
     Some(form(StatusCode::PRECONDITION_FAILED, &format!("`{condition}` is not supported for writes")))
+}
+
+/// The answer to a request at some path that is refused before any route sees it, since there are too many.
+pub fn busy(path: &str, why: &str) -> Response {
+    let registry = path == "/token" || path == "/v2" || path.starts_with("/v2/");
+    let form = if registry { registry::plain } else { library::plain };
+    let mut response = form(StatusCode::TOO_MANY_REQUESTS, why);
+    retry_after(&mut response, Duration::from_secs(2));
+    protected(response)
 }
 
 /// The policy of answers that are no pages: whatever bytes somebody pushed, a browser runs nothing in them, and shows

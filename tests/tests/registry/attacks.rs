@@ -501,6 +501,75 @@ async fn attack_11_what_the_server_makes_is_readable_by_it_alone() {
     assert!(why.contains("chmod go-w"), "{why}");
 }
 
+/// Sends the head of a request that announces a long body, and some of that; returns the beginning of the answer, if one
+/// comes within the time.
+async fn stalled(token: Option<&str>, stream: &mut tokio::net::TcpStream) -> Option<String> {
+    let login = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let head = format!("POST /v1/images HTTP/1.1\r\nhost: x\r\n{login}content-length: 2000000\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // It may be refused while we send.
+    let _ = stream.write_all(&vec![b'x'; 100_000]).await;
+    let mut start = [0; 12];
+    let read = tokio::time::timeout(Duration::from_secs(2), stream.read_exact(&mut start)).await.ok()?;
+    read.ok()?;
+    Some(String::from_utf8_lossy(&start).into_owned())
+}
+
+#[tokio::test]
+async fn attack_09_a_long_body_is_read_only_for_somebody_with_a_token_and_a_few_at_a_time() {
+    let (server, alice) = start().await;
+    let bob = server.user("bob", 0).await;
+    let port: u16 = server.url.rsplit(':').next().unwrap().parse().unwrap();
+    let connect = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    // A stranger is refused before the body is there.
+    let answer = stalled(None, &mut connect().await).await;
+    assert_eq!(answer.as_deref(), Some("HTTP/1.1 401"));
+    let answer = stalled(Some("nonsense"), &mut connect().await).await;
+    assert_eq!(answer.as_deref(), Some("HTTP/1.1 401"));
+    // A user has four; more wait, and hold up nobody else.
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut stream = connect().await;
+        assert_eq!(stalled(alice.token.as_deref(), &mut stream).await, None);
+        held.push(stream);
+    }
+    let long = json!({ "name": "x".repeat(100_000) });
+    let waiting = alice.post("/v1/collections", long.clone());
+    assert!(tokio::time::timeout(Duration::from_millis(500), waiting).await.is_err());
+    bob.post("/v1/collections", long.clone()).await.error(400);
+    alice.post("/v1/collections", json!({ "name": "short" })).await.error(400);
+    drop(held);
+    alice.post("/v1/collections", long).await.error(400);
+}
+
+#[tokio::test]
+async fn attack_09_passwords_of_some_addresses_do_not_refuse_the_right_one_of_another() {
+    let server = Server::start_with(&[("STACKROOM_PROXIES", "192.0.2.9")]).await;
+    server.admin.post("/api/users", json!({ "name": "bob", "password": "the right one" })).await.ok();
+    let port: u16 = server.url.rsplit(':').next().unwrap().parse().unwrap();
+    let local =
+        |last: u8| reqwest::Client::builder().local_address(std::net::IpAddr::from([127, 0, 0, last])).build().unwrap();
+    let url = format!("http://127.0.0.1:{port}/token");
+    let crowd: Vec<_> = (0..80)
+        .map(|number| {
+            let (client, url) = (local(2 + number % 4), url.clone());
+            tokio::spawn(async move {
+                let name = format!("nobody{number}");
+                client.get(&url).basic_auth(name, Some("wrong")).send().await.unwrap().status().as_u16()
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let bob = local(99);
+    for _ in 0..3 {
+        let answer = bob.get(&url).basic_auth("bob", Some("the right one")).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200);
+    }
+    for one in crowd {
+        assert!(matches!(one.await.unwrap(), 401 | 429));
+    }
+}
+
 #[tokio::test]
 async fn attack_09_the_connections_of_one_address_are_bounded() {
     let settings = [("STACKROOM_CONNECTIONS", "20"), ("STACKROOM_PROXIES", "")];

@@ -33,7 +33,7 @@ pub(crate) const WINDOW: Duration = Duration::from_mins(15);
 /// The passwords that are compared at the same time: each takes 19 MiB and a core.
 static HASHING: Semaphore = Semaphore::const_new(2);
 /// The requests that wait for their turn.
-static WAITING: Semaphore = Semaphore::const_new(64);
+static WAITING: Semaphore = Semaphore::const_new(256);
 
 /// The same for setting passwords: guessing must not hold up users who set one.
 static SETTING: Semaphore = Semaphore::const_new(1);
