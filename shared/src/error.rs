@@ -40,6 +40,17 @@ pub enum Error {
         /// The most that may be charged.
         limit: u64,
     },
+    /// The account has room, but too much that it is not charged for is still in the bucket.
+    #[error(
+        "{surplus} bytes that were deleted lately, or are being uploaded several times, are still kept, which is too much \
+         for a limit of {limit} bytes: they are given back within a day or two, push again then"
+    )]
+    TooMuchKept {
+        /// Bytes in surplus.
+        surplus: u64,
+        /// The most that may be charged.
+        limit: u64,
+    },
     /// Too many requests at once: the client may retry after `after`.
     #[error("{why}")]
     Busy {

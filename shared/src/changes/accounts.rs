@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::rules::Place;
 use crate::rules::quota::{Admission, admit};
 use crate::store::rows::{Account, Charge, EventKind, ManifestLinks, Row};
-use crate::store::table::{Condition, Write};
+use crate::store::table::{AccountChange, Condition, Write};
 
 /// The difference in a charge.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,8 @@ pub(crate) struct ChargeChange {
     pub(crate) sessions: i64,
     /// Bytes that are no longer reserved for a stream whose digest was not known.
     pub(crate) released: u64,
+    /// More bytes in surplus.
+    pub(crate) surplus: u64,
     /// Where the version of a new charge begins: drawn at random, so that one that went and came back is not taken for
     /// the old one.
     pub(crate) first_version: u32,
@@ -66,14 +68,15 @@ pub(crate) fn charge(account: &Account, charge: Option<Charge>, by: ChargeChange
     } else {
         writes.push(Write::put(&after, condition)?);
     }
-    if more != 0 || more_reserved != 0 {
-        writes.push(Write::charge(&account.entity, more, more_reserved, admitted(account.quota, more)?));
+    if more != 0 || more_reserved != 0 || by.surplus != 0 {
+        let numbers = AccountChange { charged: more, reserved: more_reserved, surplus: by.surplus.into() };
+        writes.push(Write::charge(&account.entity, numbers, admitted(account.quota, more, by.surplus)?));
     }
     let sum = |number: u64, change: i128| u64::try_from(i128::from(number) + change).unwrap_or(0);
     let quota = Quota {
         charged: sum(account.quota.charged, more),
         reserved: sum(account.quota.reserved, more_reserved),
-        limit: account.quota.limit,
+        ..account.quota
     };
     Ok(Charged { writes, quota })
 }
@@ -107,32 +110,40 @@ fn step(entity: &EntityName, charge: Option<Charge>, by: ChargeChange) -> Result
 
 /// Charges an account for a new manifest.
 pub(crate) fn manifest_charged(account: &Account, cost: u64) -> Result<Write, Error> {
-    let cost = i128::from(cost);
-    Ok(Write::charge(&account.entity, cost, 0, admitted(account.quota, cost)?))
+    let charged = i128::from(cost);
+    let by = AccountChange { charged, ..AccountChange::default() };
+    Ok(Write::charge(&account.entity, by, admitted(account.quota, charged, 0)?))
 }
 
 /// Gives back the cost of a manifest that the same transaction removes.
 pub(crate) fn manifest_refunded(row: &ManifestLinks) -> Option<Write> {
-    let less = -i128::from(row.cost);
-    (row.cost > 0).then(|| Write::charge(row.repository.entity(), less, 0, Condition::Present))
+    let by = AccountChange { charged: -i128::from(row.cost), ..AccountChange::default() };
+    (row.cost > 0).then(|| Write::charge(row.repository.entity(), by, Condition::Present))
 }
 
 /// Reserves bytes for a stream. `None` if there are none to reserve.
 pub(crate) fn reserved(account: &Account, bytes: u64) -> Result<Option<Write>, Error> {
     let more = i128::from(bytes);
-    let condition = admitted(account.quota, more)?;
-    Ok((more > 0).then(|| Write::charge(&account.entity, more, more, condition)))
+    let condition = admitted(account.quota, more, 0)?;
+    let by = AccountChange { charged: more, reserved: more, surplus: 0 };
+    Ok((more > 0).then(|| Write::charge(&account.entity, by, condition)))
 }
 
 /// Gives back what a stream reserved.
 pub(crate) fn released(entity: &EntityName, bytes: u64) -> Option<Write> {
     let less = -i128::from(bytes);
-    (bytes > 0).then(|| Write::charge(entity, less, less, Condition::Present))
+    let by = AccountChange { charged: less, reserved: less, surplus: 0 };
+    (bytes > 0).then(|| Write::charge(entity, by, Condition::Present))
+}
+
+/// More bytes in surplus, or fewer: whatever is deleted must go on being deleted, so there is no limit here.
+pub(crate) fn surplus(entity: &EntityName, more: i128) -> Write {
+    Write::charge(entity, AccountChange { surplus: more, ..AccountChange::default() }, Condition::Present)
 }
 
 /// Refuses bytes for which the account has no room.
 pub(crate) fn fits(account: &Account, bytes: u64) -> Result<(), Error> {
-    admitted(account.quota, bytes.into()).map(drop)
+    admitted(account.quota, bytes.into(), 0).map(drop)
 }
 
 /// The row of a new entity's account.
@@ -149,14 +160,19 @@ pub(crate) fn limited(account: &Account, limit: u64) -> Changes {
     Changes::recorded(Place::Entity(entity), what).with([write])
 }
 
-/// The condition under which `more` bytes may be charged.
-fn admitted(quota: Quota, more: i128) -> Result<Condition, Error> {
-    let Ok(more) = u64::try_from(more) else { return Ok(Condition::Present) };
-    match admit(quota, more) {
-        Admission::Full => Err(Error::QuotaExceeded { charged: quota.charged, limit: quota.limit }),
-        Admission::Room { charged_at_most: None } => Ok(Condition::Limit(quota.limit)),
-        Admission::Room { charged_at_most: Some(charged_at_most) } => {
-            Ok(Condition::Room { limit: quota.limit, charged_at_most })
+/// The condition under which `more` bytes may be charged, and `surplus` more be in surplus.
+fn admitted(quota: Quota, more: i128, surplus: u64) -> Result<Condition, Error> {
+    let more = match u64::try_from(more) {
+        Err(_) if surplus == 0 => return Ok(Condition::Present),
+        more => more.unwrap_or(0),
+    };
+    let limit = quota.limit;
+    match admit(quota, more, surplus) {
+        Admission::Full => Err(Error::QuotaExceeded { charged: quota.charged, limit }),
+        Admission::Surplus => Err(Error::TooMuchKept { surplus: quota.surplus, limit }),
+        Admission::Free => Ok(Condition::Limit(limit)),
+        Admission::Room { charged_at_most, surplus_at_most } => {
+            Ok(Condition::Room { limit, charged_at_most, surplus_at_most })
         }
     }
 }
@@ -174,6 +190,7 @@ mod tests {
             links: 0,
             sessions,
             released: 0,
+            surplus: 0,
             first_version,
         };
         let old = step(&entity, None, by(20, 1, 7)).unwrap().after;

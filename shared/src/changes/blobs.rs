@@ -7,7 +7,7 @@ use crate::domain::sif::SifFacts;
 use crate::domain::{Digest, EntityName, OciDigest, Repository, Time};
 use crate::error::Error;
 use crate::store::keys::{self, Key};
-use crate::store::rows::{Account, Blob, Charge, Condemned, Link, Row};
+use crate::store::rows::{Account, Blob, Charge, Condemned, Link, Row, Surplus};
 use crate::store::table::{Condition, Rows, Write};
 
 /// Verified bytes of any kind: an object that nobody can change any more, and whose digest is the expected one.
@@ -112,6 +112,7 @@ pub(crate) fn link(rows: BlobRows, new: &Linking<'_>) -> Result<Linked, Error> {
         links: i64::from(link.is_none()),
         sessions: new.sessions,
         released: new.released,
+        surplus: 0,
         first_version: new.first_version,
     };
     let Charged { writes: charged, quota } = accounts::charge(&account, charge, by)?;
@@ -152,8 +153,8 @@ pub(crate) struct Unlinking<'a> {
 pub(crate) fn unlink(Unlinking { link, account, charge, blob, now }: Unlinking<'_>) -> Result<Vec<Write>, Error> {
     let mut writes = vec![Write::delete(link.key(), not_asked_for_since(link))];
     let last_in_entity = charge.as_ref().is_none_or(|charge| charge.links <= 1);
-    let by =
-        ChargeChange { digest: link.digest, size: link.size, links: -1, sessions: 0, released: 0, first_version: 0 };
+    let (digest, size) = (link.digest, link.size);
+    let by = ChargeChange { digest, size, links: -1, sessions: 0, released: 0, surplus: 0, first_version: 0 };
     writes.extend(accounts::charge(account, charge, by)?.writes);
     if let Some(blob) = blob.filter(|_| last_in_entity) {
         let condition = Condition::Version(blob.version);
@@ -162,7 +163,8 @@ pub(crate) fn unlink(Unlinking { link, account, charge, blob, now }: Unlinking<'
             writes.push(Write::put(&blob, condition)?);
         } else {
             writes.push(Write::delete(blob.key(), condition));
-            writes.push(condemned(&blob.object, None, now)?);
+            let kept = Condemning { object: &blob.object, upload: None, size, now };
+            writes.extend(condemned_of(link.repository.entity(), kept)?);
         }
     }
     Ok(writes)
@@ -181,18 +183,41 @@ fn not_asked_for_since(link: &Link) -> Condition {
 /// Condemns an object: it is deleted once no URL for it can be in use. `upload` is its multipart upload, if it is not
 /// completed yet.
 pub(crate) fn condemned(object: &str, upload: Option<&str>, now: Time) -> Result<Write, Error> {
-    let row = Condemned { object: object.to_owned(), since: now, upload: upload.map(str::to_owned) };
+    let row = Condemned { object: object.to_owned(), since: now, upload: upload.map(str::to_owned), of: None };
     Ok(Write::put(&row, Condition::None)?)
+}
+
+/// An object to be condemned that may have many bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Condemning<'a> {
+    pub(crate) object: &'a str,
+    /// Its multipart upload, if it is not completed yet.
+    pub(crate) upload: Option<&'a str>,
+    /// Bytes that it has, or may have.
+    pub(crate) size: u64,
+    pub(crate) now: Time,
+}
+
+/// Condemns an object that an entity is no longer charged for. Until it is deleted, it is the entity's surplus.
+pub(crate) fn condemned_of(entity: &EntityName, condemning: Condemning<'_>) -> Result<[Write; 2], Error> {
+    let Condemning { object, upload, size, now } = condemning;
+    let of = Some(Surplus { entity: entity.clone(), size });
+    let row = Condemned { object: object.to_owned(), since: now, upload: upload.map(str::to_owned), of };
+    Ok([Write::put(&row, Condition::None)?, accounts::surplus(entity, size.into())])
 }
 
 /// Condemns an object that no row names.
 pub(crate) fn unnamed(object: &str, now: Time) -> Result<Changes, Error> {
-    Ok(Changes::unrecorded().with([condemned(object, None, now)?]))
+    let row = Condemned { object: object.to_owned(), since: now, upload: None, of: None };
+    // If somebody else has condemned it since it was listed, it counts as theirs.
+    Ok(Changes::unrecorded().with([Write::put(&row, Condition::Absent)?]))
 }
 
-/// Forgets a condemned object that was deleted.
-pub(crate) fn condemned_deleted(row: &Condemned) -> Changes {
-    Changes::unrecorded().with([Write::delete(row.key(), Condition::None)])
+/// Forgets a condemned object that was deleted, once.
+pub(crate) fn condemned_deleted(object: &str, of: Option<&Surplus>) -> Changes {
+    let surplus = of.map(|Surplus { entity, size }| accounts::surplus(entity, -i128::from(*size)));
+    let deleted = Write::delete(keys::condemned(object), Condition::Present);
+    Changes::unrecorded().with([deleted]).with(surplus)
 }
 
 /// The keys of the rows that decide what removing a blob's link changes.

@@ -1,14 +1,14 @@
 //! Images: how one becomes visible, and how it is removed.
 
 use super::{Changes, blobs, manifests, tags, uploads};
-use crate::changes::blobs::{VerifiedBytes, VerifiedImage};
+use crate::changes::blobs::{Condemning, VerifiedBytes, VerifiedImage};
 use crate::changes::tags::Drawn;
 use crate::domain::sif::SifFacts;
 use crate::domain::{OciDigest, TagName, Time};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::store::keys;
-use crate::store::rows::{Charge, Content, Details, EventKind, Image, Marker, Newest, Row, Session, Tag, Way};
+use crate::store::rows::{Charge, Content, Details, EventKind, Image, Marker, Newest, Row, Session, Tag};
 use crate::store::table::{Condition, Write};
 use std::collections::BTreeMap;
 
@@ -45,11 +45,13 @@ pub(crate) fn committed(committing: Committing<'_>) -> Result<Committed, Error> 
     let what = EventKind::ImageCommitted { hash: bytes.digest };
     let mut changes = Changes::recorded(Place::Repository(repository.clone()), what);
     if let Some(open) = session {
-        if bytes.object != object {
-            changes.add(blobs::condemned(&bytes.object, None, now)?);
+        // What came is not needed, or it was copied.
+        if open.object != object {
+            changes.extend(uploads::condemned(open, now)?);
         }
-        if open.way == Way::Staged {
-            changes.add(blobs::condemned(&open.object, None, now)?);
+        if bytes.object != object && bytes.object != open.object {
+            let copy = Condemning { object: &bytes.object, upload: None, size: bytes.size, now };
+            changes.extend(blobs::condemned_of(repository.entity(), copy)?);
         }
         changes.extend(uploads::removed(open));
     }

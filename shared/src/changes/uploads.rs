@@ -1,10 +1,11 @@
 //! Upload sessions: opening one with its reservation, sealing it, ending it.
 
 use super::accounts::{self, ChargeChange};
+use super::blobs::Condemning;
 use super::{Changes, blobs};
 use crate::error::Error;
 use crate::store::keys;
-use crate::store::rows::{Account, Charge, Image, Progress, Row, SealedListed, Session, State, Way};
+use crate::store::rows::{Account, Charge, Image, Progress, Row, SealedListed, Session, State, Surplus, Way};
 use crate::store::table::{Condition, Write};
 
 use crate::domain::Time;
@@ -30,13 +31,20 @@ pub(crate) fn parts_of(session: &Session) -> &str {
 
 /// The difference in the charge when a session opens and replaces another one, if there is one.
 fn opening(session: &Session, replaced: Option<&Session>, first_version: u32) -> ChargeChange {
-    let sessions = i64::from(replaced.is_none());
-    ChargeChange { digest: session.hash, size: session.size, links: 0, sessions, released: 0, first_version }
+    let (sessions, surplus) = (i64::from(replaced.is_none()), if session.surplus { session.size } else { 0 });
+    ChargeChange { digest: session.hash, size: session.size, links: 0, sessions, released: 0, surplus, first_version }
+}
+
+/// A session as it is opened: its bytes are in surplus if the entity is charged for others of the same digest.
+fn with_surplus(session: &Session, replaced: Option<&Session>, charge: Option<&Charge>) -> Session {
+    let others = charge.is_some_and(|charge| charge.links > 0 || charge.sessions > u64::from(replaced.is_some()));
+    Session { surplus: others, ..session.clone() }
 }
 
 /// Refuses a session for which the account has no room.
 pub(crate) fn fits(session: &Session, Paying { charge, account, first_version }: Paying<'_>) -> Result<(), Error> {
-    accounts::charge(account, charge, opening(session, None, first_version)).map(drop)
+    let session = with_surplus(session, None, charge.as_ref());
+    accounts::charge(account, charge, opening(&session, None, first_version)).map(drop)
 }
 
 /// Opens a session with its reservation, and replaces another one if there is one.
@@ -45,12 +53,14 @@ pub(crate) fn opened(
     replaced: Option<&Session>,
     Paying { charge, account, first_version }: Paying<'_>,
 ) -> Result<Changes, Error> {
+    let session = &with_surplus(session, replaced, charge.as_ref());
     let condition = replaced.map_or(Condition::Absent, |session| Condition::Version(session.version));
     let image = keys::image(&session.repository, &session.hash);
     let mut changes = Changes::unrecorded();
     changes.extend([Write::put(session, condition)?, Write::check(image, Condition::Present)]);
     if let Some(replaced) = replaced {
-        changes.add(blobs::condemned(&replaced.object, None, session.created)?);
+        changes.extend(condemned(replaced, session.created)?);
+        changes.extend(no_surplus(replaced));
     }
     changes.extend(accounts::charge(account, charge, opening(session, replaced, first_version))?.writes);
     Ok(changes)
@@ -84,7 +94,26 @@ pub(crate) fn removed(session: &Session) -> Vec<Write> {
     let listed =
         (session.state != State::Open).then(|| Write::delete(keys::sealed_listed(session.id), Condition::None));
     let row = Write::delete(session.key(), Condition::Version(session.version));
-    std::iter::once(row).chain(listed).collect()
+    std::iter::once(row).chain(listed).chain(no_surplus(session)).collect()
+}
+
+/// Takes the bytes of a session out of the surplus, if they are in it.
+fn no_surplus(session: &Session) -> Option<Write> {
+    let entity = session.repository.entity();
+    session.surplus.then(|| accounts::surplus(entity, -i128::from(session.size)))
+}
+
+/// Condemns the object of a session that has no more use for it.
+pub(crate) fn condemned(session: &Session, now: Time) -> Result<[Write; 2], Error> {
+    let upload = Some(parts_of(session)).filter(|upload| !upload.is_empty());
+    let condemning = Condemning { object: &session.object, upload, size: session.size, now };
+    blobs::condemned_of(session.repository.entity(), condemning)
+}
+
+/// Forgets the object of an ended session that was deleted at once, with all its parts.
+pub(crate) fn deleted(session: &Session) -> Changes {
+    let of = Surplus { entity: session.repository.entity().clone(), size: session.size };
+    blobs::condemned_deleted(&session.object, Some(&of))
 }
 
 /// Ends a session without an image: its reservation is given back, its object is condemned, and the requested tags are
@@ -95,9 +124,8 @@ pub(crate) fn ended(
     Paying { charge, account, first_version }: Paying<'_>,
     now: Time,
 ) -> Result<Changes, Error> {
-    let upload = Some(parts_of(session)).filter(|upload| !upload.is_empty());
     let mut changes = Changes::unrecorded().with(removed(session));
-    changes.add(blobs::condemned(&session.object, upload, now)?);
+    changes.extend(condemned(session, now)?);
     if let Some(image) = image.filter(|image| image.sealed == Some(session.id)) {
         let version = image.version;
         let image = Image { sealed: None, intents: Vec::new(), version: version + 1, ..image };
@@ -110,6 +138,7 @@ pub(crate) fn ended(
             links: 0,
             sessions: -1,
             released: 0,
+            surplus: 0,
             first_version,
         };
         changes.extend(accounts::charge(account, Some(charge), by)?.writes);

@@ -13,6 +13,10 @@ pub struct Quota {
     pub reserved: u64,
     /// The most that may be charged; 0 means unlimited.
     pub limit: u64,
+    /// Bytes in the bucket beyond those that are charged: of deleted objects that are still kept, and of further uploads
+    /// of bytes that are charged once.
+    #[serde(default, deserialize_with = "or_zero")]
+    pub surplus: u64,
 }
 
 /// A number that is below zero by mistake is read as 0. Its count is wrong, but that must not make the rest of the
@@ -45,7 +49,7 @@ mod tests {
     #[test]
     fn a_number_below_zero_is_read_as_zero() {
         let read = |charged: i64| serde_json::from_value(json!({ "charged": charged, "reserved": -1, "limit": 9 }));
-        assert_eq!(read(-307_200).ok(), Some(Quota { charged: 0, reserved: 0, limit: 9 }));
-        assert_eq!(read(7).ok(), Some(Quota { charged: 7, reserved: 0, limit: 9 }));
+        assert_eq!(read(-307_200).ok(), Some(Quota { charged: 0, reserved: 0, limit: 9, surplus: 0 }));
+        assert_eq!(read(7).ok(), Some(Quota { charged: 7, reserved: 0, limit: 9, surplus: 0 }));
     }
 }

@@ -5,24 +5,42 @@ use crate::domain::quota::Quota;
 /// The result of reserving some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// There is room: the write must require `limit`, and at most `charged_at_most` bytes charged (`None`: any
-    /// number).
+    /// There is room for anything.
+    Free,
+    /// There is room: the write must require the limit, and at most so many bytes charged and in surplus.
     Room {
         /// The highest number of bytes already charged at which the write may succeed.
-        charged_at_most: Option<u64>,
+        charged_at_most: u64,
+        /// The highest number of bytes already in surplus.
+        surplus_at_most: u64,
     },
-    /// There is not.
+    /// There is none.
     Full,
+    /// Too much that was deleted lately, or is uploaded several times, is still in the bucket.
+    Surplus,
 }
 
-/// Whether `bytes` more fit into the account. It may be filled exactly; a limit of 0 admits everything.
-pub fn admit(quota: Quota, bytes: u64) -> Admission {
-    if quota.limit == 0 || bytes == 0 {
-        return Admission::Room { charged_at_most: None };
+/// How many times its limit an entity may have in the bucket beyond what it is charged for. Together with what it is
+/// charged, and one more upload that may become surplus, it has at most five times its limit there.
+pub const MAX_SURPLUS: u64 = 3;
+
+/// Whether `bytes` more fit into the account, and `surplus` more bytes that are not charged. It may be filled exactly; a
+/// limit of 0 admits everything.
+pub fn admit(quota: Quota, bytes: u64, surplus: u64) -> Admission {
+    if quota.limit == 0 || (bytes == 0 && surplus == 0) {
+        return Admission::Free;
     }
-    match quota.limit.checked_sub(bytes) {
-        Some(most) if quota.charged <= most => Admission::Room { charged_at_most: Some(most) },
-        _ => Admission::Full,
+    let Some(charged_at_most) = quota.limit.checked_sub(bytes).filter(|most| bytes == 0 || quota.charged <= *most)
+    else {
+        return Admission::Full;
+    };
+    // Nothing is charged: whatever is charged already stays.
+    let charged_at_most = if bytes == 0 { u64::MAX } else { charged_at_most };
+    match quota.limit.saturating_mul(MAX_SURPLUS).checked_sub(surplus) {
+        Some(surplus_at_most) if quota.surplus <= surplus_at_most => {
+            Admission::Room { charged_at_most, surplus_at_most }
+        }
+        _ => Admission::Surplus,
     }
 }
 
@@ -45,19 +63,31 @@ mod tests {
 
     #[test]
     fn an_account_can_be_filled_exactly_and_not_beyond() {
-        let quota = |charged, limit| Quota { charged, reserved: 0, limit };
-        let room = |most| Admission::Room { charged_at_most: most };
+        let quota = |charged, limit| Quota { charged, reserved: 0, limit, surplus: 0 };
+        let room = |charged_at_most| Admission::Room { charged_at_most, surplus_at_most: 30 };
         for (quota, bytes, admission) in [
-            (quota(0, 10), 10, room(Some(0))),
-            (quota(4, 10), 6, room(Some(4))),
+            (quota(0, 10), 10, room(0)),
+            (quota(4, 10), 6, room(4)),
             (quota(5, 10), 6, Admission::Full),
             (quota(0, 10), 11, Admission::Full),
             (quota(20, 10), 1, Admission::Full),
-            (quota(20, 10), 0, room(None)),
-            (quota(u64::MAX, 0), u64::MAX, room(None)),
+            (quota(20, 10), 0, Admission::Free),
+            (quota(u64::MAX, 0), u64::MAX, Admission::Free),
             (quota(1, u64::MAX), u64::MAX, Admission::Full),
         ] {
-            assert_eq!(admit(quota, bytes), admission, "{quota:?} + {bytes}");
+            assert_eq!(admit(quota, bytes, 0), admission, "{quota:?} + {bytes}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_beyond_the_charged_bytes_is_bounded() {
+        let quota = |surplus| Quota { charged: 10, reserved: 0, limit: 10, surplus };
+        let room = |surplus_at_most| Admission::Room { charged_at_most: u64::MAX, surplus_at_most };
+        assert_eq!(admit(quota(20), 0, 10), room(20));
+        assert_eq!(admit(quota(21), 0, 10), Admission::Surplus);
+        let emptied = |surplus| Quota { charged: 0, ..quota(surplus) };
+        assert_eq!(admit(emptied(30), 10, 0), Admission::Room { charged_at_most: 0, surplus_at_most: 30 });
+        assert_eq!(admit(emptied(31), 10, 0), Admission::Surplus);
+        assert_eq!(admit(Quota { limit: 0, ..quota(99) }, 5, 5), Admission::Free);
     }
 }

@@ -580,6 +580,9 @@ pub struct Session {
     pub object: String,
     /// Bytes announced.
     pub size: u64,
+    /// Whether they are in surplus: the entity is charged for another upload or image with them.
+    #[serde(default)]
+    pub surplus: bool,
     /// How far it is.
     pub state: State,
     /// When it was opened.
@@ -638,6 +641,15 @@ pub struct Stream {
 }
 row!(Stream, row => keys::stream(row.id));
 
+/// Bytes that an entity has in the bucket without being charged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Surplus {
+    /// The entity.
+    pub entity: EntityName,
+    /// Bytes.
+    pub size: u64,
+}
+
 /// An object that nothing names any more, to be deleted once no URL for it can be in use.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Condemned {
@@ -647,6 +659,9 @@ pub struct Condemned {
     pub since: Time,
     /// Its multipart upload, which must be aborted first.
     pub upload: Option<String>,
+    /// Whose surplus it is, if it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<Surplus>,
 }
 row!(Condemned, row => keys::condemned(&row.object));
 

@@ -75,13 +75,26 @@ pub enum Condition {
     Seen(Time),
     /// The account exists and has this limit.
     Limit(u64),
-    /// The account exists, has this limit, and is charged for no more than this.
+    /// The account exists, has this limit, and no more bytes than these.
     Room {
         /// The limit, in bytes.
         limit: u64,
         /// The most bytes that may be charged already.
         charged_at_most: u64,
+        /// The most bytes that may be in surplus already.
+        surplus_at_most: u64,
     },
+}
+
+/// The difference in the numbers of an account, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AccountChange {
+    /// All that is charged.
+    pub charged: i128,
+    /// Of these, for uploads that are not committed.
+    pub reserved: i128,
+    /// What is in the bucket and not charged.
+    pub surplus: i128,
 }
 
 /// One write of a transaction.
@@ -153,11 +166,11 @@ impl Write {
         Self(Operation::Check(key, condition))
     }
 
-    /// Changes the bytes charged to the account of an entity; `reserved` of them are for uploads that are not
-    /// committed.
-    pub fn charge(entity: &EntityName, charged: i128, reserved: i128, condition: Condition) -> Self {
-        let both = [("charged", charged), ("reserved", reserved)];
-        let numbers = both.into_iter().filter(|(_, number)| *number != 0).collect();
+    /// Changes the numbers of the account of an entity.
+    pub fn charge(entity: &EntityName, by: AccountChange, condition: Condition) -> Self {
+        let AccountChange { charged, reserved, surplus } = by;
+        let all = [("charged", charged), ("reserved", reserved), ("surplus", surplus)];
+        let numbers = all.into_iter().filter(|(_, number)| *number != 0).collect();
         Self(Operation::Add(keys::account(entity), numbers, condition))
     }
 
@@ -234,11 +247,13 @@ impl Expression {
             Condition::Epoch(epoch) => Some(expression.equal("epoch", &epoch)),
             Condition::Seen(time) => Some(expression.equal("seen", &time.0)),
             Condition::Limit(limit) => Some(expression.equal("limit", &limit)),
-            Condition::Room { limit, charged_at_most } => {
+            Condition::Room { limit, charged_at_most, surplus_at_most } => {
                 let same = expression.equal("limit", &limit);
                 expression.name("charged");
                 expression.bind(":charged_at_most", &charged_at_most);
-                Some(format!("{same} AND #charged <= :charged_at_most"))
+                expression.name("surplus");
+                expression.bind(":surplus_at_most", &surplus_at_most);
+                Some(format!("{same} AND #charged <= :charged_at_most AND #surplus <= :surplus_at_most"))
             }
         };
         expression
@@ -634,7 +649,10 @@ mod tests {
 
     #[test]
     fn additions_to_a_row_that_only_has_to_be_there_become_one() {
-        let charge = |entity: &str, charged, condition| Write::charge(&entity.parse().unwrap(), charged, 0, condition);
+        let charge = |entity: &str, charged, condition| {
+            let by = AccountChange { charged, ..AccountChange::default() };
+            Write::charge(&entity.parse().unwrap(), by, condition)
+        };
         let present = |charged| charge("alice", charged, Condition::Present);
         let limited = |charged| charge("alice", charged, Condition::Limit(9));
         let joined = |writes: Vec<Write>| {
@@ -654,7 +672,8 @@ mod tests {
         assert_eq!(joined(vec![limited(2), present(1)]), [(vec![("charged", 3)], false)]);
         assert_eq!(joined(vec![limited(1), limited(2)]).len(), 2);
         assert_eq!(joined(vec![present(1), charge("bob", 1, Condition::Present)]).len(), 2);
-        let reserved = Write::charge(&"alice".parse().unwrap(), 0, 5, Condition::Present);
+        let by = AccountChange { reserved: 5, ..AccountChange::default() };
+        let reserved = Write::charge(&"alice".parse().unwrap(), by, Condition::Present);
         assert_eq!(joined(vec![present(1), reserved]), [(vec![("charged", 1), ("reserved", 5)], true)]);
     }
 
@@ -701,7 +720,7 @@ mod tests {
         };
         let repository: Repository = "a/b/c".parse().unwrap();
         let account = Account { entity: repository.entity().clone(), quota: Quota::default() };
-        named(serde_dynamo::to_item(account).unwrap(), &["charged", "reserved", "limit"]);
+        named(serde_dynamo::to_item(account).unwrap(), &["charged", "reserved", "surplus", "limit"]);
         let (id, digest) = (crate::domain::Id::from_random([0; 12]), crate::domain::Digest::of(b""));
         let container = Container {
             id,

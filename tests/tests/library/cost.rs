@@ -43,8 +43,9 @@ async fn every_step_costs_what_is_written_down() {
         assert!(answer.status.as_u16() < 400 || answer.status == 404, "{step}: {}", answer.status);
         let (reads, writes) = answer.cost();
         // A step has at most one write, except the first push of known bytes, which creates the image and then commits
-        // it.
-        assert!(writes <= 1 || step.contains("known bytes") && writes == 2, "{step}: {writes} writes");
+        // it, and an upload that is given up, whose bytes count until the store has let them go.
+        let two = step.contains("known bytes") || step.contains("_abort");
+        assert!(writes <= 1 || two && writes == 2, "{step}: {writes} writes");
         writeln!(table, "{step:<52}{reads:>6}{writes:>7}").unwrap();
     };
     let id = |answer: &Answer| answer.json["data"]["id"].as_str().unwrap().to_owned();

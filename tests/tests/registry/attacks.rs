@@ -1,7 +1,7 @@
 //! What broke when the server was attacked, and what belongs to the same class. Each test fails on the behaviour from
 //! before.
 
-use crate::library::{hash, opened_parts, set, sif};
+use crate::library::{Parts, begin, hash, opened_parts, set, sif, sif_of, text};
 use crate::support::{
     BB, INDEX, MANIFEST, blob, blob_at, digest, fetch, head, index, installation, is, manifest, manifest_at, named,
     narrowed, of_sif, push, push_sif, put, refused,
@@ -147,6 +147,103 @@ async fn attack_03_no_list_reads_more_than_it_may_show_and_a_tag_is_set_without_
 #[track_caller]
 fn reads_at_most(answer: &Answer, reads: u32) {
     assert!(answer.cost().0 <= reads, "{:?}", answer.cost());
+}
+
+/// The bytes of all files of the bucket.
+fn on_disk(server: &Server) -> u64 {
+    let objects = server.local.admin_token().with_file_name("objects");
+    let folders = fs::read_dir(objects).unwrap().map(|folder| folder.unwrap().path());
+    folders.flat_map(|folder| fs::read_dir(folder).unwrap()).map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}
+
+/// The limit of an account in these tests, and the most bytes that it can have on disk.
+const LIMIT: u64 = 200_000;
+const MOST: u64 = 5 * LIMIT;
+
+async fn limited() -> (Server, Caller) {
+    let server = Server::start().await;
+    let alice = server.user("alice", LIMIT).await;
+    (server, alice)
+}
+
+/// Checks that it was refused at last, with few enough bytes on disk; and that all is well once the sweeper was there.
+async fn bounded(server: &Server, who: &Caller, refused: bool) {
+    assert!(refused, "nothing was refused");
+    assert!(on_disk(server) <= MOST, "{} bytes on disk", on_disk(server));
+    for _ in 0..3 {
+        server.sweep_all().await;
+    }
+    who.push(BB, "after", "amd64", &sif_of(99, 150_000)).await.ok();
+    server.sweep_all().await;
+}
+
+#[tokio::test]
+async fn attack_04_pushing_and_deleting_does_not_fill_the_disk() {
+    let (server, alice) = limited().await;
+    let mut refused = false;
+    for seed in 0..10 {
+        let pushed = alice.push(BB, "v1", "amd64", &sif_of(seed, 150_000)).await;
+        if !pushed.status.is_success() {
+            assert!(pushed.error(507).contains("are still kept"));
+            refused = true;
+            break;
+        }
+        alice.delete(&format!("/v1/images/{BB}:v1?arch=amd64")).await.ok();
+    }
+    assert_eq!(server.quota("alice").await, (0, 0), "a deletion gives back at once");
+    bounded(&server, &alice, refused).await;
+}
+
+#[tokio::test]
+async fn attack_04_an_upload_with_more_and_more_bytes_does_not_fill_the_disk() {
+    let (server, alice) = limited().await;
+    let container = alice.container(BB).await;
+    let image = alice.image(&container, &sif(1)).await["id"].as_str().unwrap().to_owned();
+    let mut refused = false;
+    for more in 0..12 {
+        let bytes = vec![7; 150_000 + more];
+        let body = json!({ "filesize": bytes.len(), "md5sum": "", "sha256sum": "" });
+        let opened = alice.post(&format!("/v2/imagefile/{image}"), body).await;
+        if !opened.status.is_success() {
+            assert!(opened.error(507).contains("are still kept"));
+            refused = true;
+            break;
+        }
+        let url = opened.json["data"]["uploadURL"].as_str().unwrap().to_owned();
+        assert!(alice.upload(&url, &bytes).await.status.is_success());
+    }
+    bounded(&server, &alice, refused).await;
+}
+
+#[tokio::test]
+async fn attack_04_many_uploads_of_one_image_do_not_fill_the_disk() {
+    let (server, alice) = limited().await;
+    let bytes = sif_of(1, 150_000);
+    let push = begin(&alice, BB, &bytes).await;
+    let mut open = Vec::new();
+    let mut refused = false;
+    for _ in 0..12 {
+        let path = format!("/v2/imagefile/{}/_multipart", push.image);
+        let opened = alice.post(&path, json!({ "filesize": bytes.len() })).await;
+        if !opened.status.is_success() {
+            assert!(opened.error(507).contains("are still kept"));
+            refused = true;
+            break;
+        }
+        let number = |pointer: &str| opened.json.pointer(pointer).unwrap().as_u64().unwrap();
+        let size = usize::try_from(number("/data/partSize")).unwrap();
+        let id = text(&opened.json, "/data/uploadID");
+        let parts = Parts { push: push.clone(), id, size, count: number("/data/totalParts") };
+        parts.send_all(&alice, &bytes).await;
+        open.push(parts);
+    }
+    assert!(on_disk(&server) <= MOST);
+    // Whoever gives up an upload has its bytes back.
+    let given_up = open.pop().unwrap();
+    given_up.abort(&alice).await.ok();
+    let path = format!("/v2/imagefile/{}/_multipart", push.image);
+    alice.post(&path, json!({ "filesize": bytes.len() })).await.ok();
+    bounded(&server, &alice, refused).await;
 }
 
 /// The files of the bucket that have these bytes.

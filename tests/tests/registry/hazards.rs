@@ -501,7 +501,7 @@ async fn hazard_clock() {
         let link: Link = app.table.get(keys::link(&repository, &name)).await.unwrap().unwrap();
         write(&server, &Link { seen, ..link }).await;
     }
-    let condemned = Condemned { object: "00/condemned".to_owned(), since: now.plus(skew), upload: None };
+    let condemned = Condemned { object: "00/condemned".to_owned(), since: now.plus(skew), upload: None, of: None };
     write(&server, &condemned).await;
     let (before, quota) = (server.objects().await, server.quota("alice").await);
     // Swept by a host with the right clock, a fast one, a slow one.

@@ -11,9 +11,11 @@ use reqwest::Method;
 use serde_json::json;
 use shared::rules::{Action, Resource};
 use shared::service::access::system;
+use shared::service::sweep::{self, Ages};
 use shared::store::keys;
 use shared::store::rows::Manifest;
 use stackroom_tests::{Server, send};
+use std::time::Duration;
 
 const NINE: u64 = 9 << 20;
 
@@ -62,8 +64,12 @@ async fn a_quota_is_filled_exactly_whatever_way_the_bytes_come() {
         assert!(fetch(&alice, BB, &digest(&bytes)).await.bytes == bytes);
         is(&alice.delete(&blob_at(BB, &digest(&bytes))).await, 202);
         assert_eq!(server.quota("alice").await, (1000, 0));
+        // What is deleted is kept for a while, and only so much of it: each time it is swept.
+        let swept = sweep::sweep(&server.local.app, Ages { link: Duration::from_hours(1), ..Ages::zero() }).await;
+        assert!(swept.unwrap().wrong_accounts.is_empty());
     };
     blob(&alice, BB, &bytes).await;
+    // The first blob stays without a manifest.
     back().await;
 
     // Chunks whose number is not known in advance.

@@ -113,10 +113,10 @@ pub struct Swept {
 pub struct WrongAccount {
     /// The entity.
     pub entity: String,
-    /// Used and reserved bytes according to the account's row.
-    pub account: (u64, u64),
-    /// Used and reserved bytes according to the charges, the manifests and the streams.
-    pub charges: (u64, u64),
+    /// Used, reserved and surplus bytes according to the account's row.
+    pub account: (u64, u64, u64),
+    /// The same according to the charges, the manifests, the streams, the sessions and the condemned objects.
+    pub charges: (u64, u64, u64),
 }
 
 /// How many leftovers a dry run lists.
@@ -151,6 +151,8 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<
             break;
         }
     }
+    sweeper.sessions().await;
+    sweeper.deletable().await;
     sweeper.streams().await;
     sweeper.links().await;
     sweeper.forgettable().await;

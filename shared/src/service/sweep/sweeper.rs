@@ -11,7 +11,7 @@ use crate::service::{links, uploads};
 use crate::store::keys::{self, RowKind};
 use crate::store::objects::{ListedObject, OpenParts};
 use crate::store::rows::{
-    Account, Blob, Charge, Condemned, EventEnd, Flow, Image, Link, Manifest, Session, State, Stream, Way,
+    Account, Blob, Charge, Condemned, EventEnd, Flow, Image, Link, Manifest, Session, State, Stream, Surplus, Way,
     WrongPasswords,
 };
 use crate::store::table::{Scanned, Written};
@@ -23,8 +23,12 @@ use std::fmt::Debug;
 struct Inventory {
     objects: BTreeSet<String>,
     uploads: BTreeSet<String>,
-    accounts: BTreeMap<String, (u64, u64)>,
-    charges: BTreeMap<String, (u64, u64)>,
+    /// Used, reserved and surplus bytes of each entity, by its account and by everything that counts.
+    accounts: BTreeMap<String, (u64, u64, u64)>,
+    charges: BTreeMap<String, (u64, u64, u64)>,
+    /// Expired sessions, and objects that were condemned long enough ago: they go after the scan, as streams do.
+    sessions: Vec<Session>,
+    condemned: Vec<Condemned>,
     /// Expired streams.
     streams: Vec<Stream>,
     /// Links that are old enough to remove, by repository.
@@ -72,9 +76,9 @@ impl<'a> Sweeper<'a> {
 
     pub(super) async fn row(&mut self, row: Scanned) -> Result<(), Error> {
         match keys::kind(&row.key) {
-            RowKind::Session => self.session(row.read()?).await?,
+            RowKind::Session => self.session(row.read()?),
             RowKind::Image => self.image(row.read()?).await?,
-            RowKind::Condemned => self.condemned(row.read()?).await?,
+            RowKind::Condemned => self.condemned(row.read()?),
             RowKind::Blob => {
                 self.inventory.objects.insert(row.read::<Blob>()?.object);
             }
@@ -99,7 +103,7 @@ impl<'a> Sweeper<'a> {
             }
             RowKind::Account => {
                 let Account { entity, quota } = row.read()?;
-                self.inventory.accounts.insert(entity.to_string(), (quota.used(), quota.reserved));
+                self.inventory.accounts.insert(entity.to_string(), (quota.used(), quota.reserved, quota.surplus));
             }
             RowKind::WrongPasswords => {
                 let wrong: WrongPasswords = row.read()?;
@@ -148,8 +152,11 @@ impl<'a> Sweeper<'a> {
         }
     }
 
-    async fn session(&mut self, row: Session) -> Result<(), Error> {
+    fn session(&mut self, row: Session) {
         self.inventory.objects.insert(row.object.clone());
+        if row.surplus {
+            self.inventory.charges.entry(row.repository.entity().to_string()).or_default().2 += row.size;
+        }
         if let Way::Parts(upload) = &row.way {
             self.inventory.uploads.insert(upload.clone());
         }
@@ -158,12 +165,20 @@ impl<'a> Sweeper<'a> {
         if sealed && !over {
             self.swept.sealed.push(row.id);
         } else if self.ages.all_sessions || over {
+            self.inventory.sessions.push(row);
+        }
+    }
+
+    pub(super) async fn sessions(&mut self) {
+        for row in std::mem::take(&mut self.inventory.sessions) {
             if self.goes(|| format!("upload of {} to {}", row.hash, row.repository)) {
-                uploads::end(self.app, self.grant, &row).await?;
+                let done = uploads::end(self.app, self.grant, &row).await;
+                if !self.tried(&row.id, done) {
+                    continue;
+                }
             }
             self.swept.sessions += 1;
         }
-        Ok(())
     }
 
     async fn image(&mut self, row: Image) -> Result<(), Error> {
@@ -186,21 +201,36 @@ impl<'a> Sweeper<'a> {
         Ok(())
     }
 
-    async fn condemned(&mut self, row: Condemned) -> Result<(), Error> {
+    fn condemned(&mut self, row: Condemned) {
         self.inventory.objects.insert(row.object.clone());
         self.inventory.uploads.extend(row.upload.clone());
-        if row.since.plus(self.ages.condemned) > self.now {
-            return Ok(());
+        if let Some(Surplus { entity, size }) = &row.of {
+            self.inventory.charges.entry(entity.to_string()).or_default().2 += size;
         }
-        if self.goes(|| format!("object {}, not used any more", row.object)) {
-            if let Some(upload) = &row.upload {
-                self.app.objects.abort_parts(self.grant, &row.object, upload).await?;
+        if row.since.plus(self.ages.condemned) <= self.now {
+            self.inventory.condemned.push(row);
+        }
+    }
+
+    /// Deletes what was condemned long enough ago.
+    pub(super) async fn deletable(&mut self) {
+        for row in std::mem::take(&mut self.inventory.condemned) {
+            if self.goes(|| format!("object {}, not used any more", row.object)) {
+                let done = self.delete(&row).await;
+                if !self.tried(&row.object, done) {
+                    continue;
+                }
             }
-            self.app.objects.delete(self.grant, &row.object).await?;
-            let _ = self.app.commit(self.grant, blobs::condemned_deleted(&row)).await?;
+            self.swept.objects += 1;
         }
-        self.swept.objects += 1;
-        Ok(())
+    }
+
+    async fn delete(&self, row: &Condemned) -> Result<(), Error> {
+        if let Some(upload) = &row.upload {
+            self.app.objects.abort_parts(self.grant, &row.object, upload).await?;
+        }
+        self.app.objects.delete(self.grant, &row.object).await?;
+        self.app.commit(self.grant, blobs::condemned_deleted(&row.object, row.of.as_ref())).await.map(drop)
     }
 
     pub(super) async fn streams(&mut self) {

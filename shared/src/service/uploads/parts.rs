@@ -4,7 +4,7 @@ use super::session::{CONTENDED, Completed, DOING, OVER, UploadTarget, check_size
 use super::verify;
 use crate::app::App;
 use crate::auth::Credential;
-use crate::changes::uploads::{parts_of, sealed, with_session};
+use crate::changes::uploads::{self, parts_of, sealed, with_session};
 use crate::domain::{Digest, Id, UploadId};
 use crate::error::Error;
 use crate::rules::upload::{part_length, parts};
@@ -125,7 +125,10 @@ pub async fn abort(app: &App, credential: &Credential, image: Id, upload: Upload
     }
     end(app, &grant, &session).await?;
     // The sweeper does it again if this fails.
-    let _ = app.objects.abort_parts(&grant, &session.object, parts_of(&session)).await;
+    let aborted = app.objects.abort_parts(&grant, &session.object, parts_of(&session)).await;
+    if aborted.is_ok() && app.objects.delete(&grant, &session.object).await.is_ok() {
+        let _ = app.commit(&grant, uploads::deleted(&session)).await?;
+    }
     Ok(())
 }
 

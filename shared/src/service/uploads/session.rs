@@ -74,6 +74,7 @@ impl UploadTarget {
             way,
             object: app.new_object()?,
             size,
+            surplus: false,
             state: State::Open,
             created: now,
             expires: now.plus(app.config.upload_life),
