@@ -110,7 +110,11 @@ impl App {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         let buffers = usize::try_from(parts.config.buffers).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        let reads = std::thread::available_parallelism().map_or(1, |threads| (threads.get() / 2).max(1));
+        let half = || std::thread::available_parallelism().map_or(1, |threads| (threads.get() / 2).max(1));
+        let reads = match parts.config.long_reads {
+            0 => half(),
+            set => usize::try_from(set).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS),
+        };
         let turns = Turns {
             buffers: Arc::new(Semaphore::new(buffers)),
             reads: Semaphore::new(reads),

@@ -40,6 +40,8 @@ pub struct Config {
     pub connections: u64,
     /// The addresses of proxies, which bring the connections of others. `STACKROOM_PROXIES`, separated by commas.
     pub proxies: Vec<IpAddr>,
+    /// The most long lists and searches at a time, 0 for half as many as there are cores. `STACKROOM_LONG_READS`.
+    pub long_reads: u64,
     /// How long events are kept. `STACKROOM_EVENT_LIFE`, seconds.
     pub event_life: Duration,
     /// Whether we send blobs to registry clients ourselves, instead of redirecting them to the store.
@@ -78,6 +80,7 @@ impl Config {
         // Proxies wait for the same time for a client's next bytes, and clients for ours.
         let patience = Duration::from_secs(number("STACKROOM_PATIENCE", 60).max(1));
         let connections = number("STACKROOM_CONNECTIONS", 512);
+        let long_reads = number("STACKROOM_LONG_READS", 0);
         let event_life = Duration::from_secs(number("STACKROOM_EVENT_LIFE", 400 * 24 * 3600));
         let longest_chunk = number("STACKROOM_LONGEST_CHUNK", u64::MAX);
         for (name, life) in [("STACKROOM_UPLOAD_LIFE", upload_life), ("STACKROOM_DOWNLOAD_LIFE", download_life)] {
@@ -117,6 +120,7 @@ impl Config {
                 patience,
                 connections,
                 proxies,
+                long_reads,
                 event_life,
                 serve_blobs,
             }),

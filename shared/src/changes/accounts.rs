@@ -137,8 +137,9 @@ pub(crate) fn released(entity: &EntityName, bytes: u64) -> Option<Write> {
 }
 
 /// More bytes in surplus, or fewer: whatever is deleted must go on being deleted, so there is no limit here.
-pub(crate) fn surplus(entity: &EntityName, more: i128) -> Write {
-    Write::charge(entity, AccountChange { surplus: more, ..AccountChange::default() }, Condition::Present)
+pub(crate) fn surplus(entity: &EntityName, more: i128) -> Option<Write> {
+    let by = AccountChange { surplus: more, ..AccountChange::default() };
+    (more != 0).then(|| Write::charge(entity, by, Condition::Present))
 }
 
 /// Refuses bytes for which the account has no room.

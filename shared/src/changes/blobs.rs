@@ -199,11 +199,12 @@ pub(crate) struct Condemning<'a> {
 }
 
 /// Condemns an object that an entity is no longer charged for. Until it is deleted, it is the entity's surplus.
-pub(crate) fn condemned_of(entity: &EntityName, condemning: Condemning<'_>) -> Result<[Write; 2], Error> {
+pub(crate) fn condemned_of(entity: &EntityName, condemning: Condemning<'_>) -> Result<Vec<Write>, Error> {
     let Condemning { object, upload, size, now } = condemning;
     let of = Some(Surplus { entity: entity.clone(), size });
     let row = Condemned { object: object.to_owned(), since: now, upload: upload.map(str::to_owned), of };
-    Ok([Write::put(&row, Condition::None)?, accounts::surplus(entity, size.into())])
+    let condemned = Write::put(&row, Condition::None)?;
+    Ok(accounts::surplus(entity, size.into()).into_iter().chain([condemned]).collect())
 }
 
 /// Condemns an object that no row names.
@@ -215,7 +216,7 @@ pub(crate) fn unnamed(object: &str, now: Time) -> Result<Changes, Error> {
 
 /// Forgets a condemned object that was deleted, once.
 pub(crate) fn condemned_deleted(object: &str, of: Option<&Surplus>) -> Changes {
-    let surplus = of.map(|Surplus { entity, size }| accounts::surplus(entity, -i128::from(*size)));
+    let surplus = of.and_then(|Surplus { entity, size }| accounts::surplus(entity, -i128::from(*size)));
     let deleted = Write::delete(keys::condemned(object), Condition::Present);
     Changes::unrecorded().with([deleted]).with(surplus)
 }

@@ -100,11 +100,11 @@ pub(crate) fn removed(session: &Session) -> Vec<Write> {
 /// Takes the bytes of a session out of the surplus, if they are in it.
 fn no_surplus(session: &Session) -> Option<Write> {
     let entity = session.repository.entity();
-    session.surplus.then(|| accounts::surplus(entity, -i128::from(session.size)))
+    accounts::surplus(entity, -i128::from(session.size)).filter(|_| session.surplus)
 }
 
 /// Condemns the object of a session that has no more use for it.
-pub(crate) fn condemned(session: &Session, now: Time) -> Result<[Write; 2], Error> {
+pub(crate) fn condemned(session: &Session, now: Time) -> Result<Vec<Write>, Error> {
     let upload = Some(parts_of(session)).filter(|upload| !upload.is_empty());
     let condemning = Condemning { object: &session.object, upload, size: session.size, now };
     blobs::condemned_of(session.repository.entity(), condemning)

@@ -91,8 +91,12 @@ impl Fixture {
     pub(crate) async fn new(scheduler: &Scheduler) -> Self {
         let folder = folder();
         // Events expire soon: the state is read by scanning all rows, and no test here needs events.
-        let config =
-            Config::read("http://stackroom.example", |name| (name == "STACKROOM_EVENT_LIFE").then(|| "1".into()));
+        let config = Config::read("http://stackroom.example", |name| match name {
+            "STACKROOM_EVENT_LIFE" => Some("1".into()),
+            // Whoever waits for a turn calls no store, and the scheduler waits for calls.
+            "STACKROOM_LONG_READS" => Some("1000".into()),
+            _ => None,
+        });
         let config = config.unwrap();
         let local = Local::open_through(folder.path(), config, |client| scheduler.before(client)).await.unwrap();
         local.first_admin().await.unwrap();

@@ -16,7 +16,7 @@ const MIB: u64 = 1 << 20;
 /// The limit of each account.
 const LIMIT: u64 = 20 * MIB;
 /// How many times its limit an account may occupy on the disk.
-const FACTOR: u64 = 4;
+const FACTOR: u64 = 5;
 /// What may lie there besides.
 const REST: u64 = 64 * MIB;
 /// The length of what is pushed and deleted.
