@@ -58,6 +58,7 @@ pub(crate) fn charge(account: &Account, charge: Option<Charge>, by: ChargeChange
     let released = i128::from(by.released);
     let more = i128::from(after.size) - i128::from(before.size) - released;
     let more_reserved = reserved(&after) - reserved(&before) - released;
+    let more_surplus = i128::from(by.surplus) + i128::from(after.kept) - i128::from(before.kept);
 
     let mut writes = Vec::new();
     let condition = if fresh { Condition::Absent } else { Condition::Version(before.version) };
@@ -68,8 +69,8 @@ pub(crate) fn charge(account: &Account, charge: Option<Charge>, by: ChargeChange
     } else {
         writes.push(Write::put(&after, condition)?);
     }
-    if more != 0 || more_reserved != 0 || by.surplus != 0 {
-        let numbers = AccountChange { charged: more, reserved: more_reserved, surplus: by.surplus.into() };
+    if more != 0 || more_reserved != 0 || more_surplus != 0 {
+        let numbers = AccountChange { charged: more, reserved: more_reserved, surplus: more_surplus };
         writes.push(Write::charge(&account.entity, numbers, admitted(account.quota, more, by.surplus)?));
     }
     let sum = |number: u64, change: i128| u64::try_from(i128::from(number) + change).unwrap_or(0);
@@ -89,7 +90,7 @@ struct Step {
 
 fn step(entity: &EntityName, charge: Option<Charge>, by: ChargeChange) -> Result<Step, Error> {
     let version = u64::from(by.first_version);
-    let new = || Charge { entity: entity.clone(), digest: by.digest, size: 0, links: 0, sessions: 0, version };
+    let new = || Charge { entity: entity.clone(), digest: by.digest, size: 0, links: 0, sessions: 0, kept: 0, version };
     let before = charge.unwrap_or_else(new);
     let mut after = before.clone();
     after.links = before.links.saturating_add_signed(by.links);
@@ -104,6 +105,12 @@ fn step(entity: &EntityName, charge: Option<Charge>, by: ChargeChange) -> Result
         (_, 0, _) => before.size.max(by.size),
         (0, ..) => by.size,
         _ => before.size,
+    };
+    // The others may still bring as many bytes as were reserved, however few it has turned out to have.
+    after.kept = match (before.links, after.links, after.sessions) {
+        (.., 0) => 0,
+        (0, 1.., _) => before.kept.max(before.size),
+        _ => before.kept,
     };
     Ok(Step { before, after })
 }
@@ -181,6 +188,31 @@ fn admitted(quota: Quota, more: i128, surplus: u64) -> Result<Condition, Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_other_sessions_reserved_stays_in_surplus_until_the_last_of_them_ends() {
+        let entity: EntityName = "alice".parse().unwrap();
+        let by = |size, links, sessions| ChargeChange {
+            digest: Digest::of(b""),
+            size,
+            links,
+            sessions,
+            released: 0,
+            surplus: 0,
+            first_version: 0,
+        };
+        let one = step(&entity, None, by(100, 0, 1)).unwrap().after;
+        let two = step(&entity, Some(one.clone()), by(1, 0, 1)).unwrap().after;
+        assert_eq!((two.size, two.kept), (100, 0));
+        let committed = step(&entity, Some(two), by(1, 1, -1)).unwrap().after;
+        assert_eq!((committed.size, committed.kept), (1, 100));
+        let unlinked = step(&entity, Some(committed.clone()), by(1, -1, 0)).unwrap().after;
+        assert_eq!((unlinked.size, unlinked.kept), (1, 100));
+        let ended = step(&entity, Some(committed), by(1, 0, -1)).unwrap().after;
+        assert_eq!((ended.size, ended.kept), (1, 0));
+        let alone = step(&entity, Some(one), by(1, 1, -1)).unwrap().after;
+        assert_eq!((alone.size, alone.kept), (1, 0));
+    }
 
     #[test]
     fn a_charge_that_went_and_came_back_is_not_taken_for_the_old_one() {

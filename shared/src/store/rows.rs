@@ -499,6 +499,9 @@ pub struct Charge {
     pub links: u64,
     /// How many open sessions upload it.
     pub sessions: u64,
+    /// The bytes that were reserved for its sessions when one of them committed it: in surplus until the last one ends.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub kept: u64,
     /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
 }

@@ -246,6 +246,34 @@ async fn attack_04_many_uploads_of_one_image_do_not_fill_the_disk() {
     bounded(&server, &alice, refused).await;
 }
 
+#[tokio::test]
+async fn attack_04_an_upload_that_somebody_else_has_committed_meanwhile_still_counts() {
+    let (server, alice) = limited().await;
+    let mut refused = false;
+    for seed in 0..10 {
+        let bytes = sif(seed);
+        let push = begin(&alice, &format!("{BB}{seed}"), &bytes).await;
+        // It announces more than the image has, and brings that.
+        let path = format!("/v2/imagefile/{}/_multipart", push.image);
+        let opened = alice.post(&path, json!({ "filesize": 150_000 })).await;
+        if !opened.status.is_success() {
+            refused = true;
+            break;
+        }
+        let parts = Parts { push, id: text(&opened.json, "/data/uploadID"), size: 150_000, count: 1 };
+        parts.send_all(&alice, &vec![1; 150_000]).await;
+        let pushed = alice.push(&format!("{BB}{seed}"), "v1", "amd64", &bytes).await;
+        if !pushed.status.is_success() {
+            refused = true;
+            break;
+        }
+    }
+    assert!(refused && on_disk(&server) <= MOST, "{} bytes on disk", on_disk(&server));
+    // Which also compares the account with everything that counts.
+    server.sweep_all().await;
+    server.sweep_all().await;
+}
+
 /// The files of the bucket that have these bytes.
 fn files_with(server: &Server, bytes: &[u8]) -> Vec<PathBuf> {
     let objects = server.local.admin_token().with_file_name("objects");

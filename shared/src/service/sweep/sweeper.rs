@@ -100,6 +100,7 @@ impl<'a> Sweeper<'a> {
                 let charge: Charge = row.read()?;
                 let sum = self.inventory.charges.entry(charge.entity.to_string()).or_default();
                 *(if charge.links == 0 { &mut sum.1 } else { &mut sum.0 }) += charge.size;
+                sum.2 += charge.kept;
             }
             RowKind::Account => {
                 let Account { entity, quota } = row.read()?;
