@@ -93,7 +93,7 @@ pub struct Member {
     pub entity: EntityName,
     /// The user.
     pub user: UserName,
-    /// The standing.
+    /// Their role.
     pub role: Role,
 }
 row!(Member, row => keys::member(&row.entity, &row.user));
@@ -105,7 +105,7 @@ pub struct Membership {
     pub entity: EntityName,
     /// The user.
     pub user: UserName,
-    /// The standing.
+    /// Their role.
     pub role: Role,
 }
 row!(Membership, row => keys::membership(&row.user, &row.entity));

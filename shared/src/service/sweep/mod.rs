@@ -3,12 +3,14 @@
 //!
 //! 1. List the store's open multipart uploads and, page by page, its objects. Anything that starts after this is not
 //!    considered.
-//! 2. Scan the table. An expired session is [ended](super::uploads::end): its reservation is given back, its object
-//!    condemned. An image without bytes whose push started long ago is deleted, unless a session is open. An object
-//!    that was condemned long enough ago is deleted, then its row. An expired stream releases what it holds. Expired
-//!    counts of wrong passwords and expired events are forgotten. A link that no manifest names and that no push asked
-//!    for lately is [removed](super::links::free), unless something came to name it since.
-//! 3. Abort an open multipart upload that no session names, and condemn an object that no row names, if they are old
+//! 2. Scan the table, and add up what counts for each account. An image without bytes whose push started long ago is
+//!    deleted, unless a session is open.
+//! 3. After the scan, so that the sums are those of the rows that were read: an expired session is
+//!    [ended](super::uploads::end): its reservation is given back, its object condemned. An object that was condemned
+//!    long enough ago is deleted, then its row. An expired stream releases what it holds. A link that no manifest names
+//!    and that no push asked for lately is [removed](super::links::free), unless something came to name it since.
+//!    Expired counts of wrong passwords and expired events are forgotten.
+//! 4. Abort an open multipart upload that no session names, and condemn an object that no row names, if they are old
 //!    enough.
 
 mod sweeper;
