@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use shared::auth::Credential;
 use shared::domain::{Digest, Id, UploadId};
-use shared::http::library::{Answer, Arch, Failure, data, json, named, plain};
+use shared::http::library::{Answer, Arch, Failure, data, json, named, plain, unread};
 use shared::http::{authorization, redirect};
 use shared::service::pull::{self, Purpose};
 use shared::service::uploads::parts::{self, AnnouncedPart};
@@ -166,7 +166,8 @@ async fn open(State(app): State<App>, caller: Credential, Path(image): Path<Stri
     params(("image" = String, Path, description = "The id of an image")),
     responses((status = 200, body = wire::Completed), (status = 403), (status = 404), (status = 409)),
 )]
-async fn complete(State(app): State<App>, caller: Credential, Path(image): Path<String>) -> Answer {
+async fn complete(State(app): State<App>, caller: Credential, Path(image): Path<String>, body: Bytes) -> Answer {
+    unread(&body)?;
     Ok(data(wire::completed(&single::complete(&app, &caller, image.parse::<Id>()?).await?)))
 }
 

@@ -16,6 +16,7 @@ use shared::auth::Credential;
 use shared::domain::Caller;
 use shared::http::authorization;
 use shared::http::library::{Answer, Failure, data, plain};
+use shared::http::registry::unread;
 use shared::service::browse;
 use shared::service::people::login;
 use shared::{App, Error};
@@ -114,6 +115,7 @@ async fn registry_token(
 ) -> Response {
     let scopes: Vec<&str> = query.iter().filter(|(name, _)| name == "scope").map(|(_, scope)| scope.as_str()).collect();
     let token = async {
+        unread(&query)?;
         let credential = login::with_long_lived(&app, authorization(&headers)).await?;
         login::token(&app, &credential, &scopes).await
     };
@@ -137,6 +139,7 @@ async fn registry_token_form(State(app): State<App>, Form(form): Form<Vec<(Strin
     let field = |wanted: &str| form.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
     let scopes: Vec<&str> = form.iter().filter(|(name, _)| name == "scope").map(|(_, scope)| scope.as_str()).collect();
     let token = async {
+        unread(&form)?;
         let (name, secret) = match field("grant_type") {
             Some("refresh_token") => ("", field("refresh_token")),
             Some("password") | None => (field("username").unwrap_or_default(), field("password")),

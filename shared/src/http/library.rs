@@ -137,6 +137,13 @@ pub fn list(rows: impl Serialize, next: Option<&str>) -> Response {
     Json(json!({ "data": rows, "page": { "next": next.unwrap_or_default() } })).into_response()
 }
 
+/// Refuses a body that its route does not read, if it would narrow something.
+pub fn unread(body: &Bytes) -> Result<(), Failure> {
+    let Ok(whole) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body) else { return Ok(()) };
+    let keys: Vec<String> = whole.keys().cloned().collect();
+    in_body(&whole, &keys).map_or(Ok(()), |key| Err(Failure(Error::Invalid(refusal(key)))))
+}
+
 /// Reads a JSON body. Its media type is not checked, because clients don't state it. Keys that the type does not know
 /// are ignored, unless they [narrow](super::narrowing) something.
 pub fn json<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {

@@ -92,11 +92,16 @@ pub(super) fn in_body<'a>(body: &Map<String, Value>, ignored: &'a [String]) -> O
 /// is there in order to say something.
 pub(super) fn in_query(uri: &Uri) -> Option<String> {
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
-    let narrows = |(key, value): &(String, String)| {
+    in_pairs(&pairs).map(str::to_owned)
+}
+
+/// The first key of a query or a form that narrows something.
+pub(super) fn in_pairs(pairs: &[(String, String)]) -> Option<&str> {
+    let narrows = |(key, value): &&(String, String)| {
         let value = if value.is_empty() { Value::Bool(true) } else { Value::String(value.clone()) };
         asks(key, &value) == Asks::Narrower
     };
-    pairs.into_iter().find(narrows).map(|(key, _)| key)
+    pairs.iter().find(narrows).map(|(key, _)| key.as_str())
 }
 
 /// The refusal of a key.

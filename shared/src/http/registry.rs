@@ -1,6 +1,7 @@
 //! The registry's own formats: `{"errors": [{"code", "message"}]}`, and the challenge that tells clients where to log
 //! in.
 
+use super::narrowing::{in_pairs, refusal as refusal_of};
 use crate::app::App;
 use crate::error::Error;
 use crate::service::registry::{Code, Refused};
@@ -27,6 +28,11 @@ pub fn plain(status: StatusCode, message: &str) -> Response {
 
 fn errors(status: StatusCode, code: &str, message: &str) -> Response {
     (status, Json(json!({ "errors": [{ "code": code, "message": message }] }))).into_response()
+}
+
+/// Refuses a query or a form with a key that would narrow something, and that its route does not know.
+pub fn unread(pairs: &[(String, String)]) -> Result<(), Error> {
+    in_pairs(pairs).map_or(Ok(()), |key| Err(Error::Invalid(refusal_of(key))))
 }
 
 fn of_code(code: Code) -> (StatusCode, &'static str) {

@@ -8,12 +8,13 @@ use crate::auth::Credential;
 use crate::changes::{entities, manifests};
 use crate::domain::reference::LibraryRef;
 use crate::domain::sif::SifFacts;
-use crate::domain::{Repository, Selector, TagName};
+use crate::domain::{Repository, Selector, TagName, Time};
 use crate::error::Error;
 use crate::rules::Action;
 use crate::store::keys;
 use crate::store::keys::Key;
 use crate::store::rows::{Container, Content, Details, Image, Newest, Tag, Tagged};
+use std::time::Duration;
 
 /// An image that was found, with its container. Only [`find`] makes one, so its caller may see it.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct Found {
     pub container: Container,
     /// The image; by tag, with that tag only.
     pub image: Image,
+    /// When the caller's token ends, if it does: no URL that it gets lives longer.
+    until: Option<Time>,
 }
 
 /// The message for a tag that points to something for other runtimes. `SingularityCE` searches it for the media type,
@@ -89,7 +92,7 @@ pub async fn find(
             }
         }
     };
-    Ok(Found { container, image })
+    Ok(Found { container, image, until: access.until })
 }
 
 /// The image of a tag for an architecture. Without an architecture: the only image, or amd64, or the one set last.
@@ -154,7 +157,11 @@ pub async fn download(app: &App, found: &Found) -> Result<String, Error> {
         return Err(Error::Lost);
     }
     let file = format!("{}.sif", manifests::title(&found.container.repository));
-    Ok(app.objects.presign_get(&content.object, Some(&file), app.config.download_life).await?)
+    let life = found.until.map_or(app.config.download_life, |until| {
+        let left = until.0.saturating_sub(app.now().0);
+        app.config.download_life.min(Duration::from_secs(u64::try_from(left).unwrap_or(0).max(1)))
+    });
+    Ok(app.objects.presign_get(&content.object, Some(&file), life).await?)
 }
 
 /// All metadata that was read from an image.

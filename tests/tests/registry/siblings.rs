@@ -1,7 +1,7 @@
 //! What a second attack found: siblings of what [`attacks`](super::attacks) has. Each test fails on the behaviour from
 //! before.
 
-use crate::library::{set, sif, write};
+use crate::library::{opened, set, sif, write};
 use crate::support::{
     BB, MANIFEST, basic, blob, blob_at, digest, image, is, junk, manifest, manifest_at, named, narrowed, push_sif, put,
     refused,
@@ -144,6 +144,37 @@ async fn attack_10_a_token_that_ends_leaves_no_account_behind_that_others_can_en
     let answer = send(basic(&server.nobody, Method::GET, "/token", "ghost", "ghost-password")).await;
     is(&answer, 401);
     server.admin.post("/api/users", json!({ "name": "ghost", "password": "ghost-password" })).await.ok();
+}
+
+#[tokio::test]
+async fn attack_10_the_url_of_a_download_lives_no_longer_than_the_token_that_asked_for_it() {
+    let (server, alice) = start().await;
+    alice.push(BB, "v1", "amd64", &sif(1)).await.ok();
+    let short = server.token("alice", json!({ "name": "short", "expires_in": 100 })).await;
+    let life = async |who: &Caller| {
+        let answer = who.get(&format!("/v1/imagefile/{BB}:v1")).await;
+        let url = answer.header("location").unwrap().to_owned();
+        let expires = url.split('&').find_map(|pair| pair.strip_prefix("X-Amz-Expires=")).unwrap();
+        expires.parse::<u64>().unwrap()
+    };
+    assert_eq!(life(&alice).await, 24 * 3600);
+    assert!((1..=100).contains(&life(&short).await));
+}
+
+#[tokio::test]
+async fn attack_13_a_body_or_form_that_its_route_does_not_read_is_refused_if_it_would_narrow_something() {
+    let (_server, alice) = start().await;
+    let (push, url) = opened(&alice, BB, &sif(1)).await;
+    assert!(alice.upload(&url, &sif(1)).await.status.is_success());
+    let path = format!("/v2/imagefile/{}/_complete", push.image);
+    alice.put(&path, json!({ "private": true })).await.error(400);
+    alice.put(&path, json!({ "expiresAt": "2030-01-01T00:00:00Z" })).await.error(400);
+    alice.put(&path, json!({ "private": false })).await.ok();
+    let token = alice.token.clone().unwrap();
+    is(&send(basic(&alice, Method::GET, "/token?expires_in=1", "alice", &token)).await, 400);
+    is(&send(basic(&alice, Method::GET, "/token?account=alice&offline_token=true", "alice", &token)).await, 200);
+    let form = alice.bare(Method::POST, "/token").header("content-type", "application/x-www-form-urlencoded");
+    is(&send(form.body(format!("grant_type=password&username=alice&password={token}&ttl=1"))).await, 400);
 }
 
 #[tokio::test]
