@@ -4,7 +4,7 @@
 use crate::library::{Parts, begin, hash, opened_parts, set, sif, sif_of, text};
 use crate::support::{
     BB, INDEX, MANIFEST, blob, blob_at, digest, fetch, head, index, installation, is, manifest, manifest_at, named,
-    narrowed, of_sif, push, push_sif, put, refused,
+    narrowed, of_sif, push, push_sif, put, refused, tag_many,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -114,11 +114,7 @@ async fn attack_03_no_list_reads_more_than_it_may_show_and_a_tag_is_set_without_
     let (server, alice) = start().await;
     let bytes = sif(2);
     let document = push_sif(&alice, BB, "t0", &bytes).await;
-    let tags: Vec<String> = (0..1200).map(|number| format!("tag=t{number}")).collect();
-    for some in tags.chunks(20) {
-        let path = format!("{}?{}", manifest_at(BB, &digest(document.as_bytes())), some.join("&"));
-        is(&send(alice.request(Method::PUT, &path).header("content-type", MANIFEST).body(document.clone())).await, 201);
-    }
+    tag_many(&alice, BB, &document, 1200).await;
     let container = alice.container(BB).await;
     // Pages of 128 rows.
     let listed = server.nobody.get(&format!("/v2/tags/{container}")).await;

@@ -4,7 +4,7 @@
 use crate::library::{opened, set, sif, write};
 use crate::support::{
     BB, MANIFEST, basic, blob, blob_at, digest, image, is, junk, manifest, manifest_at, named, narrowed, push_sif, put,
-    refused,
+    refused, tag_many,
 };
 use reqwest::Method;
 use serde_json::json;
@@ -280,12 +280,7 @@ async fn attack_02_a_deletion_in_several_steps_stops_when_a_tag_is_frozen() {
     let (_server, alice) = start().await;
     let bytes = sif(9);
     let document = push_sif(&alice, BB, "t0", &bytes).await;
-    let tags: Vec<String> = (1..200).map(|number| format!("t{number}")).collect();
-    for some in tags.chunks(10) {
-        let query: Vec<String> = some.iter().map(|tag| format!("tag={tag}")).collect();
-        let path = format!("{}?{}", manifest_at(BB, &digest(document.as_bytes())), query.join("&"));
-        is(&send(alice.request(Method::PUT, &path).header("content-type", MANIFEST).body(document.clone())).await, 201);
-    }
+    tag_many(&alice, BB, &document, 200).await;
     let path = format!("/v1/images/{BB}:t0?arch=amd64");
     let freezing = async {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

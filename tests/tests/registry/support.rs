@@ -200,6 +200,16 @@ pub(crate) async fn push_sif(who: &Caller, repository: &str, tag: &str, bytes: &
     body
 }
 
+/// Points the tags `t0`, `t1` and so on at a manifest that is there, twenty with each request.
+pub(crate) async fn tag_many(who: &Caller, repository: &str, document: &str, count: usize) {
+    let tags: Vec<String> = (0..count).map(|number| format!("tag=t{number}")).collect();
+    for some in tags.chunks(20) {
+        let path = format!("{}?{}", manifest_at(repository, &digest(document.as_bytes())), some.join("&"));
+        let request = who.request(Method::PUT, &path).header("content-type", MANIFEST);
+        is(&send(request.body(document.to_owned())).await, 201);
+    }
+}
+
 /// The bytes of a manifest, which must exist.
 pub(crate) async fn manifest(who: &Caller, repository: &str, reference: &str) -> String {
     let answer = who.get(&manifest_at(repository, reference)).await;
