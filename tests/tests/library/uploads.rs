@@ -98,7 +98,8 @@ async fn what_is_announced_must_be_possible() {
 
 #[tokio::test]
 async fn a_url_ends_with_its_upload_and_the_reservation_with_it() {
-    let server = Server::start_with(&[("STACKROOM_UPLOAD_LIFE", "1")]).await;
+    // Long enough for the first requests on a busy machine.
+    let server = Server::start_with(&[("STACKROOM_UPLOAD_LIFE", "5")]).await;
     let alice = server.user("alice", 0).await;
     let before = Standing::of(&server, "alice").await;
     let (bytes, wrong) = (sif(1), sif(2));
