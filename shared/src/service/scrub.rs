@@ -96,7 +96,12 @@ pub async fn scrub(app: &App, credential: &Credential, after: Option<Cursor>, mo
         let (rows, next) = app.table.scan(last.clone()).await?;
         for row in rows {
             let key = row.key.clone();
-            if let Some(stored) = Stored::of(row)?
+            let stored = Stored::of(row).unwrap_or_else(|error| {
+                // Others can be read all the same.
+                tracing::error!(?key, %error, cause = error.cause(), "scrub");
+                None
+            });
+            if let Some(stored) = stored
                 && let Some(partly) = call.object(&stored, partly.take()).await?
             {
                 call.scrubbed.next = Some(Cursor { last, partly: Some(partly) });
