@@ -126,7 +126,8 @@ pub async fn answer(mut listener: TcpListener, router: Router, limits: Limits, s
                 let Some(place) = addresses.connection(from) else { continue };
                 // A small answer must not wait until the client has acknowledged the last one.
                 let _ = stream.set_nodelay(true);
-                let answering = connection(stream, Client { router: router.clone(), addresses: addresses.clone(), from }, patience, watching.clone());
+                let client = Client { router: router.clone(), addresses: addresses.clone(), from };
+                let answering = connection(stream, client, patience, watching.clone());
                 tokio::spawn(async move {
                     answering.await;
                     drop(place);
