@@ -193,17 +193,19 @@ async fn of_32_creators_exactly_one_wins() {
         tasks.spawn(async move {
             let put = s3.put_object().bucket(BUCKET).key("k").if_none_match("*");
             match put.body(vec![number].into()).send().await {
-                Ok(_) => Some(number),
+                Ok(stored) => (number, stored.e_tag.unwrap()),
                 Err(error) => {
-                    assert_eq!(error.code(), Some("PreconditionFailed"));
-                    None
+                    let code = error.code().unwrap_or("none").to_owned();
+                    (number, code)
                 }
             }
         });
     }
-    let winners: Vec<u8> = tasks.join_all().await.into_iter().flatten().collect();
-    assert_eq!(winners.len(), 1);
-    assert_eq!(store.get("k").await.unwrap(), winners);
+    let answers = tasks.join_all().await;
+    let (refused, winners): (Vec<_>, Vec<_>) = answers.iter().partition(|(_, said)| said == "PreconditionFailed");
+    let there = store.get("k").await.unwrap();
+    assert_eq!((refused.len(), winners.len()), (31, 1), "there is {there:?}, and the answers were {answers:?}");
+    assert_eq!(there, [winners[0].0]);
     assert_eq!(store.files().len(), 1);
 }
 
