@@ -1,12 +1,13 @@
 //! `stackroom admin`: a client of the API of a running library.
 
 use crate::client::Client;
+use crate::output::{bytes, print, seconds, table};
 use crate::scrub;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
 /// Administer a running library.
@@ -28,7 +29,7 @@ enum Command {
     User(User),
     /// Make a token for a user, and print only the token. It can't be shown again.
     Token {
-        /// The user.
+        /// The user, or a robot as `GROUP+ROBOT`.
         user: String,
         /// A name by which the user recognises it.
         #[arg(long)]
@@ -130,7 +131,7 @@ enum User {
         /// The name.
         name: String,
     },
-    /// Set the quota of a user's entity.
+    /// Set the quota of a user's or group's entity.
     Quota {
         /// The name.
         name: String,
@@ -154,48 +155,6 @@ enum User {
 const FAILED: &str = "failed"; // counts no leftovers, but what could not be read or collected
 const SWEEPS: usize = 5;
 
-/// Reads a number of bytes with a unit of 1024.
-fn bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text.get(digits.len()..).unwrap_or_default() {
-        "" | "B" => 1u64,
-        "K" | "KiB" => 1 << 10,
-        "M" | "MiB" => 1 << 20,
-        "G" | "GiB" => 1 << 30,
-        "T" | "TiB" => 1 << 40,
-        unit => return Err(format!("`{unit}` is not a unit, use KiB, MiB, GiB or TiB")),
-    };
-    let number: u64 = digits.trim().parse().map_err(|_| format!("`{digits}` is not a whole number"))?;
-    number.checked_mul(unit).ok_or_else(|| "that number is too large".to_owned())
-}
-
-/// Reads a duration with a unit.
-fn seconds(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text.get(digits.len()..).unwrap_or_default() {
-        "s" => 1u64,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        "w" => 7 * 24 * 3600,
-        _ => return Err("write a number and s, m, h, d or w, like 30d".to_owned()),
-    };
-    let number: u64 = digits.parse().map_err(|_| format!("`{digits}` is not a whole number"))?;
-    number.checked_mul(unit).filter(|seconds| *seconds > 0).ok_or_else(|| "that is not a valid duration".to_owned())
-}
-
-/// Formats a number of bytes for people.
-pub(crate) fn human(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match UNITS.iter().find(|(_, size)| bytes >= *size) {
-        Some((unit, size)) => {
-            let tenths = bytes.saturating_mul(10) / size;
-            format!("{}.{} {unit}", tenths / 10, tenths % 10)
-        }
-        None => format!("{bytes} B"),
-    }
-}
-
 fn password() -> anyhow::Result<String> {
     if std::io::stdin().is_terminal() {
         bail!("pass the password on standard input, for example: printf %s \"$PASSWORD\" | stackroom admin …");
@@ -216,7 +175,7 @@ impl Admin {
             }
             Command::Tokens { user } => {
                 let tokens = self.client.call(Method::GET, &["api", "users", user, "tokens"], None).await?;
-                self.table(&tokens, &["id", "name", "scope", "created", "expires"])
+                table(self.json, &tokens, &["id", "name", "scope", "created", "expires", "used"])
             }
             Command::Revoke { user, id } => {
                 self.client.call(Method::DELETE, &["api", "users", user, "tokens", id], None).await.map(drop)
@@ -276,7 +235,7 @@ impl Admin {
             }
             User::List => {
                 let users = self.client.call(Method::GET, &["api", "users"], None).await?;
-                self.table(&users, &["name", "admin", "disabled", "used", "reserved", "limit"])
+                table(self.json, &users, &["name", "admin", "disabled", "used", "reserved", "limit"])
             }
             User::Passwd { name } => {
                 let body = json!({ "password": password()? });
@@ -317,50 +276,5 @@ impl Admin {
     async fn disabled(&self, name: &str, disabled: bool) -> anyhow::Result<()> {
         let body = json!({ "disabled": disabled });
         self.client.call(Method::PUT, &["api", "users", name, "disabled"], Some(body)).await.map(drop)
-    }
-
-    /// Prints rows for people, or as JSON.
-    fn table(&self, rows: &Value, columns: &[&str]) -> anyhow::Result<()> {
-        if self.json {
-            return print(&serde_json::to_string_pretty(rows)?);
-        }
-        let cell = |row: &Value, column: &str| match (row.get(column), column) {
-            (Some(Value::Number(_)), "limit") if row[column] == 0 => "unlimited".to_owned(),
-            (Some(Value::Number(number)), _) => number.as_u64().map(human).unwrap_or_default(),
-            (Some(Value::String(text)), _) => text.clone(),
-            (Some(Value::Bool(true)), _) => "yes".to_owned(),
-            _ => "-".to_owned(),
-        };
-        let mut lines = vec![columns.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>()];
-        for row in rows.as_array().into_iter().flatten() {
-            lines.push(columns.iter().map(|column| cell(row, column)).collect());
-        }
-        let widths: Vec<usize> = (0..columns.len())
-            .map(|at| lines.iter().filter_map(|line| line.get(at)).map(|text| text.chars().count()).max().unwrap_or(0))
-            .collect();
-        for line in lines {
-            let cells = line.iter().zip(&widths).map(|(text, width)| format!("{text:width$}"));
-            print(cells.collect::<Vec<_>>().join("  ").trim_end())?;
-        }
-        Ok(())
-    }
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{text}").context("can't write to standard output")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_and_spans_are_read_with_their_units() {
-        assert_eq!(bytes("10GiB"), Ok(10 << 30));
-        assert_eq!(bytes("0"), Ok(0));
-        assert!(bytes("10GB").is_err() && bytes("x").is_err() && bytes("99999999TiB").is_err());
-        assert_eq!(seconds("30d"), Ok(30 * 86_400));
-        assert!(seconds("30").is_err() && seconds("0d").is_err());
-        assert_eq!(human(1536), "1.5 KiB");
     }
 }

@@ -49,6 +49,16 @@ impl Client {
         bail!("{message} ({status})")
     }
 
+    /// The name of whoever the token is for.
+    pub(crate) async fn whoami(&self) -> anyhow::Result<String> {
+        let url = format!("{}/v1/rbac/users/current", self.url.trim_end_matches('/'));
+        let answer = reqwest::Client::new().get(url).bearer_auth(self.token()?.trim()).send().await;
+        let answer = answer.with_context(|| format!("can't reach {}, is the library running?", self.url))?;
+        let body: Value = answer.json().await.context("the library did not say whose the token is")?;
+        let name = body.get("username").and_then(Value::as_str);
+        name.map(str::to_owned).context("the library did not say whose the token is: is it still valid?")
+    }
+
     fn token(&self) -> anyhow::Result<String> {
         if let Ok(token) = std::env::var("STACKROOM_TOKEN") {
             return Ok(token);

@@ -3,6 +3,8 @@
 mod admin;
 mod client;
 mod connect;
+mod group;
+mod output;
 mod scrub;
 #[cfg(feature = "server")]
 mod serve;
@@ -36,6 +38,8 @@ enum Command {
     Ingest(serve::Ingest),
     /// Administer a running library: users, tokens, quotas, sweeping.
     Admin(admin::Admin),
+    /// Manage groups and other entities with members: roles, invitations, robots.
+    Group(group::Group),
     /// Add a library to the remotes of apptainer or singularity, and make it the active one.
     Connect(connect::Connect),
 }
@@ -60,6 +64,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "server")]
         Command::Ingest(ingest) => runtime.block_on(ingest.run()),
         Command::Admin(admin) => runtime.block_on(admin.run()),
+        Command::Group(group) => runtime.block_on(group.run()),
         Command::Connect(connect) => connect.run(),
     }
 }

@@ -1,7 +1,7 @@
 //! `stackroom admin scrub`: asks a running library to read its bytes again, piece by piece, at a pace.
 
-use crate::admin::human;
 use crate::client::Client;
+use crate::output::human;
 use anyhow::{Context, bail};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};

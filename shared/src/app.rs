@@ -8,7 +8,7 @@ use crate::changes::Changes;
 use crate::changes::entities::Birth;
 use crate::changes::events::{Moment, event};
 use crate::config::Config;
-use crate::domain::{Id, Time, TokenId, UploadId, UserName};
+use crate::domain::{Actor, Id, Time, TokenId, UploadId};
 use crate::error::Error;
 use crate::random;
 use crate::rules::Grant;
@@ -32,8 +32,10 @@ struct Turns {
     reads: Semaphore,
     /// Long reads that run or wait.
     waiting: Semaphore,
-    /// Long bodies of each user.
-    bodies: Places<UserName>,
+    /// Long bodies of each user or robot.
+    bodies: Places<Actor>,
+    /// Small notes, of which one at a time is enough.
+    noting: Semaphore,
 }
 
 /// The most bodies of more than 64 KiB that are read whole at the same time for one user.
@@ -120,6 +122,7 @@ impl App {
             reads: Semaphore::new(reads),
             waiting: Semaphore::new(WAITING),
             bodies: Places::new(BODIES),
+            noting: Semaphore::new(1),
         };
         Self(Arc::new(parts), Arc::new(turns))
     }
@@ -129,8 +132,13 @@ impl App {
         Arc::clone(&self.1.buffers)
     }
 
-    /// A place for a long body of a user.
-    pub async fn long_body(&self, user: &UserName) -> Result<Place<UserName>, Error> {
+    /// The turn to note something that others would note as well; `None` if somebody is at it.
+    pub(crate) fn noting(&self) -> Option<SemaphorePermit<'_>> {
+        self.1.noting.try_acquire().ok()
+    }
+
+    /// A place for a long body of a user or robot.
+    pub async fn long_body(&self, user: &Actor) -> Result<Place<Actor>, Error> {
         let why = "too many long requests at once, try again later";
         let busy = || Error::Busy { why: why.to_owned(), after: Duration::from_secs(2) };
         self.1.bodies.wait(user, PATIENCE).await.ok_or_else(busy)

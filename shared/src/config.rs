@@ -42,6 +42,15 @@ pub struct Config {
     pub proxies: Vec<IpAddr>,
     /// The most long lists and searches at a time, 0 for half as many as there are cores. `STACKROOM_LONG_READS`.
     pub long_reads: u64,
+    /// How many groups a user may make, 0 if only operators may make them. `STACKROOM_GROUPS_PER_USER`.
+    pub groups_per_user: u64,
+    /// The quota of a new group in bytes, 0 for unlimited. `STACKROOM_GROUP_QUOTA`, by default that of any entity.
+    pub group_quota: u64,
+    /// Whether the groups of directories can have roles. `STACKROOM_DIRECTORY_GROUPS`. It costs every lookup of somebody
+    /// who is logged in one more row.
+    pub directory_groups: bool,
+    /// How long the groups count that a directory named for a user. `STACKROOM_GROUPS_LIFE`, seconds.
+    pub groups_life: Duration,
     /// How long events are kept. `STACKROOM_EVENT_LIFE`, seconds.
     pub event_life: Duration,
     /// Whether we send blobs to registry clients ourselves, instead of redirecting them to the store.
@@ -81,6 +90,9 @@ impl Config {
         let patience = Duration::from_secs(number("STACKROOM_PATIENCE", 60).max(1));
         let connections = number("STACKROOM_CONNECTIONS", 512);
         let long_reads = number("STACKROOM_LONG_READS", 0);
+        let groups_per_user = number("STACKROOM_GROUPS_PER_USER", 5);
+        let group_quota = number("STACKROOM_GROUP_QUOTA", default_quota);
+        let groups_life = Duration::from_secs(number("STACKROOM_GROUPS_LIFE", 30 * 24 * 3600));
         let event_life = Duration::from_secs(number("STACKROOM_EVENT_LIFE", 400 * 24 * 3600));
         let longest_chunk = number("STACKROOM_LONGEST_CHUNK", u64::MAX);
         for (name, life) in [("STACKROOM_UPLOAD_LIFE", upload_life), ("STACKROOM_DOWNLOAD_LIFE", download_life)] {
@@ -89,22 +101,14 @@ impl Config {
             }
         }
         let proxies = addresses(get("STACKROOM_PROXIES").as_deref(), &mut wrong);
+        let directory_groups = get("STACKROOM_DIRECTORY_GROUPS").is_some_and(|text| text == "true");
         let serve_blobs = get("STACKROOM_SERVE_BLOBS").is_some_and(|text| text == "true");
         let ingest_url = get("STACKROOM_INGEST_URL").filter(|url| !url.is_empty());
         let ingest_url = ingest_url.map(|url| url.trim_end_matches('/').to_owned());
         let name = |name: &str, default: &str| get(name).unwrap_or_else(|| default.to_owned());
         let entity = name("STACKROOM_DEFAULT_ENTITY", "library").parse();
         let collection = name("STACKROOM_DEFAULT_COLLECTION", "default").parse();
-        if !public_url.starts_with("http://") && !public_url.starts_with("https://") {
-            wrong.push("`STACKROOM_PUBLIC_URL` must begin with http:// or https://".to_owned());
-        }
-        if ingest_url.as_deref().is_some_and(|url| lies_below(host(url), host(public_url))) {
-            wrong.push(
-                "the host of `STACKROOM_INGEST_URL` must not be a subdomain of that of `STACKROOM_PUBLIC_URL`: clients \
-                 written in Go pass their token on to all subdomains of the host that they asked; use a name beside it"
-                    .to_owned(),
-            );
-        }
+        check_hosts(public_url, ingest_url.as_deref(), &mut wrong);
         match (entity, collection) {
             (Ok(entity), Ok(collection)) if wrong.is_empty() => Ok(Self {
                 public_url: public_url.trim_end_matches('/').to_owned(),
@@ -121,6 +125,10 @@ impl Config {
                 connections,
                 proxies,
                 long_reads,
+                groups_per_user,
+                group_quota,
+                directory_groups,
+                groups_life,
                 event_life,
                 serve_blobs,
             }),
@@ -130,6 +138,20 @@ impl Config {
                 Err(ConfigError(wrong))
             }
         }
+    }
+}
+
+/// Refuses URLs that clients can't use, or to which they would send their token.
+fn check_hosts(public_url: &str, ingest_url: Option<&str>, wrong: &mut Vec<String>) {
+    if !public_url.starts_with("http://") && !public_url.starts_with("https://") {
+        wrong.push("`STACKROOM_PUBLIC_URL` must begin with http:// or https://".to_owned());
+    }
+    if ingest_url.is_some_and(|url| lies_below(host(url), host(public_url))) {
+        wrong.push(
+            "the host of `STACKROOM_INGEST_URL` must not be a subdomain of that of `STACKROOM_PUBLIC_URL`: clients \
+             written in Go pass their token on to all subdomains of the host that they asked; use a name beside it"
+                .to_owned(),
+        );
     }
 }
 

@@ -1,81 +1,8 @@
 //! The answers of the administration routes, field by field.
 
 use serde::Serialize;
-use shared::domain::quota;
-use shared::service::people::users::UserView;
 use shared::service::{scrub, sweep};
-use shared::store::rows;
 use utoipa::ToSchema;
-
-/// The usage and the limit of an entity.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Quota {
-    /// Bytes of images.
-    used: u64,
-    /// Bytes announced by uploads that are not completed yet.
-    reserved: u64,
-    /// The limit of used and reserved bytes together, 0 for unlimited.
-    limit: u64,
-}
-
-/// The usage and the limit of an entity.
-pub(crate) fn quota(quota: quota::Quota) -> Quota {
-    Quota { used: quota.used(), reserved: quota.reserved, limit: quota.limit }
-}
-
-/// A user, with the usage of their entity.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct User {
-    name: String,
-    admin: bool,
-    disabled: bool,
-    #[schema(format = DateTime)]
-    created: String,
-    #[serde(flatten)]
-    quota: Quota,
-}
-
-/// A user, with the usage of their entity.
-pub(crate) fn user(view: &UserView) -> User {
-    let user = &view.user;
-    User {
-        name: user.name.to_string(),
-        admin: user.admin,
-        disabled: user.disabled,
-        created: user.created.to_string(),
-        quota: quota(view.quota),
-    }
-}
-
-/// A token without its secret.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Token {
-    id: String,
-    name: String,
-    /// `RIGHT[,RIGHT…][@ENTITY | @REPOSITORY]`.
-    scope: String,
-    #[schema(format = DateTime)]
-    created: String,
-    #[schema(format = DateTime)]
-    expires: Option<String>,
-}
-
-/// A token without its secret.
-pub(crate) fn token(token: &rows::Token) -> Token {
-    Token {
-        id: token.id.to_string(),
-        name: token.name.clone(),
-        scope: token.scope.to_string(),
-        created: token.created.to_string(),
-        expires: token.expires.map(|time| time.to_string()),
-    }
-}
-
-/// A new token.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Secret<'a> {
-    pub(crate) token: &'a str,
-}
 
 /// The results of a sweep, and a check of the accounts.
 #[derive(Serialize, ToSchema)]

@@ -83,10 +83,10 @@ async fn token_status(State(app): State<App>, credential: Result<Credential, Fai
 )]
 async fn current_user(State(app): State<App>, caller: Credential, headers: HeaderMap) -> Answer {
     let who = browse::whoami(&app, &caller).await?;
-    let Caller::User { name, .. } = who else { return Err(Failure(Error::Unauthenticated(shared::error::NO_TOKEN))) };
+    let Caller::Known { actor, .. } = who else { return Err(Failure(Error::Unauthenticated(shared::error::NO_TOKEN))) };
     let token =
         authorization(&headers).and_then(|text| text.trim().split_once(' ')).map_or("", |(_, token)| token.trim());
-    Ok(([(http::header::CACHE_CONTROL, "no-store")], Json(wire::current_user(&name, token))).into_response())
+    Ok(([(http::header::CACHE_CONTROL, "no-store")], Json(wire::current_user(&actor, token))).into_response())
 }
 
 /// A short-lived token for a registry client, for the scopes that it asks for.

@@ -1,7 +1,7 @@
 //! The answers of the login routes, field by field.
 
 use serde::Serialize;
-use shared::domain::{Time, UserName};
+use shared::domain::{Actor, Time};
 use std::time::Duration;
 use utoipa::ToSchema;
 
@@ -23,7 +23,7 @@ struct Registry {
 }
 
 /// The caller's identity, with the token that they sent.
-pub(crate) fn current_user(name: &UserName, token: &str) -> CurrentUser {
+pub(crate) fn current_user(name: &Actor, token: &str) -> CurrentUser {
     CurrentUser {
         email: "",
         oidc_user_meta: Registry { secret: token.to_owned() },

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
 
 /// The meanings of the operations' tags, in the order of the document.
-const TAGS: [(&str, &str); 14] = [
+const TAGS: [(&str, &str); 15] = [
     ("discovery", "The first requests of every client"),
     ("entities", "A user's or group's own space, with a quota of its own"),
     ("collections", "The second level, inside an entity"),
@@ -33,6 +33,7 @@ const TAGS: [(&str, &str); 14] = [
     ),
     ("keys", "A stand-in for the keyserver, which keeps no keys"),
     ("accounts", "Login, tokens, and who the caller is"),
+    ("groups", "Groups, members, robots and invitations"),
     ("administration", "Users, tokens, quotas and sweeping"),
 ];
 
@@ -50,7 +51,7 @@ const REFUSALS: [(StatusCode, &str); 9] = [
 ];
 
 /// The functions by their logical ids, with the descriptions of their routes. Paths are in the router's syntax.
-pub fn functions() -> [(&'static str, OpenApi); 7] {
+pub fn functions() -> [(&'static str, OpenApi); 8] {
     [
         ("Admin", admin::openapi()),
         ("Discovery", discovery::openapi()),
@@ -59,6 +60,7 @@ pub fn functions() -> [(&'static str, OpenApi); 7] {
         ("Library", library::openapi()),
         ("Login", login::openapi()),
         ("Oci", oci::openapi()),
+        ("People", people::openapi()),
     ]
 }
 

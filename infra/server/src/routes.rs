@@ -58,6 +58,7 @@ fn function(id: &str, app: &App) -> Result<Router, TemplateError> {
         "Library" => library::router(app),
         "Login" => login::router(app),
         "Oci" => oci::router(app),
+        "People" => people::router(app),
         unknown => return Err(TemplateError(format!("no crate serves the function {unknown}"))),
     })
 }
@@ -118,7 +119,7 @@ mod tests {
             ("/v1/entities/", "Library"),
             ("/acme/api/container/tools/bb", "Imagefile"),
             ("/api/container/tools/bb", "Imagefile"),
-            ("/api/users/a/tokens", "Admin"),
+            ("/api/users/a/tokens", "People"),
             ("/pks/lookup", "Keys"),
         ] {
             assert_eq!(matcher.at(path).unwrap().value, function, "{path}");

@@ -3,7 +3,7 @@
 //! A token is a JWT that names its user (`sub`) and its row (`jti`), so the row can be read in the same batch as
 //! everything else. The scope is in the row, not in the token.
 
-use crate::domain::{Actor, Repository, Time, TokenId, TokenScope, UploadId, UserName};
+use crate::domain::{Actor, Repository, Time, TokenId, TokenScope, UploadId};
 use crate::error::{BAD_TOKEN, Error};
 use crate::random;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -43,11 +43,11 @@ pub enum Credential {
 }
 
 impl Credential {
-    /// The user that it names.
-    pub fn user(&self) -> Option<&UserName> {
+    /// The person or robot that it names.
+    pub fn actor(&self) -> Option<&Actor> {
         match self {
             Self::Anonymous => None,
-            Self::Token { actor, .. } | Self::Registry { actor, .. } => actor.user(),
+            Self::Token { actor, .. } | Self::Registry { actor, .. } => Some(actor),
         }
     }
 }
@@ -158,9 +158,9 @@ impl Keys {
     }
 
     /// Signs a token.
-    pub fn sign(&self, user: &UserName, id: TokenId, now: Time, expires: Option<Time>) -> Result<SecretString, Error> {
+    pub fn sign(&self, actor: &Actor, id: TokenId, now: Time, expires: Option<Time>) -> Result<SecretString, Error> {
         let mut claims = Claims {
-            sub: Some(user.clone().into()),
+            sub: Some(actor.clone()),
             jti: Some(id),
             iat: now.0,
             exp: expires.map(|time| time.0),
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn tokens_have_the_length_that_clients_accept() {
-        let long: UserName = "a".repeat(64).parse().unwrap();
+        let long: Actor = "a".repeat(64).parse().unwrap();
         let keys = keys();
         let longest = keys.sign(&long, TokenId::from_random([0; 12]), NOW, Some(NOW)).unwrap();
         for token in [token(&keys, None), token(&keys, Some(NOW)), longest.expose_secret().to_owned()] {

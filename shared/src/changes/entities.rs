@@ -1,14 +1,12 @@
 //! The contents of entities: the rows of a new entity, collection, container or image, each with its id.
 
-use super::{Changes, accounts};
+use super::{Changes, accounts, members};
 use crate::domain::{
     Actor, CollectionName, Description, Digest, EntityName, Id, Repository, Role, Time, UserName, Visibility,
 };
 use crate::error::Error;
 use crate::rules::Place;
-use crate::store::rows::{
-    Collection, Container, Entity, EventKind, Image, Member, Membership, Parents, Pointer, Row, Target,
-};
+use crate::store::rows::{Collection, Container, Entity, EntityKind, EventKind, Image, Parents, Pointer, Row, Target};
 use crate::store::table::{Condition, Write};
 
 /// The creator of something, the time, and what is drawn at random for it.
@@ -39,7 +37,7 @@ fn made<R: Row>(row: R, id: Id, target: Target, what: EventKind) -> Result<Made<
     Ok(Made { row, changes: Changes::recorded(place, what).with(writes) })
 }
 
-/// A new entity.
+/// A new entity: a user's own if it has their name, and else a group, whose first admin they are.
 #[derive(Debug)]
 pub(crate) struct NewEntity<'a> {
     pub(crate) name: &'a EntityName,
@@ -54,21 +52,24 @@ pub(crate) struct NewEntity<'a> {
 /// An entity with its owner and its account.
 pub(crate) fn entity(new: NewEntity<'_>, birth: Birth) -> Result<Made<Entity>, Error> {
     let NewEntity { name, owner, description, private, limit } = new;
+    let (kind, role) =
+        if name.is_own(owner) { (EntityKind::Personal, Role::Owner) } else { (EntityKind::Group, Role::Admin) };
+    let first = members::first_member(name, &owner.clone().into(), role, &birth)?;
     let Birth { id, by, at, first_version } = birth;
     let row = Entity {
         id,
         name: name.clone(),
         description,
+        kind,
+        admins: u64::from(kind == EntityKind::Group),
         default_private: private,
         created_by: by,
         created: at,
         version: first_version.into(),
     };
-    let member = Member { entity: name.clone(), user: owner.clone(), role: Role::Owner };
-    let membership = Membership { entity: name.clone(), user: owner.clone(), role: Role::Owner };
     let mut made = made(row, id, Target::Entity(name.clone()), EventKind::EntityMade)?;
     made.changes.add(accounts::opened(name, limit)?);
-    made.changes.extend([Write::put(&member, Condition::None)?, Write::put(&membership, Condition::None)?]);
+    made.changes.extend(first);
     Ok(made)
 }
 

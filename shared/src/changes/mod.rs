@@ -12,6 +12,7 @@ pub(crate) mod events;
 pub(crate) mod frozen;
 pub(crate) mod images;
 pub(crate) mod manifests;
+pub(crate) mod members;
 pub(crate) mod people;
 pub(crate) mod streams;
 pub(crate) mod tags;

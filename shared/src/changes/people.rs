@@ -3,11 +3,11 @@
 use super::Changes;
 use super::entities::{self, Birth, NewEntity};
 use crate::domain::time::SKEW;
-use crate::domain::{Description, EntityName, Time, TokenId, UserName};
+use crate::domain::{Actor, Description, EntityName, Time, TokenId, UserName};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::store::keys;
-use crate::store::rows::{EventKind, Row, Token, User, UserListed, WrongPasswords};
+use crate::store::rows::{EventKind, GroupsMade, GroupsSeen, Row, Token, User, UserListed, WrongPasswords};
 use crate::store::table::{Condition, Write};
 use std::time::Duration;
 
@@ -48,16 +48,51 @@ fn passwords_forgotten(name: &UserName) -> Write {
     Write::delete(keys::wrong_passwords(name), Condition::None)
 }
 
-/// Writes the row of a new token.
-pub(crate) fn token_made(token: &Token) -> Result<Changes, Error> {
+/// Writes the row of a new token, if its account still has the version that was read: it was not removed meanwhile.
+pub(crate) fn token_made(token: &Token, account: u64) -> Result<Changes, Error> {
     let what = EventKind::TokenMade { id: token.id, scope: token.scope.clone() };
-    Ok(Changes::recorded(Place::User(token.user.clone()), what).with([Write::put(token, Condition::Absent)?]))
+    let there = Write::check(keys::actor(&token.actor), Condition::Version(account));
+    Ok(Changes::recorded(place_of(&token.actor), what).with([there, Write::put(token, Condition::Absent)?]))
+}
+
+/// Notes that a token was used, unless it was revoked meanwhile.
+pub(crate) fn token_used(token: &Token, now: Time) -> Result<Changes, Error> {
+    let used = Token { used: Some(now), ..token.clone() };
+    Ok(Changes::unrecorded().with([Write::put(&used, Condition::Present)?]))
 }
 
 /// Revokes a token, which must be there.
-pub(crate) fn token_revoked(user: &UserName, id: TokenId) -> Changes {
-    let deleted = Write::delete(keys::token(user, id), Condition::Present);
-    Changes::recorded(Place::User(user.clone()), EventKind::TokenRevoked { id }).with([deleted])
+pub(crate) fn token_revoked(actor: &Actor, id: TokenId) -> Changes {
+    let deleted = Write::delete(keys::token(actor, id), Condition::Present);
+    Changes::recorded(place_of(actor), EventKind::TokenRevoked { id }).with([deleted])
+}
+
+/// Removes tokens that no account is behind any more.
+pub(crate) fn tokens_removed(tokens: &[Token]) -> Changes {
+    Changes::unrecorded().with(tokens.iter().map(|token| Write::delete(token.key(), Condition::None)))
+}
+
+/// Where what concerns an account is decided and recorded: a robot belongs to its entity.
+pub(crate) fn place_of(actor: &Actor) -> Place {
+    match actor {
+        Actor::User(name) => Place::User(name.clone()),
+        Actor::Robot(entity, _) => Place::Entity(entity.clone()),
+        Actor::System => Place::Installation,
+    }
+}
+
+/// Counts one more group that a user made.
+pub(crate) fn group_counted(user: &UserName, before: Option<&GroupsMade>) -> Result<Changes, Error> {
+    let condition = before.map_or(Condition::Absent, |before| Condition::Version(before.version));
+    let (count, version) = before.map_or((1, 0), |before| (before.count + 1, before.version + 1));
+    let counted = GroupsMade { user: user.clone(), count, version };
+    Ok(Changes::unrecorded().with([Write::put(&counted, condition)?]))
+}
+
+/// Notes the groups in which a directory has a user.
+pub(crate) fn groups_seen(mut user: User, directory: &str, seen: GroupsSeen) -> Result<Changes, Error> {
+    user.groups.insert(directory.to_owned(), seen);
+    user_changed(user, EventKind::GroupsSeen { directory: directory.to_owned() })
 }
 
 /// Counts one more wrong password for a name. When `window` has passed since the first one, the count starts again.

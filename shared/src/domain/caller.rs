@@ -14,10 +14,10 @@ use std::str::FromStr;
 pub enum Caller {
     /// Anonymous.
     Anonymous,
-    /// A person, through one of their tokens.
-    User {
+    /// A person or a robot, through one of their tokens.
+    Known {
         /// The account.
-        name: UserName,
+        actor: Actor,
         /// Whether the account is a site admin's.
         admin: bool,
         /// What the token may be used for.
@@ -33,10 +33,15 @@ pub enum Caller {
 }
 
 impl Caller {
-    /// The user's name, where there is one.
+    /// The user's name, if it is a person.
     pub fn user(&self) -> Option<&UserName> {
+        self.known().and_then(Actor::user)
+    }
+
+    /// The person or robot, if it is one.
+    pub fn known(&self) -> Option<&Actor> {
         match self {
-            Self::User { name, .. } => Some(name),
+            Self::Known { actor, .. } => Some(actor),
             Self::Anonymous | Self::System => None,
         }
     }
@@ -44,7 +49,7 @@ impl Caller {
     /// Whoever acts: nobody in particular does not.
     pub fn actor(&self) -> Option<Actor> {
         match self {
-            Self::User { name, .. } => Some(Actor::User(name.clone())),
+            Self::Known { actor, .. } => Some(actor.clone()),
             Self::System => Some(Actor::System),
             Self::Anonymous => None,
         }
@@ -58,7 +63,7 @@ impl Caller {
     /// The row of the token that they show, where they show one.
     pub fn token(&self) -> Option<TokenId> {
         match self {
-            Self::User { token, .. } => *token,
+            Self::Known { token, .. } => *token,
             Self::Anonymous | Self::System => None,
         }
     }
@@ -67,8 +72,9 @@ impl Caller {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Anonymous => "anonymous",
-            Self::User { admin: true, .. } => "admin",
-            Self::User { admin: false, .. } => "user",
+            Self::Known { actor: Actor::Robot(..), .. } => "robot",
+            Self::Known { admin: true, .. } => "admin",
+            Self::Known { admin: false, .. } => "user",
             Self::System => "system",
         }
     }

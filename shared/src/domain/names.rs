@@ -21,6 +21,7 @@ const RESERVED: &[&str] = &[
     "favicon.ico",
     "healthz",
     "imagefile",
+    "join",
     "livez",
     "metrics",
     "objects",

@@ -4,7 +4,7 @@
 use super::authorization;
 use super::library::Failure;
 use crate::app::App;
-use crate::domain::UserName;
+use crate::domain::Actor;
 use crate::error::{Error, NO_TOKEN};
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
@@ -37,9 +37,9 @@ pub(super) async fn bounded(State(app): State<App>, request: Request, next: Next
 }
 
 /// Who sends a long body. Whether their token was revoked is not known yet; that it is signed is.
-fn sender(app: &App, request: &Request) -> Result<UserName, Error> {
+fn sender(app: &App, request: &Request) -> Result<Actor, Error> {
     let credential = app.keys.credential(authorization(request.headers()), app.now())?;
-    credential.user().cloned().ok_or(Error::Unauthenticated(NO_TOKEN))
+    credential.actor().cloned().ok_or(Error::Unauthenticated(NO_TOKEN))
 }
 
 /// Aborts a body that is not complete in time: a slow sender must not hold resources for ever.

@@ -10,10 +10,11 @@ use crate::telemetry;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, Query, Request};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -161,4 +162,13 @@ pub fn json<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
         }
     }
     Ok(value)
+}
+
+/// Refuses a query where the body says everything: whoever writes `?dry_run=true` believes that it is obeyed.
+pub async fn without_query(request: Request, next: Next) -> Response {
+    if request.method() != Method::GET && request.uri().query().is_some_and(|query| !query.is_empty()) {
+        let why = "this request takes no query, put what it says into the body".to_owned();
+        return Failure(Error::Invalid(why)).into_response();
+    }
+    next.run(request).await
 }

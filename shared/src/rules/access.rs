@@ -3,8 +3,8 @@
 //! Both protocols ask it. Every store call that changes something requires the [`Grant`] that only it can make.
 
 use crate::domain::{
-    Actor, Caller, CollectionName, EntityName, Repository, Right, Role, TokenId, TokenPlace, TokenScope, UserName,
-    Visibility,
+    Actor, Caller, CollectionName, EntityName, Repository, Right, Role, Roles, SubPath, TokenId, TokenPlace,
+    TokenScope, UserName, Visibility,
 };
 use std::fmt;
 
@@ -27,13 +27,17 @@ pub enum Action {
     Delete,
     /// Change its settings, members, tokens.
     Manage,
+    /// Become a member of it.
+    Join,
+    /// Give up one's own roles in it.
+    Leave,
     /// Sweep the whole installation.
     Sweep,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::List,
         Self::See,
         Self::Pull,
@@ -42,6 +46,8 @@ impl Action {
         Self::Retag,
         Self::Delete,
         Self::Manage,
+        Self::Join,
+        Self::Leave,
         Self::Sweep,
     ];
 
@@ -56,6 +62,8 @@ impl Action {
             Self::Retag => "retag",
             Self::Delete => "delete",
             Self::Manage => "manage",
+            Self::Join => "join",
+            Self::Leave => "leave",
             Self::Sweep => "sweep",
         }
     }
@@ -75,6 +83,7 @@ const fn needs(action: Action) -> (Role, Option<Right>) {
         Action::Create | Action::Push | Action::Retag => (Role::Contributor, Some(Right::Push)),
         Action::Delete => (Role::Admin, Some(Right::Delete)),
         Action::Manage => (Role::Admin, Some(Right::Manage)),
+        Action::Join | Action::Leave => (Role::Reader, Some(Right::Manage)),
         Action::Sweep => (Role::Admin, Some(Right::Admin)),
     }
 }
@@ -97,12 +106,30 @@ pub enum Place {
 }
 
 impl Place {
+    /// A part of an entity, or without one, the entity.
+    pub fn part(entity: &EntityName, part: Option<&SubPath>) -> Self {
+        let Some(part) = part else { return Self::Entity(entity.clone()) };
+        match part.as_str().parse() {
+            Ok(collection) => Self::Collection(entity.clone(), collection),
+            Err(_) => part.repository(entity).map_or(Self::Nowhere, Self::Repository),
+        }
+    }
+
     /// The entity that contains it, if there is one.
     pub fn entity(&self) -> Option<&EntityName> {
         match self {
             Self::Installation | Self::User(_) | Self::Nowhere => None,
             Self::Entity(entity) | Self::Collection(entity, _) => Some(entity),
             Self::Repository(repository) => Some(repository.entity()),
+        }
+    }
+
+    /// The path below its entity, if it is a part of one.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::Installation | Self::User(_) | Self::Entity(_) | Self::Nowhere => None,
+            Self::Collection(_, collection) => Some(collection.as_str()),
+            Self::Repository(repository) => Some(repository.rest()),
         }
     }
 }
@@ -130,6 +157,20 @@ pub enum Resource {
     User(UserName),
     /// An entity.
     Entity(EntityName),
+    /// A group that does not exist yet.
+    NewGroup {
+        /// Its name.
+        name: EntityName,
+        /// Whether users may make groups.
+        open: bool,
+    },
+    /// An invitation into an entity.
+    Invitation {
+        /// The entity.
+        entity: EntityName,
+        /// Whether it holds: it was shown with its secret, is not used up or over, and its maker may still give it.
+        good: bool,
+    },
     /// A collection.
     Collection(EntityName, CollectionName),
     /// A container, or another repository.
@@ -177,7 +218,9 @@ impl Resource {
         match self {
             Self::Installation => Place::Installation,
             Self::User(name) => Place::User(name.clone()),
-            Self::Entity(entity) => Place::Entity(entity.clone()),
+            Self::Entity(entity) | Self::NewGroup { name: entity, .. } | Self::Invitation { entity, .. } => {
+                Place::Entity(entity.clone())
+            }
             Self::Collection(entity, collection) => Place::Collection(entity.clone(), collection.clone()),
             Self::Container { repository, .. }
             | Self::Image { repository, .. }
@@ -188,13 +231,13 @@ impl Resource {
     }
 }
 
-/// The subject of a decision, with their role on the entity in question.
+/// The subject of a decision, with their roles in the entity in question.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
     /// Who.
     pub caller: &'a Caller,
-    /// Their strongest role on the resource's entity.
-    pub role: Option<Role>,
+    /// Their roles in the resource's entity.
+    pub roles: &'a Roles,
 }
 
 /// Proof that [`decide`] allowed an action at a place. Nothing else can make one.
@@ -280,7 +323,7 @@ fn read(subject: Subject<'_>, action: Action, resource: &Resource, place: &Place
 }
 
 fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Place) -> Result<(), Denial> {
-    let Some(user) = subject.caller.user() else { return Err(Denial::Unauthenticated) };
+    let Some(actor) = subject.caller.known() else { return Err(Denial::Unauthenticated) };
     if !in_scope(subject.caller, action, place) {
         return Err(Denial::OutOfScope);
     }
@@ -296,15 +339,24 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
         Resource::Installation => is_admin(subject.caller),
         // Sweeping applies to everything, or to nothing.
         _ if action == Action::Sweep => false,
-        Resource::User(name) => is_admin(subject.caller) || (action == Action::Manage && name == user),
+        Resource::User(name) => is_admin(subject.caller) || (action == Action::Manage && actor.user() == Some(name)),
         Resource::Entity(entity) | Resource::Missing(Place::Entity(entity)) if action == Action::Create => {
-            is_admin(subject.caller) || entity.is_own(user)
+            is_admin(subject.caller) || actor.user().is_some_and(|user| entity.is_own(user))
         }
+        Resource::NewGroup { open, .. } => {
+            action == Action::Manage && (is_admin(subject.caller) || (*open && actor.user().is_some()))
+        }
+        Resource::Invitation { good, .. } => action == Action::Join && *good && actor.user().is_some(),
+        // Nobody joins without an invitation. Only who is a member can leave, not every site admin.
+        _ if action == Action::Join => false,
+        _ if action == Action::Leave => subject.roles.under(None),
         // Only the user who opened an upload can continue it. Their role is decided again at the commit.
-        Resource::Upload { own, .. } => *own,
+        Resource::Upload { own, .. } => *own && action != Action::Manage,
         _ => role >= Some(needed),
     };
     match (may, resource) {
+        // Whatever is wrong with an invitation, it has the same answer.
+        (false, _) if action == Action::Join => Err(Denial::Hidden),
         // If a token for one place got another answer there than elsewhere, its holder could learn where something
         // lies that they know by its id alone.
         (false, _) if has_place(subject.caller) => Err(Denial::OutOfScope),
@@ -331,28 +383,41 @@ fn obligations(action: Action, resource: &Resource) -> Result<(), Denial> {
 
 /// Whether the caller's token may not be used everywhere.
 fn has_place(caller: &Caller) -> bool {
-    matches!(caller, Caller::User { scope, access, .. } if scope.place != TokenPlace::All || access.is_some())
+    matches!(caller, Caller::Known { scope, access, .. } if scope.place != TokenPlace::All || access.is_some())
 }
 
-/// The effective role: a site admin counts as an owner, and outside the token's scope there is no role.
+/// The effective role: a site admin counts as an owner, outside the token's scope there is no role, and a robot never
+/// manages anything.
 fn effective_role(subject: Subject<'_>, action: Action, place: &Place) -> Option<Role> {
-    if !in_scope(subject.caller, action, place) {
-        None
-    } else if is_admin(subject.caller) && *place != Place::Nowhere {
-        Some(Role::Owner)
-    } else {
-        subject.role
+    let Subject { caller, roles } = subject;
+    if !in_scope(caller, action, place) {
+        return None;
+    }
+    if is_admin(caller) && *place != Place::Nowhere {
+        return Some(Role::Owner);
+    }
+    // Whoever has a role on something sees what it lies in.
+    let above = (action == Action::See && roles.under(place.path())).then_some(Role::Reader);
+    let role = roles.at(place.path()).max(above);
+    match caller.known() {
+        Some(Actor::Robot(..)) => role.min(Some(Role::Contributor)),
+        _ => role,
     }
 }
 
 /// A site admin has admin rights only through a token that has the admin right everywhere.
 fn is_admin(caller: &Caller) -> bool {
-    matches!(caller, Caller::User { admin: true, scope, .. }
+    matches!(caller, Caller::Known { admin: true, scope, .. }
         if scope.rights.contains(&Right::Admin) && scope.place == TokenPlace::All)
 }
 
 fn in_scope(caller: &Caller, action: Action, place: &Place) -> bool {
-    let Caller::User { scope, access, .. } = caller else { return *caller == Caller::System };
+    let Caller::Known { actor, scope, access, .. } = caller else { return *caller == Caller::System };
+    if let Actor::Robot(home, _) = actor
+        && place.entity() != Some(home)
+    {
+        return false;
+    }
     let covers = |scope: &TokenScope| {
         needs(action).1.is_none_or(|right| scope.allows(right)) && reaches(&scope.place, action, place)
     };
@@ -387,7 +452,14 @@ mod tests {
     fn user(admin: bool, scope: &str) -> Caller {
         let (scope, access) = scope.split_once(" > ").map_or((scope, None), |(scope, access)| (scope, Some(access)));
         let access = access.map(|access| access.split(' ').map(|one| one.parse().unwrap()).collect());
-        Caller::User { name: "alice".parse().unwrap(), admin, scope: scope.parse().unwrap(), token: None, access }
+        let (actor, scope) = ("alice".parse().unwrap(), scope.parse().unwrap());
+        Caller::Known { actor, admin, scope, token: None, access }
+    }
+
+    /// A robot of the entity `acme`, with a token of this scope.
+    fn robot(scope: &str) -> Caller {
+        let (actor, scope) = ("acme+ci".parse().unwrap(), scope.parse().unwrap());
+        Caller::Known { actor, admin: false, scope, token: None, access: None }
     }
 
     /// Every kind of scope that can make a difference at `acme/tools/bb`.
@@ -420,6 +492,13 @@ mod tests {
         "pull > pull,push@acme/tools/bb",
     ];
 
+    /// The roles that a person has to read for a caller: those on parts of an entity differ only for full tokens.
+    fn golden_roles(who: &str) -> Vec<(Option<&'static str>, Option<Role>)> {
+        let all = who == "user (pull,push,delete,manage)";
+        let parts = |part: Option<&str>| part.is_none() || (all && part != Some("data"));
+        roles().into_iter().filter(|(part, _)| parts(*part)).collect()
+    }
+
     fn callers(scopes: &[&str]) -> Vec<(String, Caller)> {
         let mut callers = vec![("anonymous".to_owned(), Caller::Anonymous), ("system".to_owned(), Caller::System)];
         for admin in [false, true] {
@@ -428,11 +507,28 @@ mod tests {
                 callers.push((format!("{who} ({scope})"), user(admin, scope)));
             }
         }
+        for scope in ["pull,push,delete,admin", "pull,push@acme"] {
+            callers.push((format!("robot ({scope})"), robot(scope)));
+        }
         callers
     }
 
-    fn roles() -> Vec<Option<Role>> {
-        std::iter::once(None).chain(Role::ALL.map(Some)).collect()
+    /// Every role on a part of an entity, as the path of the part and the role there; the part is the entity itself
+    /// where there is no path.
+    fn roles() -> Vec<(Option<&'static str>, Option<Role>)> {
+        let on = |part: Option<&'static str>| Role::ALL.into_iter().map(move |role| (part, Some(role)));
+        std::iter::once((None, None))
+            .chain(on(None))
+            .chain(on(Some("tools")))
+            .chain(on(Some("tools/bb")))
+            .chain(on(Some("data")))
+            .collect()
+    }
+
+    fn role_on((part, role): (Option<&str>, Option<Role>)) -> Roles {
+        let mut roles = Roles::default();
+        roles.set(part.map(|part| part.parse().unwrap()).as_ref(), role);
+        roles
     }
 
     fn repository() -> Repository {
@@ -449,6 +545,10 @@ mod tests {
             ("other account".to_owned(), Resource::User("bob".parse().unwrap())),
             ("entity".to_owned(), Resource::Entity(entity.clone())),
             ("entity of own name".to_owned(), Resource::Entity(own)),
+            ("new group".to_owned(), Resource::NewGroup { name: entity.clone(), open: true }),
+            ("new group, for operators".to_owned(), Resource::NewGroup { name: entity.clone(), open: false }),
+            ("invitation".to_owned(), Resource::Invitation { entity: entity.clone(), good: true }),
+            ("invitation that does not hold".to_owned(), Resource::Invitation { entity: entity.clone(), good: false }),
             ("collection".to_owned(), Resource::Collection(entity.clone(), tools.clone())),
         ];
         for visibility in Visibility::ALL {
@@ -489,7 +589,7 @@ mod tests {
         if fact { words } else { "" }
     }
 
-    fn cases() -> impl Iterator<Item = (Caller, Option<Role>, Action, Resource)> {
+    fn cases() -> impl Iterator<Item = (Caller, (Option<&'static str>, Option<Role>), Action, Resource)> {
         callers(&SCOPES).into_iter().flat_map(|(_, caller)| {
             roles().into_iter().flat_map(move |role| {
                 let caller = caller.clone();
@@ -501,9 +601,16 @@ mod tests {
         })
     }
 
-    fn ask(caller: &Caller, role: Option<Role>, action: Action, resource: &Resource) -> Result<Grant, Denial> {
-        decide(Subject { caller, role }, action, resource)
+    fn ask(
+        caller: &Caller,
+        role: (Option<&str>, Option<Role>),
+        action: Action,
+        resource: &Resource,
+    ) -> Result<Grant, Denial> {
+        decide(Subject { caller, roles: &role_on(role) }, action, resource)
     }
+
+    const NOBODY: (Option<&str>, Option<Role>) = (None, None);
 
     #[test]
     fn the_golden_table() {
@@ -514,10 +621,14 @@ mod tests {
         for (name, resource) in resources() {
             let _ = write!(table, "\n{name}\n{:72} {columns}\n", "");
             for (who, caller) in callers(&GOLDEN) {
-                let known = matches!(caller, Caller::User { .. });
-                for role in if known { roles() } else { vec![None] } {
-                    let role_name = role.map_or_else(|| "-".to_owned(), |role| format!("{role:?}"));
-                    let _ = write!(table, "{who:60} {role_name:11}");
+                let known = matches!(caller, Caller::Known { .. });
+                for role in if known { golden_roles(&who) } else { vec![NOBODY] } {
+                    let role_name = match role {
+                        (_, None) => "-".to_owned(),
+                        (None, Some(role)) => format!("{role:?}"),
+                        (Some(part), Some(role)) => format!("{role:?} of {part}"),
+                    };
+                    let _ = write!(table, "{who:49} {role_name:22}");
                     for action in Action::ALL {
                         let mark = match ask(&caller, role, action, &resource) {
                             Ok(_) => '✔',
@@ -541,9 +652,9 @@ mod tests {
     fn a_stronger_role_never_loses_a_right() {
         for (caller, role, action, resource) in cases() {
             if ask(&caller, role, action, &resource).is_ok() {
-                for stronger in Role::ALL.into_iter().filter(|stronger| Some(*stronger) > role) {
+                for stronger in Role::ALL.into_iter().filter(|stronger| Some(*stronger) > role.1) {
                     assert!(
-                        ask(&caller, Some(stronger), action, &resource).is_ok(),
+                        ask(&caller, (role.0, Some(stronger)), action, &resource).is_ok(),
                         "{caller:?} {stronger:?} {action:?} {resource:?}"
                     );
                 }
@@ -552,12 +663,52 @@ mod tests {
     }
 
     #[test]
+    fn a_role_on_a_part_gives_what_it_gives_on_the_whole_and_only_there() {
+        let covered = |part: &str, resource: &Resource| {
+            resource.place().path().is_some_and(|path| part.parse::<crate::domain::SubPath>().unwrap().covers(path))
+        };
+        for (caller, (part, role), action, resource) in cases() {
+            let Some(part) = part else { continue };
+            let there = ask(&caller, (Some(part), role), action, &resource);
+            let whole = ask(&caller, (None, role), action, &resource);
+            if covered(part, &resource) {
+                assert_eq!(there, whole, "{caller:?} {role:?} of {part} {action:?} {resource:?}");
+            } else if !matches!(action, Action::See | Action::Leave) {
+                let nobody = ask(&caller, NOBODY, action, &resource);
+                assert_eq!(there, nobody, "{caller:?} {role:?} of {part} {action:?} {resource:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_robot_manages_nothing_and_never_leaves_its_entity() {
+        for scope in ["pull,push,delete,admin", "pull,push,delete,manage", "admin@acme"] {
+            for role in roles() {
+                for action in Action::ALL {
+                    for (name, resource) in resources() {
+                        let may = ask(&robot(scope), role, action, &resource).is_ok();
+                        let managing = matches!(action, Action::Manage | Action::Join | Action::Sweep);
+                        assert!(!may || !managing, "{scope} {role:?} {action:?} {name}");
+                        let home = resource.place().entity().is_some_and(|entity| entity.as_str() == "acme");
+                        assert!(!may || home, "{scope} {role:?} {action:?} {name}");
+                    }
+                    let elsewhere = Resource::Container {
+                        repository: "other/tools/bb".parse().unwrap(),
+                        visibility: Visibility::Internal,
+                        read_only: false,
+                    };
+                    assert!(ask(&robot(scope), role, action, &elsewhere).is_err(), "{scope} {role:?} {action:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_scope_only_narrows() {
         for (caller, role, action, resource) in cases() {
-            let Caller::User { admin, .. } = caller else { continue };
+            let Caller::Known { actor, admin, .. } = caller.clone() else { continue };
             if ask(&caller, role, action, &resource).is_ok() {
-                let (name, scope) = ("alice".parse().unwrap(), TokenScope::full());
-                let full = Caller::User { name, admin, scope, token: None, access: None };
+                let full = Caller::Known { actor, admin, scope: TokenScope::full(), token: None, access: None };
                 assert!(ask(&full, role, action, &resource).is_ok(), "{caller:?} {role:?} {action:?} {resource:?}");
             }
         }
@@ -588,7 +739,7 @@ mod tests {
     fn nobody_writes_anonymously() {
         for (_, resource) in resources() {
             for action in Action::ALL.into_iter().filter(|action| !action.is_read()) {
-                assert_eq!(ask(&Caller::Anonymous, None, action, &resource), Err(Denial::Unauthenticated));
+                assert_eq!(ask(&Caller::Anonymous, NOBODY, action, &resource), Err(Denial::Unauthenticated));
             }
         }
     }
@@ -622,13 +773,13 @@ mod tests {
     fn a_public_container_can_be_pulled_with_any_token_that_is_valid() {
         let public = Resource::Container { repository: repository(), visibility: Visibility::Public, read_only: false };
         for (who, caller) in callers(&SCOPES) {
-            assert!(ask(&caller, None, Action::Pull, &public).is_ok(), "{who}");
+            assert!(ask(&caller, NOBODY, Action::Pull, &public).is_ok(), "{who}");
         }
     }
 
     #[test]
     fn a_grant_names_what_it_is_for() {
-        let grant = ask(&Caller::System, None, Action::Delete, &Resource::Entity("acme".parse().unwrap())).unwrap();
+        let grant = ask(&Caller::System, NOBODY, Action::Delete, &Resource::Entity("acme".parse().unwrap())).unwrap();
         assert_eq!(grant.action(), Action::Delete);
         assert_eq!(grant.place(), &Place::Entity("acme".parse().unwrap()));
     }

@@ -3,28 +3,35 @@
 
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Actor, Caller, EntityName, Id, Repository, Role, Time, TokenScope, UserName};
+use crate::changes::people;
+use crate::domain::{Actor, Caller, EntityName, Id, Repository, Roles, SubPath, Time, TokenId, TokenScope, Visibility};
 use crate::error::{BAD_TOKEN, Error};
 use crate::rules::extent::Extent;
 use crate::rules::{self, Action, Denial, Grant, Place, Resource, Subject};
 use crate::store::keys::{self, Key};
-use crate::store::rows::{Container, Member, Membership, Pointer, Row, Target, Token, User};
+use crate::store::rows::{
+    Container, GroupsSeen, Includes, Member, Membership, Pointer, Robot, Row, Target, Token, User,
+};
 use crate::store::table::{Page, Rows};
 use crate::telemetry;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-/// The caller, their role on one entity, and the rows loaded with them.
+/// The caller, their roles in one entity, and the rows loaded with them.
 #[derive(Debug)]
 pub struct Access {
     /// The caller.
     pub caller: Caller,
     /// When the caller's token ends, if it does.
     pub(crate) until: Option<Time>,
-    role: Option<Role>,
+    roles: Roles,
+    /// The groups in which directories have the caller, as far as that still counts.
+    groups: BTreeMap<String, GroupsSeen>,
     rows: Rows,
 }
 
 impl Access {
-    /// One round: the caller's account and token, their role on `entity`, and the rows at `wanted`.
+    /// One round: the caller's account and token, their roles in `entity`, and the rows at `wanted`.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] if the token was revoked, or its account is gone or disabled.
@@ -35,41 +42,52 @@ impl Access {
         wanted: impl IntoIterator<Item = Key>,
     ) -> Result<Self, Error> {
         let mut batch: Vec<Key> = wanted.into_iter().collect();
-        let own = match credential {
-            Credential::Anonymous => None,
-            Credential::Token { actor, id } => Some((keys::user(user_of(actor)?), Some(*id))),
-            Credential::Registry { actor, id, .. } => Some((keys::user(user_of(actor)?), *id)),
-        };
-        let token_key = credential.user().zip(own.as_ref().and_then(|(_, id)| *id));
-        let token_key = token_key.map(|(user, id)| keys::token(user, id));
-        let member = credential.user().zip(entity).map(|(user, entity)| keys::member(entity, user));
-        batch.extend(own.iter().map(|(user, _)| user.clone()).chain(token_key.clone()).chain(member.clone()));
+        let own = Own::of(credential);
+        batch.extend(own.iter().flat_map(Own::keys));
+        batch.extend(own.iter().flat_map(|own| own.in_entity(app, entity)));
         let rows = if batch.is_empty() { Rows::default() } else { app.table.batch(batch).await? };
-        let mut access = Self { caller: Caller::Anonymous, until: None, role: None, rows };
-        if let Some((user, token)) = own {
-            let account: Option<User> = access.take(&user)?;
-            let account = account.filter(|account| !account.disabled).ok_or(Error::Unauthenticated(BAD_TOKEN))?;
-            let scope = match token_key {
-                // A password gives all of its user's rights.
-                None => TokenScope::full(),
-                Some(key) => {
-                    let token: Option<Token> = access.take(&key)?;
-                    let good = token.filter(|token| token.expires.is_none_or(|expires| expires > app.now()));
-                    let token = good.ok_or(Error::Unauthenticated(BAD_TOKEN))?;
-                    access.until = token.expires;
-                    token.scope
-                }
-            };
-            let narrowed = match credential {
-                Credential::Registry { access, .. } => Some(access.clone()),
-                Credential::Anonymous | Credential::Token { .. } => None,
-            };
-            let (name, admin) = (account.name, account.admin);
-            access.caller = Caller::User { name, admin, scope, token, access: narrowed };
-            access.read_role(member)?;
+        let (caller, roles) = (Caller::Anonymous, Roles::default());
+        let mut access = Self { caller, until: None, roles, groups: BTreeMap::new(), rows };
+        if let Some(own) = own {
+            access.read_caller(app, &own).await?;
+            access.read_roles(app, own.actor, entity)?;
         }
         telemetry::caller(access.caller.kind());
         Ok(access)
+    }
+
+    /// Takes the rows that say who the caller is.
+    async fn read_caller(&mut self, app: &App, own: &Own<'_>) -> Result<(), Error> {
+        let account = keys::actor(own.actor);
+        let admin = match own.actor {
+            Actor::Robot(..) => self.take::<Robot>(&account)?.filter(|robot| !robot.disabled).map(|_| false),
+            Actor::User(_) | Actor::System => {
+                let user = self.take::<User>(&account)?.filter(|user| !user.disabled);
+                user.map(|user| {
+                    self.groups = user.groups;
+                    self.groups.retain(|_, seen| seen.seen.plus(app.config.groups_life) > app.now());
+                    user.admin
+                })
+            }
+        };
+        let admin = admin.ok_or(Error::Unauthenticated(BAD_TOKEN))?;
+        let scope = match own.token.map(|id| keys::token(own.actor, id)) {
+            // A password gives all of its user's rights.
+            None => TokenScope::full(),
+            Some(key) => {
+                let token: Option<Token> = self.take(&key)?;
+                let good = token.filter(|token| token.expires.is_none_or(|expires| expires > app.now()));
+                let token = good.ok_or(Error::Unauthenticated(BAD_TOKEN))?;
+                self.until = token.expires;
+                if unnoted(&token, app.now()) {
+                    Box::pin(note_use(app, &token)).await?;
+                }
+                token.scope
+            }
+        };
+        let access = own.narrowed.map(<[TokenScope]>::to_vec);
+        self.caller = Caller::Known { actor: own.actor.clone(), admin, scope, token: own.token, access };
+        Ok(())
     }
 
     /// The same for a user who is not the caller: their rights at this moment, without a token that narrows them.
@@ -90,16 +108,31 @@ impl Access {
         entity: &EntityName,
         wanted: impl IntoIterator<Item = Key>,
     ) -> Result<(), Error> {
-        let member = self.caller.user().map(|user| keys::member(entity, user));
-        self.rows.extend(app.table.batch(wanted.into_iter().chain(member.clone())).await?);
-        self.read_role(member)
+        let Some(actor) = self.caller.known().cloned() else {
+            self.rows.extend(app.table.batch(wanted).await?);
+            return Ok(());
+        };
+        let own = Own { actor: &actor, token: None, narrowed: None };
+        let wanted = wanted.into_iter().chain(own.in_entity(app, Some(entity)));
+        self.rows.extend(app.table.batch(wanted).await?);
+        self.read_roles(app, &actor, Some(entity))
     }
 
-    fn read_role(&mut self, member: Option<Key>) -> Result<(), Error> {
-        if let Some(key) = member {
-            self.role = self.take::<Member>(&key)?.map(|member| member.role);
+    /// Takes the rows that say which roles the caller has in an entity.
+    fn read_roles(&mut self, app: &App, actor: &Actor, entity: Option<&EntityName>) -> Result<(), Error> {
+        let Some(entity) = entity else { return Ok(()) };
+        self.roles = self.take::<Member>(&keys::member(entity, actor))?.map(|row| row.roles).unwrap_or_default();
+        if app.config.directory_groups {
+            let includes: Option<Includes> = self.take(&keys::includes(entity))?;
+            self.roles.entity = self.roles.entity.max(includes.and_then(|includes| includes.role(&self.groups)));
         }
         Ok(())
+    }
+
+    /// The caller as a member of the entity that was loaded.
+    pub(crate) fn membership(&self, entity: &EntityName) -> Option<Membership> {
+        let actor = self.caller.known()?.clone();
+        Some(Membership { entity: entity.clone(), actor, roles: self.roles.clone() })
     }
 
     /// Takes a row that was loaded.
@@ -125,13 +158,18 @@ impl Access {
 
     /// Whether the caller may do something on an entity where they are a member.
     pub fn may_on(&self, action: Action, member: &Membership) -> bool {
-        let subject = Subject { caller: &self.caller, role: Some(member.role) };
-        rules::decide(subject, action, &Resource::Entity(member.entity.clone())).is_ok()
+        self.may_in(action, member, &Resource::Entity(member.entity.clone()))
+    }
+
+    /// Whether the caller may do something to a resource in an entity where they are a member.
+    pub(crate) fn may_in(&self, action: Action, member: &Membership, resource: &Resource) -> bool {
+        let subject = Subject { caller: &self.caller, roles: &member.roles };
+        rules::decide(subject, action, resource).is_ok()
     }
 
     /// Asks the rules what they would say, for something beside the purpose of the request.
     pub fn probe(&self, action: Action, resource: &Resource) -> Result<Grant, Denial> {
-        rules::decide(Subject { caller: &self.caller, role: self.role }, action, resource)
+        rules::decide(Subject { caller: &self.caller, roles: &self.roles }, action, resource)
     }
 
     /// Decides whether the caller may do what the request is for. The request's log line shows the last decision.
@@ -165,8 +203,8 @@ impl Access {
     /// one, and those with the short-lived token of a registry client.
     pub(crate) fn extent(&self) -> Option<Extent> {
         match &self.caller {
-            Caller::User { scope, access: None, .. } => Some(Extent { scope: scope.clone(), until: self.until }),
-            Caller::User { access: Some(_), .. } | Caller::Anonymous | Caller::System => None,
+            Caller::Known { scope, access: None, .. } => Some(Extent { scope: scope.clone(), until: self.until }),
+            Caller::Known { access: Some(_), .. } | Caller::Anonymous | Caller::System => None,
         }
     }
 
@@ -192,9 +230,70 @@ impl Access {
     }
 }
 
-/// The user whom an actor's account is.
-fn user_of(actor: &Actor) -> Result<&UserName, Error> {
-    actor.user().ok_or(Error::Unauthenticated(BAD_TOKEN))
+/// How exactly it is known when a token was last used: the first use after that is written down.
+const USED: Duration = Duration::from_hours(24);
+
+/// What a credential says of its caller, to be looked up.
+struct Own<'a> {
+    actor: &'a Actor,
+    token: Option<TokenId>,
+    narrowed: Option<&'a [TokenScope]>,
+}
+
+impl<'a> Own<'a> {
+    fn of(credential: &'a Credential) -> Option<Self> {
+        match credential {
+            Credential::Anonymous => None,
+            Credential::Token { actor, id } => Some(Self { actor, token: Some(*id), narrowed: None }),
+            Credential::Registry { actor, id, access } => Some(Self { actor, token: *id, narrowed: Some(access) }),
+        }
+    }
+
+    /// The rows of the account and the token.
+    fn keys(&self) -> impl Iterator<Item = Key> {
+        let token = self.token.map(|id| keys::token(self.actor, id));
+        std::iter::once(keys::actor(self.actor)).chain(token)
+    }
+
+    /// The rows that say which roles they have in an entity.
+    fn in_entity(&self, app: &App, entity: Option<&EntityName>) -> impl Iterator<Item = Key> + use<> {
+        let member = entity.map(|entity| keys::member(entity, self.actor));
+        let includes = entity.filter(|_| app.config.directory_groups).map(keys::includes);
+        member.into_iter().chain(includes)
+    }
+}
+
+/// A part of an entity as the rules see it, when its members are managed.
+pub(crate) fn resource_of_part(entity: &EntityName, part: Option<&SubPath>) -> Resource {
+    match Place::part(entity, part) {
+        Place::Collection(entity, collection) => Resource::Collection(entity, collection),
+        Place::Repository(repository) => {
+            Resource::Container { repository, visibility: Visibility::Private, read_only: false }
+        }
+        _ => Resource::Entity(entity.clone()),
+    }
+}
+
+/// Whether the use of a token is to be noted: its first one, and then one a day.
+fn unnoted(token: &Token, now: Time) -> bool {
+    token.used.is_none_or(|used| used.plus(USED) <= now)
+}
+
+/// Notes that a token is in use. What it is used for does not depend on that.
+async fn note_use(app: &App, token: &Token) -> Result<(), Error> {
+    let now = app.now();
+    // Many requests may show the same token at once: one of them is enough.
+    let Some(_turn) = app.noting() else { return Ok(()) };
+    let resource = match &token.actor {
+        Actor::User(name) => Resource::User(name.clone()),
+        Actor::Robot(entity, _) => Resource::Entity(entity.clone()),
+        Actor::System => return Ok(()),
+    };
+    let noted = app.commit(&system(Action::Manage, &resource)?, people::token_used(token, now)?).await;
+    if let Err(error) = noted {
+        tracing::warn!(%error, "the use of a token is not noted");
+    }
+    Ok(())
 }
 
 /// A container, as the rules see it.
@@ -215,20 +314,20 @@ pub(crate) fn resource_at(repository: &Repository, container: Option<&Container>
 /// one batch of at most 100 keys.
 const MEMBERSHIPS: usize = 50;
 
-/// A page of the entities in which the user of the credential has a role, in the order of their names. This does not
+/// A page of the entities in which the actor of the credential has a role, in the order of their names. This does not
 /// check whether the token is valid, nor its scope; [`Access::may_on`] does the latter afterwards.
 pub(crate) async fn memberships(
     app: &App,
     credential: &Credential,
     after: Option<String>,
 ) -> Result<Page<Membership>, Error> {
-    let Some(user) = credential.user() else { return Ok(Page { rows: Vec::new(), next: None }) };
-    Ok(app.table.query(keys::memberships(user), after, MEMBERSHIPS).await?)
+    let Some(actor) = credential.actor() else { return Ok(Page { rows: Vec::new(), next: None }) };
+    Ok(app.table.query(keys::memberships(actor), after, MEMBERSHIPS).await?)
 }
 
 /// A grant for Stackroom's own work: sweeping, verifying, the first start, and the commands of an operator who holds
 /// the installation's own keys.
 pub fn system(action: Action, resource: &Resource) -> Result<Grant, Error> {
-    let subject = Subject { caller: &Caller::System, role: None };
+    let subject = Subject { caller: &Caller::System, roles: &Roles::default() };
     rules::decide(subject, action, resource).map_err(|denial| Error::denied(denial, "installation", "do that"))
 }

@@ -2,14 +2,16 @@
 
 use super::MAX_LISTED;
 use super::access::{Access, resource_at};
+use super::parts::{Listable, may_list};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Caller, CollectionName, EntityName, Repository};
+use crate::domain::{Caller, CollectionName, EntityName, Repository, SubPath};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
 use crate::store::keys;
 use crate::store::rows::{Account, Collection, Container, Entity, Image, Membership, Tag};
 use crate::store::table::Page;
+use std::collections::BTreeSet;
 
 /// The maximum number of entries on a page.
 pub const PAGE: usize = 100;
@@ -84,16 +86,16 @@ pub async fn container(app: &App, credential: &Credential, repository: &Reposito
 
 /// The entities in which the caller has a role.
 pub async fn entities(app: &App, credential: &Credential, after: Option<String>) -> Result<Page<EntityView>, Error> {
-    let Some(user) = credential.user() else {
+    let Some(actor) = credential.actor() else {
         return Ok(Page { rows: Vec::new(), next: None });
     };
-    let (access, page) = futures::try_join!(async { list_access(app, credential, None).await }, async {
-        Ok(app.table.query::<Membership>(keys::memberships(user), after, PAGE).await?)
+    let (access, page) = futures::try_join!(Access::load(app, credential, None, []), async {
+        Ok(app.table.query::<Membership>(keys::memberships(actor), after, PAGE).await?)
     })?;
     let wanted = page.rows.iter().flat_map(|row| [keys::entity(&row.entity), keys::account(&row.entity)]);
     let mut rows = Vec::new();
     let mut found = app.table.batch(wanted).await?;
-    for member in page.rows.iter().filter(|member| access.may_on(Action::List, member)) {
+    for member in page.rows.iter().filter(|member| !Listable::of(&access, member).is_empty()) {
         let entity = found.take(&keys::entity(&member.entity))?;
         let account = found.take(&keys::account(&member.entity))?;
         if let (Some(entity), Some(account)) = (entity, account) {
@@ -110,8 +112,17 @@ pub async fn collections(
     entity: &EntityName,
     after: Option<String>,
 ) -> Result<Page<Collection>, Error> {
-    list_access(app, credential, Some(entity)).await?;
-    Ok(app.table.query(keys::collections(entity), after, PAGE).await?)
+    let access = may_list(app, credential, entity).await?;
+    let Listable::Parts(parts) = Listable::of_caller(&access, entity) else {
+        return Ok(app.table.query(keys::collections(entity), after, PAGE).await?);
+    };
+    // Those that have, or contain, something that the caller may list: no more than they have roles.
+    let first = |part: &SubPath| part.as_str().split('/').next().and_then(|name| name.parse::<CollectionName>().ok());
+    let wanted: BTreeSet<_> = parts.iter().filter_map(first).collect();
+    let keys: Vec<_> = wanted.iter().map(|name| keys::collection(entity, name)).collect();
+    let mut found = app.table.batch(keys.clone()).await?;
+    let rows = keys.iter().filter_map(|key| found.take(key).transpose()).collect::<Result<_, _>>()?;
+    Ok(Page { rows, next: None })
 }
 
 /// The containers of an entity, of one collection or of all.
@@ -122,8 +133,19 @@ pub async fn containers(
     collection: Option<&CollectionName>,
     after: Option<String>,
 ) -> Result<Page<Container>, Error> {
-    list_access(app, credential, Some(entity)).await?;
-    let mut page: Page<Container> = app.table.query(keys::containers(entity, collection), after, PAGE).await?;
+    let access = may_list(app, credential, entity).await?;
+    let listable = Listable::of_caller(&access, entity);
+    let mut page: Page<Container> = match collection {
+        Some(collection) if !listable.covers(collection.as_str()) => {
+            let mut rows = listable.containers(app, entity, None, usize::MAX).await?;
+            rows.retain(|row| row.repository.as_container().is_some_and(|(lies_in, _)| lies_in == *collection));
+            Page { rows, next: None }
+        }
+        None if listable != Listable::All => {
+            Page { rows: listable.containers(app, entity, None, usize::MAX).await?, next: None }
+        }
+        collection => app.table.query(keys::containers(entity, collection), after, PAGE).await?,
+    };
     // Registry repositories whose paths the library can't express are not containers of the library.
     page.rows.retain(|row| row.collection_id.is_some());
     Ok(page)
@@ -145,19 +167,6 @@ pub async fn images(
     let mut page: Page<Image> = app.table.query(keys::images(repository), after, PAGE).await?;
     page.rows.retain(|image| image.content.is_some());
     Ok((container, page))
-}
-
-/// Checks that the caller may browse the entity, or, without an entity, that the token is valid.
-async fn list_access(app: &App, credential: &Credential, entity: Option<&EntityName>) -> Result<Access, Error> {
-    let mut access = Access::load(app, credential, entity, entity.map(keys::entity)).await?;
-    if let Some(name) = entity {
-        let resource = match access.take::<Entity>(&keys::entity(name))? {
-            Some(_) => Resource::Entity(name.clone()),
-            None => Resource::Missing(Place::Entity(name.clone())),
-        };
-        access.require(Action::List, &resource, "entity", "list this entity")?;
-    }
-    Ok(access)
 }
 
 /// The caller's identity, for `remote status`.

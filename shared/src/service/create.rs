@@ -50,7 +50,7 @@ pub async fn entity(
     let existing: Option<Entity> = access.take(&keys::entity(&name))?;
     let resource = Resource::Entity(name.clone());
     if let Some(existing) = existing
-        && access.caller.user().is_some()
+        && access.caller.known().is_some()
         && access.probe(Action::See, &resource).is_ok()
     {
         properties.kept_by(existing.default_private, false)?;
@@ -84,7 +84,7 @@ pub async fn collection(
     let resource = Resource::Collection(entity.clone(), name.clone());
     let existing: Option<Collection> = access.take(&key)?;
     if let Some(existing) = existing
-        && access.caller.user().is_some()
+        && access.caller.known().is_some()
         && access.probe(Action::See, &resource).is_ok()
     {
         properties.kept_by(existing.private, false)?;
@@ -120,7 +120,7 @@ pub async fn container(
     if let Some(existing) = existing {
         // Anybody may see a public container, but this call returns it only to those who could have created it.
         let resource = Resource::Collection(entity.clone(), collection.clone());
-        if access.caller.user().is_some() && access.probe(Action::See, &resource).is_ok() {
+        if access.caller.known().is_some() && access.probe(Action::See, &resource).is_ok() {
             properties.kept_by(existing.visibility == Visibility::Private, existing.read_only)?;
             return Ok(existing);
         }

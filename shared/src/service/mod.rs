@@ -7,6 +7,7 @@ pub mod browse;
 pub mod create;
 pub mod delete;
 mod links;
+mod parts;
 pub mod people;
 pub mod pull;
 pub mod registry;

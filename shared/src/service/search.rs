@@ -1,16 +1,16 @@
 //! Searching everything that the caller may browse: substrings of names, descriptions, tags and labels.
 
 use super::access::{Access, memberships};
+use super::parts::Listable;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::{EntityName, Repository};
 use crate::error::Error;
-use crate::rules::Action;
-use crate::store::keys;
+use crate::store::keys::{self, KeyRange};
 use crate::store::rows::{Collection, Container, Entity, Image};
 use crate::store::table::Page;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The shortest text to search for, in characters: the clients' own rule.
 pub const SHORTEST_TEXT: usize = 3;
@@ -87,8 +87,10 @@ pub async fn search(app: &App, credential: &Credential, query: &Query) -> Result
     let mut results = Results::default();
     loop {
         let Page { rows: members, next } = page;
-        let searched = members.iter().filter(|member| access.may_on(Action::List, member));
-        let searched: Vec<_> = searched.map(|member| one(app, &member.entity, query, &needle)).collect();
+        let searched = members.iter().map(|member| (&member.entity, Listable::of(&access, member)));
+        let searched = searched.filter(|(_, listable)| !listable.is_empty());
+        let searched = searched.map(|(entity, listable)| Searched { app, entity, listable, query, needle: &needle });
+        let searched: Vec<_> = searched.map(Searched::results).collect();
         let mut found = stream::iter(searched).buffered(AT_ONCE);
         while let Some(more) = found.try_next().await? {
             results.extend(more);
@@ -101,59 +103,97 @@ pub async fn search(app: &App, credential: &Credential, query: &Query) -> Result
     }
 }
 
-/// Searches an entity. Its images are read page by page, and only what is found is kept.
-async fn one(app: &App, name: &EntityName, query: &Query, needle: &str) -> Result<Results, Error> {
-    let hit = |text: &str| text.to_lowercase().contains(needle);
-    let (containers, collections, entity) = futures::try_join!(
-        app.table.query_all::<Container>(keys::containers(name, None)),
-        app.table.query_all::<Collection>(keys::collections(name)),
-        app.table.get::<Entity>(keys::entity(name)),
-    )?;
-    let mut results = Results::default();
-    if !query.images_only() {
-        results.entities = entity.into_iter().filter(|row| hit(row.name.as_str()) || hit(&row.description)).collect();
-        let named = |row: &Collection| hit(row.name.as_str()) || hit(&row.description);
-        results.collections = collections.into_iter().filter(named).take(MAX_RESULTS).collect();
+/// An entity, or a part of one, that is searched.
+struct Searched<'a> {
+    app: &'a App,
+    entity: &'a EntityName,
+    listable: Listable,
+    query: &'a Query,
+    /// The text in lower case.
+    needle: &'a str,
+}
+
+/// The containers that are searched: each with whether it is a result, and whether by its own name.
+type Containers = BTreeMap<Repository, Candidate>;
+
+struct Candidate {
+    container: Container,
+    by_name: bool,
+    found: bool,
+}
+
+impl Searched<'_> {
+    fn hit(&self, text: &str) -> bool {
+        text.to_lowercase().contains(self.needle)
     }
-    // By repository: the container, and whether it is a result itself.
-    let mut containers: BTreeMap<Repository, (Container, bool)> = containers
-        .into_iter()
-        .filter(|row| row.collection_id.is_some())
-        .map(|row| {
-            let by_name = hit(&row.repository.to_string()) || hit(&row.description);
-            (row.repository.clone(), (row, by_name))
-        })
-        .collect();
-    let by_name: BTreeSet<Repository> =
-        containers.iter().filter(|(_, (_, by_name))| *by_name).map(|(repository, _)| repository.clone()).collect();
-    let mut after = None;
-    loop {
-        let page: Page<Image> = app.table.query(keys::images_of_entity(name), after, PAGE).await?;
-        for image in page.rows.into_iter().filter(|image| image.content.is_some()) {
-            let Some((container, found)) = containers.get_mut(&image.repository) else { continue };
-            let said = hit(&image.description)
-                || image.tags.iter().any(|tag| hit(tag.as_str()))
-                || image.labels.iter().any(|(key, value)| hit(key) || hit(value));
-            *found |= said;
-            let matches = (said || by_name.contains(&image.repository)) && wanted(&image, query);
-            if matches && results.images.len() < MAX_RESULTS {
-                results.images.push((container.clone(), image));
+
+    /// Searches it. Its images are read page by page, and only what is found is kept.
+    async fn results(self) -> Result<Results, Error> {
+        let mut results = Results::default();
+        let mut containers = self.containers().await?;
+        if !self.query.images_only() {
+            self.above(&mut results).await?;
+        }
+        for range in self.listable.images(self.entity) {
+            self.images(range, &mut containers, &mut results).await?;
+        }
+        if !self.query.images_only() {
+            let found = containers.into_values().filter(|candidate| candidate.found).take(MAX_RESULTS);
+            for Candidate { container, .. } in found {
+                let images = self.app.table.query(keys::images(&container.repository), None, SHOWN).await?;
+                let images = images.rows.into_iter().filter(|image: &Image| image.content.is_some()).collect();
+                results.containers.push((container, images));
             }
         }
-        after = page.next;
-        if after.is_none() || (query.images_only() && results.images.len() >= MAX_RESULTS) {
-            break;
+        Ok(results)
+    }
+
+    async fn containers(&self) -> Result<Containers, Error> {
+        let rows = self.listable.containers(self.app, self.entity, None, usize::MAX).await?;
+        let library = rows.into_iter().filter(|row| row.collection_id.is_some());
+        Ok(library
+            .map(|container| {
+                let by_name = self.hit(&container.repository.to_string()) || self.hit(&container.description);
+                (container.repository.clone(), Candidate { container, by_name, found: by_name })
+            })
+            .collect())
+    }
+
+    /// The entity and its collections. Whoever may list only parts of them does not find them.
+    async fn above(&self, results: &mut Results) -> Result<(), Error> {
+        let (collections, entity) = futures::try_join!(
+            self.app.table.query_all::<Collection>(keys::collections(self.entity)),
+            self.app.table.get::<Entity>(keys::entity(self.entity)),
+        )?;
+        let entity = entity.into_iter().filter(|_| self.listable == Listable::All);
+        results.entities = entity.filter(|row| self.hit(row.name.as_str()) || self.hit(&row.description)).collect();
+        let collections = collections.into_iter().filter(|row| self.listable.covers(row.name.as_str()));
+        let named = collections.filter(|row| self.hit(row.name.as_str()) || self.hit(&row.description));
+        results.collections = named.take(MAX_RESULTS).collect();
+        Ok(())
+    }
+
+    async fn images(&self, range: KeyRange, containers: &mut Containers, results: &mut Results) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let page: Page<Image> = self.app.table.query(range.clone(), after, PAGE).await?;
+            for image in page.rows.into_iter().filter(|image| image.content.is_some()) {
+                let Some(candidate) = containers.get_mut(&image.repository) else { continue };
+                let said = self.hit(&image.description)
+                    || image.tags.iter().any(|tag| self.hit(tag.as_str()))
+                    || image.labels.iter().any(|(key, value)| self.hit(key) || self.hit(value));
+                candidate.found |= said;
+                let matches = (said || candidate.by_name) && wanted(&image, self.query);
+                if matches && results.images.len() < MAX_RESULTS {
+                    results.images.push((candidate.container.clone(), image));
+                }
+            }
+            after = page.next;
+            if after.is_none() || (self.query.images_only() && results.images.len() >= MAX_RESULTS) {
+                return Ok(());
+            }
         }
     }
-    if !query.images_only() {
-        let found = containers.into_values().filter(|(_, found)| *found).take(MAX_RESULTS);
-        for (container, _) in found {
-            let images = app.table.query(keys::images(&container.repository), None, SHOWN).await?;
-            let images = images.rows.into_iter().filter(|image: &Image| image.content.is_some()).collect();
-            results.containers.push((container, images));
-        }
-    }
-    Ok(results)
 }
 
 fn wanted(image: &Image, query: &Query) -> bool {

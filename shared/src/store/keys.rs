@@ -7,12 +7,16 @@
 //! | pk | sk | row |
 //! |---|---|---|
 //! | `U#⟨user⟩` | `-` | [`User`](super::rows::User) |
+//! | `U#⟨entity⟩+⟨robot⟩` | `-` | [`Robot`](super::rows::Robot) |
 //! | `U#⟨user⟩` | `W` | [`WrongPasswords`](super::rows::WrongPasswords), also for names that are no user's |
-//! | `U#⟨user⟩` | `T#⟨token⟩` | [`Token`](super::rows::Token) |
-//! | `U#⟨user⟩` | `E#⟨entity⟩` | [`Membership`](super::rows::Membership): the inverse of a member |
+//! | `U#⟨user⟩` | `G` | [`GroupsMade`](super::rows::GroupsMade) |
+//! | `U#⟨actor⟩` | `T#⟨token⟩` | [`Token`](super::rows::Token) |
+//! | `U#⟨actor⟩` | `E#⟨entity⟩` | [`Membership`](super::rows::Membership): the inverse of a member |
 //! | `E#⟨entity⟩` | `-` | [`Entity`](super::rows::Entity) |
 //! | `E#⟨entity⟩` | `Q` | [`Account`](super::rows::Account) |
-//! | `E#⟨entity⟩` | `M#⟨user⟩` | [`Member`](super::rows::Member) |
+//! | `E#⟨entity⟩` | `M#⟨actor⟩` | [`Member`](super::rows::Member) |
+//! | `E#⟨entity⟩` | `G` | [`Includes`](super::rows::Includes): the groups of directories that have roles |
+//! | `E#⟨entity⟩` | `V#⟨invitation⟩` | [`Invitation`](super::rows::Invitation) |
 //! | `E#⟨entity⟩` | `C#⟨collection⟩` | [`Collection`](super::rows::Collection) |
 //! | `E#⟨entity⟩` | `R#⟨rest⟩` | [`Container`](super::rows::Container) |
 //! | `E#⟨entity⟩` | `I#⟨rest⟩#⟨hash⟩` | [`Image`](super::rows::Image) |
@@ -35,7 +39,7 @@
 //! | `L` | `S#⟨upload⟩` | [`SealedListed`](super::rows::SealedListed): the list of uploads that wait to be verified |
 
 use crate::domain::{
-    CollectionName, Digest, EntityName, Id, OciDigest, Repository, TagName, TokenId, UploadId, UserName,
+    Actor, CollectionName, Digest, EntityName, Id, OciDigest, Repository, TagName, TokenId, UploadId, UserName,
 };
 use crate::rules::{Grant, Place};
 use serde::{Deserialize, Serialize};
@@ -74,6 +78,11 @@ pub fn user(name: &UserName) -> Key {
     key(format!("U#{name}"), SELF)
 }
 
+/// The account of a person or robot.
+pub fn actor(actor: &Actor) -> Key {
+    key(format!("U#{actor}"), SELF)
+}
+
 /// The entry of a user in the list of users.
 pub fn user_listed(name: &UserName) -> Key {
     key("L".to_owned(), format!("U#{name}"))
@@ -110,24 +119,29 @@ pub fn wrong_passwords(user: &UserName) -> Key {
     key(format!("U#{user}"), "W")
 }
 
-/// One of a user's tokens.
-pub fn token(user: &UserName, id: TokenId) -> Key {
-    key(format!("U#{user}"), format!("T#{id}"))
+/// The count of the groups that a user made.
+pub fn groups_made(user: &UserName) -> Key {
+    key(format!("U#{user}"), "G")
 }
 
-/// The partition and prefix of a user's tokens.
-pub fn tokens(user: &UserName) -> KeyRange {
-    range(format!("U#{user}"), "T#")
+/// One of the tokens of a person or robot.
+pub fn token(actor: &Actor, id: TokenId) -> Key {
+    key(format!("U#{actor}"), format!("T#{id}"))
+}
+
+/// The partition and prefix of the tokens of a person or robot.
+pub fn tokens(actor: &Actor) -> KeyRange {
+    range(format!("U#{actor}"), "T#")
 }
 
 /// The inverse of a member row.
-pub fn membership(user: &UserName, entity: &EntityName) -> Key {
-    key(format!("U#{user}"), format!("E#{entity}"))
+pub fn membership(actor: &Actor, entity: &EntityName) -> Key {
+    key(format!("U#{actor}"), format!("E#{entity}"))
 }
 
-/// The partition and prefix of a user's memberships.
-pub fn memberships(user: &UserName) -> KeyRange {
-    range(format!("U#{user}"), "E#")
+/// The partition and prefix of the memberships of a person or robot.
+pub fn memberships(actor: &Actor) -> KeyRange {
+    range(format!("U#{actor}"), "E#")
 }
 
 /// An entity.
@@ -140,9 +154,34 @@ pub fn account(name: &EntityName) -> Key {
     key(format!("E#{name}"), "Q")
 }
 
-/// A user's role on an entity.
-pub fn member(entity: &EntityName, user: &UserName) -> Key {
-    key(format!("E#{entity}"), format!("M#{user}"))
+/// The roles of a person or robot in an entity.
+pub fn member(entity: &EntityName, actor: &Actor) -> Key {
+    key(format!("E#{entity}"), format!("M#{actor}"))
+}
+
+/// The partition and prefix of an entity's members.
+pub fn members(entity: &EntityName) -> KeyRange {
+    range(format!("E#{entity}"), "M#")
+}
+
+/// The partition and prefix of an entity's robots among its members.
+pub fn robots(entity: &EntityName) -> KeyRange {
+    range(format!("E#{entity}"), format!("M#{entity}+"))
+}
+
+/// The groups of directories that have roles in an entity.
+pub fn includes(entity: &EntityName) -> Key {
+    key(format!("E#{entity}"), "G")
+}
+
+/// An invitation into an entity.
+pub fn invitation(entity: &EntityName, id: Id) -> Key {
+    key(format!("E#{entity}"), format!("V#{id}"))
+}
+
+/// The partition and prefix of an entity's invitations.
+pub fn invitations(entity: &EntityName) -> KeyRange {
+    range(format!("E#{entity}"), "V#")
 }
 
 /// A collection.
@@ -166,6 +205,11 @@ pub fn containers(entity: &EntityName, collection: Option<&CollectionName>) -> K
     range(format!("E#{entity}"), prefix)
 }
 
+/// The partition and prefix of the containers under a path.
+pub fn containers_under(path: &Repository) -> KeyRange {
+    range(format!("E#{}", path.entity()), format!("R#{}/", path.rest()))
+}
+
 /// An image in a container.
 pub fn image(repository: &Repository, hash: &Digest) -> Key {
     key(format!("E#{}", repository.entity()), format!("I#{}#{}", repository.rest(), hash.hex()))
@@ -174,6 +218,11 @@ pub fn image(repository: &Repository, hash: &Digest) -> Key {
 /// The partition and prefix of the images of a container.
 pub fn images(repository: &Repository) -> KeyRange {
     range(format!("E#{}", repository.entity()), format!("I#{}#", repository.rest()))
+}
+
+/// The partition and prefix of the images of all containers under a path.
+pub fn images_under(path: &Repository) -> KeyRange {
+    range(format!("E#{}", path.entity()), format!("I#{}/", path.rest()))
 }
 
 /// The partition and prefix of all images of an entity.
@@ -283,6 +332,8 @@ pub fn lies_in(key: &Key, grant: &Grant) -> bool {
             || key.pk == format!("E#{name}")
             || key.pk.strip_prefix("R#").and_then(|path| path.split('/').next()) == Some(name.as_str())
             || (key.pk.starts_with("U#") && key.sk == format!("E#{name}"))
+            || key.pk.starts_with(&format!("U#{name}+"))
+            || grant.by().and_then(Actor::user).is_some_and(|by| *key == groups_made(by))
     };
     match grant.place() {
         Place::Installation => true,
@@ -359,6 +410,7 @@ mod tests {
     fn no_two_kinds_of_row_share_a_key() {
         let user_name: UserName = "a".parse().unwrap();
         let entity_name: EntityName = "a".parse().unwrap();
+        let (person, robot): (Actor, Actor) = (user_name.clone().into(), "a+a".parse().unwrap());
         let collection_name: CollectionName = "a".parse().unwrap();
         let repository: Repository = "a/a/a".parse().unwrap();
         let digest = Digest::of(b"");
@@ -366,11 +418,18 @@ mod tests {
             user(&user_name),
             user_listed(&user_name),
             wrong_passwords(&user_name),
-            token(&user_name, TokenId::from_random([0; 12])),
-            membership(&user_name, &entity_name),
+            groups_made(&user_name),
+            actor(&robot),
+            token(&person, TokenId::from_random([0; 12])),
+            token(&robot, TokenId::from_random([0; 12])),
+            membership(&person, &entity_name),
+            membership(&robot, &entity_name),
             entity(&entity_name),
             account(&entity_name),
-            member(&entity_name, &user_name),
+            member(&entity_name, &person),
+            member(&entity_name, &robot),
+            includes(&entity_name),
+            invitation(&entity_name, Id::from_random([0; 12])),
             collection(&entity_name, &collection_name),
             container(&repository),
             image(&repository, &digest),

@@ -4,8 +4,8 @@ use super::keys::{self, Key};
 use crate::domain::quota::Quota;
 use crate::domain::sif::SifFacts;
 use crate::domain::{
-    Actor, CollectionName, Description, Digest, EntityName, Id, OciDigest, Repository, Role, TagName, Time, TokenId,
-    TokenScope, UploadId, UserName, Visibility,
+    Actor, CollectionName, Description, Digest, EntityName, Id, OciDigest, Repository, Role, Roles, SubPath, TagName,
+    Time, TokenId, TokenScope, UploadId, UserName, Visibility,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -41,10 +41,53 @@ pub struct User {
     pub disabled: bool,
     /// When the account was made.
     pub created: Time,
+    /// The groups in which directories have them, by the name of the directory.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, GroupsSeen>,
     /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
 }
 row!(User, row => keys::user(&row.name));
+
+/// How many groups a user has made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GroupsMade {
+    /// The user.
+    pub user: UserName,
+    /// How many.
+    pub count: u64,
+    /// Counts the changes of this row; each change is conditional on it.
+    pub version: u64,
+}
+row!(GroupsMade, row => keys::groups_made(&row.user));
+
+/// The groups in which a directory has a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupsSeen {
+    /// The names of the groups there.
+    pub names: BTreeSet<String>,
+    /// When the directory said so.
+    pub seen: Time,
+}
+
+/// The account of a robot: it has tokens, but no password, and a role in its own entity only.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Robot {
+    /// The entity, and the robot's own name there.
+    pub actor: Actor,
+    /// What it is for.
+    pub description: Description,
+    /// The user who made it.
+    pub created_by: Option<Actor>,
+    /// When it was made.
+    pub created: Time,
+    /// Whether it is being removed: none of its tokens works any more.
+    #[serde(default)]
+    pub disabled: bool,
+    /// Counts the changes of this row; each change is conditional on it.
+    pub version: u64,
+}
+row!(Robot, row => keys::actor(&row.actor));
 
 /// An entry in the list of users.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -68,14 +111,14 @@ pub struct WrongPasswords {
 }
 row!(WrongPasswords, row => keys::wrong_passwords(&row.user));
 
-/// One of a user's tokens. Deleting the row revokes it.
+/// A token of a person or robot. Deleting the row revokes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Token {
     /// The `jti` of the token.
     pub id: TokenId,
     /// Whose it is.
-    pub user: UserName,
-    /// The user's name for it.
+    pub actor: Actor,
+    /// Its maker's name for it.
     pub name: String,
     /// The scope of the token.
     pub scope: TokenScope,
@@ -83,32 +126,104 @@ pub struct Token {
     pub created: Time,
     /// When it expires; `None`: never.
     pub expires: Option<Time>,
+    /// When it was last used, within a day: it is written with the first use after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Time>,
 }
-row!(Token, row => keys::token(&row.user, row.id));
+row!(Token, row => keys::token(&row.actor, row.id));
 
-/// A user's role on an entity.
+/// The roles of a person or robot in an entity.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Member {
     /// The entity.
     pub entity: EntityName,
-    /// The user.
-    pub user: UserName,
-    /// Their role.
-    pub role: Role,
+    /// Whose roles.
+    pub actor: Actor,
+    /// The roles.
+    #[serde(flatten)]
+    pub roles: Roles,
+    /// Counts the changes of this row; each change is conditional on it.
+    #[serde(default)]
+    pub version: u64,
 }
-row!(Member, row => keys::member(&row.entity, &row.user));
+row!(Member, row => keys::member(&row.entity, &row.actor));
 
-/// The inverse of [`Member`], to find a user's entities.
+/// The inverse of [`Member`], to find the entities of a person or robot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Membership {
     /// The entity.
     pub entity: EntityName,
-    /// The user.
-    pub user: UserName,
-    /// Their role.
-    pub role: Role,
+    /// Whose roles.
+    pub actor: Actor,
+    /// The roles.
+    #[serde(flatten)]
+    pub roles: Roles,
 }
-row!(Membership, row => keys::membership(&row.user, &row.entity));
+row!(Membership, row => keys::membership(&row.actor, &row.entity));
+
+/// The groups of directories whose people have a role in an entity. A lookup compares it with the groups of the user's
+/// own row, so that a change of either counts at once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Includes {
+    /// The entity.
+    pub entity: EntityName,
+    /// The roles, by `DIRECTORY:GROUP`.
+    pub groups: BTreeMap<String, Role>,
+    /// Counts the changes of this row; each change is conditional on it.
+    pub version: u64,
+}
+row!(Includes, row => keys::includes(&row.entity));
+
+impl Includes {
+    /// The strongest role that somebody has through these groups, by the name of the directory.
+    pub fn role(&self, groups: &BTreeMap<String, GroupsSeen>) -> Option<Role> {
+        let theirs = |(group, role): (&String, &Role)| {
+            let (directory, name) = group.split_once(':')?;
+            groups.get(directory)?.names.contains(name).then_some(*role)
+        };
+        self.groups.iter().filter_map(theirs).max()
+    }
+}
+
+/// An invitation: whoever shows its secret gets a role in the entity.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Invitation {
+    /// The entity.
+    pub entity: EntityName,
+    /// Its id, which is in its link too.
+    pub id: Id,
+    /// The SHA-256 of the secret.
+    pub secret: Digest,
+    /// The role that it gives.
+    pub role: Role,
+    /// On what it gives it; `None`: on the whole entity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<SubPath>,
+    /// How many people it may bring in.
+    pub max: u64,
+    /// How many it has brought in.
+    pub uses: u64,
+    /// Its maker: it holds only while they manage that.
+    pub created_by: UserName,
+    /// When it was made.
+    pub created: Time,
+    /// When it is over.
+    pub expires: Time,
+    /// Counts the changes of this row; each change is conditional on it.
+    pub version: u64,
+}
+row!(Invitation, row => keys::invitation(&row.entity, row.id));
+
+/// Whose an entity is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EntityKind {
+    /// A user's own, of the same name. It has one owner.
+    #[default]
+    Personal,
+    /// A group's. It has at least one admin.
+    Group,
+}
 
 /// An entity.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -119,6 +234,12 @@ pub struct Entity {
     pub name: EntityName,
     /// The description.
     pub description: Description,
+    /// Whose it is.
+    #[serde(default)]
+    pub kind: EntityKind,
+    /// How many admins a group has.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub admins: u64,
     /// Whether new containers in it are private.
     pub default_private: bool,
     /// Its creator.
@@ -784,6 +905,45 @@ pub enum EventKind {
         /// Whether it is disabled now.
         disabled: bool,
     },
+    /// The roles of a person or robot in the entity were changed.
+    RolesChanged(RoleChange),
+    /// A robot was made.
+    RobotMade {
+        /// Its name.
+        robot: Actor,
+    },
+    /// A robot was removed, with its tokens.
+    RobotRemoved {
+        /// Its name.
+        robot: Actor,
+    },
+    /// An invitation was made.
+    InvitationMade {
+        /// Its id.
+        id: Id,
+        /// The role that it gives.
+        role: Role,
+    },
+    /// An invitation was revoked.
+    InvitationRevoked {
+        /// Its id.
+        id: Id,
+    },
+    /// An invitation was accepted.
+    InvitationAccepted {
+        /// Its id.
+        id: Id,
+    },
+    /// The groups of directories with a role in the entity were changed.
+    IncludesChanged {
+        /// What they are now.
+        groups: BTreeMap<String, Role>,
+    },
+    /// A directory said in which groups the user is.
+    GroupsSeen {
+        /// The name of the directory.
+        directory: String,
+    },
     /// A token was made.
     TokenMade {
         /// Its row.
@@ -805,6 +965,22 @@ pub enum EventKind {
         /// What it is now.
         after: u64,
     },
+}
+
+/// A change of somebody's roles in an entity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleChange {
+    /// Whose.
+    pub actor: Actor,
+    /// The collection or repository; `None` for the whole entity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<SubPath>,
+    /// The role before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Role>,
+    /// The role now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Role>,
 }
 
 /// Where a tag leads.

@@ -29,7 +29,7 @@ fn get(route: &'static str, path: &'static str) -> Question {
 }
 
 fn questions() -> Vec<Question> {
-    [about_metadata(), about_bytes_and_people(), about_the_registry()].into_iter().flatten().collect()
+    [about_metadata(), about_bytes_and_people(), about_groups(), about_the_registry()].into_iter().flatten().collect()
 }
 
 fn about_metadata() -> Vec<Question> {
@@ -152,6 +152,46 @@ fn about_bytes_and_people() -> Vec<Question> {
         ask(post.clone(), "/api/scrub", "/api/scrub", json!({})),
         get("/pks/lookup", "/pks/lookup?op=get&search=0x0"),
         ask(post, "/pks/add", "/pks/add", Value::Null),
+    ]
+}
+
+fn about_groups() -> Vec<Question> {
+    let (post, put, delete) = (Method::POST, Method::PUT, Method::DELETE);
+    let robot = json!({ "name": "{fresh}", "role": "reader" });
+    let no_id = "/api/entities/alice/invitations/000000000000000000000000";
+    vec![
+        ask(post.clone(), "/api/groups", "/api/groups", json!({ "name": "{fresh}" })),
+        get("/api/entities/{name}/members", "/api/entities/alice/members"),
+        get("/api/entities/{name}/members", "/api/entities/missing/members"),
+        ask(
+            put.clone(),
+            "/api/entities/{name}/members/{member}",
+            "/api/entities/alice/members/rita",
+            json!({ "role": "reader" }),
+        ),
+        ask(
+            put.clone(),
+            "/api/entities/{name}/members/{member}",
+            "/api/entities/missing/members/rita",
+            json!({ "role": "reader" }),
+        ),
+        ask(delete.clone(), "/api/entities/{name}/members/{member}", "/api/entities/alice/members/nobody", Value::Null),
+        get("/api/entities/{name}/includes", "/api/entities/alice/includes"),
+        ask(put.clone(), "/api/entities/{name}/includes", "/api/entities/alice/includes", json!({ "groups": {} })),
+        ask(put, "/api/users/{name}/groups", "/api/users/alice/groups", json!({ "directory": "ldap", "groups": [] })),
+        get("/api/entities/{name}/robots", "/api/entities/alice/robots"),
+        ask(post.clone(), "/api/entities/{name}/robots", "/api/entities/alice/robots", robot),
+        ask(delete.clone(), "/api/entities/{name}/robots/{robot}", "/api/entities/alice/robots/missing", Value::Null),
+        get("/api/entities/{name}/invitations", "/api/entities/alice/invitations"),
+        ask(
+            post.clone(),
+            "/api/entities/{name}/invitations",
+            "/api/entities/alice/invitations",
+            json!({ "role": "reader" }),
+        ),
+        ask(delete, "/api/entities/{name}/invitations/{id}", no_id, Value::Null),
+        ask(post, "/api/join", "/api/join", json!({ "invitation": "alice.000000000000000000000000.x" })),
+        get("/join", "/join"),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use shared::domain::{Digest, EntityName, Role, UserName};
+use shared::domain::{Actor, Digest, EntityName, Role, Roles};
 use shared::rules::{Action, Resource};
 use shared::service::access::system;
 use shared::store::rows::{Member, Membership, Row};
@@ -241,11 +241,12 @@ pub(crate) async fn private_collection(owner: &Caller, entity: &str, name: &str)
     set(owner, &format!("/v1/collections/{entity}/{name}"), json!({ "private": true })).await.ok();
 }
 
-/// Gives somebody a role on an entity.
-pub(crate) async fn join(server: &Server, entity: &str, user: &str, role: Role) {
-    let (entity, user): (EntityName, UserName) = (entity.parse().unwrap(), user.parse().unwrap());
-    write(server, &Member { entity: entity.clone(), user: user.clone(), role }).await;
-    write(server, &Membership { entity, user, role }).await;
+/// Gives somebody a role on an entity, which need not exist.
+pub(crate) async fn join(server: &Server, entity: &str, actor: &str, role: Role) {
+    let (entity, actor): (EntityName, Actor) = (entity.parse().unwrap(), actor.parse().unwrap());
+    let (roles, version) = (Roles::on_all(role), 0);
+    write(server, &Member { entity: entity.clone(), actor: actor.clone(), roles: roles.clone(), version }).await;
+    write(server, &Membership { entity, actor, roles }).await;
 }
 
 /// Gives somebody a role on that many other entities, named `e000` and so on, which exist only as such roles.

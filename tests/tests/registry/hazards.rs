@@ -295,7 +295,7 @@ async fn hazard_account_enumeration_and_brute_force() {
     // An expired or short-lived token in place of a password is no guess.
     let app = &server.local.app;
     let bob: UserName = "bob".parse().unwrap();
-    let past = app.keys.sign(&bob, app.new_token().unwrap(), Time(0), Some(Time(1))).unwrap();
+    let past = app.keys.sign(&bob.clone().into(), app.new_token().unwrap(), Time(0), Some(Time(1))).unwrap();
     for _ in 0..5 {
         for answer in log_in(&server, "bob", secrecy::ExposeSecret::expose_secret(&past)).await {
             refused(&answer, 401, "UNAUTHORIZED");

@@ -22,7 +22,7 @@ pub async fn with_secret(app: &App, name: &str, secret: &SecretString) -> Result
         return Ok(Credential::Anonymous);
     }
     if let Some(credential @ Credential::Token { .. }) = app.keys.token(secret.expose_secret(), app.now()) {
-        let own = credential.user().is_some_and(|user| user.as_str() == name);
+        let own = credential.actor().is_some_and(|actor| actor.to_string() == name);
         // Placeholders for the name, sent by clients that store only a token.
         if !own && !matches!(name, "" | "<token>" | "token") {
             return Err(bad());

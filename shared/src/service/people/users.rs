@@ -1,21 +1,22 @@
 //! Users and the quotas of their entities.
 
 use super::passwords;
-use super::tokens::{self, NewToken};
+use super::tokens;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::entities::Birth;
 use crate::changes::{accounts, people};
 use crate::domain::quota::Quota;
-use crate::domain::{EntityName, TokenScope, UserName};
+use crate::domain::{EntityName, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::service::access::{Access, system};
 use crate::service::retry::Retry;
 use crate::store::keys;
-use crate::store::rows::{Account, User, UserListed};
+use crate::store::rows::{Account, GroupsSeen, User, UserListed};
 use crate::store::table::Written;
 use secrecy::SecretString;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A new person.
 #[derive(Debug)]
@@ -66,7 +67,8 @@ async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
     };
     let birth = Birth { by: Some(name.clone().into()), ..app.birth(grant)? };
     let (created, version) = (birth.at, birth.first_version.into());
-    let user = User { name: name.clone(), password, admin, disabled: false, created, version };
+    let (disabled, groups) = (false, BTreeMap::new());
+    let user = User { name: name.clone(), password, admin, disabled, created, groups, version };
     let changes = people::user_added(&user, birth, quota.unwrap_or(app.config.default_quota))?;
     match app.commit(grant, changes).await? {
         Written::Done => Ok(()),
@@ -92,9 +94,8 @@ pub async fn none(app: &App) -> Result<bool, Error> {
 
 /// A token with all rights of a user, for whoever holds the installation's own keys.
 pub async fn operator_token(app: &App, name: &UserName) -> Result<SecretString, Error> {
-    let grant = system(Action::Manage, &Resource::Installation)?;
-    let token = NewToken { name: "operator".to_owned(), scope: TokenScope::full(), expires: None };
-    tokens::write(app, &grant, name, token).await
+    let user: Option<User> = app.table.get(keys::user(name)).await?;
+    tokens::for_operator(app, &user.ok_or(Error::NotFound("user"))?).await
 }
 
 /// All users, with their usage. Site admins only.
@@ -182,4 +183,46 @@ pub async fn set_quota(app: &App, credential: &Credential, entity: &EntityName, 
             return Ok(Quota { limit, ..account.quota });
         }
     }
+}
+
+/// Notes in which of its groups a directory has a user, replacing what it said before. Site admins only.
+pub async fn set_groups(
+    app: &App,
+    credential: &Credential,
+    name: &UserName,
+    directory: &str,
+    names: BTreeSet<String>,
+) -> Result<(), Error> {
+    let word = |text: &str| !text.is_empty() && text.len() <= MAX_GROUP && !text.chars().any(char::is_control);
+    if !word(directory) || directory.contains(':') || names.len() > MAX_GROUPS || !names.iter().all(|name| word(name)) {
+        return Err(Error::Invalid(format!(
+            "a directory's name has no colon, and it names at most {MAX_GROUPS} groups of 1 to {MAX_GROUP} bytes"
+        )));
+    }
+    let mut retry = Retry::of("changes of the same account");
+    loop {
+        retry.pause().await?;
+        let grant = site_admin(app, credential, "set the groups of a user").await?;
+        directory_groups(app)?;
+        let user: Option<User> = app.table.get(keys::user(name)).await?;
+        let user = user.ok_or(Error::NotFound("user"))?;
+        let seen = GroupsSeen { names: names.clone(), seen: app.now() };
+        if app.commit(&grant, people::groups_seen(user, directory, seen)?).await? == Written::Done {
+            return Ok(());
+        }
+    }
+}
+
+/// The longest name of a directory's group, in bytes.
+pub(crate) const MAX_GROUP: usize = 500;
+/// The most groups of a directory that one user can be in.
+const MAX_GROUPS: usize = 200;
+
+/// Refuses what has no effect while directories' groups are not asked for.
+pub(crate) fn directory_groups(app: &App) -> Result<(), Error> {
+    if app.config.directory_groups {
+        return Ok(());
+    }
+    let why = "the groups of directories have no roles here: the operator would set STACKROOM_DIRECTORY_GROUPS=true";
+    Err(Error::Invalid(why.to_owned()))
 }

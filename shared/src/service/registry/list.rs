@@ -5,10 +5,10 @@ use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::{EntityName, OciDigest, Repository};
 use crate::error::Error;
-use crate::rules::Action;
 use crate::service::access::{Access, memberships};
+use crate::service::parts::Listable;
 use crate::store::keys;
-use crate::store::rows::{Container, Membership, Referrer, Tag};
+use crate::store::rows::{Membership, Referrer, Tag};
 use crate::store::table::Page;
 
 /// The most entries of a page.
@@ -90,13 +90,13 @@ pub async fn catalog(
     let after = last.as_deref().and_then(|last| last.split_once('/'));
     let after = after.and_then(|(entity, rest)| Some((entity.parse::<EntityName>().ok()?, rest.to_owned())));
     // What is left of the entity where the last page ended comes first, if the caller still has a role there.
-    let begun = credential.user().zip(after.as_ref()).map(|(user, (entity, _))| keys::membership(user, entity));
+    let begun = credential.actor().zip(after.as_ref()).map(|(actor, (entity, _))| keys::membership(actor, entity));
     let (access, members) = futures::join!(
         Access::load(app, credential, None, begun.clone()),
         memberships(app, credential, after.as_ref().map(|(entity, _)| entity.to_string()))
     );
     let (mut access, mut page) = (access?, members?);
-    if access.caller.user().is_none() {
+    if access.caller.known().is_none() {
         return Err(Error::Unauthenticated(crate::error::NO_TOKEN).into());
     }
     let most = most.min(LONGEST_PAGE);
@@ -104,14 +104,15 @@ pub async fn catalog(
     let begun: Option<Membership> = begun.map(|key| access.take(&key)).transpose()?.flatten();
     page.rows.splice(0..0, begun);
     loop {
-        for member in page.rows.iter().filter(|member| access.may_on(Action::List, member)) {
+        for member in &page.rows {
+            let listable = Listable::of(&access, member);
             let wanted = (most + 1).saturating_sub(entries.len());
             if wanted == 0 {
                 break;
             }
-            let rest = after.as_ref().filter(|(entity, _)| *entity == member.entity).map(|(_, rest)| rest.clone());
-            let some: Page<Container> = app.table.query(keys::containers(&member.entity, None), rest, wanted).await?;
-            entries.extend(some.rows.iter().map(|row| row.repository.to_string()));
+            let rest = after.as_ref().filter(|(entity, _)| *entity == member.entity).map(|(_, rest)| rest.as_str());
+            let some = listable.containers(app, &member.entity, rest, wanted).await?;
+            entries.extend(some.iter().map(|row| row.repository.to_string()));
         }
         match page.next {
             Some(after) if entries.len() <= most => page = memberships(app, credential, Some(after)).await?,

@@ -154,7 +154,7 @@ impl RepositoryAccess {
     fn refused(&self) -> Refused {
         match self.loaded.caller {
             Caller::Anonymous => Refused::Error(Error::Unauthenticated(crate::error::NO_TOKEN)),
-            Caller::User { .. } | Caller::System => Refused::Scope,
+            Caller::Known { .. } | Caller::System => Refused::Scope,
         }
     }
 

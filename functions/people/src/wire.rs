@@ -1,0 +1,192 @@
+//! The answers of the routes for people, field by field.
+
+use serde::Serialize;
+use shared::domain::{Role, Time, quota};
+use shared::service::people::invitations::is_over;
+use shared::service::people::robots::RobotView;
+use shared::service::people::users::UserView;
+use shared::store::rows;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// The usage and the limit of an entity.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Quota {
+    /// Bytes of images.
+    used: u64,
+    /// Bytes announced by uploads that are not completed yet.
+    reserved: u64,
+    /// The limit of used and reserved bytes together, 0 for unlimited.
+    limit: u64,
+}
+
+/// The usage and the limit of an entity.
+pub(crate) fn quota(quota: quota::Quota) -> Quota {
+    Quota { used: quota.used(), reserved: quota.reserved, limit: quota.limit }
+}
+
+/// A user, with the usage of their entity.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct User {
+    name: String,
+    admin: bool,
+    disabled: bool,
+    #[schema(format = DateTime)]
+    created: String,
+    #[serde(flatten)]
+    quota: Quota,
+}
+
+/// A user, with the usage of their entity.
+pub(crate) fn user(view: &UserView) -> User {
+    let user = &view.user;
+    User {
+        name: user.name.to_string(),
+        admin: user.admin,
+        disabled: user.disabled,
+        created: user.created.to_string(),
+        quota: quota(view.quota),
+    }
+}
+
+/// A token without its secret.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Token {
+    id: String,
+    name: String,
+    /// `RIGHT[,RIGHT…][@ENTITY | @REPOSITORY]`.
+    scope: String,
+    #[schema(format = DateTime)]
+    created: String,
+    #[schema(format = DateTime)]
+    expires: Option<String>,
+    /// When it was last used, within a day.
+    #[schema(format = DateTime)]
+    used: Option<String>,
+}
+
+/// A token without its secret.
+pub(crate) fn token(token: &rows::Token) -> Token {
+    Token {
+        id: token.id.to_string(),
+        name: token.name.clone(),
+        scope: token.scope.to_string(),
+        created: token.created.to_string(),
+        expires: token.expires.map(|time| time.to_string()),
+        used: token.used.map(|time| time.to_string()),
+    }
+}
+
+/// A new token.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Secret<'a> {
+    pub(crate) token: &'a str,
+}
+
+/// A group.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Group {
+    id: String,
+    name: String,
+    description: String,
+    /// Whether new containers in it are private.
+    private: bool,
+}
+
+/// A group.
+pub(crate) fn group(entity: &rows::Entity) -> Group {
+    Group {
+        id: entity.id.to_string(),
+        name: entity.name.to_string(),
+        description: entity.description.to_string(),
+        private: entity.default_private,
+    }
+}
+
+/// A member of an entity.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Member {
+    name: String,
+    /// The role on the whole entity.
+    #[schema(value_type = Option<String>)]
+    role: Option<Role>,
+    /// The roles on collections and repositories, by their paths below the entity.
+    #[schema(value_type = BTreeMap<String, String>)]
+    on: BTreeMap<String, Role>,
+}
+
+/// A member of an entity.
+pub(crate) fn member(row: &rows::Member) -> Member {
+    let on = row.roles.parts.iter().map(|(part, role)| (part.to_string(), *role)).collect();
+    Member { name: row.actor.to_string(), role: row.roles.entity, on }
+}
+
+/// A robot of an entity.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Robot {
+    description: String,
+    #[schema(format = DateTime)]
+    created: String,
+    created_by: Option<String>,
+    #[serde(flatten)]
+    roles: Member,
+}
+
+/// A robot of an entity.
+pub(crate) fn robot(view: &RobotView) -> Robot {
+    Robot {
+        description: view.robot.description.to_string(),
+        created: view.robot.created.to_string(),
+        created_by: view.robot.created_by.as_ref().map(ToString::to_string),
+        roles: member(&view.member),
+    }
+}
+
+/// The name of what was made, or where the caller is a member now.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Made {
+    pub(crate) name: String,
+}
+
+/// An invitation without its secret.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Invitation {
+    id: String,
+    #[schema(value_type = String)]
+    role: Role,
+    on: Option<String>,
+    /// How many people it has brought in.
+    used: u64,
+    /// How many it may bring in.
+    uses: u64,
+    created_by: String,
+    #[schema(format = DateTime)]
+    created: String,
+    #[schema(format = DateTime)]
+    expires: String,
+    /// Whether it brings in nobody any more.
+    over: bool,
+}
+
+/// An invitation without its secret.
+pub(crate) fn invitation(row: &rows::Invitation, now: Time) -> Invitation {
+    Invitation {
+        id: row.id.to_string(),
+        role: row.role,
+        on: row.part.as_ref().map(ToString::to_string),
+        used: row.uses,
+        uses: row.max,
+        created_by: row.created_by.to_string(),
+        created: row.created.to_string(),
+        expires: row.expires.to_string(),
+        over: is_over(row, now),
+    }
+}
+
+/// A new invitation.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct NewInvitation {
+    pub(crate) id: String,
+    /// Whoever opens it finds out how to accept the invitation.
+    pub(crate) link: String,
+}
