@@ -330,7 +330,7 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
     let role = effective_role(subject, action, place);
     let needed = match resource {
         // Contributors delete what they pushed.
-        Resource::Image { own: true, .. } => needs(action).0.min(Role::Contributor),
+        Resource::Image { own: true, .. } if action == Action::Delete => Role::Contributor,
         // A caller who could delete something there is told that it is missing.
         Resource::Missing(_) => needs(action).0.min(Role::Contributor),
         _ => needs(action).0,
