@@ -54,6 +54,15 @@ pub(crate) fn token_made(token: &Token) -> Result<Changes, Error> {
     Ok(Changes::recorded(Place::User(token.user.clone()), what).with([Write::put(token, Condition::Absent)?]))
 }
 
+/// Writes the row of a login's token, and revokes the tokens of earlier logins, which must all be there.
+pub(crate) fn login_token_made(token: &Token, earlier: &[TokenId]) -> Result<Changes, Error> {
+    let mut changes = token_made(token)?;
+    for id in earlier {
+        changes.merge(token_revoked(&token.user, *id));
+    }
+    Ok(changes)
+}
+
 /// Revokes a token, which must be there.
 pub(crate) fn token_revoked(user: &UserName, id: TokenId) -> Changes {
     let deleted = Write::delete(keys::token(user, id), Condition::Present);

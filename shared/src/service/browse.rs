@@ -4,12 +4,14 @@ use super::MAX_LISTED;
 use super::access::{Access, resource_at};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Caller, CollectionName, EntityName, Repository};
+use crate::domain::{Caller, CollectionName, Digest, EntityName, Id, Repository};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
 use crate::store::keys;
-use crate::store::rows::{Account, Collection, Container, Entity, Image, Membership, Tag};
+use crate::store::rows::{Account, Collection, Container, Entity, Image, Link, Membership, Tag};
 use crate::store::table::Page;
+use futures::future::try_join_all;
+use std::collections::BTreeMap;
 
 /// The maximum number of entries on a page.
 pub const PAGE: usize = 100;
@@ -127,6 +129,105 @@ pub async fn containers(
     // Registry repositories whose paths the library can't express are not containers of the library.
     page.rows.retain(|row| row.collection_id.is_some());
     Ok(page)
+}
+
+/// The most links that are counted for one list: a list for clients that know no pages has its end, too.
+const MAX_COUNTED: usize = 20_000;
+/// How many repositories are read at a time.
+const AT_A_TIME: usize = 16;
+
+/// A collection with the bytes of what is in it.
+#[derive(Debug)]
+pub struct UsedCollection {
+    /// The collection.
+    pub collection: Collection,
+    /// The bytes of its blobs, each counted once.
+    pub bytes: u64,
+}
+
+/// The collections of an entity, for clients that know no pages.
+pub async fn used_collections(
+    app: &App,
+    credential: &Credential,
+    entity: &EntityName,
+) -> Result<Vec<UsedCollection>, Error> {
+    list_access(app, credential, Some(entity)).await?;
+    let _turn = app.long_read().await?;
+    let collections: Page<Collection> = app.table.query(keys::collections(entity), None, MAX_LISTED).await?;
+    let containers: Page<Container> = app.table.query(keys::containers(entity, None), None, MAX_LISTED).await?;
+    let links = links_of(app, &containers.rows).await?;
+    let mut bytes: BTreeMap<Id, BTreeMap<Digest, u64>> = BTreeMap::new();
+    for (container, links) in containers.rows.iter().zip(links) {
+        if let Some(id) = container.collection_id {
+            bytes.entry(id).or_default().extend(links.iter().map(|link| (link.digest, link.size)));
+        }
+    }
+    let used = collections.rows.into_iter().map(|collection| {
+        let bytes = bytes.get(&collection.id).map_or(0, |blobs| blobs.values().sum());
+        UsedCollection { collection, bytes }
+    });
+    Ok(used.collect())
+}
+
+/// A container with its tags and the bytes of what is in it.
+#[derive(Debug)]
+pub struct UsedContainer {
+    /// The container.
+    pub container: Container,
+    /// Its first tags.
+    pub tags: Vec<Tag>,
+    /// The bytes of its blobs, each counted once.
+    pub bytes: u64,
+}
+
+/// The containers of a collection, for clients that know no pages.
+pub async fn used_containers(
+    app: &App,
+    credential: &Credential,
+    entity: &EntityName,
+    collection: &CollectionName,
+) -> Result<Vec<UsedContainer>, Error> {
+    let key = keys::collection(entity, collection);
+    let mut access = Access::load(app, credential, Some(entity), [key.clone()]).await?;
+    let resource = match access.take::<Collection>(&key)? {
+        Some(_) => Resource::Collection(entity.clone(), collection.clone()),
+        None => Resource::Missing(Place::Collection(entity.clone(), collection.clone())),
+    };
+    access.require(Action::List, &resource, "collection", "list this collection")?;
+    let _turn = app.long_read().await?;
+    let mut page: Page<Container> =
+        app.table.query(keys::containers(entity, Some(collection)), None, MAX_LISTED).await?;
+    page.rows.retain(|row| row.collection_id.is_some());
+    let links = links_of(app, &page.rows).await?;
+    let mut used = Vec::new();
+    for (container, links) in page.rows.into_iter().zip(links) {
+        let blobs: BTreeMap<Digest, u64> = links.iter().map(|link| (link.digest, link.size)).collect();
+        used.push(UsedContainer { container, tags: Vec::new(), bytes: blobs.values().sum() });
+    }
+    for some in used.chunks_mut(AT_A_TIME) {
+        let tags = some.iter().map(|one| app.table.query(keys::tags(&one.container.repository), None, PAGE));
+        let tags: Vec<Page<Tag>> = try_join_all(tags).await?;
+        for (one, tags) in some.iter_mut().zip(tags) {
+            one.tags = tags.rows;
+        }
+    }
+    Ok(used)
+}
+
+/// The links of each container. Those after the first [`MAX_COUNTED`] are not read.
+async fn links_of(app: &App, containers: &[Container]) -> Result<Vec<Vec<Link>>, Error> {
+    let (mut all, mut counted) = (Vec::new(), 0);
+    for some in containers.chunks(AT_A_TIME) {
+        if counted >= MAX_COUNTED {
+            all.extend(some.iter().map(|_| Vec::new()));
+            continue;
+        }
+        let links = some.iter().map(|row| app.table.query(keys::links(&row.repository), None, MAX_LISTED));
+        let links: Vec<Page<Link>> = try_join_all(links).await?;
+        counted += links.iter().map(|page| page.rows.len()).sum::<usize>();
+        all.extend(links.into_iter().map(|page| page.rows));
+    }
+    Ok(all)
 }
 
 /// The images of a container.

@@ -83,6 +83,9 @@ pub struct Token {
     pub created: Time,
     /// When it expires; `None`: never.
     pub expires: Option<Time>,
+    /// Whether a login made it, and later ones take it away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub login: bool,
 }
 row!(Token, row => keys::token(&row.user, row.id));
 

@@ -1,4 +1,14 @@
 //! API tokens: named, scoped, revocable.
+//!
+//! # The token of a login
+//!
+//! Some clients log in with a name and a password, and keep what they get. That is an API token like any other, with
+//! all rights, for a day. A client may log in before each of its commands, so the rows of such tokens are bounded:
+//!
+//! 1. Read the user's tokens.
+//! 2. In one transaction: write the new one, and delete those of earlier logins that have expired, and the oldest of the
+//!    rest if there would be more than [`MAX_LOGINS`]. *Lost*: another login has deleted one of them; start again at 1.
+//!    *Two at once*: below the bound neither sees the other's, so each may leave one more. The next login takes it away.
 
 use super::users::Managed;
 use crate::app::App;
@@ -8,10 +18,12 @@ use crate::domain::{Time, TokenId, TokenScope, UserName};
 use crate::error::Error;
 use crate::rules::Grant;
 use crate::rules::extent::{Beyond, Extent};
+use crate::service::retry::Retry;
 use crate::store::keys;
 use crate::store::rows::Token;
 use crate::store::table::Written;
 use secrecy::SecretString;
+use std::time::Duration;
 
 /// A new token.
 #[derive(Debug)]
@@ -48,12 +60,56 @@ pub async fn add(app: &App, credential: &Credential, user: &UserName, token: New
 
 /// Writes the row of a new token, and signs it.
 pub(super) async fn write(app: &App, grant: &Grant, user: &UserName, token: NewToken) -> Result<SecretString, Error> {
-    let (id, now) = (app.new_token()?, app.now());
-    let NewToken { name, scope, expires } = token;
-    let row = Token { id, user: user.clone(), name, scope, created: now, expires };
+    let row = row(app, user, token, false)?;
     match app.commit(grant, people::token_made(&row)?).await? {
-        Written::Done => app.keys.sign(user, id, now, expires),
-        Written::Lost(_) => Err(Error::Internal(format!("two tokens have the id {id}"))),
+        Written::Done => sign(app, &row),
+        Written::Lost(_) => Err(Error::Internal(format!("two tokens have the id {}", row.id))),
+    }
+}
+
+fn row(app: &App, user: &UserName, token: NewToken, login: bool) -> Result<Token, Error> {
+    let NewToken { name, scope, expires } = token;
+    Ok(Token { id: app.new_token()?, user: user.clone(), name, scope, created: app.now(), expires, login })
+}
+
+fn sign(app: &App, row: &Token) -> Result<SecretString, Error> {
+    app.keys.sign(&row.user, row.id, row.created, row.expires)
+}
+
+/// How long the token of a login lasts.
+const LOGIN_LIFE: Duration = Duration::from_hours(24);
+/// The most tokens of logins that a user has.
+pub const MAX_LOGINS: usize = 20;
+/// The most tokens of earlier logins that one login takes away.
+const MAX_TAKEN: usize = 50;
+
+/// A token with its row.
+#[derive(Debug)]
+pub struct Issued {
+    /// The token.
+    pub secret: SecretString,
+    /// Its row.
+    pub row: Token,
+}
+
+/// Makes the token of a login.
+pub(super) async fn of_login(app: &App, grant: &Grant, user: &UserName) -> Result<Issued, Error> {
+    let mut retry = Retry::of("logins of the same user");
+    loop {
+        retry.pause().await?;
+        let tokens: Vec<Token> = app.table.query_all(keys::tokens(user)).await?;
+        let now = app.now();
+        let mut earlier: Vec<&Token> = tokens.iter().filter(|token| token.login).collect();
+        // Those that have expired come first: all of them last equally long.
+        earlier.sort_unstable_by_key(|token| token.created);
+        let live = earlier.iter().filter(|token| token.expires.is_none_or(|expires| expires > now)).count();
+        let taken = (earlier.len() - live).max((earlier.len() + 1).saturating_sub(MAX_LOGINS)).min(MAX_TAKEN);
+        let taken: Vec<TokenId> = earlier.iter().take(taken).map(|token| token.id).collect();
+        let (scope, expires) = (TokenScope::full(), Some(now.plus(LOGIN_LIFE)));
+        let row = row(app, user, NewToken { name: "login".to_owned(), scope, expires }, true)?;
+        if app.commit(grant, people::login_token_made(&row, &taken)?).await? == Written::Done {
+            return Ok(Issued { secret: sign(app, &row)?, row });
+        }
     }
 }
 
