@@ -62,7 +62,7 @@ const LONGEST_LOGIN: usize = 16 << 10;
     tag = "accounts",
     security(("bearer" = [])),
     responses(
-        (status = 200, body = wire::User),
+        (status = 200, body = wire::LoginUser),
         (status = 404, description = "The token is invalid or missing"),
     ),
 )]
@@ -182,8 +182,8 @@ struct Login {
 
 /// A token for a name and a password, for the clients of Hinkskalle, which keep it.
 ///
-/// It has all rights of its user, and lasts a day. A user has at most 20 such tokens; the next login takes away the
-/// oldest. If the password is one of the user's API tokens, that is returned.
+/// It has all rights of its user, and lasts a day. For an hour, further logins get the same one. If the password is one
+/// of the user's API tokens, that is returned.
 #[utoipa::path(
     post,
     path = "/v1/get-token",
@@ -191,7 +191,7 @@ struct Login {
     security(()),
     request_body = Login,
     responses(
-        (status = 200, body = wire::Token),
+        (status = 200, body = wire::LoginToken),
         (status = 401, description = "Wrong name or password"),
         (status = 429, description = "Too many wrong passwords for that name, or too many logins at once"),
     ),

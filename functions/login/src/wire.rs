@@ -37,7 +37,7 @@ pub(crate) fn current_user(name: &UserName, token: &str) -> CurrentUser {
 /// A user, as the clients of Hinkskalle read them.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct User {
+pub(crate) struct LoginUser {
     username: String,
     firstname: String,
     lastname: &'static str,
@@ -48,8 +48,8 @@ pub(crate) struct User {
 }
 
 /// A user who may log in.
-pub(crate) fn user(name: &UserName, admin: bool) -> User {
-    User {
+pub(crate) fn user(name: &UserName, admin: bool) -> LoginUser {
+    LoginUser {
         username: name.to_string(),
         firstname: name.to_string(),
         lastname: "",
@@ -63,7 +63,7 @@ pub(crate) fn user(name: &UserName, admin: bool) -> User {
 /// A token that a login made, under both names that it had in the versions of Hinkskalle.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Token<'a> {
+pub(crate) struct LoginToken<'a> {
     id: String,
     #[schema(format = Password)]
     token: &'a str,
@@ -79,14 +79,14 @@ pub(crate) struct Token<'a> {
     #[schema(format = DateTime)]
     expires_at: Option<String>,
     deleted: bool,
-    user: User,
+    user: LoginUser,
 }
 
 /// A token that a login made.
-pub(crate) fn token(made: &LoggedIn) -> Token<'_> {
+pub(crate) fn token(made: &LoggedIn) -> LoginToken<'_> {
     let (row, secret) = (&made.token.row, made.token.secret.expose_secret());
     let id = row.id.to_string();
-    Token {
+    LoginToken {
         key_uid: id.chars().take(12).collect(),
         id,
         token: secret,

@@ -50,17 +50,17 @@ fn passwords_forgotten(name: &UserName) -> Write {
 
 /// Writes the row of a new token.
 pub(crate) fn token_made(token: &Token) -> Result<Changes, Error> {
-    let what = EventKind::TokenMade { id: token.id, scope: token.scope.clone() };
-    Ok(Changes::recorded(Place::User(token.user.clone()), what).with([Write::put(token, Condition::Absent)?]))
+    token_written(token, Condition::Absent)
 }
 
-/// Writes the row of a login's token, and revokes the tokens of earlier logins, which must all be there.
-pub(crate) fn login_token_made(token: &Token, earlier: &[TokenId]) -> Result<Changes, Error> {
-    let mut changes = token_made(token)?;
-    for id in earlier {
-        changes.merge(token_revoked(&token.user, *id));
-    }
-    Ok(changes)
+/// Writes the row of a new token in the place of one that has expired, which must be there.
+pub(crate) fn token_made_again(token: &Token) -> Result<Changes, Error> {
+    token_written(token, Condition::Present)
+}
+
+fn token_written(token: &Token, condition: Condition) -> Result<Changes, Error> {
+    let what = EventKind::TokenMade { id: token.id, scope: token.scope.clone() };
+    Ok(Changes::recorded(Place::User(token.user.clone()), what).with([Write::put(token, condition)?]))
 }
 
 /// Revokes a token, which must be there.

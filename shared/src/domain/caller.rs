@@ -241,7 +241,8 @@ mod tests {
         for (text, kept) in [("pull@ACME", "pull@acme"), ("push@Acme/Tools/BB", "push@acme/tools/bb")] {
             assert_eq!(text.parse::<TokenScope>().unwrap().to_string(), kept);
         }
-        for text in ["", "read", "PULL", "pull,", "pull@", "pull@Ä", "pull@tags", "pull@_CATALOG", "@acme", "pull@a//b"] {
+        for text in ["", "read", "PULL", "pull,", "pull@", "pull@Ä", "pull@tags", "pull@_CATALOG", "@acme", "pull@a//b"]
+        {
             assert!(text.parse::<TokenScope>().is_err(), "{text}");
         }
     }

@@ -264,7 +264,9 @@ mod tests {
         for bad in ["a/b___c", "a/b..c", "a/-b", "a/b_", "a/b.-c", "a/ä", "a__b/c"] {
             assert!(bad.parse::<Repository>().is_err(), "{bad}");
         }
-        for bad in ["", "a", "a/", "/a", "a//b", "a/\u{212a}", "tags/b", "Tags/b", &format!("a/{}", ["b"; 140].join("/"))] {
+        for bad in
+            ["", "a", "a/", "/a", "a//b", "a/\u{212a}", "tags/b", "Tags/b", &format!("a/{}", ["b"; 140].join("/"))]
+        {
             assert!(bad.parse::<Repository>().is_err(), "{bad}");
         }
     }

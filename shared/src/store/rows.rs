@@ -83,7 +83,7 @@ pub struct Token {
     pub created: Time,
     /// When it expires; `None`: never.
     pub expires: Option<Time>,
-    /// Whether a login made it, and later ones take it away.
+    /// Whether a login made it. Once it has expired, a later one is written in its place.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub login: bool,
 }

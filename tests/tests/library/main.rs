@@ -14,6 +14,7 @@ mod cost;
 mod delete;
 mod events;
 mod everyone;
+mod hinkli;
 mod invariants;
 mod quota;
 mod races;

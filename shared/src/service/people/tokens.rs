@@ -3,17 +3,20 @@
 //! # The token of a login
 //!
 //! Some clients log in with a name and a password, and keep what they get. That is an API token like any other, with
-//! all rights, for a day. A client may log in before each of its commands, so the rows of such tokens are bounded:
+//! all rights, for a day. A client may log in before each of its commands, so the rows of such tokens are bounded, and
+//! no login takes away what an earlier one gave:
 //!
-//! 1. Read the user's tokens.
-//! 2. In one transaction: write the new one, and delete those of earlier logins that have expired, and the oldest of the
-//!    rest if there would be more than [`MAX_LOGINS`]. *Lost*: another login has deleted one of them; start again at 1.
-//!    *Two at once*: below the bound neither sees the other's, so each may leave one more. The next login takes it away.
+//! 1. Read the user's tokens. If the last login is less than an hour ago, its token is signed once more, and is the same
+//!    text. So at most 24 such tokens are good at a time.
+//! 2. Write the new one: in the place of one that has expired, or else in one of its own. *Lost*: it was revoked
+//!    meanwhile; start again at 1. *Two at once*: either each has a row of its own, or both have the same, and its time is
+//!    that of the later one.
 
 use super::users::Managed;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::people;
+use crate::domain::time::SKEW;
 use crate::domain::{Time, TokenId, TokenScope, UserName};
 use crate::error::Error;
 use crate::rules::Grant;
@@ -78,10 +81,8 @@ fn sign(app: &App, row: &Token) -> Result<SecretString, Error> {
 
 /// How long the token of a login lasts.
 const LOGIN_LIFE: Duration = Duration::from_hours(24);
-/// The most tokens of logins that a user has.
-pub const MAX_LOGINS: usize = 20;
-/// The most tokens of earlier logins that one login takes away.
-const MAX_TAKEN: usize = 50;
+/// How long further logins get the same token.
+const LOGIN_AGAIN: Duration = Duration::from_hours(1);
 
 /// A token with its row.
 #[derive(Debug)]
@@ -92,22 +93,24 @@ pub struct Issued {
     pub row: Token,
 }
 
-/// Makes the token of a login.
+/// The token of a login.
 pub(super) async fn of_login(app: &App, grant: &Grant, user: &UserName) -> Result<Issued, Error> {
     let mut retry = Retry::of("logins of the same user");
     loop {
         retry.pause().await?;
-        let tokens: Vec<Token> = app.table.query_all(keys::tokens(user)).await?;
         let now = app.now();
-        let mut earlier: Vec<&Token> = tokens.iter().filter(|token| token.login).collect();
-        // Those that have expired come first: all of them last equally long.
-        earlier.sort_unstable_by_key(|token| token.created);
-        let live = earlier.iter().filter(|token| token.expires.is_none_or(|expires| expires > now)).count();
-        let taken = (earlier.len() - live).max((earlier.len() + 1).saturating_sub(MAX_LOGINS)).min(MAX_TAKEN);
-        let taken: Vec<TokenId> = earlier.iter().take(taken).map(|token| token.id).collect();
+        let tokens: Vec<Token> = app.table.query_all(keys::tokens(user)).await?;
+        let logins: Vec<Token> = tokens.into_iter().filter(|token| token.login).collect();
+        let last = logins.iter().max_by_key(|token| token.created);
+        if let Some(last) = last.filter(|last| last.created.plus(LOGIN_AGAIN) > now && last.created <= now) {
+            return Ok(Issued { secret: sign(app, last)?, row: last.clone() });
+        }
         let (scope, expires) = (TokenScope::full(), Some(now.plus(LOGIN_LIFE)));
-        let row = row(app, user, NewToken { name: "login".to_owned(), scope, expires }, true)?;
-        if app.commit(grant, people::login_token_made(&row, &taken)?).await? == Written::Done {
+        let mut row = row(app, user, NewToken { name: "login".to_owned(), scope, expires }, true)?;
+        let over = logins.iter().find(|token| token.expires.is_some_and(|expires| expires.plus(SKEW) <= now));
+        row.id = over.map_or(row.id, |over| over.id);
+        let changes = if over.is_some() { people::token_made_again(&row)? } else { people::token_made(&row)? };
+        if app.commit(grant, changes).await? == Written::Done {
             return Ok(Issued { secret: sign(app, &row)?, row });
         }
     }
