@@ -32,9 +32,8 @@ head -c 300000 /dev/urandom >"$work/raw.bin"
 mkdir -p "$work/folder"; head -c 5000 /dev/urandom >"$work/folder/one"
 prints "hinkli pushes a file under the name of its README" 'Upload complete' hinkli push --no-progress raw.bin alice/runs/FAQ4711:Raw
 prints "hinkli pushes a folder to its own entity" 'Upload complete' hinkli push --no-progress folder runs/FAQ4711:folder
-before=$(uploads)
 prints "hinkli pushes the same file again" 'Upload complete' hinkli push --no-progress raw.bin runs/faq4711:again
-holds "hinkli moved no bytes for that" [ "$(uploads)" -eq $((before + 1)) ]
+holds "hinkli moved no bytes for that" says 'skipping upload'
 prints "hinkli lists its collection with what it uses" 'usedQuota: 30[0-9]\.[0-9] kB' hinkli list-collections
 prints "hinkli lists its containers with what they use" 'usedQuota: 30[0-9]\.[0-9] kB' hinkli list-containers runs
 holds "hinkli names the container as it is kept" says '^- name: faq4711'
