@@ -507,7 +507,7 @@ fn asks_private(uri: &Uri) -> Result<bool, Refused> {
         match value.to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" => asks = true,
             "false" | "0" | "no" => {}
-            _ => return Err(Refused::Code(Code::Unsupported, "`private` must be `true` or `false`".to_owned())),
+            _ => return Err(Error::Invalid("`private` must be `true` or `false`".to_owned()).into()),
         }
     }
     Ok(asks)
