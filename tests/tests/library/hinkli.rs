@@ -415,6 +415,40 @@ async fn what_is_asked_to_be_private_is_private_or_refused() {
 }
 
 #[tokio::test]
+async fn of_two_who_make_a_repository_at_once_the_one_who_wants_it_private_gets_that_or_is_refused() {
+    let (server, alice) = start().await;
+    let bob = server.user("bob", 0).await;
+    let (mine, ours) = (b"for me alone", b"for all of us");
+    let mut made = [0, 0];
+    for number in 0..20 {
+        let repository = format!("alice/runs/r{number}");
+        let (private, open) = futures::join!(
+            ask_at(&alice, upload(&repository, mine, "private=True"), mine),
+            ask_at(&alice, upload(&repository, ours, "private=False"), ours)
+        );
+        assert_eq!(open.status, StatusCode::CREATED);
+        let seen = bob.get(&format!("/v2/{repository}/blobs/{}", digest(mine))).await;
+        let hidden = alice.get(&format!("/v1/containers/{repository}")).await.ok()["data"]["private"].clone();
+        match private.status {
+            StatusCode::CREATED => assert_eq!((seen.status, hidden), (StatusCode::UNAUTHORIZED, json!(true))),
+            StatusCode::FORBIDDEN => {
+                assert_eq!(hidden, json!(false));
+                let none = alice.get(&format!("/v2/{repository}/blobs/{}", digest(mine))).await;
+                assert_eq!(none.status, StatusCode::NOT_FOUND);
+            }
+            other => panic!("{other}"),
+        }
+        made[usize::from(private.status == StatusCode::CREATED)] += 1;
+    }
+    assert_eq!(made[0] + made[1], 20, "{made:?}");
+    server.sweep_all().await;
+}
+
+async fn ask_at(who: &Caller, path: String, bytes: &[u8]) -> Answer {
+    ask(who, Method::POST, &path, bytes).await
+}
+
+#[tokio::test]
 async fn what_can_not_be_kept_is_refused_by_name() {
     let (_server, alice) = start().await;
     let bytes = b"for two weeks";
