@@ -7,8 +7,8 @@ use crate::auth::Credential;
 use crate::domain::{Caller, CollectionName, Digest, EntityName, Id, Repository};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
-use crate::store::keys;
-use crate::store::rows::{Account, Collection, Container, Entity, Image, Link, Membership, Tag};
+use crate::store::keys::{self, KeyRange};
+use crate::store::rows::{Account, Collection, Container, Entity, Image, Link, Membership, Row, Tag};
 use crate::store::table::Page;
 use futures::future::try_join_all;
 use std::collections::BTreeMap;
@@ -131,7 +131,7 @@ pub async fn containers(
     Ok(page)
 }
 
-/// The most links that are counted for one list: a list for clients that know no pages has its end, too.
+/// The most links or tags that are read for one list: a list for clients that know no pages has its end, too.
 const MAX_COUNTED: usize = 20_000;
 /// How many repositories are read at a time.
 const AT_A_TIME: usize = 16;
@@ -155,7 +155,7 @@ pub async fn used_collections(
     let _turn = app.long_read().await?;
     let collections: Page<Collection> = app.table.query(keys::collections(entity), None, MAX_LISTED).await?;
     let containers: Page<Container> = app.table.query(keys::containers(entity, None), None, MAX_LISTED).await?;
-    let links = links_of(app, &containers.rows).await?;
+    let links: Vec<Vec<Link>> = first_rows(app, &containers.rows, MAX_LISTED, keys::links).await?;
     let mut bytes: BTreeMap<Id, BTreeMap<Digest, u64>> = BTreeMap::new();
     for (container, links) in containers.rows.iter().zip(links) {
         if let Some(id) = container.collection_id {
@@ -198,34 +198,33 @@ pub async fn used_containers(
     let mut page: Page<Container> =
         app.table.query(keys::containers(entity, Some(collection)), None, MAX_LISTED).await?;
     page.rows.retain(|row| row.collection_id.is_some());
-    let links = links_of(app, &page.rows).await?;
-    let mut used = Vec::new();
-    for (container, links) in page.rows.into_iter().zip(links) {
+    let links: Vec<Vec<Link>> = first_rows(app, &page.rows, MAX_LISTED, keys::links).await?;
+    let tags: Vec<Vec<Tag>> = first_rows(app, &page.rows, PAGE, keys::tags).await?;
+    let used = page.rows.into_iter().zip(links).zip(tags).map(|((container, links), tags)| {
         let blobs: BTreeMap<Digest, u64> = links.iter().map(|link| (link.digest, link.size)).collect();
-        used.push(UsedContainer { container, tags: Vec::new(), bytes: blobs.values().sum() });
-    }
-    for some in used.chunks_mut(AT_A_TIME) {
-        let tags = some.iter().map(|one| app.table.query(keys::tags(&one.container.repository), None, PAGE));
-        let tags: Vec<Page<Tag>> = try_join_all(tags).await?;
-        for (one, tags) in some.iter_mut().zip(tags) {
-            one.tags = tags.rows;
-        }
-    }
-    Ok(used)
+        UsedContainer { container, tags, bytes: blobs.values().sum() }
+    });
+    Ok(used.collect())
 }
 
-/// The links of each container. Those after the first [`MAX_COUNTED`] are not read.
-async fn links_of(app: &App, containers: &[Container]) -> Result<Vec<Vec<Link>>, Error> {
+/// The first rows of one kind of each container, at most `most` of each. Once there are [`MAX_COUNTED`], no more are
+/// read.
+async fn first_rows<R: Row>(
+    app: &App,
+    containers: &[Container],
+    most: usize,
+    range: fn(&Repository) -> KeyRange,
+) -> Result<Vec<Vec<R>>, Error> {
     let (mut all, mut counted) = (Vec::new(), 0);
     for some in containers.chunks(AT_A_TIME) {
         if counted >= MAX_COUNTED {
             all.extend(some.iter().map(|_| Vec::new()));
             continue;
         }
-        let links = some.iter().map(|row| app.table.query(keys::links(&row.repository), None, MAX_LISTED));
-        let links: Vec<Page<Link>> = try_join_all(links).await?;
-        counted += links.iter().map(|page| page.rows.len()).sum::<usize>();
-        all.extend(links.into_iter().map(|page| page.rows));
+        let pages = some.iter().map(|row| app.table.query::<R>(range(&row.repository), None, most));
+        let pages: Vec<Page<R>> = try_join_all(pages).await?;
+        counted += pages.iter().map(|page| page.rows.len()).sum::<usize>();
+        all.extend(pages.into_iter().map(|page| page.rows));
     }
     Ok(all)
 }
