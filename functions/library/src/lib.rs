@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use shared::auth::Credential;
 use shared::domain::{Description, Digest, Id, Selector, TagName, Visibility};
 use shared::http::library::{Answer, Arch, Failure, LeftEmpty, OnlyArch, data, json, list, named, plain};
@@ -50,6 +50,11 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tags_v2, set_tag_v2))
         .routes(routes!(find))
         .routes(routes!(oci_redirect))
+}
+
+/// A choice that a client may leave out, also by `null`.
+fn null_is_no<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
 #[derive(Deserialize)]
@@ -120,7 +125,7 @@ struct NewEntity {
     #[schema(value_type = Option<String>)]
     description: Option<Description>,
     /// Whether new containers in it are private.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_no")]
     default_private: bool,
 }
 
@@ -200,7 +205,7 @@ struct NewCollection {
     #[schema(value_type = Option<String>)]
     description: Option<Description>,
     /// Whether new containers in it are private.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_no")]
     private: bool,
 }
 
@@ -288,9 +293,9 @@ struct NewContainer {
     #[schema(value_type = Option<String>)]
     description: Option<Description>,
     /// Whether only members of its entity may read it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_no")]
     private: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_no")]
     read_only: bool,
 }
 

@@ -196,6 +196,26 @@ async fn every_request_is_answered_with_what_hinkli_reads() {
     assert_eq!(server.quota("alice").await, (22, 0));
 }
 
+#[tokio::test]
+async fn what_its_library_leaves_out_it_sends_as_null() {
+    let (_server, alice) = start().await;
+    let entity = text(&alice.get("/v1/entities/alice").await.ok(), "/data/id");
+    let body = json!({
+        "createdBy": null, "customData": null, "description": null, "entity": entity, "name": "Runs", "private": null,
+    });
+    let made = ask(&alice, Method::POST, "/v1/collections", body.to_string().as_bytes()).await.ok();
+    assert_eq!((&made["data"]["name"], &made["data"]["private"]), (&json!("runs"), &json!(false)));
+    dates(&made);
+    let body = json!({
+        "collection": made["data"]["id"], "createdBy": null, "customData": null, "description": null,
+        "fullDescription": null, "name": "FAQ4711", "private": null, "readOnly": null, "vcsUrl": null,
+    });
+    let made = ask(&alice, Method::POST, "/v1/containers", body.to_string().as_bytes()).await.ok();
+    assert_eq!((&made["data"]["private"], &made["data"]["readOnly"]), (&json!(false), &json!(false)));
+    dates(&made);
+    ask(&alice, Method::POST, "/v1/containers", br#"{"private":"no"}"#).await.error(400);
+}
+
 /// Checks that every date can be read by Python.
 fn dates(json: &Value) {
     match json {
