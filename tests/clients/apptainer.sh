@@ -139,6 +139,7 @@ pulls "for $there" other alice --disable-cache --arch "$there" $hello:1.0
 pulls "of a public image by somebody without a login" hello anyone $hello:1.0
 pulls "of a public image by another user" hello bob $hello:1.0
 pulls "with --library instead of the remote" hello anyone --disable-cache --library "$url" $hello:1.0
+pulls "in another case" hello anyone --disable-cache library://ALICE/Tools/Hello:1.0
 refused "pull of an architecture that was never pushed" 'image does not exist in the library' alice pull --force --arch "$there" /mnt/pulled.sif library://alice/tools/signed:1.0
 refused "pull of a tag that was never pushed" 'image does not exist in the library' alice pull --force /mnt/pulled.sif $hello:2.0
 pulls "of the signed image" signed alice --disable-cache library://alice/tools/signed:1.0

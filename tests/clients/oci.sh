@@ -19,11 +19,13 @@ choose_registry() {
     esac
     return
   fi
+  # A repository of one name lies below the default entity.
+  # shellcheck disable=SC2034
+  server_settings=(STACKROOM_DEFAULT_ENTITY=alice)
   # With HOSTS=2 the bytes of blobs are sent to a second host, which is this server too.
   if [ "${HOSTS:-1}" = 2 ]; then
     local second=$((10000 + RANDOM % 20000))
-    # shellcheck disable=SC2034
-    server_settings=("STACKROOM_INGEST_URL=http://localhost:$second" "STACKROOM_INGEST_LISTEN=127.0.0.1:$second")
+    server_settings+=("STACKROOM_INGEST_URL=http://localhost:$second" "STACKROOM_INGEST_LISTEN=127.0.0.1:$second")
     echo "# blobs are sent to http://localhost:$second"
   fi
   start_server

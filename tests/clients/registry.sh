@@ -490,6 +490,14 @@ with_docker() {
     prints "docker pulls it back: $name" "Digest: ${digest:-none}" docker_ pull "$registry/$place:$name"
     prints "it is the same image: $name" "^${id:-none}" docker_ image inspect --format '{{.Id}}' "$registry/$place:$name"
   done
+  if [ -n "$ours" ]; then
+    docker_ tag "$registry/$place:layers" "$registry/single-docker:layers" >"$out" 2>&1 || true
+    prints "docker pushes under a single name" 'digest: sha256:' docker_ push "$registry/single-docker:layers"
+    digest=$(pushed_digest)
+    registry_has "it lies below the default entity and collection" "$space/default/single-docker" layers "$digest"
+    docker_ rmi "$registry/single-docker:layers" >"$out" 2>&1 || true
+    prints "docker pulls a single name" "Digest: ${digest:-none}" docker_ pull "$registry/single-docker:layers"
+  fi
   prints "docker pulls what was pushed by hand" "Digest: $(digest_of "$images/small")" docker_ pull "$registry/$shared:small"
   prints "it is that image" "^$(config_of "$images/small")" docker_ image inspect --format '{{.Id}}' "$registry/$shared:small"
   prints "docker pulls from an index" "Digest: $(digest_of "$images/both")" docker_ pull "$registry/$shared:both"
@@ -744,6 +752,13 @@ with_oras() {
   ok "oras pulls them back" oras_fetch "$registry/$place:files" "$home/back"
   same "a file that oras pulled is what was pushed" "$files/random" "$home/back/random"
   holds "the empty file is there, and empty" test -f "$home/back/nothing" -a ! -s "$home/back/nothing"
+  if [ -n "$ours" ]; then
+    prints "oras pushes under a single name" 'Digest: sha256:' oras_files "$registry/single-oras:files"
+    ok "oras pulls a single name" oras_fetch "$registry/single-oras:files" "$home/single"
+    same "a file under a single name is what was pushed" "$files/random" "$home/single/random"
+    prints "oras lists the tags of a single name" '^files$' oras_ repo tags --plain-http "$registry/single-oras"
+    prints "oras finds it below the default entity and collection" '^files$' oras_ repo tags --plain-http "$registry/$space/default/single-oras"
+  fi
   ok "oras pushes an artifact without any file" oras_ push --plain-http --artifact-type application/vnd.example.test "$registry/$place:bare"
   prints "oras lists the tags" '^files$' oras_ repo tags --plain-http "$registry/$place"
   prints "oras attaches to an image" 'Digest: sha256:' oras_attach "$registry/$place:small"
@@ -900,6 +915,11 @@ with_apptainer() {
   ok "apptainer pulls it back" apptainer_ -- pull --no-https --disable-cache /mnt/back.sif "oras://$registry/$place:1"
   same "with the same bytes" "$mnt/hello.sif" "$mnt/back.sif"
   prints "apptainer runs it from there" 'hello from here' apptainer_ -- run --no-https "oras://$registry/$place:1"
+  if [ -n "$ours" ]; then
+    ok "apptainer pushes under a single name" apptainer_ -- push --no-https /mnt/hello.sif "oras://$registry/single-sif:1"
+    ok "apptainer pulls a single name" apptainer_ -- pull --no-https --disable-cache /mnt/single.sif "oras://$registry/single-sif:1"
+    same "a single name has the same bytes" "$mnt/hello.sif" "$mnt/single.sif"
+  fi
   for name in small both; do
     rm -f "$mnt/image.sif"
     ok "apptainer pulls an image of layers: $name" apptainer_ -- pull --no-https --disable-cache /mnt/image.sif "$from:$name"

@@ -315,7 +315,8 @@ fn decodable(json: &Value, place: &str) {
                 let place = format!("{place} {name}");
                 if name.ends_with("At") {
                     // RFC 3339 with a zone, or null; never an empty string.
-                    let time = |text: &str| text.len() >= 20 && text.ends_with('Z') && text.as_bytes()[10] == b'T';
+                    let zone = |text: &str| text.ends_with('Z') || text.ends_with("+00:00");
+                    let time = |text: &str| text.len() >= 20 && zone(text) && text.as_bytes()[10] == b'T';
                     assert!(value.is_null() || value.as_str().is_some_and(time), "{place}: {value}");
                 }
                 let ids = match (name.as_str(), value) {

@@ -7,10 +7,10 @@ use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use shared::auth::Credential;
 use shared::domain::{Description, Digest, Id, Selector, TagName, Visibility};
-use shared::http::library::{Answer, Arch, Failure, OnlyArch, data, json, list, named, plain};
+use shared::http::library::{Answer, Arch, Failure, LeftEmpty, OnlyArch, data, json, list, named, plain};
 use shared::service::create::Properties;
 use shared::service::pull::Purpose;
 use shared::service::settings::{self, Settings};
@@ -50,6 +50,11 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tags_v2, set_tag_v2))
         .routes(routes!(find))
         .routes(routes!(oci_redirect))
+}
+
+/// A choice that a client may leave out, also by `null`.
+fn null_is_no<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
 #[derive(Deserialize)]
@@ -120,7 +125,7 @@ struct NewEntity {
     #[schema(value_type = Option<String>)]
     description: Option<Description>,
     /// Whether new containers in it are private.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_no")]
     default_private: bool,
 }
 
@@ -161,6 +166,10 @@ async fn list_collections(State(app): State<App>, caller: Credential, Query(quer
 }
 
 /// A collection.
+///
+/// A single name that is the name of an entity which the caller may browse means its collections: the answer is then
+/// their list, up to 1000. Otherwise it is a collection of the default entity, and always so if the entity's name is
+/// left empty (`/v1/collections//COLLECTION`).
 #[utoipa::path(
     get,
     path = "/v1/collections/{*path}",
@@ -168,7 +177,21 @@ async fn list_collections(State(app): State<App>, caller: Credential, Query(quer
     params(("path" = String, Path, description = "`[ENTITY/]COLLECTION`")),
     responses((status = 200, body = wire::Collection), (status = 404)),
 )]
-async fn collection(State(app): State<App>, caller: Credential, Path(path): Path<String>) -> Answer {
+async fn collection(
+    State(app): State<App>,
+    caller: Credential,
+    left_empty: LeftEmpty,
+    Path(path): Path<String>,
+) -> Answer {
+    if let LeftEmpty(false) = left_empty
+        && let Ok(entity) = path.parse()
+    {
+        match browse::used_collections(&app, &caller, &entity).await {
+            // Then it is a collection of the default entity, or nothing.
+            Err(Error::NotFound(_)) => {}
+            listed => return Ok(data(listed?.iter().map(wire::used_collection).collect::<Vec<_>>())),
+        }
+    }
     let (entity, name) = app.config.defaults.collection(&path)?;
     Ok(data(wire::collection(&browse::collection(&app, &caller, &entity, &name).await?)))
 }
@@ -182,7 +205,7 @@ struct NewCollection {
     #[schema(value_type = Option<String>)]
     description: Option<Description>,
     /// Whether new containers in it are private.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_no")]
     private: bool,
 }
 
@@ -228,7 +251,10 @@ async fn list_containers(State(app): State<App>, caller: Credential, Query(query
 
 /// A container, with its first 1000 images and tags.
 ///
-/// `/v1/images` lists all images, page by page.
+/// `/v1/images` lists all images, page by page. Two names that are those of an entity and its collection, which the
+/// caller may browse, mean its containers: the answer is then their list, up to 1000. Otherwise they are a collection
+/// and a container of the default entity, and always so if the entity's name is left empty
+/// (`/v1/containers//COLLECTION/CONTAINER`).
 #[utoipa::path(
     get,
     path = "/v1/containers/{*path}",
@@ -236,7 +262,22 @@ async fn list_containers(State(app): State<App>, caller: Credential, Query(query
     params(("path" = String, Path, description = "`[[ENTITY/]COLLECTION/]CONTAINER`")),
     responses((status = 200, body = wire::Container), (status = 404)),
 )]
-async fn container(State(app): State<App>, caller: Credential, Path(path): Path<String>) -> Answer {
+async fn container(
+    State(app): State<App>,
+    caller: Credential,
+    left_empty: LeftEmpty,
+    Path(path): Path<String>,
+) -> Answer {
+    if let LeftEmpty(false) = left_empty
+        && let Some((entity, collection)) = path.split_once('/')
+        && let (Ok(entity), Ok(collection)) = (entity.parse(), collection.parse())
+    {
+        match browse::used_containers(&app, &caller, &entity, &collection).await {
+            // Then it is a container of the default entity, or nothing.
+            Err(Error::NotFound(_)) => {}
+            listed => return Ok(data(listed?.iter().map(wire::used_container).collect::<Vec<_>>())),
+        }
+    }
     let repository = app.config.defaults.container(&path)?;
     let view = browse::container(&app, &caller, &repository).await?;
     Ok(data(wire::whole(&view)))
@@ -252,9 +293,9 @@ struct NewContainer {
     #[schema(value_type = Option<String>)]
     description: Option<Description>,
     /// Whether only members of its entity may read it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_no")]
     private: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_no")]
     read_only: bool,
 }
 

@@ -1,10 +1,11 @@
-//! The library API's objects, field by field. Times are never empty strings, ids are 24 digits, numbers are whole.
+//! The library API's objects, field by field. Times are never empty strings and have their zone in digits, ids are 24
+//! digits, numbers are whole.
 
 use serde::Serialize;
 use shared::domain::sif::{self, Arch, Filesystem, Kind, PartitionKind, SifFacts};
-use shared::domain::time::NEVER;
+use shared::domain::time::{NEVER, zoned};
 use shared::domain::{Actor, Time, Visibility};
-use shared::service::browse::{ContainerView, EntityView};
+use shared::service::browse::{ContainerView, EntityView, UsedCollection, UsedContainer};
 use shared::service::search::Results;
 use shared::store::rows;
 use std::collections::BTreeMap;
@@ -22,20 +23,20 @@ struct Common {
     #[schema(format = DateTime)]
     updated_at: String,
     #[schema(format = DateTime)]
-    deleted_at: &'static str,
+    deleted_at: String,
     owner: String,
     custom_data: &'static str,
 }
 
 fn common(created: Time, by: Option<&Actor>) -> Common {
     let by = by.map(ToString::to_string).unwrap_or_default();
-    let at = created.to_string();
+    let at = created.zoned();
     Common {
         deleted: false,
         created_by: by.clone(),
         created_at: at.clone(),
         updated_at: at,
-        deleted_at: NEVER,
+        deleted_at: zoned(NEVER),
         owner: by,
         custom_data: "",
     }
@@ -88,8 +89,15 @@ pub struct Collection {
     entity: String,
     containers: Vec<String>,
     size: u64,
+    /// The same, for clients that read it there.
+    used_quota: u64,
     private: bool,
     entity_name: String,
+}
+
+/// A collection with the bytes of what is in it.
+pub fn used_collection(used: &UsedCollection) -> Collection {
+    Collection { size: used.bytes, used_quota: used.bytes, ..collection(&used.collection) }
 }
 
 /// A collection.
@@ -102,6 +110,7 @@ pub fn collection(row: &rows::Collection) -> Collection {
         entity: row.entity_id.to_string(),
         containers: Vec::new(),
         size: 0,
+        used_quota: 0,
         private: row.private,
         entity_name: row.entity.to_string(),
     }
@@ -122,6 +131,8 @@ pub struct Container {
     image_tags: BTreeMap<String, String>,
     arch_tags: BTreeMap<String, BTreeMap<String, String>>,
     size: u64,
+    /// The same, for clients that read it there.
+    used_quota: u64,
     download_count: u64,
     stars: u64,
     private: bool,
@@ -143,6 +154,7 @@ pub fn container(row: &rows::Container, images: &[rows::Image]) -> Container {
         }
     }
     let (collection_name, name) = names(row);
+    let size = images.iter().filter_map(|image| image.content.as_ref()).map(|content| content.size).sum();
     Container {
         common: common(row.created, row.created_by.as_ref()),
         id: row.id.to_string(),
@@ -153,7 +165,8 @@ pub fn container(row: &rows::Container, images: &[rows::Image]) -> Container {
         images: images.iter().map(|image| image.id.to_string()).collect(),
         image_tags,
         arch_tags,
-        size: images.iter().filter_map(|image| image.content.as_ref()).map(|content| content.size).sum(),
+        size,
+        used_quota: size,
         download_count: 0,
         stars: 0,
         private: row.visibility == Visibility::Private,
@@ -168,6 +181,12 @@ pub fn container(row: &rows::Container, images: &[rows::Image]) -> Container {
 pub fn whole(view: &ContainerView) -> Container {
     let (image_tags, arch_tags) = (tags_v1(&view.tags), tags_v2(&view.tags));
     Container { image_tags, arch_tags, ..container(&view.container, &view.images) }
+}
+
+/// A container with its tags and the bytes of what is in it.
+pub fn used_container(used: &UsedContainer) -> Container {
+    let (image_tags, arch_tags) = (tags_v1(&used.tags), tags_v2(&used.tags));
+    Container { image_tags, arch_tags, size: used.bytes, used_quota: used.bytes, ..container(&used.container, &[]) }
 }
 
 /// The names of collection and container. A repository that is no library container uses its whole path as the name.
@@ -283,10 +302,18 @@ pub fn image(container: &rows::Container, row: &rows::Image) -> Image {
     }
 }
 
-/// Tags for clients with architectures: architecture → tag → image.
+/// The architecture under which the library lists what states none.
+const DEFAULT_ARCH: &str = "amd64";
+
+/// Tags for clients with architectures: architecture → tag → image. A tag of something that is no SIF image is listed
+/// under the default architecture, with the digest of its manifest.
 pub fn tags_v2(tags: &[rows::Tag]) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut map: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     for tag in tags {
+        if tag.images.is_empty() {
+            let other = map.entry(DEFAULT_ARCH.to_owned()).or_default();
+            other.insert(tag.name.to_string(), tag.named.digest.to_string());
+        }
         for (arch, image) in &tag.images {
             map.entry(arch.clone()).or_default().insert(tag.name.to_string(), image.id.to_string());
         }
@@ -294,10 +321,12 @@ pub fn tags_v2(tags: &[rows::Tag]) -> BTreeMap<String, BTreeMap<String, String>>
     map
 }
 
-/// Tags for clients without architectures: tag → the image set last.
+/// Tags for clients without architectures: tag → the image set last. A tag of something that is no SIF image is listed
+/// with the digest of its manifest.
 pub fn tags_v1(tags: &[rows::Tag]) -> BTreeMap<String, String> {
     let last = |tag: &rows::Tag| tag.images.get(&tag.last).or_else(|| tag.images.values().next()).map(|image| image.id);
-    tags.iter().filter_map(|tag| Some((tag.name.to_string(), last(tag)?.to_string()))).collect()
+    let target = |tag: &rows::Tag| last(tag).map_or_else(|| tag.named.digest.to_string(), |id| id.to_string());
+    tags.iter().map(|tag| (tag.name.to_string(), target(tag))).collect()
 }
 
 /// The results of a search.

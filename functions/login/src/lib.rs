@@ -7,19 +7,22 @@ mod wire;
 use axum::Form;
 use axum::Json;
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::response::{Html, IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use serde_json::json as value;
 use shared::auth::Credential;
 use shared::domain::Caller;
 use shared::http::authorization;
-use shared::http::library::{Answer, Failure, data, plain};
+use shared::http::library::{Answer, Failure, data, json, plain};
 use shared::http::registry::unread;
 use shared::service::browse;
 use shared::service::people::login;
 use shared::{App, Error};
+use utoipa::ToSchema;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -41,15 +44,16 @@ fn routes() -> OpenApiRouter<App> {
         .merge(
             OpenApiRouter::new()
                 .routes(routes!(registry_token, registry_token_form))
+                .routes(routes!(get_token))
                 .layer(DefaultBodyLimit::max(LONGEST_LOGIN)),
         )
         .routes(routes!(tokens_page))
 }
 
-/// The longest login form (name, password and scopes) that is read, in bytes. Anybody may send one.
+/// The longest login (name, password and scopes) that is read, in bytes. Anybody may send one.
 const LONGEST_LOGIN: usize = 16 << 10;
 
-/// Whether the token is good.
+/// Whether the token is good, and whose it is.
 ///
 /// A bad token gets 404 here: clients then say "invalid credentials".
 #[utoipa::path(
@@ -57,7 +61,10 @@ const LONGEST_LOGIN: usize = 16 << 10;
     path = "/v1/token-status",
     tag = "accounts",
     security(("bearer" = [])),
-    responses((status = 200), (status = 404, description = "The token is invalid or missing")),
+    responses(
+        (status = 200, body = wire::LoginUser),
+        (status = 404, description = "The token is invalid or missing"),
+    ),
 )]
 async fn token_status(State(app): State<App>, credential: Result<Credential, Failure>) -> Answer {
     let who = match credential {
@@ -65,7 +72,10 @@ async fn token_status(State(app): State<App>, credential: Result<Credential, Fai
         Err(Failure(error)) => Err(error),
     };
     match who {
-        Ok(_) => Ok(data(value!({}))),
+        Ok(Caller::Known { actor: name, admin, .. }) => {
+            Ok(Json(value!({ "status": "welcome", "data": wire::user(&name, admin) })).into_response())
+        }
+        Ok(Caller::Anonymous | Caller::System) => Ok(plain(StatusCode::NOT_FOUND, shared::error::NO_TOKEN)),
         Err(Error::Unauthenticated(why)) => Ok(plain(StatusCode::NOT_FOUND, why)),
         Err(error) => Err(error.into()),
     }
@@ -159,6 +169,47 @@ fn granted(app: &App, token: Result<SecretString, Error>) -> Response {
             ([(http::header::CACHE_CONTROL, "no-store")], body).into_response()
         }
         Err(error) => shared::http::registry::refusal(app, &error.into(), None),
+    }
+}
+
+/// A name and a password, or one of the user's API tokens.
+#[derive(Deserialize, ToSchema)]
+struct Login {
+    username: String,
+    #[schema(value_type = String, format = Password)]
+    password: SecretString,
+}
+
+/// A token for a name and a password, for the clients of Hinkskalle, which keep it.
+///
+/// It has all rights of its user, and lasts a day. For an hour, further logins get the same one. If the password is one
+/// of the user's API tokens, that is returned.
+#[utoipa::path(
+    post,
+    path = "/v1/get-token",
+    tag = "accounts",
+    security(()),
+    request_body = Login,
+    responses(
+        (status = 200, body = wire::LoginToken),
+        (status = 401, description = "Wrong name or password"),
+        (status = 429, description = "Too many wrong passwords for that name, or too many logins at once"),
+    ),
+)]
+async fn get_token(State(app): State<App>, body: Bytes) -> Answer {
+    let Login { username, password } = json(&body)?;
+    match login::for_keeps(&app, &username, &password).await {
+        Ok(made) => Ok(([(http::header::CACHE_CONTROL, "no-store")], data(wire::token(&made))).into_response()),
+        Err(Error::Unauthenticated(why)) => {
+            // In the form in which Hinkskalle refuses a login, and in ours.
+            let status = StatusCode::UNAUTHORIZED;
+            let (code, title) = (status.as_u16(), status.canonical_reason());
+            let error = value!({ "code": code, "message": why });
+            let errors = value!([{ "code": code, "title": title, "detail": why }]);
+            let body = value!({ "status": "error", "message": why, "error": error, "errors": errors });
+            Ok((status, Json(body)).into_response())
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

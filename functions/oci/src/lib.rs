@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use range::Wanted;
 use route::Route;
 use shared::auth::Credential;
-use shared::domain::manifest::{MAX, OCI_INDEX};
+use shared::domain::manifest::{MAX, OCI_INDEX, implied};
 use shared::domain::{OciDigest, Repository, TagName, UploadId};
 use shared::http::authorization;
 use shared::http::registry::{plain, refusal};
@@ -37,7 +37,13 @@ use utoipa_axum::routes;
 
 /// The routes.
 pub fn router(app: &App) -> Router {
-    shared::http::finish_as(plain, routes().split_for_parts().0.with_state(app.clone()))
+    shared::http::finish_honouring(plain, honoured, routes().split_for_parts().0.with_state(app.clone()))
+}
+
+/// The keys that narrow something and that a request honours: a new upload may ask for a private repository.
+fn honoured(method: &Method, path: &str) -> &'static [&'static str] {
+    let uploads = path.trim_end_matches('/').ends_with("/blobs/uploads");
+    if *method == Method::POST && uploads { &[PRIVATE] } else { &[] }
 }
 
 /// The routes of a host that only accepts blob uploads. The other hosts hand out its URLs.
@@ -49,7 +55,7 @@ pub fn ingest(app: App) -> Router {
 }
 
 async fn ingest_only(State(app): State<App>, request: Request) -> Response {
-    match Route::read(request.uri().path()) {
+    match Route::read(&app.config.defaults, request.uri().path()) {
         Ok(Route::Upload(..)) => answer(app, request).await,
         // Never a challenge: clients can't log in here.
         _ => plain(StatusCode::NOT_FOUND, "this host only accepts bytes of uploads that were opened on another host"),
@@ -77,6 +83,8 @@ static BODIES: Semaphore = Semaphore::const_new(16);
 /// A manifest that arrives within this time came together with its request.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
+/// The key with which a push asks for a private repository.
+const PRIVATE: &str = "private";
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const UPLOAD: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const VERSION: (HeaderName, HeaderValue) =
@@ -173,7 +181,7 @@ async fn remove(State(app): State<App>, request: Request) -> Response {
 
 async fn answer(app: App, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let route = Route::read(parts.uri.path());
+    let route = Route::read(&app.config.defaults, parts.uri.path());
     let scope = route.as_ref().ok().and_then(|route| route.scope(&parts.method));
     let method = parts.method.clone();
     let uploading = matches!(route, Ok(Route::Upload(..)));
@@ -381,13 +389,14 @@ async fn put_manifest(
     parts: &Parts,
     body: Body,
 ) -> Answer {
-    let media_type = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    let media_type = parts.headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
+    let media_type = media_type.map(|kind| kind.split(';').next().unwrap_or_default().trim());
     let tags: Result<Vec<TagName>, _> =
         query(&parts.uri).into_iter().filter(|(name, _)| name == "tag").map(|(_, tag)| tag.parse()).collect();
     let tags = tags.map_err(|error| Refused::Code(Code::ManifestInvalid, error.to_string()))?;
     let (_turn, bytes) = manifest_body(app, credential, repository, body).await?;
     unencoded(&parts.headers)?;
+    let media_type = media_type.unwrap_or_else(|| implied(&bytes));
     let asked = !tags.is_empty();
     let put = push::manifest(app, credential, repository, NewManifest { reference, tags, media_type, bytes }).await?;
     let location = format!("/v2/{repository}/manifests/{}", put.digest);
@@ -490,21 +499,38 @@ async fn get_blob(
     Ok(response)
 }
 
+/// Whether a push asks for a private repository: `private=True`. A value that says neither is refused, as `private`
+/// is wherever it has no meaning.
+fn asks_private(uri: &Uri) -> Result<bool, Refused> {
+    let mut asks = false;
+    for (_, value) in query(uri).into_iter().filter(|(key, _)| key == PRIVATE) {
+        match value.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" => asks = true,
+            "false" | "0" | "no" => {}
+            _ => return Err(Error::Invalid("`private` must be `true` or `false`".to_owned()).into()),
+        }
+    }
+    Ok(asks)
+}
+
 /// Opens an upload. With `mount`, mounts the blob instead if that is allowed; with `digest`, the body is the whole
-/// blob.
+/// blob. With `private`, the repository is made private if it is new.
 async fn open(app: &App, credential: &Credential, repository: &Repository, parts: Parts, body: Body) -> Answer {
     let invalid = |error: shared::domain::digest::OciDigestError| Refused::Code(Code::DigestInvalid, error.to_string());
     let mount = match parameter(&parts.uri, "mount") {
         None => None,
         Some(digest) => {
             // A name that can't be a repository's has no blobs, so they have to be uploaded.
-            let from = parameter(&parts.uri, "from").and_then(|from| from.parse().ok());
+            let from = parameter(&parts.uri, "from").and_then(|from| app.config.defaults.repository(&from).ok());
             Some(Mount { digest: digest.parse().map_err(invalid)?, from })
         }
     };
     let wanted = mount.as_ref().map(|mount| mount.digest);
     let whole =
         parameter(&parts.uri, "digest").map(|digest| digest.parse::<OciDigest>().map_err(invalid)).transpose()?;
+    if asks_private(&parts.uri)? {
+        start::privately(app, credential, repository).await?;
+    }
     match start::session(app, credential, repository, mount).await? {
         Started::Mounted => {
             let digest = wanted.ok_or(Error::Internal("mounted nothing".to_owned()))?;

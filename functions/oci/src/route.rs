@@ -1,6 +1,7 @@
 //! The meaning of a path below `/v2/`. Repository names contain slashes, so paths are parsed from their end.
 
 use http::Method;
+use shared::domain::reference::{Defaults, ReferenceError};
 use shared::domain::{OciDigest, Repository, UploadId};
 use shared::service::registry::pull::Reference;
 use shared::service::registry::{Code, Refused};
@@ -27,8 +28,8 @@ pub(crate) enum Route {
 }
 
 impl Route {
-    /// Reads the path of a request.
-    pub(crate) fn read(path: &str) -> Result<Self, Refused> {
+    /// Reads the path of a request. A repository of a single name lies below the defaults.
+    pub(crate) fn read(defaults: &Defaults, path: &str) -> Result<Self, Refused> {
         let rest = path.strip_prefix("/v2").unwrap_or(path).trim_start_matches('/');
         if rest.is_empty() {
             return Ok(Self::Base);
@@ -37,6 +38,10 @@ impl Route {
             return Ok(Self::Catalog);
         }
         let segments: Vec<&str> = rest.split('/').collect();
+        let repository = |name: &[&str]| {
+            let invalid = |error: ReferenceError| Refused::Code(Code::NameInvalid, error.to_string());
+            defaults.repository(&name.join("/")).map_err(invalid)
+        };
         match segments.as_slice() {
             [name @ .., "tags", "list"] => Ok(Self::Tags(repository(name)?)),
             [name @ .., "blobs", "uploads" | "uploads/"] | [name @ .., "blobs", "uploads", ""] => {
@@ -75,12 +80,6 @@ impl Route {
     }
 }
 
-fn repository(name: &[&str]) -> Result<Repository, Refused> {
-    name.join("/")
-        .parse()
-        .map_err(|error: shared::domain::reference::ReferenceError| Refused::Code(Code::NameInvalid, error.to_string()))
-}
-
 fn digest(text: &str) -> Result<OciDigest, Refused> {
     text.parse()
         .map_err(|error: shared::domain::digest::OciDigestError| Refused::Code(Code::DigestInvalid, error.to_string()))
@@ -98,6 +97,11 @@ fn reference(text: &str) -> Result<Reference, Refused> {
 mod tests {
     use super::*;
     use shared::domain::Digest;
+
+    fn read(path: &str) -> Result<Route, Refused> {
+        let defaults = Defaults { entity: "library".parse().unwrap(), collection: "default".parse().unwrap() };
+        Route::read(&defaults, path)
+    }
 
     #[test]
     fn paths_are_read_from_their_end() {
@@ -121,24 +125,44 @@ mod tests {
             ("/v2/acme/blobs/tags/blobs/uploads".to_owned(), Route::Uploads(name.clone())),
             (format!("/v2/acme/blobs/tags/blobs/uploads/{id}"), Route::Upload(name.clone(), id.parse().unwrap())),
         ] {
-            assert_eq!(Route::read(&path).unwrap(), route, "{path}");
+            assert_eq!(read(&path).unwrap(), route, "{path}");
         }
         for (path, code) in [
             ("/v2/acme/bb", Code::NameUnknown),
-            ("/v2/acme/manifests/x", Code::NameInvalid),
-            ("/v2/ACME/bb/manifests/x", Code::NameInvalid),
+            ("/v2/manifests/x", Code::NameInvalid),
+            ("/v2/tags/list", Code::NameInvalid),
+            ("/v2/imagefile/manifests/x", Code::NameInvalid),
+            ("/v2/-x/manifests/x", Code::NameInvalid),
+            ("/v2/acme/bb/MANIFESTS/x", Code::NameUnknown),
+            ("/v2/acm\u{e9}/bb/manifests/x", Code::NameInvalid),
             ("/v2/acme/bb/manifests/.x", Code::ManifestInvalid),
             ("/v2/acme/bb/manifests/sha256:x", Code::DigestInvalid),
             ("/v2/acme/bb/blobs/md5:00", Code::DigestInvalid),
             ("/v2/acme/bb/blobs/uploads/x", Code::BlobUploadUnknown),
         ] {
-            assert!(matches!(Route::read(path), Err(Refused::Code(got, _)) if got == code), "{path}");
+            assert!(matches!(read(path), Err(Refused::Code(got, _)) if got == code), "{path}");
         }
     }
 
     #[test]
+    fn a_repository_has_one_name_or_more_in_any_case() {
+        let tag = |repository: &str, tag: &str| {
+            Route::Manifest(repository.parse().unwrap(), Reference::Tag(tag.parse().unwrap()))
+        };
+        for (path, route) in [
+            ("/v2/hello/manifests/V1", tag("library/default/hello", "V1")),
+            ("/v2/ACME/Tools/BB/manifests/V1", tag("acme/tools/bb", "V1")),
+            ("/v2/acme/bb/manifests/v1", tag("acme/bb", "v1")),
+        ] {
+            assert_eq!(read(path).unwrap(), route, "{path}");
+        }
+        let scope = read("/v2/Hello/tags/list").unwrap().scope(&Method::GET);
+        assert_eq!(scope.as_deref(), Some("repository:library/default/hello:pull"));
+    }
+
+    #[test]
     fn a_token_is_to_be_asked_for_what_the_request_does() {
-        let scope = |path, method| Route::read(path).unwrap().scope(&method);
+        let scope = |path, method| read(path).unwrap().scope(&method);
         assert_eq!(scope("/v2/", Method::GET), None);
         assert_eq!(scope("/v2/a/b/tags/list", Method::GET).as_deref(), Some("repository:a/b:pull"));
         assert_eq!(scope("/v2/a/b/manifests/1", Method::PUT).as_deref(), Some("repository:a/b:pull,push"));

@@ -78,17 +78,18 @@ fn forwarded(headers: &HeaderMap) -> Option<IpAddr> {
     last.rsplit(',').next()?.trim().parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
-/// Whether a request may have a password that is compared: in its header, or in a form of the login. A request that
+/// Whether a request may have a password that is compared: in its header, or in the body of a login. A request that
 /// sends bytes to an upload is permitted by its URL alone, and may take hours.
 pub(crate) fn has_password<B>(request: &Request<B>) -> bool {
-    let mut from_end = request.uri().path().rsplit('/');
+    let uri = shared::http::normal(request.uri());
+    let mut from_end = uri.path().rsplit('/');
     let id = from_end.next().is_some_and(|id| !id.is_empty());
     if id && from_end.next() == Some("uploads") && from_end.next() == Some("blobs") {
         return false;
     }
     let basic = |value: &HeaderValue| value.as_bytes().get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"basic"));
-    let form = request.method() == Method::POST && matches!(request.uri().path(), "/token" | "/auth/tokens");
-    form || request.headers().get(AUTHORIZATION).is_some_and(basic)
+    let form = matches!(uri.path(), "/token" | "/auth/tokens" | "/v1/get-token");
+    (form && request.method() == Method::POST) || request.headers().get(AUTHORIZATION).is_some_and(basic)
 }
 
 /// Lets the process have as many open files as the system permits: each connection is one, and the default is 1024.
@@ -139,6 +140,8 @@ mod tests {
             assert!(asked("POST", path), "{path}");
         }
         assert!(asked("GET", "/v2/blobs/uploads/manifests/x"));
+        let bare = |path: &str| has_password(&Request::builder().method("POST").uri(path).body(()).unwrap());
+        assert!(bare("/token") && bare("//token") && bare("/v1/get-token") && !bare("/v1/images"));
     }
 
     #[tokio::test]

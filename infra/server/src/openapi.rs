@@ -115,7 +115,8 @@ fn error() -> Value {
     let code = json!({ "type": "integer", "description": "The HTTP status" });
     let message = json!({ "type": "string", "description": "A sentence for the user" });
     let inside = object(&json!({ "code": code, "message": message }));
-    object(&json!({ "error": inside }))
+    let again = json!({ "type": "string", "description": "The same sentence, for clients that look here" });
+    object(&json!({ "error": inside, "message": again }))
 }
 
 /// The form of every refusal of the registry.

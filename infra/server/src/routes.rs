@@ -82,10 +82,11 @@ pub fn router(app: &App) -> Result<Router, TemplateError> {
     Ok(Router::new().fallback(move |request: Request| dispatch(Arc::clone(&table), request)))
 }
 
-async fn dispatch(table: Arc<(Matcher<usize>, Vec<Router>)>, mut request: Request) -> Response {
-    *request.uri_mut() = shared::http::normal(request.uri());
+async fn dispatch(table: Arc<(Matcher<usize>, Vec<Router>)>, request: Request) -> Response {
+    // The function sees the path as it was sent, as behind a gateway.
+    let uri = shared::http::normal(request.uri());
     let (matcher, routers) = &*table;
-    let found = matcher.at(request.uri().path()).ok().and_then(|found| routers.get(*found.value));
+    let found = matcher.at(uri.path()).ok().and_then(|found| routers.get(*found.value));
     match found.cloned() {
         Some(router) => match router.oneshot(request).await {
             Ok(response) => response,

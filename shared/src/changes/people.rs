@@ -50,9 +50,18 @@ fn passwords_forgotten(name: &UserName) -> Write {
 
 /// Writes the row of a new token, if its account still has the version that was read: it was not removed meanwhile.
 pub(crate) fn token_made(token: &Token, account: u64) -> Result<Changes, Error> {
+    token_written(token, account, Condition::Absent)
+}
+
+/// Writes the row of a new token in the place of one that has expired, which must be there.
+pub(crate) fn token_made_again(token: &Token, account: u64) -> Result<Changes, Error> {
+    token_written(token, account, Condition::Present)
+}
+
+fn token_written(token: &Token, account: u64, condition: Condition) -> Result<Changes, Error> {
     let what = EventKind::TokenMade { id: token.id, scope: token.scope.clone() };
     let there = Write::check(keys::actor(&token.actor), Condition::Version(account));
-    Ok(Changes::recorded(place_of(&token.actor), what).with([there, Write::put(token, Condition::Absent)?]))
+    Ok(Changes::recorded(place_of(&token.actor), what).with([there, Write::put(token, condition)?]))
 }
 
 /// Notes that a token was used, unless it was revoked meanwhile.

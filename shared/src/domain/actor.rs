@@ -81,7 +81,8 @@ mod tests {
             assert_eq!(text.parse::<Actor>().unwrap().to_string(), text);
         }
         assert!(matches!("acme+ci".parse(), Ok(Actor::Robot(..))));
-        for text in ["", "+", "a+", "+a", "a+b+c", "A"] {
+        assert_eq!("Acme+CI".parse::<Actor>().unwrap().to_string(), "acme+ci");
+        for text in ["", "+", "a+", "+a", "a+b+c", "Ä", "+SYSTEM"] {
             assert!(text.parse::<Actor>().is_err(), "{text}");
         }
     }

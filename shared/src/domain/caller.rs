@@ -244,7 +244,11 @@ mod tests {
         ] {
             assert_eq!(text.parse::<TokenScope>().unwrap().to_string(), text);
         }
-        for text in ["", "read", "pull,", "pull@", "pull@A", "pull@tags", "@acme", "pull@a//b"] {
+        for (text, kept) in [("pull@ACME", "pull@acme"), ("push@Acme/Tools/BB", "push@acme/tools/bb")] {
+            assert_eq!(text.parse::<TokenScope>().unwrap().to_string(), kept);
+        }
+        for text in ["", "read", "PULL", "pull,", "pull@", "pull@Ä", "pull@tags", "pull@_CATALOG", "@acme", "pull@a//b"]
+        {
             assert!(text.parse::<TokenScope>().is_err(), "{text}");
         }
     }

@@ -83,6 +83,17 @@ struct Document {
     annotations: Option<BTreeMap<String, String>>,
 }
 
+/// The media type of a manifest that came without one, in a header or inside: an image manifest has a configuration
+/// and layers, and nothing else has both. Empty if it can't be told.
+pub fn implied(bytes: &[u8]) -> &'static str {
+    match serde_json::from_slice::<Document>(bytes) {
+        Ok(Document { media_type: None, config: Some(_), layers: Some(_), manifests: None, blobs: None, .. }) => {
+            OCI_MANIFEST
+        }
+        _ => "",
+    }
+}
+
 /// Whether a media type is one `application/…` of the form of RFC 6838, and none that a browser shows or runs.
 fn is_document(media_type: &str) -> bool {
     let Some(subtype) = media_type.strip_prefix("application/") else { return false };
@@ -425,6 +436,25 @@ mod tests {
     fn a_sif_image_in_a_manifest_of_unknown_type_is_none() {
         let body = of_sif("bb", &Digest::of(b"sif"), 3).replace(OCI_MANIFEST, "application/x");
         assert_eq!(Manifest::read("application/x", body.as_bytes()).unwrap().sif, None);
+    }
+
+    #[test]
+    fn what_has_a_configuration_and_layers_is_an_image_manifest() {
+        let (config, layers) = (format!(r#""config":{{"digest":"{}"}}"#, digest("a")), r#""layers":[]"#);
+        for (body, kind) in [
+            (format!(r#"{{"schemaVersion": 2, {config}, {layers}}}"#), OCI_MANIFEST),
+            (format!(r#"{{{config},{layers},"manifests":[]}}"#), ""),
+            (format!(r#"{{{config},{layers},"mediaType":"{OCI_MANIFEST}"}}"#), ""),
+            (format!(r#"{{{config},{layers},"layers":[]}}"#), ""),
+            (format!("{{{config}}}"), ""),
+            (format!("{{{layers}}}"), ""),
+            (r#"{"manifests":[]}"#.to_owned(), ""),
+            (r#"{"schemaVersion":1,"fsLayers":[]}"#.to_owned(), ""),
+            ("[]".to_owned(), ""),
+            ("[".repeat(10_000), ""),
+        ] {
+            assert_eq!(implied(body.as_bytes()), kind, "{body}");
+        }
     }
 
     #[test]

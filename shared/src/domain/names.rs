@@ -1,6 +1,9 @@
 //! Names of users, entities, collections, containers and tags.
 //!
 //! Users, groups and entities share one namespace, so [`UserName`] and [`EntityName`] follow the same rule.
+//!
+//! All names but tags are read in any case, and kept and shown in lower case (docs/decisions/0021-names-in-any-case.md):
+//! whatever compares two of them compares what is stored.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -56,9 +59,14 @@ pub enum NameError {
     Reserved(String),
 }
 
-const COMPONENT_RULE: &str = "use 1 to 64 lower-case letters and digits, with single `.`, `_` or `-` between them";
+const COMPONENT_RULE: &str = "use 1 to 64 letters (a to z) and digits, with single `.`, `_` or `-` between them";
 const TAG_RULE: &str =
     "use 1 to 128 letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`, and not shaped like an image hash";
+
+/// Whether a word can't name an entity, nor a repository of one name.
+pub(super) fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
 
 /// `^[a-z0-9]+(?:[._-][a-z0-9]+)*$`, the clients' own rule for a part of a path.
 fn is_component(name: &str) -> bool {
@@ -90,7 +98,7 @@ fn shown(name: &str) -> String {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $type:ident, $kind:literal, $rule:expr, $check:expr) => {
+    ($(#[$doc:meta])* $type:ident, $kind:literal, $rule:expr, $kept:expr, $check:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -106,11 +114,12 @@ macro_rules! name {
         impl FromStr for $type {
             type Err = NameError;
             fn from_str(name: &str) -> Result<Self, NameError> {
-                let check: fn(&str) -> bool = $check;
-                if check(name) {
-                    Ok(Self(name.to_owned()))
-                } else if RESERVED.contains(&name) {
-                    Err(NameError::Reserved(name.to_owned()))
+                let (kept, check): (fn(&str) -> String, fn(&str) -> bool) = ($kept, $check);
+                let kept = kept(name);
+                if check(&kept) {
+                    Ok(Self(kept))
+                } else if is_reserved(&kept) {
+                    Err(NameError::Reserved(shown(name)))
                 } else {
                     Err(NameError::Grammar { kind: $kind, name: shown(name), rule: $rule })
                 }
@@ -140,23 +149,23 @@ macro_rules! name {
 
 name!(
     /// A top-level space of the library, owned by a user or a group.
-    EntityName, "entity", COMPONENT_RULE, |name| is_component(name) && !RESERVED.contains(&name)
+    EntityName, "entity", COMPONENT_RULE, str::to_ascii_lowercase, |name| is_component(name) && !is_reserved(name)
 );
 name!(
     /// A person's account.
-    UserName, "user", COMPONENT_RULE, |name| is_component(name) && !RESERVED.contains(&name)
+    UserName, "user", COMPONENT_RULE, str::to_ascii_lowercase, |name| is_component(name) && !is_reserved(name)
 );
 name!(
     /// The second level of the library; holds containers.
-    CollectionName, "collection", COMPONENT_RULE, is_component
+    CollectionName, "collection", COMPONENT_RULE, str::to_ascii_lowercase, is_component
 );
 name!(
     /// A named set of images.
-    ContainerName, "container", COMPONENT_RULE, is_component
+    ContainerName, "container", COMPONENT_RULE, str::to_ascii_lowercase, is_component
 );
 name!(
-    /// A movable name of an image within its container.
-    TagName, "tag", TAG_RULE, is_tag
+    /// A movable name of an image within its container. The only name whose case matters.
+    TagName, "tag", TAG_RULE, str::to_owned, is_tag
 );
 
 impl From<&UserName> for EntityName {
@@ -190,17 +199,33 @@ mod tests {
     fn components_follow_the_clients_rule() {
         let good = ["a", "0", "acme", "a.b", "a_b-c.d", "x86-64"];
         let long = "a".repeat(65);
-        let bad = ["", "A", "a..b", "-a", "a-", "a b", "a/b", "ä", "a:b", "_a", long.as_str(), "a\n"];
+        // Outside of ASCII nothing is folded: the Kelvin sign is no `k`, a dotted capital I no `i`.
+        let bad = ["", "a..b", "-a", "a-", "a b", "a/b", "ä", "Ä", "\u{212a}", "\u{130}", "a:b", "_a", &long, "a\n"];
         check::<CollectionName>(&good, &bad);
         check::<ContainerName>(&good, &bad);
         check::<EntityName>(&good, &bad);
     }
 
     #[test]
+    fn a_name_is_kept_in_lower_case_and_a_tag_as_it_is() {
+        for text in ["ALICE", "Alice", "aLICE", "alice"] {
+            assert_eq!(text.parse::<EntityName>().unwrap().as_str(), "alice");
+            assert_eq!(text.parse::<UserName>().unwrap().as_str(), "alice");
+            assert_eq!(text.parse::<CollectionName>().unwrap().as_str(), "alice");
+            assert_eq!(text.parse::<ContainerName>().unwrap().as_str(), "alice");
+            assert_eq!(text.parse::<TagName>().unwrap().as_str(), text);
+        }
+        let read: UserName = serde_json::from_str("\"FAQ4711\"").unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), "\"faq4711\"");
+        // A refusal shows what was written.
+        assert!("A..B".parse::<ContainerName>().unwrap_err().to_string().contains("`A..B`"));
+    }
+
+    #[test]
     fn what_would_shadow_a_route_cannot_name_an_entity() {
         check::<EntityName>(
             &[],
-            &["imagefile", "tags", "_catalog", "token", "auth", "v1", "v2", "api", "assets", "pks"],
+            &["imagefile", "tags", "_catalog", "token", "auth", "v1", "v2", "V2", "Tags", "api", "assets", "pks"],
         );
         check::<UserName>(&[], &["imagefile", "objects"]);
         check::<CollectionName>(&["tags", "imagefile"], &[]);

@@ -1,12 +1,12 @@
 //! Where an image is: a repository, and a tag or hash in it.
 
 use super::digest::Digest;
-use super::names::{CollectionName, ContainerName, EntityName, NameError, TagName};
+use super::names::{CollectionName, ContainerName, EntityName, NameError, TagName, is_reserved};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A path `entity/…/name`. A library *container* is a repository of exactly three names.
+/// A path `entity/…/name`, in lower case. A library *container* is a repository of exactly three names.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Repository {
@@ -54,7 +54,7 @@ impl FromStr for Repository {
     fn from_str(path: &str) -> Result<Self, ReferenceError> {
         let (entity, rest) =
             path.split_once('/').ok_or_else(|| ReferenceError::Parts(path.chars().take(200).collect()))?;
-        for name in rest.split('/').filter(|name| !is_registry_component(name)) {
+        for name in rest.split('/').filter(|name| !is_registry_component(&name.to_ascii_lowercase())) {
             // The narrower rule of the library gives the best error message.
             name.parse::<ContainerName>()?;
         }
@@ -62,7 +62,7 @@ impl FromStr for Repository {
         if path.len() > 255 {
             return Err(ReferenceError::Parts(path.chars().take(200).collect()));
         }
-        Ok(Self { entity: entity.parse()?, rest: rest.to_owned() })
+        Ok(Self { entity: entity.parse()?, rest: rest.to_ascii_lowercase() })
     }
 }
 
@@ -146,6 +146,19 @@ impl Defaults {
         }
     }
 
+    /// Reads the name of a repository as registry clients write it. A single name is one of the default collection of
+    /// the default entity; two names are an entity and a name in it, unlike in the library.
+    pub fn repository(&self, name: &str) -> Result<Repository, ReferenceError> {
+        if name.contains('/') {
+            return name.parse();
+        }
+        if is_reserved(&name.to_ascii_lowercase()) {
+            // Its paths would be those of other routes.
+            return Err(NameError::Reserved(name.to_owned()).into());
+        }
+        format!("{}/{}/{name}", self.entity, self.collection).parse()
+    }
+
     /// Reads the path of a collection of one or two parts.
     pub fn collection(&self, path: &str) -> Result<(EntityName, CollectionName), ReferenceError> {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
@@ -199,9 +212,33 @@ mod tests {
         ] {
             assert_eq!(defaults().reference(text).unwrap().repository.to_string(), path, "{text}");
         }
-        for text in ["", "a/b/c/d", "a/b/c:", "A/b/c", "a/b/c:x:y", "a/b/c:.x"] {
+        for text in ["", "a/b/c/d", "a/b/c:", "Ä/b/c", "a/b/c:x:y", "a/b/c:.x"] {
             let read = defaults().reference(text);
             assert_eq!(read.is_ok(), text == "a/b/c:", "{text}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn a_reference_is_read_in_any_case_but_for_its_tag() {
+        let read = defaults().reference("ACME/Tools/BB:V1-RC").unwrap();
+        assert_eq!(read.repository, "acme/tools/bb".parse().unwrap());
+        assert_eq!(read.selector, Selector::Tag("V1-RC".parse().unwrap()));
+        assert_eq!(defaults().collection("ACME/Tools").unwrap(), defaults().collection("acme/tools").unwrap());
+        assert_eq!(defaults().entity("ACME").unwrap().as_str(), "acme");
+    }
+
+    #[test]
+    fn a_single_name_of_a_registry_client_lies_below_the_defaults() {
+        for (name, path) in [
+            ("hello", "library/default/hello"),
+            ("Hello__x", "library/default/hello__x"),
+            ("a/b", "a/b"),
+            ("A/B/c/D", "a/b/c/d"),
+        ] {
+            assert_eq!(defaults().repository(name).unwrap().to_string(), path);
+        }
+        for bad in ["", "-a", "a..b", "imagefile", "Tags", "v2", "_catalog", "a/", "/a", "ä"] {
+            assert!(defaults().repository(bad).is_err(), "{bad}");
         }
     }
 
@@ -217,6 +254,9 @@ mod tests {
         for good in ["a/b", "a/b/c", "a/b/c/d"] {
             assert_eq!(good.parse::<Repository>().unwrap().to_string(), good);
         }
+        for (written, kept) in [("A/b", "a/b"), ("a/B__C", "a/b__c"), ("ALICE/Tools/FAQ4711", "alice/tools/faq4711")] {
+            assert_eq!(written.parse::<Repository>().unwrap().to_string(), kept);
+        }
         for good in ["a/b__c", "a/b--c/d", "a/x.y_z-0"] {
             let wide: Repository = good.parse().unwrap();
             assert_eq!((wide.to_string().as_str(), wide.as_container()), (good, None));
@@ -224,7 +264,9 @@ mod tests {
         for bad in ["a/b___c", "a/b..c", "a/-b", "a/b_", "a/b.-c", "a/ä", "a__b/c"] {
             assert!(bad.parse::<Repository>().is_err(), "{bad}");
         }
-        for bad in ["", "a", "a/", "/a", "a//b", "a/B", "tags/b", &format!("a/{}", ["b"; 140].join("/"))] {
+        for bad in
+            ["", "a", "a/", "/a", "a//b", "a/\u{212a}", "tags/b", "Tags/b", &format!("a/{}", ["b"; 140].join("/"))]
+        {
             assert!(bad.parse::<Repository>().is_err(), "{bad}");
         }
     }

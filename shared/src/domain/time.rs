@@ -26,6 +26,18 @@ impl Time {
     }
 }
 
+impl Time {
+    /// RFC 3339 with the zone in digits: `+00:00` instead of `Z`, which Python reads since 3.11 only.
+    pub fn zoned(self) -> String {
+        zoned(&self.to_string())
+    }
+}
+
+/// A time in UTC with its zone in digits.
+pub fn zoned(time: &str) -> String {
+    time.strip_suffix('Z').map_or_else(|| time.to_owned(), |time| format!("{time}+00:00"))
+}
+
 /// How far the clocks of two hosts may differ. Every comparison of times from different hosts has to allow for it.
 pub const SKEW: Duration = Duration::from_mins(5);
 
@@ -50,5 +62,7 @@ mod tests {
     fn times_are_written_as_rfc_3339() {
         assert_eq!(Time(1_704_164_645).to_string(), "2024-01-02T03:04:05Z");
         assert_eq!(Time(i64::MAX).to_string(), NEVER);
+        assert_eq!(Time(1_704_164_645).zoned(), "2024-01-02T03:04:05+00:00");
+        assert_eq!(Time(i64::MAX).zoned(), "0001-01-01T00:00:00+00:00");
     }
 }

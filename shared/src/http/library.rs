@@ -1,4 +1,4 @@
-//! The library's own formats: `{"data": …}`, `{"error": {"code", "message"}}`, bodies without a stated type.
+//! The library's own formats: `{"data": …}`, `{"error": {"code", "message"}, "message"}`, bodies without a stated type.
 
 use super::authorization;
 use super::narrowing::{in_body, refusal};
@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::collections::HashMap;
+use std::convert::Infallible;
 
 /// An error of a use case, in the form for library clients. For `?` in handlers.
 #[derive(Debug)]
@@ -110,6 +111,22 @@ impl FromRequestParts<App> for OnlyArch {
     }
 }
 
+/// A request whose path had an empty part. Old clients leave a name empty, and mean the default.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gap;
+
+/// Whether a part of the path was left empty.
+#[derive(Debug, Clone, Copy)]
+pub struct LeftEmpty(pub bool);
+
+impl FromRequestParts<App> for LeftEmpty {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Infallible> {
+        Ok(Self(parts.extensions.get::<Gap>().is_some()))
+    }
+}
+
 /// The image that a path names. A reference that is not valid can't name anything.
 pub fn named(app: &App, reference: &str) -> Result<LibraryRef, Failure> {
     app.config.defaults.reference(reference).map_err(|_| Failure(Error::NotFound("image")))
@@ -118,9 +135,9 @@ pub fn named(app: &App, reference: &str) -> Result<LibraryRef, Failure> {
 /// The result of a handler.
 pub type Answer = Result<Response, Failure>;
 
-/// An error with a status and a message.
+/// An error with a status and a message. The message stands beside the error, too: there Hinkskalle's clients look.
 pub fn plain(status: StatusCode, message: &str) -> Response {
-    let body = json!({ "error": { "code": status.as_u16(), "message": message } });
+    let body = json!({ "error": { "code": status.as_u16(), "message": message }, "message": message });
     (status, Json(body)).into_response()
 }
 

@@ -32,15 +32,23 @@ pub fn finish(app: &App, router: Router) -> Router {
     finish_as(library::plain, router.layer(middleware::from_fn_with_state(app.clone(), bodies::bounded)))
 }
 
+/// The keys of a query that narrow something and that the request at a path honours.
+pub type Honoured = fn(&Method, &str) -> &'static [&'static str];
+
 /// Wraps a function's routes in the layers that all functions share.
 pub fn finish_as(form: Form, router: Router) -> Router {
+    finish_honouring(form, |_, _| &[], router)
+}
+
+/// The same for a function with requests that honour a key that narrows something.
+pub fn finish_honouring(form: Form, honoured: Honoured, router: Router) -> Router {
     let router = router
         .method_not_allowed_fallback(move || async move { form(StatusCode::METHOD_NOT_ALLOWED, "method not allowed") })
         .fallback(move || async move { form(StatusCode::NOT_FOUND, "not found") })
         .route_layer(middleware::from_fn(note_route))
         .layer(DefaultBodyLimit::max(MAX_BODY));
     // A router matches its routes before its own layers could change the path, so an outer router does that.
-    Router::new().fallback(move |request| handle(form, router.clone(), request))
+    Router::new().fallback(move |request| handle(form, honoured, router.clone(), request))
 }
 
 async fn note_route(route: MatchedPath, request: Request, next: Next) -> Response {
@@ -49,12 +57,16 @@ async fn note_route(route: MatchedPath, request: Request, next: Next) -> Respons
     response
 }
 
-async fn handle(form: Form, router: Router, mut request: Request) -> Response {
+async fn handle(form: Form, honoured: Honoured, router: Router, mut request: Request) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
+    let detailed = registry::reads_details(request.headers());
+    if request.uri().path().contains("//") {
+        request.extensions_mut().insert(library::Gap);
+    }
     *request.uri_mut() = normal(request.uri());
     let path = beginning(request.uri().path());
-    let refused = (!matches!(method, Method::GET | Method::HEAD)).then(|| ignoring(form, &request)).flatten();
+    let refused = (!matches!(method, Method::GET | Method::HEAD)).then(|| ignoring(form, honoured, &request)).flatten();
     let answering = async {
         match refused {
             Some(refused) => Ok(refused),
@@ -67,6 +79,9 @@ async fn handle(form: Form, router: Router, mut request: Request) -> Response {
         Ok(Err(never)) => match never {},
         Err(_) => form(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
     };
+    if detailed {
+        response = registry::with_details(response);
+    }
     let route = response.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
     let logged = Logged { method: method.as_str(), route: &route, path: &path, status: response.status(), started };
     logged.log(&summary);
@@ -84,8 +99,8 @@ fn beginning(path: &str) -> String {
 }
 
 /// Refuses a write with a condition that no route of ours looks at: it would be done whether or not it holds.
-fn ignoring(form: Form, request: &Request) -> Option<Response> {
-    if let Some(key) = narrowing::in_query(request.uri()) {
+fn ignoring(form: Form, honoured: Honoured, request: &Request) -> Option<Response> {
+    if let Some(key) = narrowing::in_query(request.uri(), honoured(request.method(), request.uri().path())) {
         return Some(form(StatusCode::BAD_REQUEST, &narrowing::refusal(&key)));
     }
     let conditions = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_UNMODIFIED_SINCE];

@@ -88,10 +88,11 @@ pub(super) fn in_body<'a>(body: &Map<String, Value>, ignored: &'a [String]) -> O
     })
 }
 
-/// The first key of a query that narrows something. Routes that write have none that they honour. A key without a value
-/// is there in order to say something.
-pub(super) fn in_query(uri: &Uri) -> Option<String> {
-    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
+/// The first key of a query that narrows something and is not honoured. A key without a value is there in order to say
+/// something.
+pub(super) fn in_query(uri: &Uri, honoured: &[&str]) -> Option<String> {
+    let Query(mut pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
+    pairs.retain(|(key, _)| !honoured.contains(&key.as_str()));
     in_pairs(&pairs).map(str::to_owned)
 }
 
@@ -133,7 +134,12 @@ mod tests {
         let body = json!({ "isPrivate": false });
         assert_eq!(in_body(body.as_object().unwrap(), &twice), Some(&twice[1]));
         assert_eq!(in_body(body.as_object().unwrap(), &twice[..2]), None);
-        let in_query = |query: &str| in_query(&format!("/v2/a/b/blobs/uploads/?{query}").parse().unwrap());
+        let uri = |query: &str| format!("/v2/a/b/blobs/uploads/?{query}").parse().unwrap();
+        let in_query = |query: &str| super::in_query(&uri(query), &[]);
+        let but_private = |query: &str| super::in_query(&uri(query), &["private"]);
+        assert_eq!(but_private("private=True&digest=x"), None);
+        assert_eq!(but_private("private=True&isPrivate=True"), Some("isPrivate".to_owned()));
+        assert_eq!(but_private("Private=True"), Some("Private".to_owned()));
         assert_eq!(in_query("digest=sha256%3Aaa&private=False&expiresAt=2026-12-05"), Some("expiresAt".to_owned()));
         assert_eq!(in_query("digest=sha256%3Aaa&private=False"), None);
         assert_eq!(in_query("digest=sha256%3Aaa&private"), Some("private".to_owned()));

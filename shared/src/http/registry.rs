@@ -7,8 +7,9 @@ use crate::error::Error;
 use crate::service::registry::{Code, Refused};
 use crate::telemetry;
 use axum::Json;
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 use std::time::Duration;
 
@@ -26,8 +27,34 @@ pub fn plain(status: StatusCode, message: &str) -> Response {
     errors(status, code, message)
 }
 
-fn errors(status: StatusCode, code: &str, message: &str) -> Response {
-    (status, Json(json!({ "errors": [{ "code": code, "message": message }] }))).into_response()
+fn errors(status: StatusCode, code: &'static str, message: &str) -> Response {
+    let mut response = (status, Json(json!({ "errors": [{ "code": code, "message": message }] }))).into_response();
+    response.extensions_mut().insert(Said { code, message: message.to_owned() });
+    response
+}
+
+/// What an error of the registry says.
+#[derive(Clone)]
+struct Said {
+    code: &'static str,
+    message: String,
+}
+
+/// Whether a client shows the `detail` of an error alone. Hinkskalle's command does; it is known only by the library of
+/// its requests. Others show the message and after it the detail, so to them a detail that repeats the message would
+/// only be noise.
+pub(super) fn reads_details(headers: &HeaderMap) -> bool {
+    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    agent.is_some_and(|agent| agent.starts_with("python-requests/"))
+}
+
+/// The same response; an error of the registry has its message as its `detail`, too.
+pub(super) fn with_details(response: Response) -> Response {
+    let Some(Said { code, message }) = response.extensions().get::<Said>().cloned() else { return response };
+    let errors = json!({ "errors": [{ "code": code, "message": message, "detail": message }] });
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(errors.to_string()))
 }
 
 /// Refuses a query or a form with a key that would narrow something, and that its route does not know.

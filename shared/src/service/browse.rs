@@ -5,13 +5,14 @@ use super::access::{Access, resource_at};
 use super::parts::{Listable, may_list};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Caller, CollectionName, EntityName, Repository, SubPath};
+use crate::domain::{Caller, CollectionName, Digest, EntityName, Id, Repository, SubPath};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
-use crate::store::keys;
-use crate::store::rows::{Account, Collection, Container, Entity, Image, Membership, Tag};
+use crate::store::keys::{self, KeyRange};
+use crate::store::rows::{Account, Collection, Container, Entity, Image, Link, Membership, Row, Tag};
 use crate::store::table::Page;
-use std::collections::BTreeSet;
+use futures::future::try_join_all;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The maximum number of entries on a page.
 pub const PAGE: usize = 100;
@@ -149,6 +150,108 @@ pub async fn containers(
     // Registry repositories whose paths the library can't express are not containers of the library.
     page.rows.retain(|row| row.collection_id.is_some());
     Ok(page)
+}
+
+/// The most links or tags that are read for one list: a list for clients that know no pages has its end, too.
+const MAX_COUNTED: usize = 20_000;
+/// How many repositories are read at a time.
+const AT_A_TIME: usize = 16;
+
+/// A collection with the bytes of what is in it.
+#[derive(Debug)]
+pub struct UsedCollection {
+    /// The collection.
+    pub collection: Collection,
+    /// The bytes of its blobs, each counted once.
+    pub bytes: u64,
+}
+
+/// The collections of an entity, for clients that know no pages.
+pub async fn used_collections(
+    app: &App,
+    credential: &Credential,
+    entity: &EntityName,
+) -> Result<Vec<UsedCollection>, Error> {
+    let access = may_list(app, credential, entity).await?;
+    let listable = Listable::of_caller(&access, entity);
+    let _turn = app.long_read().await?;
+    let mut collections: Page<Collection> = app.table.query(keys::collections(entity), None, MAX_LISTED).await?;
+    let mut containers: Page<Container> = app.table.query(keys::containers(entity, None), None, MAX_LISTED).await?;
+    containers.rows.retain(|row| listable.covers(row.repository.rest()));
+    let with_some: BTreeSet<Id> = containers.rows.iter().filter_map(|row| row.collection_id).collect();
+    collections.rows.retain(|row| listable.covers(row.name.as_str()) || with_some.contains(&row.id));
+    let links: Vec<Vec<Link>> = first_rows(app, &containers.rows, MAX_LISTED, keys::links).await?;
+    let mut bytes: BTreeMap<Id, BTreeMap<Digest, u64>> = BTreeMap::new();
+    for (container, links) in containers.rows.iter().zip(links) {
+        if let Some(id) = container.collection_id {
+            bytes.entry(id).or_default().extend(links.iter().map(|link| (link.digest, link.size)));
+        }
+    }
+    let used = collections.rows.into_iter().map(|collection| {
+        let bytes = bytes.get(&collection.id).map_or(0, |blobs| blobs.values().sum());
+        UsedCollection { collection, bytes }
+    });
+    Ok(used.collect())
+}
+
+/// A container with its tags and the bytes of what is in it.
+#[derive(Debug)]
+pub struct UsedContainer {
+    /// The container.
+    pub container: Container,
+    /// Its first tags.
+    pub tags: Vec<Tag>,
+    /// The bytes of its blobs, each counted once.
+    pub bytes: u64,
+}
+
+/// The containers of a collection, for clients that know no pages.
+pub async fn used_containers(
+    app: &App,
+    credential: &Credential,
+    entity: &EntityName,
+    collection: &CollectionName,
+) -> Result<Vec<UsedContainer>, Error> {
+    let key = keys::collection(entity, collection);
+    let mut access = Access::load(app, credential, Some(entity), [key.clone()]).await?;
+    let resource = match access.take::<Collection>(&key)? {
+        Some(_) => Resource::Collection(entity.clone(), collection.clone()),
+        None => Resource::Missing(Place::Collection(entity.clone(), collection.clone())),
+    };
+    access.require(Action::List, &resource, "collection", "list this collection")?;
+    let _turn = app.long_read().await?;
+    let mut page: Page<Container> =
+        app.table.query(keys::containers(entity, Some(collection)), None, MAX_LISTED).await?;
+    page.rows.retain(|row| row.collection_id.is_some());
+    let links: Vec<Vec<Link>> = first_rows(app, &page.rows, MAX_LISTED, keys::links).await?;
+    let tags: Vec<Vec<Tag>> = first_rows(app, &page.rows, PAGE, keys::tags).await?;
+    let used = page.rows.into_iter().zip(links).zip(tags).map(|((container, links), tags)| {
+        let blobs: BTreeMap<Digest, u64> = links.iter().map(|link| (link.digest, link.size)).collect();
+        UsedContainer { container, tags, bytes: blobs.values().sum() }
+    });
+    Ok(used.collect())
+}
+
+/// The first rows of one kind of each container, at most `most` of each. Once there are [`MAX_COUNTED`], no more are
+/// read.
+async fn first_rows<R: Row>(
+    app: &App,
+    containers: &[Container],
+    most: usize,
+    range: fn(&Repository) -> KeyRange,
+) -> Result<Vec<Vec<R>>, Error> {
+    let (mut all, mut counted) = (Vec::new(), 0);
+    for some in containers.chunks(AT_A_TIME) {
+        if counted >= MAX_COUNTED {
+            all.extend(some.iter().map(|_| Vec::new()));
+            continue;
+        }
+        let pages = some.iter().map(|row| app.table.query::<R>(range(&row.repository), None, most));
+        let pages: Vec<Page<R>> = try_join_all(pages).await?;
+        counted += pages.iter().map(|page| page.rows.len()).sum::<usize>();
+        all.extend(pages.into_iter().map(|page| page.rows));
+    }
+    Ok(all)
 }
 
 /// The images of a container.

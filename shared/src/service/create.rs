@@ -139,15 +139,19 @@ pub async fn container(
     Ok(container)
 }
 
-/// Creates a repository for a push through the registry, and its collection if it is a library container. Everyone who
-/// is logged in can see it, unless the entity or collection makes new containers private.
-pub(crate) async fn repository(
-    app: &App,
-    grant: &Grant,
-    repository: &Repository,
-    entity: &Entity,
-    collection: Option<Collection>,
-) -> Result<Container, Error> {
+/// A repository that a push through the registry makes.
+pub(crate) struct NewRepository<'a> {
+    pub(crate) repository: &'a Repository,
+    pub(crate) entity: &'a Entity,
+    /// Its collection, if it is a library container and that exists.
+    pub(crate) collection: Option<Collection>,
+    /// Who may see it, unless the entity or collection makes new containers private.
+    pub(crate) open: Visibility,
+}
+
+/// Creates a repository for a push through the registry, and its collection if it is a library container.
+pub(crate) async fn repository(app: &App, grant: &Grant, new: NewRepository<'_>) -> Result<Container, Error> {
+    let NewRepository { repository, entity, collection, open } = new;
     let none = Description::default();
     let collection = match (repository.as_container(), collection) {
         (Some((name, _)), None) => {
@@ -156,7 +160,7 @@ pub(crate) async fn repository(
         }
         (_, collection) => collection,
     };
-    let (collection, open) = (collection.as_ref(), Visibility::Internal);
+    let collection = collection.as_ref();
     let new = NewContainer { repository, entity, collection, open, read_only: false, description: none };
     written(app, grant, entities::container(new, app.birth(grant)?)?).await
 }

@@ -275,6 +275,11 @@ pub fn link(repository: &Repository, name: &OciDigest) -> Key {
     key(format!("R#{repository}"), format!("B#{}", name.in_key()))
 }
 
+/// The partition and prefix of the links in a repository.
+pub fn links(repository: &Repository) -> KeyRange {
+    range(format!("R#{repository}"), "B#")
+}
+
 /// The metadata that was read from an image.
 pub fn details(repository: &Repository, hash: &Digest) -> Key {
     key(format!("R#{repository}"), format!("D#{}", hash.hex()))

@@ -129,6 +129,9 @@ pub struct Token {
     /// When it was last used, within a day: it is written with the first use after that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Time>,
+    /// Whether a login made it. Once it has expired, a later one is written in its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub login: bool,
 }
 row!(Token, row => keys::token(&row.actor, row.id));
 

@@ -43,6 +43,17 @@ where
     round::<T>(text).inspect(|value| assert_eq!(value.to_string(), text))
 }
 
+/// What is read in any case, and kept in lower case.
+fn folded<T>(text: &str) -> Option<T>
+where
+    T: FromStr<Err: Display> + Display + Debug + PartialEq + serde::Serialize + serde::de::DeserializeOwned,
+{
+    let lower = text.to_ascii_lowercase();
+    let read = round::<T>(text).inspect(|value| assert_eq!(value.to_string(), lower));
+    assert_eq!(lower.parse::<T>().ok(), read, "{text:?}");
+    read
+}
+
 fn narrow(name: &str) -> bool {
     let sign = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
     (1..=64).contains(&name.len()) && name.bytes().all(sign) && !name.starts_with(['.', '_', '-'])
@@ -61,10 +72,10 @@ fn repository(repository: &Repository) {
 }
 
 fn names(text: &str) {
-    assert!(exact::<EntityName>(text).is_none_or(|name| narrow(name.as_str())));
-    assert!(exact::<CollectionName>(text).is_none_or(|name| narrow(name.as_str())));
-    assert_eq!(exact::<UserName>(text).is_some(), exact::<EntityName>(text).is_some(), "one space of names");
-    assert_eq!(exact::<ContainerName>(text).is_some(), exact::<CollectionName>(text).is_some());
+    assert!(folded::<EntityName>(text).is_none_or(|name| narrow(name.as_str())));
+    assert!(folded::<CollectionName>(text).is_none_or(|name| narrow(name.as_str())));
+    assert_eq!(folded::<UserName>(text).is_some(), folded::<EntityName>(text).is_some(), "one space of names");
+    assert_eq!(folded::<ContainerName>(text).is_some(), folded::<CollectionName>(text).is_some());
     if let Some(tag) = exact::<TagName>(text) {
         let sign = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         assert!((1..=128).contains(&tag.as_str().len()) && text.bytes().all(sign));
@@ -103,6 +114,11 @@ fn references(defaults: &Defaults, text: &str) {
         repository(&path);
         assert_eq!(defaults.container(&path.to_string()), Ok(path));
     }
+    if let Ok(path) = defaults.repository(text) {
+        repository(&path);
+        assert_eq!(defaults.repository(&path.to_string()), Ok(path.clone()));
+        assert_eq!(defaults.repository(&text.to_ascii_lowercase()), Ok(path));
+    }
     if let Ok((entity, collection)) = defaults.collection(text) {
         assert_eq!(defaults.collection(&format!("{entity}/{collection}")), Ok((entity, collection)));
     }
@@ -114,7 +130,7 @@ fn references(defaults: &Defaults, text: &str) {
 fuzz_target!(|text: &str| {
     names(text);
     digests(text);
-    if let Some(path) = exact::<Repository>(text) {
+    if let Some(path) = folded::<Repository>(text) {
         repository(&path);
     }
     if let Some(scope) = round::<TokenScope>(text) {

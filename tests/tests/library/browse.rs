@@ -282,6 +282,51 @@ async fn a_reference_can_be_short_and_oddly_spelt() {
 }
 
 #[tokio::test]
+async fn names_are_read_in_any_case_and_tags_are_not() {
+    let server = Server::start().await;
+    let alice = server.user("Alice", 0).await;
+    // One name, whoever writes it how: a second user can't have it.
+    server.admin.post("/api/users", json!({ "name": "ALICE" })).await.error(409);
+    assert_eq!(server.admin.get("/api/users/aLICE/tokens").await.ok()["data"].as_array().unwrap().len(), 1);
+    assert_eq!(alice.get("/v1/token-status").await.ok()["data"]["username"], "alice");
+    private_collection(&alice, "ALICE", "Tools").await;
+    let (first, second) = (alice.container("ALICE/Tools/FAQ4711").await, alice.container("alice/tools/faq4711").await);
+    assert_eq!(first, second, "it was there already");
+    let bytes = sif(1);
+    alice.push("Alice/TOOLS/Faq4711", "V1", "amd64", &bytes).await.ok();
+    let scoped = server.token("alice", json!({ "name": "s", "scope": "pull@ALICE/Tools/FAQ4711" })).await;
+    let elsewhere = server.token("alice", json!({ "name": "e", "scope": "pull@ALICE/Tools/Other" })).await;
+    for path in ["alice/tools/faq4711", "ALICE/Tools/FAQ4711", "Alice/tools/Faq4711"] {
+        for who in [&alice, &scoped] {
+            assert_eq!(who.pull(&format!("{path}:V1")).await.bytes, bytes, "{path}");
+            let image = who.get(&format!("/v1/images/{path}:V1?arch=amd64")).await.ok()["data"].clone();
+            let shown = ["entityName", "collectionName", "containerName"].map(|field| image[field].clone());
+            assert_eq!(json!(shown), json!(["alice", "tools", "faq4711"]));
+            assert_eq!(image["tags"], json!(["V1"]));
+        }
+        for who in [&server.nobody, &elsewhere] {
+            who.get(&format!("/v1/images/{path}:V1")).await.error(404);
+        }
+        alice.get(&format!("/v1/images/{path}:v1")).await.error(404);
+        assert_eq!(alice.get(&format!("/v1/containers/{path}")).await.ok()["data"]["id"], json!(first));
+        assert_eq!(names(&alice, &format!("/v1/images?container={path}"), "hash").await, [hash(&bytes)]);
+    }
+    assert_eq!(names(&alice, "/v1/collections?entity=ALICE", "name").await, ["tools"]);
+    assert_eq!(names(&alice, "/v1/containers?collection=ALICE/Tools", "name").await, ["faq4711"]);
+    assert_eq!(text(&alice.get("/ALICE/api/container/TOOLS/FAQ4711:V1").await.ok(), "/name"), "tools/faq4711");
+    assert_eq!(found(&alice.get("/v1/search?value=FAQ4711").await.ok(), "container"), ["faq4711"]);
+    set(&alice, "/v1/containers/Alice/Tools/FAQ4711", json!({ "visibility": "public" })).await.ok();
+    assert_eq!(server.nobody.pull("ALICE/tools/FAQ4711:V1").await.bytes, bytes);
+    alice.delete("/v1/images/ALICE/Tools/FAQ4711:v1").await.error(404);
+    alice.delete("/v1/images/ALICE/Tools/FAQ4711:V1").await.ok();
+    server.nobody.get("/v1/images/alice/tools/faq4711:V1").await.error(404);
+    // Letters of other alphabets are no other case of ours.
+    for path in ["al\u{131}ce/tools/x", "alice/too\u{2113}s/x", "\u{212a}/tools/x"] {
+        server.nobody.get(&format!("/v1/images/{path}:V1")).await.error(404);
+    }
+}
+
+#[tokio::test]
 async fn who_asks_for_no_architecture_gets_the_best_guess() {
     let server = Server::start().await;
     let alice = server.user("alice", 0).await;

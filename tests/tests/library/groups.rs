@@ -116,6 +116,9 @@ async fn a_role_on_a_collection_or_container_is_one_there_and_nowhere_else() {
     assert_eq!(names(&bob.get("/v1/collections?entity=acme").await.ok()), ["tools"]);
     assert_eq!(names(&carol.get("/v1/containers?collection=acme/tools").await.ok()), ["cc"]);
     assert_eq!(names(&bob.get("/v1/containers?collection=acme/tools").await.ok()), ["bb", "cc", "new"]);
+    let listed = |answer: Answer| names(&answer.ok());
+    assert_eq!(listed(bob.get("/v1/collections/acme").await), ["tools"]);
+    assert_eq!(listed(carol.get("/v1/collections/acme").await), ["tools"]);
     let found = |answer: Value| -> Vec<String> {
         answer["data"]["container"].as_array().unwrap().iter().map(|row| text(row, "/name")).collect()
     };

@@ -15,6 +15,7 @@ mod delete;
 mod events;
 mod everyone;
 mod groups;
+mod hinkli;
 mod invariants;
 mod quota;
 mod races;

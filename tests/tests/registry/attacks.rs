@@ -847,10 +847,18 @@ async fn attack_13_a_key_that_narrows_access_or_life_is_honoured_or_refused_by_n
     }
     // What Hinkskalle's command sends with a push.
     let uploads = format!("/v2/{BB}/blobs/uploads/");
-    for query in ["private=True", "expiresAt=2026-12-05T14:50:25.87", "staged=1"] {
-        let said = refused(&alice.post(&format!("{uploads}?{query}"), Value::Null).await, 400, "UNSUPPORTED");
+    for (query, status, code) in [
+        ("expiresAt=2026-12-05T14:50:25.87", 400, "UNSUPPORTED"),
+        ("staged=1", 400, "UNSUPPORTED"),
+        ("private=perhaps", 400, "UNSUPPORTED"),
+        // It exists, and is public.
+        ("private=True", 403, "DENIED"),
+    ] {
+        let said = refused(&alice.post(&format!("{uploads}?{query}"), Value::Null).await, status, code);
         assert!(said.contains(query.split('=').next().unwrap()), "{said}");
     }
+    is(&alice.post("/v2/alice/tools/new/blobs/uploads/?private=True", Value::Null).await, 202);
+    assert_eq!(alice.get("/v1/containers/alice/tools/new").await.ok()["data"]["private"], json!(true));
     is(&alice.post(&format!("{uploads}?private=False"), Value::Null).await, 202);
     let body = push(&alice, BB, "v1", b"config", &[b"layer"]).await;
     refused(&put(&alice, BB, "v2?private=true", MANIFEST, &body).await, 400, "UNSUPPORTED");

@@ -107,7 +107,15 @@ async fn a_token_is_given_for_a_password_or_an_api_token_in_every_way_that_clien
     let scope = format!("repository:{BB}:pull,push");
     let path = format!("/token?account=alice&service=x&client_id=docker&offline_token=true&scope={scope}");
     let mut ways = Vec::new();
-    let pairs = [("alice", PASSWORD), ("alice", &*token), ("", &*token), ("<token>", &*token), ("token", &*token)];
+    let pairs = [
+        ("alice", PASSWORD),
+        ("ALICE", PASSWORD),
+        ("alice", &*token),
+        ("Alice", &*token),
+        ("", &*token),
+        ("<token>", &*token),
+        ("token", &*token),
+    ];
     for (name, secret) in pairs {
         ways.push(send(basic(&server.nobody, Method::GET, &path, name, secret)).await);
         let (name, secret) = (encoded(name), encoded(secret));
@@ -159,7 +167,7 @@ async fn what_is_no_password_and_no_token_is_401_everywhere() {
         ("alice", ""),
         ("nobody-of-that-name", "wrong"),
         ("", "wrong"),
-        ("ALICE", PASSWORD),
+        ("\u{c1}lice", PASSWORD),
         ("bob", PASSWORD),
         ("bob", ""),
         ("alice", &*stranger),

@@ -2,7 +2,8 @@
 
 use crate::library::{private_collection, set};
 use crate::support::{
-    BB, MANIFEST, bring, digest, fetch, head, image, is, manifest, manifest_at, narrowed, push, put, refused, tags,
+    BB, MANIFEST, bring, close, digest, fetch, head, image, is, manifest, manifest_at, narrowed, open, push, push_sif,
+    put, refused, tags,
 };
 use crate::wire::Wire;
 use futures::future::join_all;
@@ -41,9 +42,7 @@ async fn a_repository_may_be_called_like_a_route() {
 async fn what_can_be_no_repository_is_said_to_be_none() {
     let server = Server::start().await;
     let alice = server.user("alice", 0).await;
-    for name in
-        ["alice", "Alice/tools/bb", "alice/tools/BB", "alice/-x", "alice/x-", "alice/x..y", "alice/b%C3%BC", "_x/y"]
-    {
+    for name in ["objects/x", "_catalog", "-x", "alice/-x", "alice/x-", "alice/x..y", "alice/B%C3%9C", "_x/y"] {
         for path in ["manifests/latest", "tags/list"] {
             let answer = alice.get(&format!("/v2/{name}/{path}")).await;
             assert!([400, 404].contains(&answer.status.as_u16()), "{name}: {}", answer.status);
@@ -62,6 +61,93 @@ async fn what_can_be_no_repository_is_said_to_be_none() {
     for path in ["/v2/x", "/v2/alice/tools/bb", "/v2/_catalog/x", "/v2/alice/tools/bb/tags", "/v2/alice/tools/bb/blobs"]
     {
         refused(&alice.get(path).await, 404, "NAME_UNKNOWN");
+    }
+}
+
+#[tokio::test]
+async fn a_repository_is_found_and_made_in_any_case_and_a_tag_is_not() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    let body = push(&alice, "ALICE/Tools/FAQ4711", "V1", b"config", &[b"layer"]).await;
+    for name in ["alice/tools/faq4711", "ALICE/Tools/FAQ4711", "Alice/tools/Faq4711"] {
+        assert_eq!(manifest(&alice, name, "V1").await, body, "{name}");
+        assert_eq!(fetch(&alice, name, &digest(b"layer")).await.bytes, b"layer");
+        refused(&alice.get(&manifest_at(name, "v1")).await, 404, "MANIFEST_UNKNOWN");
+        let listed = alice.get(&format!("/v2/{name}/tags/list")).await;
+        assert_eq!(listed.json, json!({ "name": "alice/tools/faq4711", "tags": ["V1"] }));
+        // What is answered has one spelling.
+        let opened = alice.post(&format!("/v2/{name}/blobs/uploads/"), Value::Null).await;
+        assert!(opened.header("location").unwrap().starts_with("/v2/alice/tools/faq4711/blobs/uploads/"));
+        let challenge = server.nobody.get(&format!("/v2/{name}/tags/list")).await;
+        assert!(challenge.header("www-authenticate").unwrap().contains("repository:alice/tools/faq4711:pull\""));
+        let mount = format!("/v2/alice/tools/other/blobs/uploads/?mount={}&from={name}", digest(b"layer"));
+        is(&alice.post(&mount, Value::Null).await, 201);
+        // A token that was asked for in any case is for the same repository, and for no other.
+        let narrow = narrowed(&alice, "Alice", &[&format!("repository:{name}:pull")]).await;
+        is(&narrow.get(&manifest_at("alice/tools/faq4711", "V1")).await, 200);
+        is(&narrow.get(&format!("/v2/{name}/tags/list")).await, 200);
+        is(&narrow.get("/v2/alice/tools/other/tags/list").await, 401);
+        is(&narrow.post(&format!("/v2/{name}/blobs/uploads/"), Value::Null).await, 401);
+    }
+    // The upload's URL is for one repository, however that is spelt.
+    let url = open(&alice, "alice/tools/faq4711").await;
+    let spelt = url.replacen("alice/tools", "ALICE/tools", 1);
+    is(&close(&alice, &spelt, &digest(b"more"), b"more").await, 201);
+    assert_eq!(
+        alice.get("/v2/_catalog").await.json["repositories"],
+        json!(["alice/tools/faq4711", "alice/tools/other"])
+    );
+    let rest = alice.get("/v2/_catalog?last=Alice%2FTools%2FFAQ4711").await;
+    assert_eq!(rest.json["repositories"], json!(["alice/tools/other"]));
+    is(&alice.delete(&manifest_at("ALICE/TOOLS/FAQ4711", &digest(body.as_bytes()))).await, 202);
+    refused(&alice.get(&manifest_at("alice/tools/faq4711", "V1")).await, 404, "MANIFEST_UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_single_name_lies_below_the_default_entity_and_collection() {
+    let server = Server::start_with(&[("STACKROOM_DEFAULT_ENTITY", "lab")]).await;
+    let (lab, bob) = (server.user("lab", 0).await, server.user("bob", 0).await);
+    let asked = "repository:hello:pull,push";
+    let narrow = narrowed(&lab, "lab", &[asked]).await;
+    let body = push(&narrow, "hello", "v1", b"config", &[b"layer"]).await;
+    for name in ["hello", "Hello", "lab/default/hello"] {
+        assert_eq!(manifest(&lab, name, "v1").await, body, "{name}");
+        assert_eq!(fetch(&bob, name, &digest(b"layer")).await.bytes, b"layer", "internal, as what a push makes");
+        assert_eq!(tags(&lab, name).await, ["v1"]);
+    }
+    is(
+        &narrowed(&lab, "lab", &["repository:lab/default/hello:pull"]).await.get(&manifest_at("hello", "v1")).await,
+        200,
+    );
+    for other in ["repository:lab/hello:pull", "repository:default/hello:pull", "repository:hello/v1:pull"] {
+        is(&narrowed(&lab, "lab", &[other]).await.get(&manifest_at("hello", "v1")).await, 401);
+    }
+    // Two names are an entity and a name in it, whatever the library makes of two.
+    refused(&lab.get(&manifest_at("lab/hello", "v1")).await, 404, "MANIFEST_UNKNOWN");
+    is(&lab.get(&manifest_at("default/hello", "v1")).await, 401);
+    // Both doors lead to it.
+    let sif = crate::library::sif(1);
+    push_sif(&lab, "image", "v1", &sif).await;
+    assert_eq!(lab.pull("image:v1").await.bytes, sif);
+    lab.push("lab/default/image", "v2", "amd64", &sif).await.ok();
+    assert_eq!(tags(&lab, "image").await, ["v1", "v2"]);
+    // Who may not push below the default entity may not push a single name, either.
+    is(&bob.post("/v2/hello/blobs/uploads/", Value::Null).await, 401);
+    is(&bob.post("/v2/new/blobs/uploads/", Value::Null).await, 401);
+    is(&lab.delete(&manifest_at("hello", "v1")).await, 202);
+}
+
+#[tokio::test]
+async fn without_a_default_entity_a_single_name_is_missing() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    for (who, status) in [(&server.nobody, 401), (&alice, 401), (&server.admin, 404)] {
+        // As with a repository of an entity that is not there.
+        for name in ["hello", "alice", "nobody/default/hello"] {
+            is(&who.get(&manifest_at(name, "v1")).await, status);
+            is(&who.get(&format!("/v2/{name}/tags/list")).await, status);
+            is(&who.post(&format!("/v2/{name}/blobs/uploads/"), Value::Null).await, status);
+        }
     }
 }
 
@@ -130,7 +216,8 @@ async fn hazard_http_parsing_differences() {
         ("/v2/%61lice/tools/bb/manifests/latest", false),
         ("/v2/alice/tools/bb/%6danifests/latest", false),
         ("/v2/alice/tools/bb/manifests/%6catest", false),
-        ("/v2/Alice/tools/bb/manifests/latest", false),
+        ("/v2/Alice/TOOLS/bb/manifests/latest", true),
+        ("/v2/alice/tools/bb/Manifests/latest", false),
         ("/v2/alice/tools/bb/manifests/LATEST", false),
         ("/v2/alice/tools/bb%00/manifests/latest", false),
         ("/v2/alice/tools/bb%20/manifests/latest", false),

@@ -1,11 +1,16 @@
 //! Logging in: exchanging a name with a password, or an API token, for a short-lived token.
 
-use super::passwords;
+use super::tokens::Issued;
+use super::{passwords, tokens};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{Right, Time, TokenPlace, TokenScope};
+use crate::domain::reference::Defaults;
+use crate::domain::{Actor, Caller, Right, Time, TokenPlace, TokenScope};
 use crate::error::{BAD_TOKEN, Error};
+use crate::rules::{Action, Resource};
 use crate::service::access::Access;
+use crate::store::keys;
+use crate::store::rows::User;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,14 +20,17 @@ pub const LIFE: Duration = Duration::from_mins(5);
 /// The most scopes that one token can be requested with.
 const MAX_SCOPES: usize = 10;
 
+const WRONG: &str = "wrong name, password or token";
+
 /// A caller with a name and a secret: a password or one of their API tokens. An empty name and secret mean anonymous.
 pub async fn with_secret(app: &App, name: &str, secret: &SecretString) -> Result<Credential, Error> {
-    let bad = || Error::Unauthenticated("wrong name, password or token");
+    let bad = || Error::Unauthenticated(WRONG);
     if name.is_empty() && secret.expose_secret().is_empty() {
         return Ok(Credential::Anonymous);
     }
     if let Some(credential @ Credential::Token { .. }) = app.keys.token(secret.expose_secret(), app.now()) {
-        let own = credential.actor().is_some_and(|actor| actor.to_string() == name);
+        let own = name.parse::<Actor>().ok();
+        let own = own.is_some() && own.as_ref() == credential.actor();
         // Placeholders for the name, sent by clients that store only a token.
         if !own && !matches!(name, "" | "<token>" | "token") {
             return Err(bad());
@@ -39,22 +47,54 @@ pub async fn with_secret(app: &App, name: &str, secret: &SecretString) -> Result
     Ok(Credential::Registry { actor: user.name.into(), id: None, access: vec![TokenScope::full()] })
 }
 
+/// A login that gave a token to keep.
+#[derive(Debug)]
+pub struct LoggedIn {
+    /// The token.
+    pub token: Issued,
+    /// Whether its user is a site admin.
+    pub admin: bool,
+}
+
+/// A token for a name and a password, for clients that keep one. Whoever shows one of their API tokens instead of a
+/// password gets it back: another one would reach further.
+pub async fn for_keeps(app: &App, name: &str, secret: &SecretString) -> Result<LoggedIn, Error> {
+    let credential = with_secret(app, name, secret).await?;
+    let access = Access::load(app, &credential, None, []).await?;
+    let wrong = || Error::Unauthenticated(WRONG);
+    let Caller::Known { actor, admin, .. } = &access.caller else { return Err(wrong()) };
+    let token = match (credential, actor.user()) {
+        (Credential::Token { id, .. }, _) => {
+            let row = app.table.get(keys::token(actor, id)).await?.ok_or_else(wrong)?;
+            Issued { secret: secret.clone(), row }
+        }
+        (_, None) => return Err(wrong()),
+        (Credential::Anonymous | Credential::Registry { .. }, Some(user)) => {
+            let grant = access.require(Action::Manage, &Resource::User(user.clone()), "user", "log in")?;
+            let row: User = app.table.get(keys::user(user)).await?.ok_or_else(wrong)?;
+            tokens::of_login(app, &grant, &row).await?
+        }
+    };
+    Ok(LoggedIn { token, admin: *admin })
+}
+
 /// A short-lived token for the scopes that a client asks for. Its real rights are decided when it is used.
 pub async fn token(app: &App, credential: &Credential, scopes: &[&str]) -> Result<SecretString, Error> {
     // A revoked token can't be exchanged for another one.
     Access::load(app, credential, None, []).await?;
-    let access: Vec<TokenScope> =
-        scopes.iter().flat_map(|text| text.split(' ')).filter_map(scope).take(MAX_SCOPES).collect();
+    let defaults = &app.config.defaults;
+    let scopes = scopes.iter().flat_map(|text| text.split(' ')).filter_map(|text| scope(defaults, text));
+    let access: Vec<TokenScope> = scopes.take(MAX_SCOPES).collect();
     let now = app.now();
     app.keys.sign_access(credential, access, now, now.plus(LIFE))
 }
 
 /// Reads `repository:NAME:ACTION[,ACTION…]` or `registry:catalog:*`. Unknown words give no right.
-fn scope(text: &str) -> Option<TokenScope> {
+fn scope(defaults: &Defaults, text: &str) -> Option<TokenScope> {
     let (kind, rest) = text.split_once(':')?;
     let (name, actions) = rest.rsplit_once(':')?;
     let place = match kind.split('(').next()? {
-        "repository" => TokenPlace::Repository(name.parse().ok()?),
+        "repository" => TokenPlace::Repository(defaults.repository(name).ok()?),
         "registry" if name == "catalog" => {
             return Some(TokenScope { rights: [Right::Pull].into(), place: TokenPlace::Catalog });
         }
@@ -112,14 +152,19 @@ mod tests {
 
     #[test]
     fn scopes_are_read_as_clients_write_them() {
+        let defaults = Defaults { entity: "library".parse().unwrap(), collection: "default".parse().unwrap() };
+        let scope = |text: &str| scope(&defaults, text);
         for (text, read) in [
             ("repository:acme/tools/bb:pull", Some("pull@acme/tools/bb")),
             ("repository:acme/tools/bb:push,pull", Some("pull,push@acme/tools/bb")),
             ("repository(plugin):acme/bb:*", Some("pull,push,delete@acme/bb")),
             ("registry:catalog:*", Some("pull@_catalog")),
             ("registry:other:*", None),
-            ("repository:ACME/bb:pull", None),
-            ("repository:acme:pull", None),
+            ("repository:ACME/bb:pull", Some("pull@acme/bb")),
+            ("repository:hello:pull", Some("pull@library/default/hello")),
+            ("repository:imagefile:pull", None),
+            ("repository::pull", None),
+            ("repository:ACME/bb:PULL", None),
             ("repository", None),
             ("", None),
         ] {

@@ -1,9 +1,22 @@
 //! API tokens: named, scoped, revocable.
+//!
+//! # The token of a login
+//!
+//! Some clients log in with a name and a password, and keep what they get. That is an API token like any other, with
+//! all rights, for a day. A client may log in before each of its commands, so the rows of such tokens are bounded, and
+//! no login takes away what an earlier one gave:
+//!
+//! 1. Read the user's tokens. If the last login is less than an hour ago, its token is signed once more, and is the same
+//!    text. So at most 24 such tokens are good at a time.
+//! 2. Write the new one: in the place of one that has expired, or else in one of its own. *Lost*: it was revoked
+//!    meanwhile; start again at 1. *Two at once*: either each has a row of its own, or both have the same, and its time is
+//!    that of the later one.
 
 use super::users::Managed;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::people;
+use crate::domain::time::SKEW;
 use crate::domain::{Actor, EntityName, Right, Time, TokenId, TokenPlace, TokenScope};
 use crate::error::Error;
 use crate::rules::extent::{Beyond, Extent};
@@ -14,6 +27,7 @@ use crate::store::keys;
 use crate::store::rows::{Robot, Token, User};
 use crate::store::table::Written;
 use secrecy::SecretString;
+use std::time::Duration;
 
 /// A new token.
 #[derive(Debug)]
@@ -76,11 +90,57 @@ pub async fn add(app: &App, credential: &Credential, actor: &Actor, token: NewTo
         if let Some(why) = why {
             return Err(Error::Forbidden(format!("not permitted to make a token that {why}")));
         }
-        let (id, created) = (app.new_token()?, app.now());
-        let (actor, name, scope) = (actor.clone(), name.clone(), scope.clone());
-        let row = Token { id, actor, name, scope, created, expires, used: None };
+        let row = Token { scope: scope.clone(), expires, ..row(app, actor, &name)? };
         if app.commit(&held.grant, people::token_made(&row, held.version)?).await? == Written::Done {
-            return app.keys.sign(&row.actor, id, created, expires);
+            return sign(app, &row);
+        }
+    }
+}
+
+/// The row of a new token with all rights and without an end.
+fn row(app: &App, actor: &Actor, name: &str) -> Result<Token, Error> {
+    let (id, created, scope) = (app.new_token()?, app.now(), TokenScope::full());
+    let (actor, name) = (actor.clone(), name.to_owned());
+    Ok(Token { id, actor, name, scope, created, expires: None, used: None, login: false })
+}
+
+fn sign(app: &App, row: &Token) -> Result<SecretString, Error> {
+    app.keys.sign(&row.actor, row.id, row.created, row.expires)
+}
+
+/// How long the token of a login lasts.
+const LOGIN_LIFE: Duration = Duration::from_hours(24);
+/// How long further logins get the same token.
+const LOGIN_AGAIN: Duration = Duration::from_hours(1);
+
+/// A token with its row.
+#[derive(Debug)]
+pub struct Issued {
+    /// The token.
+    pub secret: SecretString,
+    /// Its row.
+    pub row: Token,
+}
+
+/// The token of a login.
+pub(super) async fn of_login(app: &App, grant: &Grant, user: &User) -> Result<Issued, Error> {
+    let actor = Actor::User(user.name.clone());
+    let mut retry = Retry::of("logins of the same user");
+    loop {
+        retry.pause().await?;
+        let now = app.now();
+        let tokens: Vec<Token> = app.table.query_all(keys::tokens(&actor)).await?;
+        let logins: Vec<Token> = tokens.into_iter().filter(|token| token.login).collect();
+        let last = logins.iter().max_by_key(|token| token.created);
+        if let Some(last) = last.filter(|last| last.created.plus(LOGIN_AGAIN) > now && last.created <= now) {
+            return Ok(Issued { secret: sign(app, last)?, row: last.clone() });
+        }
+        let mut row = Token { expires: Some(now.plus(LOGIN_LIFE)), login: true, ..row(app, &actor, "login")? };
+        let over = logins.iter().find(|token| token.expires.is_some_and(|expires| expires.plus(SKEW) <= now));
+        row.id = over.map_or(row.id, |over| over.id);
+        let made = if over.is_some() { people::token_made_again } else { people::token_made };
+        if app.commit(grant, made(&row, user.version)?).await? == Written::Done {
+            return Ok(Issued { secret: sign(app, &row)?, row });
         }
     }
 }
@@ -108,11 +168,9 @@ fn of_robot(entity: &EntityName, asked: Option<TokenScope>) -> Result<TokenScope
 /// A token with all rights of a user, for whoever holds the installation's own keys.
 pub(super) async fn for_operator(app: &App, user: &User) -> Result<SecretString, Error> {
     let grant = system(Action::Manage, &Resource::Installation)?;
-    let (id, created) = (app.new_token()?, app.now());
-    let (actor, name) = (Actor::User(user.name.clone()), "operator".to_owned());
-    let row = Token { id, actor, name, scope: TokenScope::full(), created, expires: None, used: None };
+    let row = row(app, &Actor::User(user.name.clone()), "operator")?;
     match app.commit(&grant, people::token_made(&row, user.version)?).await? {
-        Written::Done => app.keys.sign(&row.actor, id, created, None),
+        Written::Done => sign(app, &row),
         Written::Lost(_) => Err(Error::Conflict(format!("the account of {} is being changed, try again", user.name))),
     }
 }

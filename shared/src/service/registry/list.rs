@@ -87,6 +87,7 @@ pub async fn catalog(
     last: Option<String>,
     most: usize,
 ) -> Result<Listed<String>, Refused> {
+    let last = last.map(|last| last.to_ascii_lowercase());
     let after = last.as_deref().and_then(|last| last.split_once('/'));
     let after = after.and_then(|(entity, rest)| Some((entity.parse::<EntityName>().ok()?, rest.to_owned())));
     // What is left of the entity where the last page ended comes first, if the caller still has a role there.

@@ -22,7 +22,7 @@ use crate::domain::{Actor, Caller, Repository, Visibility};
 use crate::error::Error;
 use crate::rules::{Action, Denial, Grant, Resource};
 use crate::service::access::{Access, resource_at};
-use crate::service::create;
+use crate::service::create::{self, NewRepository};
 use crate::store::StoreError;
 use crate::store::keys::{self, Key};
 use crate::store::rows::{Collection, Container, Entity};
@@ -177,12 +177,18 @@ impl RepositoryAccess {
         }
     }
 
-    /// The repository, created if it doesn't exist yet.
+    /// The repository, created if it doesn't exist yet. Everyone who is logged in can see a new one.
     async fn made(&self, app: &App, grant: &Grant) -> Result<Container, Refused> {
+        self.made_as(app, grant, Visibility::Internal).await
+    }
+
+    /// The same; a new one can be seen by `open`.
+    async fn made_as(&self, app: &App, grant: &Grant, open: Visibility) -> Result<Container, Refused> {
         if let Some(container) = &self.container {
             return Ok(container.clone());
         }
         let entity = self.entity.as_ref().ok_or(Error::NotFound("entity"))?;
-        Ok(create::repository(app, grant, &self.repository, entity, self.collection.clone()).await?)
+        let (repository, collection) = (&self.repository, self.collection.clone());
+        Ok(create::repository(app, grant, NewRepository { repository, entity, collection, open }).await?)
     }
 }

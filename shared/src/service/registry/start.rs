@@ -7,7 +7,7 @@ use crate::auth::Credential;
 use crate::auth::token::UploadTicket;
 use crate::changes::Changes;
 use crate::changes::blobs::{self, BlobRows, Linked, VerifiedBytes};
-use crate::domain::{OciDigest, Repository, UploadId};
+use crate::domain::{OciDigest, Repository, UploadId, Visibility};
 use crate::error::Error;
 use crate::rules::{Grant, Place};
 use crate::service::restore;
@@ -74,6 +74,24 @@ pub async fn session(
             }
         }
         return Ok(Started::Session(signed(app, credential, repository)?));
+    }
+}
+
+/// Makes a repository private if it is new. One that exists keeps its visibility, so if that is wider than private, the
+/// push is refused: whoever asks for something private believes that it is.
+///
+/// 1. Read the repository with its entity and collection, and decide.
+/// 2. If it does not exist, make it. *Lost*: somebody else has made it, as private or not.
+///
+/// *Dies*, or no bytes follow: an empty private repository is left, as by the library's request to make a container.
+pub async fn privately(app: &App, credential: &Credential, repository: &Repository) -> Result<(), Refused> {
+    let access = RepositoryAccess::to_write(app, credential, repository, []).await?;
+    let grant = access.may_push()?;
+    match access.made_as(app, &grant, Visibility::Private).await?.visibility {
+        Visibility::Private => Ok(()),
+        Visibility::Internal | Visibility::Public => {
+            Err(Refused::code(Code::Denied, "the repository exists and is not private, make it private first"))
+        }
     }
 }
 
