@@ -170,7 +170,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// Reads a duration with a unit.
-fn seconds(text: &str) -> Result<u64, String> {
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text.get(digits.len()..).unwrap_or_default() {
         "s" => 1u64,

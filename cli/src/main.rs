@@ -6,6 +6,7 @@ mod connect;
 mod scrub;
 #[cfg(feature = "server")]
 mod serve;
+mod share;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Command {
     Ingest(serve::Ingest),
     /// Administer a running library: users, tokens, quotas, sweeping.
     Admin(admin::Admin),
+    /// Make, list and revoke URLs that let anybody who has one download one image.
+    Share(share::Share),
     /// Add a library to the remotes of apptainer or singularity, and make it the active one.
     Connect(connect::Connect),
 }
@@ -60,6 +63,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "server")]
         Command::Ingest(ingest) => runtime.block_on(ingest.run()),
         Command::Admin(admin) => runtime.block_on(admin.run()),
+        Command::Share(share) => runtime.block_on(share.run()),
         Command::Connect(connect) => connect.run(),
     }
 }

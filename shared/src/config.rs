@@ -44,6 +44,10 @@ pub struct Config {
     pub long_reads: u64,
     /// How long events are kept. `STACKROOM_EVENT_LIFE`, seconds.
     pub event_life: Duration,
+    /// How long a share lasts if its maker says nothing. `STACKROOM_SHARE_LIFE`, seconds.
+    pub share_life: Duration,
+    /// The longest life of a share. `STACKROOM_MAX_SHARE_LIFE`, seconds.
+    pub max_share_life: Duration,
     /// Whether we send blobs to registry clients ourselves, instead of redirecting them to the store.
     /// `STACKROOM_SERVE_BLOBS`.
     pub serve_blobs: bool,
@@ -82,12 +86,12 @@ impl Config {
         let connections = number("STACKROOM_CONNECTIONS", 512);
         let long_reads = number("STACKROOM_LONG_READS", 0);
         let event_life = Duration::from_secs(number("STACKROOM_EVENT_LIFE", 400 * 24 * 3600));
+        let share_life = Duration::from_secs(number("STACKROOM_SHARE_LIFE", 24 * 3600));
+        let max_share_life = Duration::from_secs(number("STACKROOM_MAX_SHARE_LIFE", 30 * 24 * 3600));
         let longest_chunk = number("STACKROOM_LONGEST_CHUNK", u64::MAX);
-        for (name, life) in [("STACKROOM_UPLOAD_LIFE", upload_life), ("STACKROOM_DOWNLOAD_LIFE", download_life)] {
-            if life.is_zero() || life > LONGEST_URL {
-                wrong.push(format!("`{name}` must be between 1 and {} seconds", LONGEST_URL.as_secs()));
-            }
-        }
+        in_bounds("STACKROOM_UPLOAD_LIFE", upload_life, LONGEST_URL, &mut wrong);
+        in_bounds("STACKROOM_DOWNLOAD_LIFE", download_life, LONGEST_URL, &mut wrong);
+        in_bounds("STACKROOM_SHARE_LIFE", share_life, max_share_life, &mut wrong);
         let proxies = addresses(get("STACKROOM_PROXIES").as_deref(), &mut wrong);
         let serve_blobs = get("STACKROOM_SERVE_BLOBS").is_some_and(|text| text == "true");
         let ingest_url = get("STACKROOM_INGEST_URL").filter(|url| !url.is_empty());
@@ -122,6 +126,8 @@ impl Config {
                 proxies,
                 long_reads,
                 event_life,
+                share_life,
+                max_share_life,
                 serve_blobs,
             }),
             (entity, collection) => {
@@ -130,6 +136,13 @@ impl Config {
                 Err(ConfigError(wrong))
             }
         }
+    }
+}
+
+/// Checks that the life that a setting gives is one, and not too long.
+fn in_bounds(name: &str, life: Duration, longest: Duration, wrong: &mut Vec<String>) {
+    if life.is_zero() || life > longest {
+        wrong.push(format!("`{name}` must be between 1 and {} seconds", longest.as_secs()));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The library API's metadata: entities, collections, containers, images, tags, search.
 
+mod shares;
 pub mod wire;
 
 use axum::Router;
@@ -50,6 +51,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tags_v2, set_tag_v2))
         .routes(routes!(find))
         .routes(routes!(oci_redirect))
+        .merge(shares::routes())
 }
 
 #[derive(Deserialize)]
@@ -228,7 +230,8 @@ async fn list_containers(State(app): State<App>, caller: Credential, Query(query
 
 /// A container, with its first 1000 images and tags.
 ///
-/// `/v1/images` lists all images, page by page.
+/// `/v1/images` lists all images, page by page. With `/manifests` after a path of three names, the first 1000 manifests
+/// of the container, as Hinkskalle's clients list them.
 #[utoipa::path(
     get,
     path = "/v1/containers/{*path}",
@@ -237,6 +240,9 @@ async fn list_containers(State(app): State<App>, caller: Credential, Query(query
     responses((status = 200, body = wire::Container), (status = 404)),
 )]
 async fn container(State(app): State<App>, caller: Credential, Path(path): Path<String>) -> Answer {
+    if let Some(container) = path.strip_suffix("/manifests").filter(|path| path.split('/').count() == 3) {
+        return shares::manifests(&app, &caller, &app.config.defaults.container(container)?).await;
+    }
     let repository = app.config.defaults.container(&path)?;
     let view = browse::container(&app, &caller, &repository).await?;
     Ok(data(wire::whole(&view)))

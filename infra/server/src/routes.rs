@@ -58,6 +58,7 @@ fn function(id: &str, app: &App) -> Result<Router, TemplateError> {
         "Library" => library::router(app),
         "Login" => login::router(app),
         "Oci" => oci::router(app),
+        "Shares" => shares::router(app),
         unknown => return Err(TemplateError(format!("no crate serves the function {unknown}"))),
     })
 }
@@ -120,6 +121,9 @@ mod tests {
             ("/api/container/tools/bb", "Imagefile"),
             ("/api/users/a/tokens", "Admin"),
             ("/pks/lookup", "Keys"),
+            ("/api/shares/0123", "Library"),
+            ("/v1/manifests/a~b~0123/download", "Oci"),
+            ("/dl/0123.abc/a.sif", "Shares"),
         ] {
             assert_eq!(matcher.at(path).unwrap().value, function, "{path}");
         }

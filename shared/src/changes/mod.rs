@@ -13,6 +13,7 @@ pub(crate) mod frozen;
 pub(crate) mod images;
 pub(crate) mod manifests;
 pub(crate) mod people;
+pub(crate) mod shares;
 pub(crate) mod streams;
 pub(crate) mod tags;
 pub(crate) mod uploads;
