@@ -468,7 +468,7 @@ async fn a_list_shows_own_shares_and_all_of_them_to_whoever_manages_the_reposito
     both.sort_unstable();
     assert_eq!(listed(&alice).await, both);
     assert_eq!(listed(&server.admin).await, both);
-    assert_eq!(listed(&carl).await, [of_carl.id.clone()]);
+    assert_eq!(listed(&carl).await, std::slice::from_ref(&of_carl.id));
     assert!(listed(&rita).await.is_empty());
     let shown = carl.get(&format!("/api/shares?repository={BB}")).await.ok()["data"][0].clone();
     for (name, value) in [("used", json!(1)), ("uses", json!(5)), ("over", json!(false)), ("created_by", json!("carl"))]
@@ -497,7 +497,7 @@ async fn a_list_shows_own_shares_and_all_of_them_to_whoever_manages_the_reposito
     carl.delete(&format!("/api/shares/{}", of_alice.id)).await.error(404);
     assert_eq!(listed(&alice).await, both);
     alice.delete(&format!("/api/shares/{}", of_carl.id)).await.ok();
-    assert_eq!(listed(&alice).await, [of_alice.id.clone()]);
+    assert_eq!(listed(&alice).await, std::slice::from_ref(&of_alice.id));
     assert_eq!(get(&server, &of_carl.url).await.status, 404);
     // Page by page.
     for _ in 0..104 {
