@@ -593,6 +593,24 @@ fn every_decision_is_linked_from_the_architecture_page() {
 }
 
 #[test]
+fn every_test_that_a_page_for_users_names_is_there() {
+    let files = files();
+    let rust = files.iter().filter(|(path, _)| Path::new(path).extension().is_some_and(|end| end == "rs"));
+    let tests: BTreeSet<&str> = rust
+        .flat_map(|(_, text)| after(text, "fn"))
+        .filter_map(|rest| rest.trim_start().split(|c| !in_word(c)).next())
+        .collect();
+    for (path, page) in files.iter().filter(|(path, _)| path.starts_with("docs/user/")) {
+        let named = page.split("<!-- Tests of these statements:\n").nth(1).unwrap_or_default();
+        let named: Vec<&str> = named.lines().take_while(|line| *line != "-->").collect();
+        assert!(!named.is_empty(), "{path} names no tests");
+        for test in named {
+            assert!(tests.contains(test), "{path}: there is no test {test}");
+        }
+    }
+}
+
+#[test]
 fn every_hazard_that_the_security_page_lists_has_its_test_and_the_other_way_round() {
     let files = files();
     let listed: BTreeSet<&str> = files["SECURITY.md"]
