@@ -31,7 +31,7 @@ pub(crate) fn made(share: &Share) -> Result<Changes, Error> {
 pub(crate) fn image(share: &Share) -> Key {
     match &share.of {
         Shared::Image { hash, .. } => keys::image(&share.repository, hash),
-        Shared::Manifest { digest, .. } => keys::manifest(&share.repository, digest),
+        Shared::Artifact { digest, .. } => keys::manifest(&share.repository, digest),
     }
 }
 

@@ -680,8 +680,8 @@ pub enum Shared {
         id: Id,
     },
     /// A manifest with one layer.
-    Manifest {
-        /// Its digest.
+    Artifact {
+        /// The manifest's digest.
         digest: OciDigest,
         /// The user who had pushed it.
         by: Option<Actor>,
@@ -946,7 +946,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_share_reads_back_as_it_is_written() {
-        let made_of_manifest = Shared::Manifest { digest: Digest::of(b"").into(), by: Some(Actor::System) };
+        let made_of_manifest = Shared::Artifact { digest: Digest::of(b"").into(), by: Some(Actor::System) };
         for of in [share().of, made_of_manifest] {
             let row = Share { of: of.clone(), max: Some(1), ..share() };
             let item: std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue> =

@@ -195,8 +195,8 @@ async fn a_share_dies_with_role_account_token_and_revocation() {
     remove(&server, keys::member(&entity, &name)).await;
     assert_eq!(carl.pull(&format!("{BB}:v1")).await.bytes, bytes, "everybody who is logged in reads what is internal");
     over(&get(&server, &by_role.url).await);
-    // The looks of one that is over tell nothing else, and cost nothing.
-    assert_eq!(by_role.uses(&server).await, 2);
+    // One that is over tells nothing else, and counts nothing.
+    assert_eq!(by_role.uses(&server).await, 3);
     let head = send(server.nobody.bare(Method::HEAD, &by_role.url)).await;
     over(&head);
 }

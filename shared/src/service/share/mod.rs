@@ -219,7 +219,7 @@ fn of_image(image: Image) -> Result<Target, Error> {
 
 async fn of_file(app: &App, manifest: Manifest) -> Result<Target, Error> {
     let file = artifact::of(app, &manifest).await?;
-    let of = Shared::Manifest { digest: manifest.digest, by: manifest.created_by };
+    let of = Shared::Artifact { digest: manifest.digest, by: manifest.created_by };
     Ok(Target { of, blob: file.digest, size: file.size, file: file.name })
 }
 

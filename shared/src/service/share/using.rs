@@ -74,7 +74,7 @@ pub async fn find(app: &App, key: &ShareKey, file: &str) -> Result<Usable, Error
         Shared::Image { id, .. } => {
             access.take::<Image>(&image_key)?.is_some_and(|image| image.id == *id && image.content.is_some())
         }
-        Shared::Manifest { by, .. } => {
+        Shared::Artifact { by, .. } => {
             access.take::<Manifest>(&image_key)?.is_some_and(|manifest| manifest.created_by == *by)
         }
     };
