@@ -320,11 +320,12 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
 
 /// The rules that bind everybody, including site admins and Stackroom itself.
 fn obligations(action: Action, resource: &Resource) -> Result<(), Denial> {
-    // A share changes nothing in the container.
-    let lifts = matches!(action, Action::Manage | Action::Share) || action.is_read();
+    let lifts = matches!(action, Action::Manage) || action.is_read();
     match resource {
         _ if lifts => Ok(()),
         Resource::Missing(_) => Err(Denial::Hidden),
+        // A share changes nothing in the container.
+        _ if action == Action::Share => Ok(()),
         Resource::Container { read_only: true, .. }
         | Resource::Image { read_only: true, .. }
         | Resource::Tag { read_only: true, .. } => Err(Denial::ReadOnly),

@@ -79,10 +79,8 @@ async fn may_revoke(app: &App, credential: &Credential, share: &Share) -> Result
     let mut access = Access::load(app, credential, Some(share.repository.entity()), [key.clone()]).await?;
     let container: Option<Container> = access.take(&key)?;
     let resource = resource_at(&share.repository, container.as_ref());
-    match access.probe(Action::Manage, &resource) {
-        Ok(_) => access.require(Action::Manage, &resource, "share", "revoke this share"),
-        // What they made, they may end, as long as they could make it.
-        Err(_) if access.caller.is(&share.by) => access.require(Action::Share, &resource, "share", "revoke this share"),
-        Err(_) => Err(Error::NotFound("share")),
-    }
+    // What they made, they may end, as long as they could make it.
+    let own = access.caller.is(&share.by) && access.probe(Action::Manage, &resource).is_err();
+    let action = if own { Action::Share } else { Action::Manage };
+    access.decide(action, &resource).map_err(|_| Error::NotFound("share"))
 }
