@@ -3,7 +3,8 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use secrecy::ExposeSecret;
@@ -139,7 +140,10 @@ fn listed(row: &ListedShare) -> Listed {
     request_body = Wanted,
     responses((status = 200, body = NewlyMade), (status = 403), (status = 404)),
 )]
-async fn make_share(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
+async fn make_share(State(app): State<App>, caller: Credential, RawQuery(query): RawQuery, body: Bytes) -> Answer {
+    if query.is_some_and(|query| !query.is_empty()) {
+        return Err(invalid("this request takes no query, put what it says into the body"));
+    }
     let wanted: Wanted = json(&body)?;
     let (expires_in, max) = (wanted.expires_in, wanted.uses);
     let (repository, image) = wanted.chosen(&app)?;
@@ -173,8 +177,12 @@ struct Listing {
     ),
     responses((status = 200, body = [Listed]), (status = 404)),
 )]
-async fn list_shares(State(app): State<App>, caller: Credential, Query(query): Query<Listing>) -> Answer {
-    let Listing { repository, after } = query;
+async fn list_shares(
+    State(app): State<App>,
+    caller: Credential,
+    query: Result<Query<Listing>, QueryRejection>,
+) -> Answer {
+    let Query(Listing { repository, after }) = query.map_err(|error| invalid(&error.body_text()))?;
     if after.as_ref().is_some_and(|after| after.parse::<ShareId>().is_err()) {
         return Err(invalid("`after` must be the `page.next` of the previous page"));
     }

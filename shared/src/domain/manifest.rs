@@ -468,6 +468,44 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_with_one_layer_is_a_file_and_others_say_why_they_are_none() {
+        let layer = |title: &str, kind: &str, unpack: bool| {
+            serde_json::json!({
+                "mediaType": kind, "digest": digest("a"), "size": 1,
+                "annotations": { TITLE: title, UNPACK: unpack.to_string() },
+            })
+        };
+        let read = |config: &str, layers: &[serde_json::Value]| {
+            let config = serde_json::json!({ "mediaType": config, "digest": digest("c"), "size": 2 });
+            contents(serde_json::json!({ "config": config, "layers": layers }).to_string().as_bytes())
+        };
+        let named = |contents: &Contents| contents.file().map(|layer| layer.file.clone().unwrap_or_default());
+        let unknown = "application/vnd.unknown.config.v1+json";
+        for (title, kind, unpack, name) in [
+            ("a.txt", "text/plain", false, "a.txt"),
+            ("DIR", "application/vnd.oci.image.layer.v1.tar+gzip", true, "DIR.tar.gz"),
+            ("DIR/", "application/vnd.oci.image.layer.v1.tar", true, "DIR.tar"),
+            ("", "text/plain", false, ""),
+        ] {
+            let one = read(unknown, &[layer(title, kind, unpack)]);
+            assert_eq!((named(&one), one.kind()), (Ok(name.to_owned()), "oras"));
+        }
+        let sif = contents(of_sif("bb", &Digest::of(b"sif"), 3).as_bytes());
+        assert_eq!((named(&sif), sif.kind()), (Ok("bb.sif".to_owned()), "singularity"));
+        let layers = [layer("a", "x/y", false), layer("b", "x/y", false)];
+        for (none, word) in [
+            (read(unknown, &layers), "several layers"),
+            (read(unknown, &[]), "no layer"),
+            (read(OCI_CONFIG, &layers[..1]), "docker or podman"),
+            (read(DOCKER_CONFIG, &layers[..1]), "docker or podman"),
+            (contents(index_of([]).as_bytes()), "index"),
+            (contents(b"no JSON"), "no layer"),
+        ] {
+            assert!(none.file().is_err_and(|why| why.contains(word)), "{none:?}");
+        }
+    }
+
+    #[test]
     fn an_index_needs_its_manifests() {
         let body = index_of([
             IndexEntry { arch: "amd64", digest: Digest::of(b"a"), size: 1 },

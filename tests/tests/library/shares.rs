@@ -420,6 +420,9 @@ async fn what_a_request_for_a_share_can_not_mean_is_refused_by_name() {
     for query in ["", "?repository=alice", "?repository=alice/secret/bb&after=x", "?repository=alice/a/b&limit=1"] {
         assert_eq!(alice.get(&format!("/api/shares{query}")).await.status, 400, "{query}");
     }
+    let said = alice.get(&format!("/api/shares?repository={BB}&limit=1")).await.error(400);
+    assert!(said.contains("limit"), "{said}");
+    alice.post("/api/shares?uses=1", json!({ "image": image })).await.error(400);
     alice.delete("/api/shares/nothing").await.error(400);
     let listed = alice.get(&format!("/api/shares?repository={BB}")).await.ok();
     assert_eq!(listed["data"], json!([]));
