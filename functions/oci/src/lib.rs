@@ -16,7 +16,7 @@ use shared::auth::Credential;
 use shared::domain::manifest::{MAX, OCI_INDEX};
 use shared::domain::{ManifestId, OciDigest, Repository, TagName, UploadId};
 use shared::http::authorization;
-use shared::http::library::Failure;
+use shared::http::library::{self, Failure};
 use shared::http::registry::{plain, refusal};
 use shared::service::artifact;
 use shared::service::people::login;
@@ -34,7 +34,7 @@ use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::openapi::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 /// The routes.
@@ -66,7 +66,9 @@ pub fn openapi() -> OpenApi {
 fn routes() -> OpenApiRouter<App> {
     let registry = routes!(fetch, look, open_upload, put, send, remove);
     let router = OpenApiRouter::new().routes(routes!(base)).routes(routes!(base_bare)).routes(registry);
-    router.routes(routes!(manifest_file))
+    // A route of the library, whose errors have the library's form.
+    let refused = || async { library::plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed") };
+    router.routes(routes!(manifest_file).map(|route| route.fallback(refused)))
 }
 
 /// How many manifests are read at a time.
