@@ -22,6 +22,11 @@ impl Client {
     /// Sends a request to the library, and returns the `data` of its answer. A `GET` sends the fields of the body as
     /// its query.
     pub(crate) async fn call(&self, method: Method, path: &[&str], body: Option<Value>) -> anyhow::Result<Value> {
+        Ok(self.whole(method, path, body).await?.get("data").cloned().unwrap_or_default())
+    }
+
+    /// The same with the whole answer, which for a list says where the next page begins.
+    pub(crate) async fn whole(&self, method: Method, path: &[&str], body: Option<Value>) -> anyhow::Result<Value> {
         let mut url = reqwest::Url::parse(&self.url).with_context(|| format!("`{}` is not a URL", self.url))?;
         url.path_segments_mut()
             .map_err(|()| anyhow::anyhow!("`{}` is not the URL of a library", self.url))?
@@ -29,7 +34,8 @@ impl Client {
             .extend(path);
         let asks = method == Method::GET;
         for (name, value) in body.iter().filter(|_| asks).filter_map(Value::as_object).flatten() {
-            url.query_pairs_mut().append_pair(name, &value.to_string());
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            url.query_pairs_mut().append_pair(name, &value);
         }
         let mut request = reqwest::Client::new().request(method, url).bearer_auth(self.token()?.trim());
         if let Some(body) = body.filter(|_| !asks) {
@@ -43,7 +49,7 @@ impl Client {
             .await
             .with_context(|| format!("{} answered {status}, but not in Stackroom's format", self.url))?;
         if status.is_success() {
-            return Ok(body.get("data").cloned().unwrap_or_default());
+            return Ok(body);
         }
         let message = body.pointer("/error/message").and_then(Value::as_str).unwrap_or("no reason given");
         bail!("{message} ({status})")

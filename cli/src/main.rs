@@ -8,6 +8,7 @@ mod output;
 mod scrub;
 #[cfg(feature = "server")]
 mod serve;
+mod share;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Command {
     Admin(admin::Admin),
     /// Manage groups and other entities with members: roles, invitations, robots.
     Group(group::Group),
+    /// Make, list and revoke URLs that let anybody who has one download one image.
+    Share(share::Share),
     /// Add a library to the remotes of apptainer or singularity, and make it the active one.
     Connect(connect::Connect),
 }
@@ -65,6 +68,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ingest(ingest) => runtime.block_on(ingest.run()),
         Command::Admin(admin) => runtime.block_on(admin.run()),
         Command::Group(group) => runtime.block_on(group.run()),
+        Command::Share(share) => runtime.block_on(share.run()),
         Command::Connect(connect) => connect.run(),
     }
 }

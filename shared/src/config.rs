@@ -53,6 +53,10 @@ pub struct Config {
     pub groups_life: Duration,
     /// How long events are kept. `STACKROOM_EVENT_LIFE`, seconds.
     pub event_life: Duration,
+    /// How long a share lasts if its maker says nothing. `STACKROOM_SHARE_LIFE`, seconds.
+    pub share_life: Duration,
+    /// The longest life of a share. `STACKROOM_MAX_SHARE_LIFE`, seconds.
+    pub max_share_life: Duration,
     /// Whether we send blobs to registry clients ourselves, instead of redirecting them to the store.
     /// `STACKROOM_SERVE_BLOBS`.
     pub serve_blobs: bool,
@@ -94,12 +98,12 @@ impl Config {
         let group_quota = number("STACKROOM_GROUP_QUOTA", default_quota);
         let groups_life = Duration::from_secs(number("STACKROOM_GROUPS_LIFE", 30 * 24 * 3600));
         let event_life = Duration::from_secs(number("STACKROOM_EVENT_LIFE", 400 * 24 * 3600));
+        let share_life = Duration::from_secs(number("STACKROOM_SHARE_LIFE", 24 * 3600));
+        let max_share_life = Duration::from_secs(number("STACKROOM_MAX_SHARE_LIFE", 30 * 24 * 3600));
         let longest_chunk = number("STACKROOM_LONGEST_CHUNK", u64::MAX);
-        for (name, life) in [("STACKROOM_UPLOAD_LIFE", upload_life), ("STACKROOM_DOWNLOAD_LIFE", download_life)] {
-            if life.is_zero() || life > LONGEST_URL {
-                wrong.push(format!("`{name}` must be between 1 and {} seconds", LONGEST_URL.as_secs()));
-            }
-        }
+        in_bounds("STACKROOM_UPLOAD_LIFE", upload_life, LONGEST_URL, &mut wrong);
+        in_bounds("STACKROOM_DOWNLOAD_LIFE", download_life, LONGEST_URL, &mut wrong);
+        in_bounds("STACKROOM_SHARE_LIFE", share_life, max_share_life, &mut wrong);
         let proxies = addresses(get("STACKROOM_PROXIES").as_deref(), &mut wrong);
         let directory_groups = get("STACKROOM_DIRECTORY_GROUPS").is_some_and(|text| text == "true");
         let serve_blobs = get("STACKROOM_SERVE_BLOBS").is_some_and(|text| text == "true");
@@ -130,6 +134,8 @@ impl Config {
                 directory_groups,
                 groups_life,
                 event_life,
+                share_life,
+                max_share_life,
                 serve_blobs,
             }),
             (entity, collection) => {
@@ -152,6 +158,13 @@ fn check_hosts(public_url: &str, ingest_url: Option<&str>, wrong: &mut Vec<Strin
              written in Go pass their token on to all subdomains of the host that they asked; use a name beside it"
                 .to_owned(),
         );
+    }
+}
+
+/// Checks that the life that a setting gives is one, and not too long.
+fn in_bounds(name: &str, life: Duration, longest: Duration, wrong: &mut Vec<String>) {
+    if life.is_zero() || life > longest {
+        wrong.push(format!("`{name}` must be between 1 and {} seconds", longest.as_secs()));
     }
 }
 

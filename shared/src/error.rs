@@ -20,6 +20,9 @@ pub enum Error {
     /// It does not exist, or the caller may not know that it exists.
     #[error("{0} not found")]
     NotFound(&'static str),
+    /// It was there for the caller, and is over.
+    #[error("{0}")]
+    Gone(&'static str),
     /// The caller may not.
     #[error("{0}")]
     Forbidden(String),

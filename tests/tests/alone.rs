@@ -46,6 +46,37 @@ fn query(url: &str) -> String {
     url.split_once('?').unwrap().1.to_owned()
 }
 
+/// A share: used, looked at, guessed, and copied wrongly. Returns what of it is secret, and the path in the log.
+async fn share(server: &Server, alice: &Caller, reference: &str, image: &[u8]) -> (Vec<String>, String) {
+    let made = alice.post("/api/shares", json!({ "image": reference })).await.ok();
+    let (id, url) = (text(&made, "/data/id"), text(&made, "/data/url"));
+    let key = url.split('/').nth_back(1).unwrap().to_owned();
+    let file = url.rsplit('/').next().unwrap().to_owned();
+    let secret = key.split_once('.').unwrap().1.to_owned();
+    let used = send(server.nobody.bare(Method::GET, &url)).await;
+    let bytes = used.header("location").unwrap().to_owned();
+    assert_eq!(send(server.nobody.bare(Method::GET, &bytes)).await.bytes, image);
+    for odd in [format!("/dl//{key}/{file}"), format!("/dl/{id}%2e{secret}/{file}")] {
+        assert_eq!(send(server.nobody.bare(Method::GET, &odd)).await.status, 303, "{odd}");
+    }
+    for method in [Method::HEAD, Method::POST, Method::PUT] {
+        send(server.nobody.bare(method, &url)).await;
+    }
+    for wrong in [
+        format!("/dl/{key}"),
+        format!("/dl/{key}/other"),
+        format!("/dl/{secret}/{file}"),
+        format!("/DL/{key}/{file}"),
+        format!("/alice/dl/{key}/{file}"),
+        format!("/v1/images/{key}/{file}"),
+        format!("/dl/x?key={key}"),
+        format!("/dl/0123456789abcdef01234567.{secret}/{file}"),
+    ] {
+        assert_eq!(send(server.nobody.bare(Method::GET, &wrong)).await.status, 404, "{wrong}");
+    }
+    (vec![query(&bytes), secret], format!("/dl/{id}.…/{file}"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hazard_presigned_url_leakage() {
     let _alone = ALONE.lock().await;
@@ -73,6 +104,9 @@ async fn hazard_presigned_url_leakage() {
     let beyond = send(alice.bare(Method::GET, &hop)).await.header("location").unwrap().to_owned();
     secrets.extend([query(&hop), query(&hop)["to=".len()..].to_owned(), query(&beyond)]);
     paths.extend([place, "/v1/hop".to_owned()]);
+    let (hidden, logged) = share(&server, &alice, reference, &image).await;
+    secrets.extend(hidden);
+    paths.push(logged);
     // The registry: where the bytes are served, and where they are redirected to.
     for who in [&alice, &functions] {
         push(who, BB, "latest", b"config", &[b"layer"]).await;

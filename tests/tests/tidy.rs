@@ -182,7 +182,7 @@ fn every_module_of_shared_has_its_place_among_the_layers() {
 }
 
 /// The rooms of `service`, each with the lower ones that it may name. A room that is not listed here may name none.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 18] = [
     ("access", &[]),
     ("parts", &["access"]),
     ("restore", &[]),
@@ -191,13 +191,15 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("uploads", &["access", "restore", "retry"]),
     ("create", &["access", "restore", "uploads"]),
     ("pull", &["access", "restore"]),
+    ("artifact", &["access", "restore"]),
+    ("share", &["access", "artifact", "pull", "restore"]),
     ("browse", &["access", "parts"]),
     ("search", &["access", "parts"]),
     ("settings", &["access", "retry"]),
     ("tag", &["access", "retry"]),
     ("delete", &["access", "links", "pull", "retry"]),
     ("people", &["access", "parts", "retry"]),
-    ("sweep", &["access", "links", "people", "uploads"]),
+    ("sweep", &["access", "links", "people", "share", "uploads"]),
     ("scrub", &["access"]),
 ];
 
@@ -253,6 +255,8 @@ fn changes_are_pure_and_each_kind_of_row_is_made_in_one_place() {
         ("Link {", "blobs"),
         ("Blob {", "blobs"),
         ("Event {", "events"),
+        ("Share {", "shares"),
+        ("ShareListed {", "shares"),
     ] {
         let maker = format!("shared/src/changes/{maker}.rs");
         for (path, source) in sources_of("shared/src/changes/") {
@@ -586,6 +590,24 @@ fn every_decision_is_linked_from_the_architecture_page() {
             !decision || page.contains(&format!("({path})")),
             "docs/{path} is not linked from docs/ARCHITECTURE.md"
         );
+    }
+}
+
+#[test]
+fn every_test_that_a_page_for_users_names_is_there() {
+    let files = files();
+    let rust = files.iter().filter(|(path, _)| Path::new(path).extension().is_some_and(|end| end == "rs"));
+    let tests: BTreeSet<&str> = rust
+        .flat_map(|(_, text)| after(text, "fn"))
+        .filter_map(|rest| rest.trim_start().split(|c| !in_word(c)).next())
+        .collect();
+    for (path, page) in files.iter().filter(|(path, _)| path.starts_with("docs/user/")) {
+        let named = page.split("<!-- Tests of these statements:\n").nth(1).unwrap_or_default();
+        let named: Vec<&str> = named.lines().take_while(|line| *line != "-->").collect();
+        assert!(!named.is_empty(), "{path} names no tests");
+        for test in named {
+            assert!(tests.contains(test), "{path}: there is no test {test}");
+        }
     }
 }
 

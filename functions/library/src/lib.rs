@@ -1,5 +1,6 @@
 //! The library API's metadata: entities, collections, containers, images, tags, search.
 
+mod shares;
 pub mod wire;
 
 use axum::Router;
@@ -50,6 +51,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tags_v2, set_tag_v2))
         .routes(routes!(find))
         .routes(routes!(oci_redirect))
+        .merge(shares::routes())
 }
 
 /// A choice that a client may leave out, also by `null`.
@@ -251,8 +253,9 @@ async fn list_containers(State(app): State<App>, caller: Credential, Query(query
 
 /// A container, with its first 1000 images and tags.
 ///
-/// `/v1/images` lists all images, page by page. Two names that are those of an entity and its collection, which the
-/// caller may browse, mean its containers: the answer is then their list, up to 1000. Otherwise they are a collection
+/// `/v1/images` lists all images, page by page. With `/manifests` after a path of three names, the first 1000 manifests
+/// of the container, as Hinkskalle's clients list them. Two names that are those of an entity and its collection, which
+/// the caller may browse, mean its containers: the answer is then their list, up to 1000. Otherwise they are a collection
 /// and a container of the default entity, and always so if the entity's name is left empty
 /// (`/v1/containers//COLLECTION/CONTAINER`).
 #[utoipa::path(
@@ -268,6 +271,9 @@ async fn container(
     left_empty: LeftEmpty,
     Path(path): Path<String>,
 ) -> Answer {
+    if let Some(container) = path.strip_suffix("/manifests").filter(|path| path.split('/').count() == 3) {
+        return shares::manifests(&app, &caller, &app.config.defaults.container(container)?).await;
+    }
     if let LeftEmpty(false) = left_empty
         && let Some((entity, collection)) = path.split_once('/')
         && let (Ok(entity), Ok(collection)) = (entity.parse(), collection.parse())

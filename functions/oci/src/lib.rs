@@ -5,7 +5,7 @@ mod route;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::response::Response;
 use futures::{StreamExt, TryStreamExt, stream};
 use http::request::Parts;
@@ -14,9 +14,11 @@ use range::Wanted;
 use route::Route;
 use shared::auth::Credential;
 use shared::domain::manifest::{MAX, OCI_INDEX, implied};
-use shared::domain::{OciDigest, Repository, TagName, UploadId};
+use shared::domain::{ManifestId, OciDigest, Repository, TagName, UploadId};
 use shared::http::authorization;
+use shared::http::library::{self, Failure};
 use shared::http::registry::{plain, refusal};
+use shared::service::artifact;
 use shared::service::people::login;
 use shared::service::registry::blob;
 use shared::service::registry::list::{self, Listed, Referring};
@@ -32,7 +34,7 @@ use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::openapi::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 /// The routes.
@@ -68,14 +70,11 @@ pub fn openapi() -> OpenApi {
 }
 
 fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(base)).routes(routes!(base_bare)).routes(routes!(
-        fetch,
-        look,
-        open_upload,
-        put,
-        send,
-        remove
-    ))
+    let registry = routes!(fetch, look, open_upload, put, send, remove);
+    let router = OpenApiRouter::new().routes(routes!(base)).routes(routes!(base_bare)).routes(registry);
+    // A route of the library, whose errors have the library's form.
+    let refused = || async { library::plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed") };
+    router.routes(routes!(manifest_file).map(|route| route.fallback(refused)))
 }
 
 /// How many manifests are read at a time.
@@ -511,6 +510,46 @@ fn asks_private(uri: &Uri) -> Result<bool, Refused> {
         }
     }
     Ok(asks)
+}
+
+/// The file of a manifest with one layer, by the id that the list of a container's manifests gives it.
+///
+/// Clients compare the last answer's `Docker-Content-Digest`. The object store has no such header, so it is there only
+/// where the server sends the bytes itself.
+#[utoipa::path(
+    get,
+    path = "/v1/manifests/{id}/download",
+    tag = "downloads",
+    params(("id" = String, Path, description = "The id of a manifest")),
+    responses(
+        (status = 200, description = "The bytes, where the server sends them itself", content_type = "application/octet-stream"),
+        (status = 206, description = "Some of them"),
+        (status = 303, headers(("Location" = String, description = "A presigned URL of the bytes"))),
+        (status = 404),
+    ),
+)]
+async fn manifest_file(
+    State(app): State<App>,
+    credential: Credential,
+    method: Method,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    // What is not an id names nothing.
+    let id: ManifestId = id.parse().map_err(|_| Failure(Error::NotFound("manifest")))?;
+    let file = artifact::find(&app, &credential, &id).await?;
+    if let Some(url) = artifact::url(&app, &id.repository, &file).await? {
+        let response = shared::http::redirect(StatusCode::SEE_OTHER, &url);
+        return Ok(with(response, DIGEST, &file.digest.to_string()));
+    }
+    let head = method == Method::HEAD;
+    match get_blob(&app, &credential, &id.repository, &file.digest, &headers, head).await {
+        Ok(response) => {
+            Ok(with(response, header::CONTENT_DISPOSITION, &format!("attachment; filename=\"{}\"", file.name)))
+        }
+        Err(Refused::Error(error)) => Err(Failure(error)),
+        Err(Refused::Code(..) | Refused::Scope) => Err(Failure(Error::NotFound("file"))),
+    }
 }
 
 /// Opens an upload. With `mount`, mounts the blob instead if that is allowed; with `digest`, the body is the whole

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
 
 /// The meanings of the operations' tags, in the order of the document.
-const TAGS: [(&str, &str); 15] = [
+const TAGS: [(&str, &str); 16] = [
     ("discovery", "The first requests of every client"),
     ("entities", "A user's or group's own space, with a quota of its own"),
     ("collections", "The second level, inside an entity"),
@@ -26,6 +26,7 @@ const TAGS: [(&str, &str); 15] = [
     ("search", "Search for all of these"),
     ("uploads", "Uploads of images, by presigned URLs of the object store"),
     ("downloads", "Downloads of images, by presigned URLs of the object store"),
+    ("shares", "URLs that let their holders download one image"),
     ("shub", "Lookups for `shub://`"),
     (
         "registry",
@@ -38,12 +39,13 @@ const TAGS: [(&str, &str); 15] = [
 ];
 
 /// The descriptions of refusals for which an operation gives none of its own.
-const REFUSALS: [(StatusCode, &str); 9] = [
+const REFUSALS: [(StatusCode, &str); 10] = [
     (StatusCode::BAD_REQUEST, "The request can't be used; the message says why"),
     (StatusCode::UNAUTHORIZED, "A token is required but missing, or it is invalid, expired or revoked"),
     (StatusCode::FORBIDDEN, "The caller or the token is not permitted to do that, or the container is read-only"),
     (StatusCode::NOT_FOUND, "It does not exist, or the caller may not know that it exists"),
     (StatusCode::CONFLICT, "It conflicts with the current state"),
+    (StatusCode::GONE, "It was there, and is over"),
     (StatusCode::PAYLOAD_TOO_LARGE, "The body is longer than the route accepts"),
     (StatusCode::INTERNAL_SERVER_ERROR, "An error in the server"),
     (StatusCode::SERVICE_UNAVAILABLE, "The store can't be reached, try again later"),
@@ -51,7 +53,7 @@ const REFUSALS: [(StatusCode, &str); 9] = [
 ];
 
 /// The functions by their logical ids, with the descriptions of their routes. Paths are in the router's syntax.
-pub fn functions() -> [(&'static str, OpenApi); 8] {
+pub fn functions() -> [(&'static str, OpenApi); 9] {
     [
         ("Admin", admin::openapi()),
         ("Discovery", discovery::openapi()),
@@ -61,6 +63,7 @@ pub fn functions() -> [(&'static str, OpenApi); 8] {
         ("Login", login::openapi()),
         ("Oci", oci::openapi()),
         ("People", people::openapi()),
+        ("Shares", shares::openapi()),
     ]
 }
 

@@ -59,6 +59,7 @@ fn function(id: &str, app: &App) -> Result<Router, TemplateError> {
         "Login" => login::router(app),
         "Oci" => oci::router(app),
         "People" => people::router(app),
+        "Shares" => shares::router(app),
         unknown => return Err(TemplateError(format!("no crate serves the function {unknown}"))),
     })
 }
@@ -122,6 +123,9 @@ mod tests {
             ("/api/container/tools/bb", "Imagefile"),
             ("/api/users/a/tokens", "People"),
             ("/pks/lookup", "Keys"),
+            ("/api/shares/0123", "Library"),
+            ("/v1/manifests/a~b~0123/download", "Oci"),
+            ("/dl/0123.abc/a.sif", "Shares"),
         ] {
             assert_eq!(matcher.at(path).unwrap().value, function, "{path}");
         }

@@ -75,6 +75,10 @@ id!(
     /// A named token of a user (`jti`).
     TokenId, "token id", 12
 );
+id!(
+    /// A share: a URL that lets its holder download one image.
+    ShareId, "share id", 12
+);
 
 impl UploadId {
     /// The session of an image's single `PUT`s. Pushes of the same bytes share it, since clients that upload in this

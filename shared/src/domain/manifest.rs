@@ -26,6 +26,9 @@ pub const SIF_CONFIG: &str = "application/vnd.sylabs.sif.config.v1+json";
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Media type of an OCI image index.
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Media types of the configuration of an image for container runtimes.
+const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_V1: &str = "application/vnd.docker.distribution.manifest.v1";
@@ -206,6 +209,101 @@ impl Manifest {
     }
 }
 
+/// What an accepted manifest holds, as far as it is for people who want a file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Contents {
+    /// The media type of its configuration; empty if it has none.
+    pub config: String,
+    /// Whether it is an index of other manifests.
+    pub index: bool,
+    /// Its layers.
+    pub layers: Vec<Layer>,
+}
+
+/// A layer of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// The digest of its bytes.
+    pub digest: OciDigest,
+    /// Bytes, as the manifest says.
+    pub size: u64,
+    /// The name of the file that it is, if the manifest says one.
+    pub file: Option<String>,
+}
+
+/// The annotation with the name of a layer's file.
+const TITLE: &str = "org.opencontainers.image.title";
+/// The annotation of a layer that is a packed folder.
+const UNPACK: &str = "io.deis.oras.content.unpack";
+
+/// Reads what a manifest holds. What can't be read in it is left out: it was accepted as it is.
+pub fn contents(bytes: &[u8]) -> Contents {
+    #[derive(Deserialize)]
+    struct Part {
+        digest: OciDigest,
+        #[serde(default)]
+        size: u64,
+        #[serde(rename = "mediaType", default)]
+        media_type: String,
+        #[serde(default)]
+        annotations: Option<BTreeMap<String, String>>,
+    }
+    #[derive(Deserialize)]
+    struct Parts {
+        config: Option<Descriptor>,
+        layers: Option<Vec<Part>>,
+        manifests: Option<IgnoredAny>,
+    }
+    let Ok(Parts { config, layers, manifests }) = serde_json::from_slice(bytes) else { return Contents::default() };
+    let layer = |part: Part| {
+        let annotations = part.annotations.unwrap_or_default();
+        let packed = annotations.get(UNPACK).is_some_and(|unpack| unpack == "true");
+        // A folder is packed by its pusher, under its own name.
+        let end = if !packed {
+            ""
+        } else if part.media_type.ends_with("gzip") {
+            ".tar.gz"
+        } else {
+            ".tar"
+        };
+        let file = annotations.get(TITLE).filter(|title| !title.is_empty());
+        let file = file.map(|title| format!("{}{end}", title.trim_end_matches('/')));
+        Layer { digest: part.digest, size: part.size, file }
+    };
+    Contents {
+        config: config.map(|config| config.media_type).unwrap_or_default(),
+        index: manifests.is_some(),
+        layers: layers.into_iter().flatten().map(layer).collect(),
+    }
+}
+
+impl Contents {
+    /// A word for what it is: `singularity`, `docker`, `oci`, `oras` or `other`.
+    pub fn kind(&self) -> &'static str {
+        match self.config.as_str() {
+            SIF_CONFIG => "singularity",
+            DOCKER_CONFIG => "docker",
+            OCI_CONFIG => "oci",
+            _ if self.layers.is_empty() => "other",
+            _ => "oras",
+        }
+    }
+
+    /// Its only layer, if that is a file.
+    ///
+    /// # Errors
+    /// Why it is none, as a sentence for the user.
+    pub fn file(&self) -> Result<&Layer, &'static str> {
+        match (self.layers.as_slice(), self.kind()) {
+            _ if self.index => Err("it is an index of several images: name one of them"),
+            (_, "docker" | "oci") => Err("it is a container image for docker or podman, which is more than one file"),
+            ([layer], _) => Ok(layer),
+            ([], _) => Err("it has no layer, so there is no file in it"),
+            _ => Err("it has several layers, and only a manifest with one layer is one file"),
+        }
+    }
+}
+
 /// A place in a manifest whose keys have a meaning. Clients in Go accept `Layers` for `layers`, and use the last one
 /// of two. A document with both would mean one thing to them and another to us (CVE-2021-41190 again), so each known
 /// key must be spelt exactly, and come only once.
@@ -378,6 +476,44 @@ mod tests {
         let mut needs = vec![hash.into(), OciDigest::from(Digest::of(EMPTY))];
         needs.sort_unstable();
         assert_eq!(manifest.needs, needs);
+    }
+
+    #[test]
+    fn a_manifest_with_one_layer_is_a_file_and_others_say_why_they_are_none() {
+        let layer = |title: &str, kind: &str, unpack: bool| {
+            serde_json::json!({
+                "mediaType": kind, "digest": digest("a"), "size": 1,
+                "annotations": { TITLE: title, UNPACK: unpack.to_string() },
+            })
+        };
+        let read = |config: &str, layers: &[serde_json::Value]| {
+            let config = serde_json::json!({ "mediaType": config, "digest": digest("c"), "size": 2 });
+            contents(serde_json::json!({ "config": config, "layers": layers }).to_string().as_bytes())
+        };
+        let named = |contents: &Contents| contents.file().map(|layer| layer.file.clone().unwrap_or_default());
+        let unknown = "application/vnd.unknown.config.v1+json";
+        for (title, kind, unpack, name) in [
+            ("a.txt", "text/plain", false, "a.txt"),
+            ("DIR", "application/vnd.oci.image.layer.v1.tar+gzip", true, "DIR.tar.gz"),
+            ("DIR/", "application/vnd.oci.image.layer.v1.tar", true, "DIR.tar"),
+            ("", "text/plain", false, ""),
+        ] {
+            let one = read(unknown, &[layer(title, kind, unpack)]);
+            assert_eq!((named(&one), one.kind()), (Ok(name.to_owned()), "oras"));
+        }
+        let sif = contents(of_sif("bb", &Digest::of(b"sif"), 3).as_bytes());
+        assert_eq!((named(&sif), sif.kind()), (Ok("bb.sif".to_owned()), "singularity"));
+        let layers = [layer("a", "x/y", false), layer("b", "x/y", false)];
+        for (none, word) in [
+            (read(unknown, &layers), "several layers"),
+            (read(unknown, &[]), "no layer"),
+            (read(OCI_CONFIG, &layers[..1]), "docker or podman"),
+            (read(DOCKER_CONFIG, &layers[..1]), "docker or podman"),
+            (contents(index_of([]).as_bytes()), "index"),
+            (contents(b"no JSON"), "no layer"),
+        ] {
+            assert!(none.file().is_err_and(|why| why.contains(word)), "{none:?}");
+        }
     }
 
     #[test]

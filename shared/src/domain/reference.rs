@@ -1,6 +1,6 @@
 //! Where an image is: a repository, and a tag or hash in it.
 
-use super::digest::Digest;
+use super::digest::{Digest, OciDigest};
 use super::names::{CollectionName, ContainerName, EntityName, NameError, TagName, is_reserved};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -24,6 +24,9 @@ pub enum ReferenceError {
     /// It has too few or too many parts.
     #[error("`{0}` is not a path in the library: write `entity/collection/container`")]
     Parts(String),
+    /// It is not the id of a manifest.
+    #[error("not the id of a manifest: it is given by the list of a container's manifests")]
+    ManifestId,
 }
 
 impl Repository {
@@ -63,6 +66,35 @@ impl FromStr for Repository {
             return Err(ReferenceError::Parts(path.chars().take(200).collect()));
         }
         Ok(Self { entity: entity.parse()?, rest: rest.to_ascii_lowercase() })
+    }
+}
+
+/// A manifest by one word that fits into a URL: the repository with `~` for each `/`, and the digest. Clients take it for
+/// an id, and give it back as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestId {
+    /// The repository.
+    pub repository: Repository,
+    /// The manifest.
+    pub digest: OciDigest,
+}
+
+impl FromStr for ManifestId {
+    type Err = ReferenceError;
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        let error = || ReferenceError::ManifestId;
+        let (repository, digest) = text.rsplit_once('~').ok_or_else(error)?;
+        let digest = if digest.contains(':') { digest.to_owned() } else { format!("sha256:{digest}") };
+        let digest: OciDigest = digest.parse().map_err(|_| error())?;
+        let id = Self { repository: repository.replace('~', "/").parse().map_err(|_| error())?, digest };
+        // One manifest has one id.
+        if id.to_string() == text { Ok(id) } else { Err(error()) }
+    }
+}
+
+impl fmt::Display for ManifestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}~{}", self.repository.to_string().replace('/', "~"), self.digest.in_key())
     }
 }
 
@@ -200,6 +232,22 @@ mod tests {
 
     fn defaults() -> Defaults {
         Defaults { entity: "library".parse().unwrap(), collection: "default".parse().unwrap() }
+    }
+
+    #[test]
+    fn the_id_of_a_manifest_reads_back_as_it_is_written() {
+        let digest = OciDigest::from(Digest::of(b""));
+        for digest in [digest, OciDigest::Sha512([7; 64])] {
+            for repository in ["a/b", "a/b/c-d.e", "a/b__c/d/e"] {
+                let id = ManifestId { repository: repository.parse().unwrap(), digest };
+                assert_eq!(id.to_string().parse(), Ok(id));
+            }
+        }
+        let hex = Digest::of(b"").hex();
+        let wrong = ["", "~", "a~b", &hex, &format!("a~{hex}"), &format!("a/b~{hex}"), &format!("a~b~sha256:{hex}")];
+        for text in wrong {
+            assert_eq!(text.parse::<ManifestId>(), Err(ReferenceError::ManifestId), "{text}");
+        }
     }
 
     #[test]

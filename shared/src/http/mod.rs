@@ -8,6 +8,7 @@ mod narrowing;
 pub mod registry;
 
 use crate::app::App;
+use crate::domain::ShareId;
 use crate::telemetry::{self, Summary};
 use axum::Router;
 use axum::body::Body;
@@ -16,6 +17,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 use tower::ServiceExt;
@@ -65,7 +67,7 @@ async fn handle(form: Form, honoured: Honoured, router: Router, mut request: Req
         request.extensions_mut().insert(library::Gap);
     }
     *request.uri_mut() = normal(request.uri());
-    let path = beginning(request.uri().path());
+    let path = beginning(&without_secrets(request.uri().path()));
     let refused = (!matches!(method, Method::GET | Method::HEAD)).then(|| ignoring(form, honoured, &request)).flatten();
     let answering = async {
         match refused {
@@ -92,6 +94,22 @@ async fn handle(form: Form, honoured: Honoured, router: Router, mut request: Req
 
 /// The most characters of a path in the log: a line must not be as long as its client likes.
 const LOGGED: usize = 512;
+
+/// The path without the secret of a share. That stands in its second part, as `⟨id⟩.⟨secret⟩`; a URL that was copied
+/// wrongly may have it elsewhere, or only some of it.
+fn without_secrets(path: &str) -> Cow<'_, str> {
+    let keyed = |part: &str| part.split_once('.').is_some_and(|(id, _)| id.parse::<ShareId>().is_ok());
+    let of_a_share = path.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("/dl/"));
+    if !of_a_share && !path.split('/').any(keyed) {
+        return Cow::Borrowed(path);
+    }
+    let part = |(at, part): (usize, &str)| match part.split_once('.') {
+        Some((id, _)) if keyed(part) => format!("{id}.…"),
+        _ if of_a_share && at == 2 => "…".to_owned(),
+        _ => part.to_owned(),
+    };
+    Cow::Owned(path.split('/').enumerate().map(part).collect::<Vec<_>>().join("/"))
+}
 
 /// The path as far as it is logged. Names in it are shorter.
 fn beginning(path: &str) -> String {
@@ -129,13 +147,28 @@ pub fn protected(mut response: Response) -> Response {
     response
 }
 
+/// Marks an answer whose text is for its reader, and is not given another form.
+#[derive(Debug, Clone, Copy)]
+struct Said;
+
+/// A status with a sentence as plain text, for people.
+pub fn sentence(status: StatusCode, text: &str) -> Response {
+    let mut response = Response::new(Body::from(format!("{text}\n")));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.extensions_mut().insert(Said);
+    response
+}
+
 /// Errors of the framework itself – an unreadable query, a body that is too long – in the form that our clients can
 /// read.
 fn in_form(form: Form, response: Response) -> Response {
     let status = response.status();
     let text =
         response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
-    if !(status.is_client_error() || status.is_server_error()) || !text {
+    let said = response.extensions().get::<Said>().is_some();
+    if !(status.is_client_error() || status.is_server_error()) || !text || said {
         return response;
     }
     let mut formed = form(status, status.canonical_reason().unwrap_or("refused"));
@@ -224,6 +257,25 @@ pub fn redirect(status: StatusCode, location: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_secret_of_a_share_is_left_out_of_a_path() {
+        let (id, secret) = ("0123456789abcdef01234567", "s".repeat(43));
+        for (path, logged) in [
+            (format!("/dl/{id}.{secret}/a.sif"), format!("/dl/{id}.…/a.sif")),
+            (format!("/dl/{id}.{secret}"), format!("/dl/{id}.…")),
+            (format!("/dl/{id}.{secret}.sif/x/y"), format!("/dl/{id}.…/x/y")),
+            (format!("/dl/{secret}/a.sif"), "/dl/…/a.sif".to_owned()),
+            (format!("/dl/{id}%2E{secret}/a.sif"), "/dl/…/a.sif".to_owned()),
+            (format!("/DL/{id}{secret}/a.sif"), "/DL/…/a.sif".to_owned()),
+            (format!("/files/dl/{id}.{secret}/a.sif"), format!("/files/dl/{id}.…/a.sif")),
+        ] {
+            assert_eq!(without_secrets(&path), logged);
+        }
+        for path in ["/", "/dl", "/v1/images/alice/tools/bb:1.0", "/v2/a.b/c/tags/list", "é"] {
+            assert_eq!(without_secrets(path), path);
+        }
+    }
 
     #[test]
     fn paths_of_old_clients_become_ours() {

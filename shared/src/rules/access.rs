@@ -25,6 +25,8 @@ pub enum Action {
     Retag,
     /// Remove it.
     Delete,
+    /// Make a share of an image in it.
+    Share,
     /// Change its settings, members, tokens.
     Manage,
     /// Become a member of it.
@@ -37,7 +39,7 @@ pub enum Action {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::List,
         Self::See,
         Self::Pull,
@@ -45,6 +47,7 @@ impl Action {
         Self::Push,
         Self::Retag,
         Self::Delete,
+        Self::Share,
         Self::Manage,
         Self::Join,
         Self::Leave,
@@ -61,6 +64,7 @@ impl Action {
             Self::Push => "push",
             Self::Retag => "retag",
             Self::Delete => "delete",
+            Self::Share => "share",
             Self::Manage => "manage",
             Self::Join => "join",
             Self::Leave => "leave",
@@ -80,7 +84,7 @@ const fn needs(action: Action) -> (Role, Option<Right>) {
         Action::List => (Role::Reader, Some(Right::Pull)),
         Action::See => (Role::Reader, None),
         Action::Pull => (Role::Reader, Some(Right::Pull)),
-        Action::Create | Action::Push | Action::Retag => (Role::Contributor, Some(Right::Push)),
+        Action::Create | Action::Push | Action::Retag | Action::Share => (Role::Contributor, Some(Right::Push)),
         Action::Delete => (Role::Admin, Some(Right::Delete)),
         Action::Manage => (Role::Admin, Some(Right::Manage)),
         Action::Join | Action::Leave => (Role::Reader, Some(Right::Manage)),
@@ -372,6 +376,8 @@ fn obligations(action: Action, resource: &Resource) -> Result<(), Denial> {
     match resource {
         _ if lifts => Ok(()),
         Resource::Missing(_) => Err(Denial::Hidden),
+        // A share changes nothing in the container.
+        _ if action == Action::Share => Ok(()),
         Resource::Container { read_only: true, .. }
         | Resource::Image { read_only: true, .. }
         | Resource::Tag { read_only: true, .. } => Err(Denial::ReadOnly),
@@ -753,8 +759,21 @@ mod tests {
                     | Resource::Image { read_only: true, .. }
                     | Resource::Tag { read_only: true, .. }
             );
-            if held && !action.is_read() && action != Action::Manage {
+            let changes = !action.is_read() && !matches!(action, Action::Manage | Action::Share);
+            if held && changes {
                 assert!(ask(&caller, role, action, &resource).is_err(), "{caller:?} {role:?} {action:?} {resource:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_somebody_who_could_push_there_shares() {
+        for (caller, role, action, resource) in cases() {
+            let Resource::Container { repository, visibility, .. } = &resource else { continue };
+            let open =
+                Resource::Container { repository: repository.clone(), visibility: *visibility, read_only: false };
+            if action == Action::Share && ask(&caller, role, action, &resource).is_ok() {
+                assert!(ask(&caller, role, Action::Push, &open).is_ok(), "{caller:?} {role:?} {resource:?}");
             }
         }
     }

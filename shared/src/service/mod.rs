@@ -3,6 +3,7 @@
 //! Each loads its facts in at most two dependent rounds, asks [`decide`](crate::rules::decide), and writes once.
 
 pub mod access;
+pub mod artifact;
 pub mod browse;
 pub mod create;
 pub mod delete;
@@ -16,6 +17,7 @@ mod retry;
 pub mod scrub;
 pub mod search;
 pub mod settings;
+pub mod share;
 pub mod sweep;
 pub mod tag;
 pub mod uploads;

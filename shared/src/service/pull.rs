@@ -96,7 +96,7 @@ pub async fn find(
 }
 
 /// The image of a tag for an architecture. Without an architecture: the only image, or amd64, or the one set last.
-pub(super) fn choose(mut tag: Tag, arch: Option<&str>) -> Option<Tagged> {
+pub(in crate::service) fn choose(mut tag: Tag, arch: Option<&str>) -> Option<Tagged> {
     match arch {
         Some(arch) => tag.images.remove(arch),
         None if tag.images.len() == 1 => tag.images.into_values().next(),

@@ -27,11 +27,13 @@
 //! | `R#⟨repository⟩` | `F#⟨subject⟩#⟨digest⟩` | [`Referrer`](super::rows::Referrer): what is said of a manifest |
 //! | `R#⟨repository⟩` | `B#⟨digest⟩` | [`Link`](super::rows::Link): the blob is visible here |
 //! | `R#⟨repository⟩` | `D#⟨hash⟩` | [`Details`](super::rows::Details): what was read in the image |
+//! | `R#⟨repository⟩` | `L#⟨share⟩` | [`ShareListed`](super::rows::ShareListed): the list of shares |
 //! | `R#⟨repository⟩` | `N#⟨arch⟩` | [`Newest`](super::rows::Newest): the image of that architecture that came last |
 //! | `B#⟨hash⟩` | `-` | [`Blob`](super::rows::Blob) |
 //! | `P#⟨id⟩` | `-` | [`Pointer`](super::rows::Pointer): id → name |
 //! | `S#⟨upload⟩` | `-` | [`Session`](super::rows::Session) |
 //! | `O#⟨upload⟩` | `-` | [`Stream`](super::rows::Stream): a blob on its way through us |
+//! | `D#⟨share⟩` | `-` | [`Share`](super::rows::Share): a URL that lets its holder download one image |
 //! | `X#⟨object key⟩` | `-` | [`Condemned`](super::rows::Condemned): an object to be deleted |
 //! | `A#⟨entity⟩` | `T#⟨time⟩⟨random⟩` | [`Event`](super::rows::Event): who did what in an entity |
 //! | `A#+⟨user⟩`, `A#-` | `T#⟨time⟩⟨random⟩` | the same of a user's account, and of the installation |
@@ -39,7 +41,7 @@
 //! | `L` | `S#⟨upload⟩` | [`SealedListed`](super::rows::SealedListed): the list of uploads that wait to be verified |
 
 use crate::domain::{
-    Actor, CollectionName, Digest, EntityName, Id, OciDigest, Repository, TagName, TokenId, UploadId, UserName,
+    Actor, CollectionName, Digest, EntityName, Id, OciDigest, Repository, ShareId, TagName, TokenId, UploadId, UserName,
 };
 use crate::rules::{Grant, Place};
 use serde::{Deserialize, Serialize};
@@ -320,16 +322,31 @@ pub fn stream(id: UploadId) -> Key {
     key(format!("O#{id}"), SELF)
 }
 
+/// A share.
+pub fn share(id: ShareId) -> Key {
+    key(format!("D#{id}"), SELF)
+}
+
+/// A share's entry in the list of its repository.
+pub fn share_listed(repository: &Repository, id: ShareId) -> Key {
+    key(format!("R#{repository}"), format!("L#{id}"))
+}
+
+/// The partition and prefix of a repository's shares.
+pub fn shares(repository: &Repository) -> KeyRange {
+    range(format!("R#{repository}"), "L#")
+}
+
 /// An object that is to be deleted.
 pub fn condemned(object: &str) -> Key {
     key(format!("X#{object}"), SELF)
 }
 
 /// Whether a row may be written with `grant`: rows of an entity, a repository or a user require a grant for that
-/// place. Rows of the installation – ids, sessions, blobs, condemned objects – can be written with any grant for an
-/// entity.
+/// place. Rows of the installation – ids, sessions, blobs, shares, condemned objects – can be written with any grant
+/// for an entity.
 pub fn lies_in(key: &Key, grant: &Grant) -> bool {
-    let common = ["P#", "S#", "B#", "O#", "X#"].iter().any(|prefix| key.pk.starts_with(prefix));
+    let common = ["P#", "S#", "B#", "O#", "D#", "X#"].iter().any(|prefix| key.pk.starts_with(prefix));
     let in_entity = |name: &EntityName| {
         common
             || key.pk == format!("A#{name}")
@@ -376,6 +393,8 @@ pub enum RowKind {
     WrongPasswords,
     /// An event.
     Event,
+    /// A share, or its entry in the list of its repository.
+    Share,
     /// A kind that the sweeper never removes by itself.
     Other,
 }
@@ -391,6 +410,7 @@ pub fn kind(key: &Key) -> RowKind {
         ("X#", _) => RowKind::Condemned,
         ("B#", _) => RowKind::Blob,
         ("A#", _) => RowKind::Event,
+        ("D#", _) | ("R#", "L#") => RowKind::Share,
         ("E#", "B#") => RowKind::Charge,
         ("E#", "I#") => RowKind::Image,
         ("E#", _) if key.sk == "Q" => RowKind::Account,
@@ -455,6 +475,8 @@ mod tests {
             event("a", 0, 0),
             event("+a", 0, 0),
             condemned("aa/a"),
+            share(ShareId::from_random([0; 12])),
+            share_listed(&repository, ShareId::from_random([0; 12])),
         ];
         assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
     }
@@ -467,6 +489,8 @@ mod tests {
             (session(UploadId::from_random([0; 16])), RowKind::Session),
             (condemned("aa/a"), RowKind::Condemned),
             (event("a", 0, 0), RowKind::Event),
+            (share(ShareId::from_random([0; 12])), RowKind::Share),
+            (share_listed(&repository, ShareId::from_random([0; 12])), RowKind::Share),
             (sealed_listed(UploadId::from_random([0; 16])), RowKind::Other),
             (blob(&digest), RowKind::Blob),
             (charge(repository.entity(), &digest), RowKind::Charge),

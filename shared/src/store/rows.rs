@@ -4,8 +4,8 @@ use super::keys::{self, Key};
 use crate::domain::quota::Quota;
 use crate::domain::sif::SifFacts;
 use crate::domain::{
-    Actor, CollectionName, Description, Digest, EntityName, Id, OciDigest, Repository, Role, Roles, SubPath, TagName,
-    Time, TokenId, TokenScope, UploadId, UserName, Visibility,
+    Actor, CollectionName, Description, Digest, EntityName, FileName, Id, OciDigest, Repository, Role, Roles, ShareId,
+    SubPath, TagName, Time, TokenId, TokenScope, UploadId, UserName, Visibility,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -792,6 +792,87 @@ pub struct Condemned {
 }
 row!(Condemned, row => keys::condemned(&row.object));
 
+/// The image that a share is of, as it was when the share was made. Another image never takes its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shared {
+    /// A library image.
+    Image {
+        /// Its digest.
+        hash: Digest,
+        /// Its id, which one that is pushed after it was deleted does not have.
+        id: Id,
+    },
+    /// A manifest with one layer.
+    Artifact {
+        /// The manifest's digest.
+        digest: OciDigest,
+        /// The user who had pushed it.
+        by: Option<Actor>,
+    },
+}
+
+/// A share: a URL that lets its holder download one image, with the rights of its maker there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Share {
+    /// Its id, the first half of its key.
+    pub id: ShareId,
+    /// The SHA-256 of the second half, which is stored nowhere.
+    pub secret: Digest,
+    /// The repository.
+    pub repository: Repository,
+    /// The id of the repository, which one that is created after it was deleted does not have.
+    pub container: Id,
+    /// The image.
+    pub of: Shared,
+    /// The blob with its bytes.
+    pub blob: OciDigest,
+    /// Bytes.
+    pub size: u64,
+    /// The name of the file, the last part of the URL.
+    pub file: FileName,
+    /// Its maker.
+    pub by: Actor,
+    /// The token with which it was made; `None` if it was made with a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
+    /// The time of creation.
+    pub created: Time,
+    /// When it ends.
+    pub expires: Time,
+    /// How many times it can be used; `None`: as often as its holders like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+    /// How many times it was used.
+    pub uses: u64,
+    /// When its row goes: the attribute for the table's own time to live.
+    pub gone: Time,
+}
+row!(Share, row => keys::share(row.id));
+
+/// An entry in the list of a repository's shares.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ShareListed {
+    /// The repository.
+    pub repository: Repository,
+    /// The share.
+    pub share: ShareId,
+    /// Its maker.
+    pub by: Actor,
+    /// When it ends.
+    pub expires: Time,
+    /// When the row goes: the attribute for the table's own time to live.
+    pub gone: Time,
+}
+row!(ShareListed, row => keys::share_listed(&row.repository, row.share));
+
+/// When a share ends, from its row or its entry in the list.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct ShareEnd {
+    /// The time.
+    pub expires: Time,
+}
+
 /// An upload's entry in the list of those that wait for verification.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SealedListed {
@@ -959,6 +1040,22 @@ pub enum EventKind {
         /// Its row.
         id: TokenId,
     },
+    /// A share was made.
+    ShareMade {
+        /// Its id.
+        id: ShareId,
+        /// The blob with the bytes of its image.
+        digest: OciDigest,
+        /// When it ends.
+        expires: Time,
+        /// How many times it can be used; `None`: as often as its holders like.
+        max: Option<u64>,
+    },
+    /// A share was revoked.
+    ShareRevoked {
+        /// Its id.
+        id: ShareId,
+    },
     /// The limit of an entity's account was set, in bytes.
     LimitSet {
         /// The entity.
@@ -997,4 +1094,44 @@ pub struct TagMove {
     /// The library image of each architecture.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, Digest>,
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A share, of nothing in particular.
+    pub(in crate::store) fn share() -> Share {
+        let digest = Digest::of(b"");
+        let id = Id::from_random([0; 12]);
+        Share {
+            id: ShareId::from_random([0; 12]),
+            secret: digest,
+            repository: "a/b/c".parse().unwrap(),
+            container: id,
+            of: Shared::Image { hash: digest, id },
+            blob: digest.into(),
+            size: 0,
+            file: FileName::of("a"),
+            by: Actor::System,
+            token: None,
+            created: Time(0),
+            expires: Time(0),
+            max: None,
+            uses: 0,
+            gone: Time(0),
+        }
+    }
+
+    #[test]
+    fn a_share_reads_back_as_it_is_written() {
+        let made_of_manifest = Shared::Artifact { digest: Digest::of(b"").into(), by: Some(Actor::System) };
+        for of in [share().of, made_of_manifest] {
+            let row = Share { of: of.clone(), max: Some(1), ..share() };
+            let item: std::collections::HashMap<String, aws_sdk_dynamodb::types::AttributeValue> =
+                serde_dynamo::to_item(&row).unwrap();
+            let read: Share = serde_dynamo::from_item(item).unwrap();
+            assert_eq!((read.of, read.max, read.file), (of, Some(1), row.file));
+        }
+    }
 }

@@ -4,7 +4,7 @@
 
 use super::keys::{self, Key, KeyRange};
 use super::rows::Row;
-use crate::domain::{EntityName, Repository, TagName, Time};
+use crate::domain::{EntityName, Repository, ShareId, TagName, Time};
 use crate::rules::Grant;
 use crate::telemetry;
 use aws_sdk_dynamodb::Client;
@@ -83,6 +83,13 @@ pub enum Condition {
         charged_at_most: u64,
         /// The most bytes that may be in surplus already.
         surplus_at_most: u64,
+    },
+    /// The share exists, was used fewer times than this, and ends later than this.
+    Usable {
+        /// The number of uses that it must not have reached.
+        below: u64,
+        /// The time.
+        now: Time,
     },
 }
 
@@ -185,6 +192,11 @@ impl Write {
         Self(Operation::Add(keys::container(repository), vec![("epoch", 1), ("version", 1)], condition))
     }
 
+    /// Counts a use of a share that can be used.
+    pub fn used(share: ShareId, below: u64, now: Time) -> Self {
+        Self(Operation::Add(keys::share(share), vec![("uses", 1)], Condition::Usable { below, now }))
+    }
+
     /// Records on the image's row that the tags, at least one, name it. The image must have been committed.
     pub fn tagged<'a>(image: Key, tags: impl IntoIterator<Item = &'a TagName>) -> Self {
         let committed = "attribute_exists(pk) AND attribute_type(content, :map)";
@@ -254,6 +266,13 @@ impl Expression {
                 expression.name("surplus");
                 expression.bind(":surplus_at_most", &surplus_at_most);
                 Some(format!("{same} AND #charged <= :charged_at_most AND #surplus <= :surplus_at_most"))
+            }
+            Condition::Usable { below, now } => {
+                expression.name("uses");
+                expression.bind(":below", &below);
+                expression.name("expires");
+                expression.bind(":now", &now.0);
+                Some("#uses < :below AND #expires > :now".to_owned())
             }
         };
         expression
@@ -739,5 +758,7 @@ mod tests {
         let object = String::new();
         let link = Link { repository, name: digest.into(), digest, object, size: 0, seen: Time(0) };
         named(serde_dynamo::to_item(link).unwrap(), &["seen"]);
+        let share = crate::store::rows::tests::share();
+        named(serde_dynamo::to_item(share).unwrap(), &["uses", "expires", "gone"]);
     }
 }

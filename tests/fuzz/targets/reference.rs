@@ -7,8 +7,8 @@ use serde_json::Value;
 use shared::domain::reference::Defaults;
 use shared::domain::sif::Arch;
 use shared::domain::{
-    CollectionName, ContainerName, Digest, EntityName, Id, LibraryRef, OciDigest, Repository, Selector, TagName,
-    TokenId, TokenPlace, TokenScope, UploadId, UserName,
+    CollectionName, ContainerName, Digest, EntityName, FileName, Id, LibraryRef, ManifestId, OciDigest, Repository,
+    Selector, ShareId, ShareKey, TagName, TokenId, TokenPlace, TokenScope, UploadId, UserName,
 };
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -85,6 +85,7 @@ fn names(text: &str) {
     exact::<Id>(text);
     exact::<UploadId>(text);
     exact::<TokenId>(text);
+    exact::<ShareId>(text);
     exact::<Arch>(text);
 }
 
@@ -127,8 +128,26 @@ fn references(defaults: &Defaults, text: &str) {
     }
 }
 
+/// What stands in URLs, headers and pages as it is.
+fn links(text: &str) {
+    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+~-".contains(&byte));
+    let name = FileName::of(text);
+    assert!(plain(name.as_str()) && (1..=201).contains(&name.as_str().len()), "{name}");
+    assert!(!name.as_str().starts_with(['.', '-', '~']), "{name}");
+    assert_eq!(FileName::of(name.as_str()), name);
+    if let Ok(id) = text.parse::<ManifestId>() {
+        assert_eq!(id.to_string(), text);
+        repository(&id.repository);
+    }
+    if let Ok(key) = text.parse::<ShareKey>() {
+        assert_eq!(key.text(), text);
+        assert!(!format!("{key:?}").contains(text.split('.').nth(1).unwrap_or(text)));
+    }
+}
+
 fuzz_target!(|text: &str| {
     names(text);
+    links(text);
     digests(text);
     if let Some(path) = folded::<Repository>(text) {
         repository(&path);

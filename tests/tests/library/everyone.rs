@@ -57,6 +57,8 @@ fn about_metadata() -> Vec<Question> {
         get("/v1/containers/{*path}", "/v1/containers/alice/tools/bb"),
         get("/v1/containers/{*path}", "/v1/containers/alice/secret/bb"),
         get("/v1/containers/{*path}", "/v1/containers/alice/secret"),
+        get("/v1/containers/{*path}", "/v1/containers/alice/tools/nothing/manifests"),
+        get("/v1/containers/{*path}", "/v1/containers/alice/secret/nothing/manifests"),
         ask(post.clone(), "/v1/containers", "/v1/containers", json!({ "name": "bb", "collection": "{collection}" })),
         ask(
             post.clone(),
@@ -131,6 +133,32 @@ fn about_bytes_and_people() -> Vec<Question> {
         ask(post.clone(), "/v1/get-token", "/v1/get-token", json!({ "username": "{fresh}", "password": "{fresh}" })),
         get("/v1/rbac/users/current", "/v1/rbac/users/current"),
         get("/auth/tokens", "/auth/tokens"),
+        get("/api/shares", "/api/shares?repository=alice/tools/bb"),
+        get("/api/shares", "/api/shares?repository=alice/secret/bb"),
+        ask(post.clone(), "/api/shares", "/api/shares", json!({ "image": "alice/tools/bb:v1" })),
+        ask(post.clone(), "/api/shares", "/api/shares", json!({ "image": "alice/secret/bb:v1" })),
+        ask(post.clone(), "/api/shares", "/api/shares", json!({ "image": "alice/secret/bb:missing" })),
+        ask(delete.clone(), "/api/shares/{id}", "/api/shares/{share}", Value::Null),
+        ask(delete.clone(), "/api/shares/{id}", "/api/shares/0123456789abcdef01234567", Value::Null),
+        get("/dl/{key}/{file}", "/dl/{link}/bb_v1.sif"),
+        get("/dl/{key}/{file}", "/dl/{link}/other.sif"),
+        get("/dl/{key}/{file}", "/dl/nonsense/bb_v1.sif"),
+        ask(post.clone(), "/dl/{key}/{file}", "/dl/{link}/bb_v1.sif", Value::Null),
+        ask(
+            post.clone(),
+            "/v1/get-download-token",
+            "/v1/get-download-token",
+            json!({ "type": "manifest", "id": "{manifest}" }),
+        ),
+        ask(
+            post.clone(),
+            "/v1/get-download-token",
+            "/v1/get-download-token",
+            json!({ "type": "manifest", "id": "{secret manifest}" }),
+        ),
+        get("/v1/manifests/{id}/download", "/v1/manifests/{manifest}/download"),
+        get("/v1/manifests/{id}/download", "/v1/manifests/{secret manifest}/download"),
+        get("/v1/manifests/{id}/download", "/v1/manifests/nonsense/download"),
         get("/api/users", "/api/users"),
         ask(post.clone(), "/api/users", "/api/users", json!({ "name": "{fresh}" })),
         ask(
@@ -233,6 +261,13 @@ fn about_the_registry() -> Vec<Question> {
     ]
 }
 
+/// The id of the manifest that the tag `v1` names.
+async fn manifest_id(who: &Caller, repository: &str) -> String {
+    let named = who.get(&format!("/v2/{repository}/manifests/v1")).await;
+    let hex = named.header("docker-content-digest").unwrap().strip_prefix("sha256:").unwrap();
+    format!("{}~{hex}", repository.replace('/', "~"))
+}
+
 /// Everything that the requests are about: an entity of alice's, with something public and something secret.
 struct Stage {
     server: Server,
@@ -263,6 +298,8 @@ impl Stage {
             ("digest", Digest::of(&first).to_string()),
             ("unnamed", Digest::of(b"unnamed").to_string()),
             ("unfinished", hash(&sif(2))),
+            ("manifest", manifest_id(&alice, "alice/tools/bb").await),
+            ("secret manifest", manifest_id(&alice, "alice/secret/bb").await),
         ]);
         let callers = Self::callers(&server, &alice).await;
         Self { server, alice, callers, known }
@@ -325,6 +362,11 @@ impl Stage {
                 let tokens = self.alice.get("/api/users/alice/tokens").await.ok();
                 let name = json!(format!("t{number}"));
                 text(tokens["data"].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap(), "/id")
+            }
+            "share" | "link" => {
+                let made = self.alice.post("/api/shares", json!({ "image": "alice/secret/bb:v1" })).await.ok();
+                let key = text(&made, "/data/url").split('/').rev().nth(1).unwrap().to_owned();
+                if word == "link" { key } else { text(&made, "/data/id") }
             }
             known => self.known.get(known).unwrap_or_else(|| panic!("what is {known}?")).clone(),
         }
@@ -449,6 +491,8 @@ async fn what_is_hidden_answers_as_if_it_were_missing() {
     set(&stage.alice, "/v1/containers/alice/secret/bb", json!({ "readOnly": true })).await.ok();
     let finished = &stage.known["finished"];
     let (digest, no_digest) = (stage.known["digest"].clone(), Digest::of(b"fresh").to_string());
+    let no_manifest = format!("nobody~at~all~{}", Digest::of(b"fresh").hex());
+    let shared = stage.value("share", 0).await;
     for (who, caller) in &callers {
         for (method, path, hidden, missing) in [
             (Method::GET, "/v1/entities/NAME", "alice", "nobody-there"),
@@ -462,6 +506,10 @@ async fn what_is_hidden_answers_as_if_it_were_missing() {
             (Method::GET, "/v1/containers/NAME", "alice/secret/bb", "alice/secret/nothing"),
             (Method::GET, "/v1/containers/NAME", "alice/secret/bb", "nobody/at/all"),
             (Method::GET, "/v1/images?container=NAME", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::GET, "/v1/containers/NAME/manifests", "alice/secret/bb", "alice/secret/nothing"),
+            (Method::GET, "/v1/manifests/NAME/download", &stage.known["secret manifest"], &no_manifest),
+            (Method::GET, "/api/shares?repository=NAME", "alice/secret/bb", "nobody/at/all"),
+            (Method::DELETE, "/api/shares/NAME", &shared, "0123456789abcdef01234567"),
             (Method::GET, "/v1/images/NAME:v1", "alice/secret/bb", "alice/secret/nothing"),
             (Method::GET, "/v1/images/NAME:v1?arch=amd64&details", "alice/secret/bb", "nobody/at/all"),
             (Method::GET, "/v1/images/NAME", "alice/secret/bb", "nobody/at/all"),

@@ -354,6 +354,7 @@ async fn the_tokens_of_logins_do_not_pile_up() {
         scope: TokenScope::full(),
         created: Time(created),
         expires: Some(Time(created + 86_400)),
+        used: None,
         login,
     };
     let rows = server.admin.get("/api/users/alice/tokens").await.ok();

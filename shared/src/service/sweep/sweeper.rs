@@ -2,7 +2,7 @@
 
 use super::{Ages, MAX_FOUND, Mode, Swept, WrongAccount};
 use crate::app::App;
-use crate::changes::{Changes, blobs, events, images, people, streams};
+use crate::changes::{Changes, blobs, events, images, people, shares, streams};
 use crate::domain::{OciDigest, Repository, Time};
 use crate::error::Error;
 use crate::rules::Grant;
@@ -11,8 +11,8 @@ use crate::service::{links, uploads};
 use crate::store::keys::{self, RowKind};
 use crate::store::objects::{ListedObject, OpenParts};
 use crate::store::rows::{
-    Account, Blob, Charge, Condemned, EventEnd, Flow, Image, Link, Manifest, Session, State, Stream, Surplus, Way,
-    WrongPasswords,
+    Account, Blob, Charge, Condemned, EventEnd, Flow, Image, Link, Manifest, Session, ShareEnd, State, Stream, Surplus,
+    Way, WrongPasswords,
 };
 use crate::store::table::{Scanned, Written};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +37,8 @@ struct Inventory {
     wrong_passwords: Vec<Changes>,
     /// Deletions of events whose time is over.
     events: Vec<Changes>,
+    /// Deletions of shares that ended long enough ago, and of their entries in lists.
+    shares: Vec<Changes>,
     /// The things that manifests name.
     named: BTreeMap<Repository, BTreeSet<OciDigest>>,
 }
@@ -118,16 +120,24 @@ impl<'a> Sweeper<'a> {
                     self.inventory.events.push(events::forgotten(&event));
                 }
             }
+            RowKind::Share => {
+                let key = row.key.clone();
+                let end: ShareEnd = row.read_part()?;
+                if end.expires.plus(self.ages.share) <= self.now {
+                    self.inventory.shares.push(shares::forgotten(key));
+                }
+            }
             RowKind::Other => {}
         }
         Ok(())
     }
 
-    /// Forgets wrong passwords that count no more, and events whose time is over: many at a time, since there can be many.
-    /// Each kind by itself: if one of the passwords counts again, its neighbours wait for the next sweep, and no event.
+    /// Forgets wrong passwords that count no more, events whose time is over, and shares that ended long ago: many at a
+    /// time, since there can be many. Each kind by itself: if one of the passwords counts again, its neighbours wait for the next sweep, and no event.
     pub(super) async fn forgettable(&mut self) {
         let inventory = &mut self.inventory;
-        for kind in [std::mem::take(&mut inventory.wrong_passwords), std::mem::take(&mut inventory.events)] {
+        let kinds = [&mut inventory.wrong_passwords, &mut inventory.events, &mut inventory.shares].map(std::mem::take);
+        for kind in kinds {
             if self.mode == Mode::DryRun {
                 continue;
             }
