@@ -51,6 +51,18 @@ pub enum Error {
         /// The most that may be charged.
         limit: u64,
     },
+    /// The entity has as many rows in the table as its limit allows.
+    #[error(
+        "this would be one entry too many: the entity has {rows} tags, manifests, images, uploads and other entries, and \
+         at most {most} with its quota: delete some, which counts as entries for a day too if it had bytes, or ask for \
+         a larger quota"
+    )]
+    TooManyRows {
+        /// What it has.
+        rows: u64,
+        /// What it may have.
+        most: u64,
+    },
     /// Too many requests at once: the client may retry after `after`.
     #[error("{why}")]
     Busy {
@@ -68,6 +80,9 @@ pub enum Error {
     /// The store can't be reached.
     #[error("the store is not available, try again later")]
     Unavailable(#[source] StoreError),
+    /// The disk of an embedded store has no room: no client can change that.
+    #[error("the server's disk is full, nothing can be stored or deleted: tell the administrator")]
+    DiskFull,
     /// A mistake of ours.
     #[error("internal error")]
     Internal(String),
@@ -104,6 +119,7 @@ impl Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::Full => Self::DiskFull,
             StoreError::Mistake(what) => Self::Internal(what),
             StoreError::Refused(why) => Self::Invalid(format!("the object store refused the upload: {why}")),
             error => Self::Unavailable(error),

@@ -70,6 +70,8 @@ struct Table {
     streams: Vec<Stream>,
     condemned: Vec<Condemned>,
     images: Vec<Image>,
+    /// How many rows of each entity count by their keys alone.
+    counted: BTreeMap<String, u64>,
 }
 
 impl Table {
@@ -78,6 +80,9 @@ impl Table {
         loop {
             let (rows, next) = fixture.app.table.scan(start).await.unwrap();
             for row in rows {
+                if let Some(entity) = keys::counted(&row.key) {
+                    *table.counted.entry(entity.to_owned()).or_default() += 1;
+                }
                 match keys::kind(&row.key) {
                     RowKind::Link => table.links.push(row.read().unwrap()),
                     RowKind::Manifest => table.manifests.push(row.read().unwrap()),
@@ -141,6 +146,7 @@ impl Table {
         }
         let mut by_charges = (BTreeMap::new(), BTreeMap::new());
         let mut sums: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        let mut rows = self.counted.clone();
         for charge in &self.charges {
             let key = (charge.entity.to_string(), charge.digest);
             let sum = sums.entry(key.0.clone()).or_default();
@@ -154,13 +160,23 @@ impl Table {
         assert_eq!((links, sessions), by_charges, "links and sessions of each charge");
         for stream in &self.streams {
             sums.entry(stream.repository.entity().to_string()).or_default().1 += stream.reserved;
+            *rows.entry(stream.repository.entity().to_string()).or_default() += 1;
+        }
+        for session in &self.sessions {
+            *rows.entry(session.repository.entity().to_string()).or_default() += 1;
+        }
+        for of in self.condemned.iter().filter_map(|condemned| condemned.of.as_ref()) {
+            *rows.entry(of.entity.to_string()).or_default() += 1;
         }
         for manifest in &self.manifests {
             sums.entry(manifest.repository.entity().to_string()).or_default().0 += manifest.cost;
+            *rows.entry(manifest.repository.entity().to_string()).or_default() += manifest.rows;
         }
         for account in &self.accounts {
             let sum = sums.remove(&account.entity.to_string()).unwrap_or_default();
             assert_eq!((account.quota.used(), account.quota.reserved), sum, "{}", account.entity);
+            let rows = rows.get(account.entity.as_str()).copied().unwrap_or_default();
+            assert_eq!(account.quota.rows, rows, "rows of {}", account.entity);
         }
         assert!(sums.values().all(|sum| *sum == (0, 0)), "{sums:?}");
     }

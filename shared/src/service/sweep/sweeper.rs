@@ -11,7 +11,7 @@ use crate::service::{links, uploads};
 use crate::store::keys::{self, RowKind};
 use crate::store::objects::{ListedObject, OpenParts};
 use crate::store::rows::{
-    Account, Blob, Charge, Condemned, EventEnd, Flow, Image, Link, Manifest, Session, State, Stream, Surplus, Way,
+    Account, Blob, Charge, Condemned, EventEnd, Flow, Image, Link, Manifest, Row, Session, State, Stream, Surplus, Way,
     WrongPasswords,
 };
 use crate::store::table::{Scanned, Written};
@@ -23,10 +23,11 @@ use std::fmt::Debug;
 struct Inventory {
     objects: BTreeSet<String>,
     uploads: BTreeSet<String>,
-    /// Used, reserved and surplus bytes of each entity, by its account and by everything that counts.
-    accounts: BTreeMap<String, (u64, u64, u64)>,
-    charges: BTreeMap<String, (u64, u64, u64)>,
-    /// Expired sessions, and objects that were condemned long enough ago: they go after the scan, as streams do.
+    /// Used, reserved and surplus bytes and the rows of each entity, by its account and by everything that counts.
+    accounts: BTreeMap<String, (u64, u64, u64, u64)>,
+    charges: BTreeMap<String, (u64, u64, u64, u64)>,
+    /// Images whose bytes never came, expired sessions, and objects that were condemned long enough ago: they go after the scan, as streams do.
+    images: Vec<Image>,
     sessions: Vec<Session>,
     condemned: Vec<Condemned>,
     /// Expired streams.
@@ -74,10 +75,24 @@ impl<'a> Sweeper<'a> {
         false
     }
 
-    pub(super) async fn row(&mut self, row: Scanned) -> Result<(), Error> {
+    /// What counts for an entity.
+    fn sum(&mut self, entity: &impl ToString) -> &mut (u64, u64, u64, u64) {
+        self.inventory.charges.entry(entity.to_string()).or_default()
+    }
+
+    pub(super) fn row(&mut self, row: Scanned) -> Result<(), Error> {
+        if let Some(entity) = keys::counted(&row.key).map(str::to_owned) {
+            self.sum(&entity).3 += 1;
+        }
         match keys::kind(&row.key) {
             RowKind::Session => self.session(row.read()?),
-            RowKind::Image => self.image(row.read()?).await?,
+            RowKind::Image => {
+                let image: Image = row.read()?;
+                let begun = image.content.is_none() && image.sealed.is_none();
+                if begun && image.created.plus(self.ages.image) <= self.now {
+                    self.inventory.images.push(image);
+                }
+            }
             RowKind::Condemned => self.condemned(row.read()?),
             RowKind::Blob => {
                 self.inventory.objects.insert(row.read::<Blob>()?.object);
@@ -91,20 +106,22 @@ impl<'a> Sweeper<'a> {
             }
             RowKind::Manifest => {
                 let manifest: Manifest = row.read()?;
-                let sum = self.inventory.charges.entry(manifest.repository.entity().to_string()).or_default();
+                let sum = self.sum(manifest.repository.entity());
                 sum.0 += manifest.cost;
+                sum.3 += manifest.rows;
                 self.inventory.objects.extend(manifest.object);
                 self.inventory.named.entry(manifest.repository).or_default().extend(manifest.names);
             }
             RowKind::Charge => {
                 let charge: Charge = row.read()?;
-                let sum = self.inventory.charges.entry(charge.entity.to_string()).or_default();
+                let sum = self.sum(&charge.entity);
                 *(if charge.links == 0 { &mut sum.1 } else { &mut sum.0 }) += charge.size;
                 sum.2 += charge.kept;
             }
             RowKind::Account => {
                 let Account { entity, quota } = row.read()?;
-                self.inventory.accounts.insert(entity.to_string(), (quota.used(), quota.reserved, quota.surplus));
+                let numbers = (quota.used(), quota.reserved, quota.surplus, quota.rows);
+                self.inventory.accounts.insert(entity.to_string(), numbers);
             }
             RowKind::WrongPasswords => {
                 let wrong: WrongPasswords = row.read()?;
@@ -147,7 +164,9 @@ impl<'a> Sweeper<'a> {
     fn stream(&mut self, row: Stream) {
         self.inventory.objects.extend(row.object.iter().chain(&row.tail).cloned());
         self.inventory.uploads.extend(row.upload.clone());
-        self.inventory.charges.entry(row.repository.entity().to_string()).or_default().1 += row.reserved;
+        let sum = self.sum(row.repository.entity());
+        sum.1 += row.reserved;
+        sum.3 += 1;
         if self.ages.all_sessions || row.expires.plus(self.ages.session) <= self.now {
             self.inventory.streams.push(row);
         }
@@ -155,9 +174,9 @@ impl<'a> Sweeper<'a> {
 
     fn session(&mut self, row: Session) {
         self.inventory.objects.insert(row.object.clone());
-        if row.surplus {
-            self.inventory.charges.entry(row.repository.entity().to_string()).or_default().2 += row.size;
-        }
+        let sum = self.sum(row.repository.entity());
+        sum.2 += if row.surplus { row.size } else { 0 };
+        sum.3 += 1;
         if let Way::Parts(upload) = &row.way {
             self.inventory.uploads.insert(upload.clone());
         }
@@ -182,10 +201,15 @@ impl<'a> Sweeper<'a> {
         }
     }
 
-    async fn image(&mut self, row: Image) -> Result<(), Error> {
-        if row.content.is_some() || row.sealed.is_some() || row.created.plus(self.ages.image) > self.now {
-            return Ok(());
+    pub(super) async fn images(&mut self) {
+        for row in std::mem::take(&mut self.inventory.images) {
+            let key = row.key();
+            let done = self.image(row).await;
+            self.tried(&key, done);
         }
+    }
+
+    async fn image(&mut self, row: Image) -> Result<(), Error> {
         // An open session would upload bytes for an image that is gone; the charge counts all open sessions.
         let charge_key = keys::charge(row.repository.entity(), &row.hash);
         let charge: Option<Charge> = self.app.table.get(charge_key).await?;
@@ -206,7 +230,9 @@ impl<'a> Sweeper<'a> {
         self.inventory.objects.insert(row.object.clone());
         self.inventory.uploads.extend(row.upload.clone());
         if let Some(Surplus { entity, size }) = &row.of {
-            self.inventory.charges.entry(entity.to_string()).or_default().2 += size;
+            let sum = self.sum(entity);
+            sum.2 += size;
+            sum.3 += 1;
         }
         if row.since.plus(self.ages.condemned) <= self.now {
             self.inventory.condemned.push(row);
