@@ -3,6 +3,7 @@
 
 use crate::app::App;
 use crate::auth::Credential;
+use crate::auth::token::REGISTRY_LIFE;
 use crate::domain::{Actor, Caller, EntityName, Id, Repository, Role, Time, TokenScope, UserName};
 use crate::error::{BAD_TOKEN, Error};
 use crate::rules::extent::Extent;
@@ -11,6 +12,7 @@ use crate::store::keys::{self, Key};
 use crate::store::rows::{Container, Member, Membership, Pointer, Row, Target, Token, User};
 use crate::store::table::{Page, Rows};
 use crate::telemetry;
+use std::time::Duration;
 
 /// The caller, their role on one entity, and the rows loaded with them.
 #[derive(Debug)]
@@ -49,6 +51,11 @@ impl Access {
         if let Some((user, token)) = own {
             let account: Option<User> = access.take(&user)?;
             let account = account.filter(|account| !account.disabled).ok_or(Error::Unauthenticated(BAD_TOKEN))?;
+            if let Credential::Registry { password: Some(mark), .. } = credential
+                && account.password_mark().as_ref() != Some(mark)
+            {
+                return Err(Error::Unauthenticated(BAD_TOKEN));
+            }
             let scope = match token_key {
                 // A password gives all of its user's rights.
                 None => TokenScope::full(),
@@ -80,7 +87,8 @@ impl Access {
         wanted: impl IntoIterator<Item = Key>,
     ) -> Result<Self, Error> {
         let access = vec![TokenScope::full()];
-        Self::load(app, &Credential::Registry { actor: actor.clone(), id: None, access }, Some(entity), wanted).await
+        let credential = Credential::Registry { actor: actor.clone(), id: None, password: None, access };
+        Self::load(app, &credential, Some(entity), wanted).await
     }
 
     /// A second round, after the first has shown which entity is concerned.
@@ -129,6 +137,11 @@ impl Access {
         rules::decide(subject, action, &Resource::Entity(member.entity.clone())).is_ok()
     }
 
+    /// Whether the caller may see in the library what an entity has where they are a member.
+    pub(crate) fn may_browse(&self, member: &Membership) -> bool {
+        !self.is_registrys() && self.may_on(Action::List, member)
+    }
+
     /// Asks the rules what they would say, for something beside the purpose of the request.
     pub fn probe(&self, action: Action, resource: &Resource) -> Result<Grant, Denial> {
         rules::decide(Subject { caller: &self.caller, role: self.role }, action, resource)
@@ -168,6 +181,22 @@ impl Access {
             Caller::User { scope, access: None, .. } => Some(Extent { scope: scope.clone(), until: self.until }),
             Caller::User { access: Some(_), .. } | Caller::Anonymous | Caller::System => None,
         }
+    }
+
+    /// The longest life of a URL for the bytes of an upload: nobody gets one that outlives their token for long. The
+    /// short-lived token of a registry client uploads in a way of its own, whose URLs are asked again.
+    pub(crate) fn upload_life(&self, app: &App) -> Duration {
+        let own = self.until.map_or(Duration::MAX, |until| {
+            Duration::from_secs(u64::try_from(until.0.saturating_sub(app.now().0)).unwrap_or(0))
+        });
+        let short = if self.is_registrys() { REGISTRY_LIFE } else { Duration::MAX };
+        app.config.upload_life.min(own).min(short)
+    }
+
+    /// Whether the caller's token is the short-lived one of a registry client. In the registry, that for the catalog
+    /// lists names; the lists of the library say much more.
+    pub(crate) fn is_registrys(&self) -> bool {
+        matches!(self.caller, Caller::User { access: Some(_), .. })
     }
 
     /// Checks that the caller may do what lets somebody in with a password, now or later: only somebody with all rights

@@ -93,7 +93,7 @@ pub async fn entities(app: &App, credential: &Credential, after: Option<String>)
     let wanted = page.rows.iter().flat_map(|row| [keys::entity(&row.entity), keys::account(&row.entity)]);
     let mut rows = Vec::new();
     let mut found = app.table.batch(wanted).await?;
-    for member in page.rows.iter().filter(|member| access.may_on(Action::List, member)) {
+    for member in page.rows.iter().filter(|member| access.may_browse(member)) {
         let entity = found.take(&keys::entity(&member.entity))?;
         let account = found.take(&keys::account(&member.entity))?;
         if let (Some(entity), Some(account)) = (entity, account) {
@@ -152,8 +152,8 @@ async fn list_access(app: &App, credential: &Credential, entity: Option<&EntityN
     let mut access = Access::load(app, credential, entity, entity.map(keys::entity)).await?;
     if let Some(name) = entity {
         let resource = match access.take::<Entity>(&keys::entity(name))? {
-            Some(_) => Resource::Entity(name.clone()),
-            None => Resource::Missing(Place::Entity(name.clone())),
+            Some(_) if !access.is_registrys() => Resource::Entity(name.clone()),
+            _ => Resource::Missing(Place::Entity(name.clone())),
         };
         access.require(Action::List, &resource, "entity", "list this entity")?;
     }

@@ -5,7 +5,6 @@ use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::{EntityName, Repository};
 use crate::error::Error;
-use crate::rules::Action;
 use crate::store::keys;
 use crate::store::rows::{Collection, Container, Entity, Image};
 use crate::store::table::Page;
@@ -87,7 +86,7 @@ pub async fn search(app: &App, credential: &Credential, query: &Query) -> Result
     let mut results = Results::default();
     loop {
         let Page { rows: members, next } = page;
-        let searched = members.iter().filter(|member| access.may_on(Action::List, member));
+        let searched = members.iter().filter(|member| access.may_browse(member));
         let searched: Vec<_> = searched.map(|member| one(app, &member.entity, query, &needle)).collect();
         let mut found = stream::iter(searched).buffered(AT_ONCE);
         while let Some(more) = found.try_next().await? {
