@@ -1,15 +1,17 @@
 //! What must be true after what happened, and whether it is.
 
 use crate::fixture::{Fixture, TAGS};
-use crate::operations::Operation;
+use crate::operations::{Operation, missed};
 use shared::domain::{Digest, OciDigest, Repository, Time};
 use shared::service::registry::blob;
 use shared::service::registry::pull::Reference;
 use shared::service::registry::remove;
+use shared::service::scrub;
 use shared::service::settings::{self, Settings};
 use shared::store::keys::{self, RowKind};
 use shared::store::rows::{Account, Blob, Charge, Condemned, Image, Link, Manifest, Session, Stream, Tag};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 /// How long a link that no manifest names stays after a push last asked for it.
@@ -48,6 +50,13 @@ struct Touch {
     put: Option<usize>,
 }
 
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Losses {
+    pub(crate) lost: u64,
+    pub(crate) back: u64,
+    pub(crate) told: u64,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     /// By place: the manifests that are there.
@@ -56,7 +65,26 @@ pub(crate) struct Model {
     /// The tags that were frozen when nothing ran, and that nobody asked to unfreeze since: what each named, and all
     /// manifests that it led to.
     frozen: BTreeMap<(usize, usize), (OciDigest, BTreeSet<OciDigest>)>,
+    /// The blobs whose bytes were lost, with the objects that had them.
+    lost: BTreeMap<usize, String>,
+    /// The blobs of which a push since the last check was told that they are there, with the place.
+    pushed: BTreeSet<(usize, usize)>,
+    /// How many were lost, how many of them came back, and how often somebody was told that they are lost.
+    pub(crate) losses: Losses,
 }
+
+/// What happens to the files of a blob.
+pub(crate) const DAMAGES: [fn(&Path); 3] = [
+    |file| std::fs::remove_file(file).unwrap(),
+    |file| std::fs::OpenOptions::new().write(true).open(file).unwrap().set_len(5).unwrap(),
+    |file| {
+        let mut bytes = std::fs::read(file).unwrap();
+        bytes[7] ^= 1;
+        std::fs::write(file, bytes).unwrap();
+    },
+];
+/// The one that no request notices, only a scrub.
+pub(crate) const SILENT: usize = 2;
 
 /// The contents of the table.
 #[derive(Default)]
@@ -193,7 +221,7 @@ impl Table {
 
 impl Model {
     pub(crate) fn new(fixture: &Fixture) -> Self {
-        Self { present: vec![BTreeSet::new(); fixture.places.len()], touched: BTreeMap::new(), frozen: BTreeMap::new() }
+        Self { present: vec![BTreeSet::new(); fixture.places.len()], ..Self::default() }
     }
 
     fn touch(&mut self, at: Happened, thing: Thing, put: Option<usize>, sure: bool) {
@@ -201,8 +229,73 @@ impl Model {
         self.touched.entry((at.place, thing)).or_default().push(Touch { at, sure, put });
     }
 
+    /// Whether bytes of anything are lost.
+    pub(crate) fn misses_any(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Damages the bytes of a blob that is in the installation, while nothing else runs. Whoever asks for them is told so
+    /// from now on.
+    pub(crate) async fn lose(&mut self, fixture: &Fixture, blob: usize, how: usize) {
+        let table = Table::read(fixture).await;
+        let Some(row) = table.blobs.get(&fixture.blobs[blob].digest) else { return };
+        if self.lost.contains_key(&blob) {
+            return;
+        }
+        assert!(fixture.damage(blob, DAMAGES[how]) > 0, "the file of {}", row.digest);
+        if how == SILENT {
+            let (mut after, mut damaged) = (None, 0);
+            loop {
+                let part = scrub::scrub(&fixture.app, &fixture.who, after, 1 << 30).await.unwrap();
+                damaged += part.damaged.iter().filter(|one| one.digest == row.digest.into()).count();
+                after = part.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert!(damaged > 0, "a scrub did not find {}", row.digest);
+        }
+        self.lost.insert(blob, row.object.clone());
+        self.losses.lost += 1;
+    }
+
+    /// Finds out which lost bytes are back, and checks what is said of the others.
+    async fn lost_or_back(&mut self, fixture: &Fixture, table: &Table) {
+        let pushed = std::mem::take(&mut self.pushed);
+        for (blob, object) in self.lost.clone() {
+            let (digest, size) = (fixture.blobs[blob].digest, fixture.blobs[blob].bytes.len() as u64);
+            // It may have gone, and come again in another object.
+            let same = table.blobs.get(&digest).is_some_and(|row| row.object == object);
+            if !same || fixture.app.objects.has(&object, size).await.unwrap() {
+                self.losses.back += u64::from(same);
+                self.lost.remove(&blob);
+                continue;
+            }
+            for (place, here) in fixture.places.iter().enumerate() {
+                if table.links.iter().any(|link| link.repository == here.repository && link.digest == digest) {
+                    let told = pushed.contains(&(place, blob));
+                    assert!(!told, "LOST: a push of {digest} to {} was acknowledged", here.repository);
+                    missed(fixture, place, blob).await;
+                    self.losses.told += 1;
+                }
+            }
+        }
+    }
+
     /// Notes what an operation did, or may have done.
     pub(crate) fn note(&mut self, fixture: &Fixture, at: Happened, operation: &Operation) {
+        if at.change == Change::Sure {
+            let blobs = match *operation {
+                Operation::Push { document, .. } => {
+                    let all = fixture.below(document).into_iter().chain([document]);
+                    all.flat_map(|one| fixture.documents[one].blobs.clone()).collect()
+                }
+                Operation::Image { sif, .. } => vec![fixture.sifs[sif].0],
+                Operation::Bring { blob } => vec![blob],
+                _ => Vec::new(),
+            };
+            self.pushed.extend(blobs.into_iter().map(|blob| (at.place, blob)));
+        }
         let own = |sif: usize| fixture.documents.len() + sif;
         let library = fixture.places[at.place].container.is_some();
         match *operation {
@@ -294,6 +387,7 @@ impl Model {
     pub(crate) async fn settle(&mut self, fixture: &Fixture) {
         let table = Table::read(fixture).await;
         table.agrees();
+        self.lost_or_back(fixture, &table).await;
         let all = std::mem::take(&mut self.touched);
         let of = |place, thing| all.get(&(place, thing)).map(Vec::as_slice).unwrap_or_default();
         for (place, here) in fixture.places.iter().enumerate() {
@@ -336,7 +430,7 @@ impl Model {
                 }
             }
             for thing in self.present[place].clone() {
-                for blob in fixture.needs(thing) {
+                for blob in fixture.needs(thing).into_iter().filter(|blob| !self.lost.contains_key(blob)) {
                     self.readable(fixture, place, blob, thing).await;
                 }
             }
@@ -401,6 +495,11 @@ impl Model {
         }
         let mut named: BTreeSet<String> = table.blobs.values().map(|blob| blob.object.clone()).collect();
         named.extend(table.manifests.iter().filter_map(|manifest| manifest.object.clone()));
+        // A scrub has taken away what was damaged; of the others, only the files are gone.
+        for object in self.lost.values() {
+            named.remove(object);
+            objects.remove(object);
+        }
         assert_eq!(objects, named, "objects in the store, and those that rows name");
         if empty {
             assert!(objects.is_empty() && table.links.is_empty() && table.charges.is_empty());
