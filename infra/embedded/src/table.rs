@@ -17,7 +17,6 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use dynoxide::actions::transact_write_items::TransactWriteItemsRequest;
 use dynoxide::{Database, DynoxideError};
-use rusqlite::ErrorCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -141,7 +140,8 @@ fn run(database: &Database, operation: &str, body: &SdkBody) -> Result<HttpRespo
     let body = body.bytes().unwrap_or_default();
     match dispatch(database, operation, body) {
         Ok(json) => respond(200, json),
-        Err(DynoxideError::SqliteError(error)) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+        // The library passes SQLite's errors on as text.
+        Err(error) if error.status_code() >= 500 && error.to_string().contains("database or disk is full") => {
             tracing::error!(operation, "the disk of the embedded table is full");
             let json = format!(r#"{{"__type":"{FULL}","message":"The disk of the table is full."}}"#);
             respond(507, json)

@@ -375,6 +375,46 @@ async fn attack_04_requests_that_only_make_rows_are_bounded_for_each_account() {
 }
 
 #[tokio::test]
+async fn attack_04_what_is_changed_again_and_again_leaves_no_more_events_than_rows_are_allowed() {
+    let (server, alice) = limited().await;
+    let bytes = sif(1);
+    alice.push(BB, "v1", "amd64", &bytes).await.ok();
+    let events = async |name: &str| {
+        let range = shared::store::keys::events(name);
+        server.local.app.table.query_all::<shared::store::rows::Event>(range).await.unwrap()
+    };
+    let describe = async |who: &Caller, path: &str, text: &str| {
+        set(who, path, json!({ "description": text })).await.ok();
+    };
+    for number in 0..120 {
+        describe(&alice, &format!("/v1/containers/{BB}"), &number.to_string()).await;
+    }
+    server.sweep_all().await;
+    let before = events("alice").await;
+    assert!(before.len() > 120);
+    // As if it had so many more that its limit allows all but the oldest 110.
+    most_rows_set(&server, "alice", before.len() - 110).await;
+    server.sweep_all().await;
+    let after = events("alice").await;
+    assert_eq!(after, before[110..].to_vec());
+    // Nobody's else's, nor what was done to a user or the installation.
+    assert!(!events("+alice").await.is_empty());
+}
+
+/// Lets an entity have so many rows, whatever its limit says.
+async fn most_rows_set(server: &Server, entity: &str, most: usize) {
+    use shared::rules::{Action, Resource};
+    use shared::store::rows::Account;
+    use shared::store::table::{Condition, Write, Written};
+    let grant = shared::service::access::system(Action::Sweep, &Resource::Installation).unwrap();
+    let key = shared::store::keys::account(&entity.parse().unwrap());
+    let mut account: Account = server.local.app.table.get(key).await.unwrap().unwrap();
+    account.quota.most_rows = most as u64;
+    let write = Write::put(&account, Condition::Present).unwrap();
+    assert_eq!(server.local.app.table.write(&grant, vec![write]).await.unwrap(), Written::Done);
+}
+
+#[tokio::test]
 async fn attack_04_many_at_once_make_no_more_rows_than_fit() {
     let (server, alice) = limited().await;
     let bytes = sif(1);

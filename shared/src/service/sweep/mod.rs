@@ -9,7 +9,8 @@
 //!    [ended](super::uploads::end): its reservation is given back, its object condemned. An object that was condemned
 //!    long enough ago is deleted, then its row. An expired stream releases what it holds. A link that no manifest names
 //!    and that no push asked for lately is [removed](super::links::free), unless something came to name it since.
-//!    Expired counts of wrong passwords and expired events are forgotten.
+//!    Expired counts of wrong passwords and expired events are forgotten, and so are the oldest events of an entity that
+//!    has more of them than it may have rows.
 //! 4. Abort an open multipart upload that no session names, and condemn an object that no row names, if they are old
 //!    enough.
 
@@ -159,6 +160,7 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<
     sweeper.streams().await;
     sweeper.links().await;
     sweeper.forgettable().await;
+    sweeper.logs().await;
     // Something that can't be read may name other things.
     if !unread {
         sweeper.unnamed(uploads, objects).await;

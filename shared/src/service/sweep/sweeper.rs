@@ -11,8 +11,8 @@ use crate::service::{links, uploads};
 use crate::store::keys::{self, RowKind};
 use crate::store::objects::{ListedObject, OpenParts};
 use crate::store::rows::{
-    Account, Blob, Charge, Condemned, EventEnd, Flow, Image, Link, Manifest, Row, Session, State, Stream, Surplus, Way,
-    WrongPasswords,
+    Account, Blob, Charge, Condemned, Event, EventEnd, Flow, Image, Link, Manifest, Row, Session, State, Stream,
+    Surplus, Way, WrongPasswords,
 };
 use crate::store::table::{Scanned, Written};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +38,10 @@ struct Inventory {
     wrong_passwords: Vec<Changes>,
     /// Deletions of events whose time is over.
     events: Vec<Changes>,
+    /// How many others each log has.
+    logs: BTreeMap<String, u64>,
+    /// The most rows of each entity.
+    most_rows: BTreeMap<String, u64>,
     /// The things that manifests name.
     named: BTreeMap<Repository, BTreeSet<OciDigest>>,
 }
@@ -120,6 +124,7 @@ impl<'a> Sweeper<'a> {
             }
             RowKind::Account => {
                 let Account { entity, quota } = row.read()?;
+                self.inventory.most_rows.insert(entity.to_string(), quota.most_rows);
                 let numbers = (quota.used(), quota.reserved, quota.surplus, quota.rows);
                 self.inventory.accounts.insert(entity.to_string(), numbers);
             }
@@ -133,6 +138,8 @@ impl<'a> Sweeper<'a> {
                 let event: EventEnd = row.read_part()?;
                 if event.gone <= self.now {
                     self.inventory.events.push(events::forgotten(&event));
+                } else {
+                    *self.inventory.logs.entry(event.log).or_default() += 1;
                 }
             }
             RowKind::Other => {}
@@ -157,6 +164,36 @@ impl<'a> Sweeper<'a> {
                 self.tried(&"what is only forgotten", done.map(drop));
             }
         }
+    }
+
+    /// Forgets the oldest events of entities that have more of them than they may have rows: changing something again and
+    /// again adds nothing else to the table, so no request counts them.
+    pub(super) async fn logs(&mut self) {
+        for (log, count) in std::mem::take(&mut self.inventory.logs) {
+            let most = self.inventory.most_rows.get(&log).copied().unwrap_or(u64::MAX);
+            if count > most && self.goes(|| format!("{} events of {log}, more than its quota allows", count - most)) {
+                let done = self.shorten(&log, count - most).await;
+                self.tried(&log, done);
+            }
+        }
+    }
+
+    async fn shorten(&self, log: &str, mut surplus: u64) -> Result<(), Error> {
+        while surplus > 0 {
+            let some = usize::try_from(surplus).unwrap_or(usize::MAX).min(Changes::MAX);
+            let oldest: Vec<Event> = self.app.table.query(keys::events(log), None, some).await?.rows;
+            if oldest.is_empty() {
+                break;
+            }
+            surplus = surplus.saturating_sub(oldest.len() as u64);
+            let mut together = Changes::unrecorded();
+            for Event { log, millis, random, gone, .. } in oldest {
+                together.merge(events::forgotten(&EventEnd { log, millis, random, gone }));
+            }
+            // Only another sweep deletes events.
+            let _ = self.app.commit(self.grant, together).await?;
+        }
+        Ok(())
     }
 
     /// Records what a stream holds. It is released after the scan, so that the accounts still include it, whether they
