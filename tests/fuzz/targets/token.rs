@@ -43,7 +43,8 @@ fn signed() -> Vec<(String, Said)> {
     let id = TokenId::from_random([7; 12]);
     let access: Vec<TokenScope> = vec!["pull,push@alice/tools/hello".parse().expect("a scope")];
     let token = Credential::Token { actor: user.clone().into(), id };
-    let short = Credential::Registry { actor: user.clone().into(), id: Some(id), password: None, access: access.clone() };
+    let short =
+        Credential::Registry { actor: user.clone().into(), id: Some(id), password: None, access: access.clone() };
     let upload = UploadTicket {
         upload: UploadId::from_random([8; 16]),
         repository: "alice/tools/hello".parse().expect("a path"),
