@@ -53,9 +53,8 @@ pub enum Error {
     },
     /// The entity has as many rows in the table as its limit allows.
     #[error(
-        "this would be one entry too many: the entity has {rows} tags, manifests, images, uploads and other entries, and \
-         at most {most} with its quota: delete some, which counts as entries for a day too if it had bytes, or ask for \
-         a larger quota"
+        "the entity has {rows} tags, manifests, images, uploads and other entries, and may have {most} with its quota: \
+         delete some, or ask for a larger quota; deleted bytes and ended uploads count for a day or two more"
     )]
     TooManyRows {
         /// What it has.
