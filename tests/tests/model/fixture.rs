@@ -28,6 +28,8 @@ pub(crate) const TAGS: usize = 4;
 /// The blob that is longer than a part of the object store, and the one that no document names.
 pub(crate) const LONG: usize = 8;
 pub(crate) const SPARE: usize = 11;
+/// The document whose bytes are in the bucket.
+pub(crate) const LONG_DOCUMENT: usize = 5;
 
 /// How far the clock of the installation is ahead, in seconds.
 static AHEAD: AtomicU64 = AtomicU64::new(0);
@@ -160,12 +162,11 @@ impl Fixture {
         AHEAD.fetch_add(seconds, Ordering::Relaxed);
     }
 
-    /// Does something to every file of the bucket that holds the bytes of a blob.
-    pub(crate) fn damage(&self, blob: usize, how: fn(&Path)) -> usize {
+    /// Does something to every file of the bucket that holds these bytes.
+    pub(crate) fn damage(&self, bytes: &[u8], how: fn(&Path)) -> usize {
         let folders =
             std::fs::read_dir(self.folder.path().join("objects")).unwrap().map(|folder| folder.unwrap().path());
         let files = folders.filter(|folder| folder.is_dir()).flat_map(|folder| std::fs::read_dir(folder).unwrap());
-        let bytes = &self.blobs[blob].bytes;
         let holds = |file: &PathBuf| {
             let length = std::fs::metadata(file).unwrap().len();
             length == bytes.len() as u64 && std::fs::read(file).unwrap() == *bytes
@@ -188,6 +189,11 @@ impl Fixture {
             Some(document) => document.body.digest.into(),
             None => self.places[place].own[thing - self.documents.len()],
         }
+    }
+
+    /// The place of a repository.
+    pub(crate) fn at(&self, repository: &Repository) -> usize {
+        self.places.iter().position(|place| place.repository == *repository).unwrap()
     }
 
     /// The blobs that a manifest needs.

@@ -37,7 +37,7 @@ use operations::{Ended, Operation, Way, act};
 use scheduler::{OPERATION, Scheduler};
 use shared::service::sweep::{Ages, sweep};
 use stackroom_tests::chance::Chance;
-use state::{Change, DAMAGES, Happened, Losses, Model};
+use state::{Change, DAMAGES, Happened, Losses, Model, SILENT};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -255,7 +255,12 @@ impl Run {
             // One that is in a single file.
             let blob = *self.chance.one(&[2, 3, 4, 5, 6, 7, SPARE, self.fixture.sifs[0].0, self.fixture.sifs[1].0]);
             let how = usize::try_from(self.chance.below(DAMAGES.len() as u64)).unwrap();
-            self.model.lose(&self.fixture, blob, how).await;
+            if self.chance.percent(20) {
+                // Only a scrub would notice other bytes of the same length.
+                self.model.lose_document(&self.fixture, how % SILENT).await;
+            } else {
+                self.model.lose(&self.fixture, blob, how).await;
+            }
         }
     }
 

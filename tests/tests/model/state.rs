@@ -1,10 +1,10 @@
 //! What must be true after what happened, and whether it is.
 
-use crate::fixture::{Fixture, TAGS};
+use crate::fixture::{Fixture, LONG_DOCUMENT, TAGS};
 use crate::operations::{Operation, missed};
 use shared::domain::{Digest, OciDigest, Repository, Time};
 use shared::service::registry::blob;
-use shared::service::registry::pull::Reference;
+use shared::service::registry::pull::{self, Reference};
 use shared::service::registry::remove;
 use shared::service::scrub;
 use shared::service::settings::{self, Settings};
@@ -69,6 +69,9 @@ pub(crate) struct Model {
     lost: BTreeMap<usize, String>,
     /// The blobs of which a push since the last check was told that they are there, with the place.
     pushed: BTreeSet<(usize, usize)>,
+    /// The same of the long document, by place; and the places where a push of it was acknowledged since.
+    lost_documents: BTreeMap<usize, String>,
+    pushed_documents: BTreeSet<usize>,
     /// How many were lost, how many of them came back, and how often somebody was told that they are lost.
     pub(crate) losses: Losses,
 }
@@ -242,7 +245,7 @@ impl Model {
         if self.lost.contains_key(&blob) {
             return;
         }
-        assert!(fixture.damage(blob, DAMAGES[how]) > 0, "the file of {}", row.digest);
+        assert!(fixture.damage(&fixture.blobs[blob].bytes, DAMAGES[how]) > 0, "the file of {}", row.digest);
         if how == SILENT {
             let (mut after, mut damaged) = (None, 0);
             loop {
@@ -257,6 +260,44 @@ impl Model {
         }
         self.lost.insert(blob, row.object.clone());
         self.losses.lost += 1;
+    }
+
+    /// The same with the long document, in every place that has it.
+    pub(crate) async fn lose_document(&mut self, fixture: &Fixture, how: usize) {
+        let table = Table::read(fixture).await;
+        let digest = fixture.manifest(0, LONG_DOCUMENT);
+        let have = table.manifests.iter().filter(|row| row.digest == digest);
+        let have = have.filter_map(|row| Some((fixture.at(&row.repository), row.object.clone()?)));
+        let have: BTreeMap<usize, String> = have.collect();
+        if have.is_empty() || !self.lost_documents.is_empty() {
+            return;
+        }
+        assert!(fixture.damage(&fixture.documents[LONG_DOCUMENT].body.bytes, DAMAGES[how]) > 0);
+        self.losses.lost += have.len() as u64;
+        self.lost_documents = have;
+    }
+
+    async fn documents_lost_or_back(&mut self, fixture: &Fixture, table: &Table) {
+        let pushed = std::mem::take(&mut self.pushed_documents);
+        let Fixture { app, who, places, documents, .. } = fixture;
+        let (digest, bytes) = (fixture.manifest(0, LONG_DOCUMENT), &documents[LONG_DOCUMENT].body.bytes);
+        for (place, object) in self.lost_documents.clone() {
+            let repository = &places[place].repository;
+            let row = table.manifests.iter().find(|row| row.repository == *repository && row.digest == digest);
+            let got = pull::get(app, who, repository, &Reference::Digest(digest)).await;
+            if row.is_some_and(|row| row.object.as_ref() == Some(&object)) {
+                let why = got.err().map_or_else(|| "it is there".to_owned(), |error| error.to_string());
+                assert!(why.contains("lost or damaged"), "the long document in {repository}: {why}");
+                assert!(!pushed.contains(&place), "LOST: its push to {repository} was acknowledged");
+                self.losses.told += 1;
+                continue;
+            }
+            if row.is_some() {
+                assert!(got.unwrap().1 == *bytes, "LOST: other bytes of the long document in {repository}");
+                self.losses.back += 1;
+            }
+            self.lost_documents.remove(&place);
+        }
     }
 
     /// Finds out which lost bytes are back, and checks what is said of the others.
@@ -294,6 +335,11 @@ impl Model {
                 Operation::Bring { blob } => vec![blob],
                 _ => Vec::new(),
             };
+            if let Operation::Push { document: LONG_DOCUMENT, .. } | Operation::Name { document: LONG_DOCUMENT, .. } =
+                *operation
+            {
+                self.pushed_documents.insert(at.place);
+            }
             self.pushed.extend(blobs.into_iter().map(|blob| (at.place, blob)));
         }
         let own = |sif: usize| fixture.documents.len() + sif;
@@ -388,6 +434,7 @@ impl Model {
         let table = Table::read(fixture).await;
         table.agrees();
         self.lost_or_back(fixture, &table).await;
+        self.documents_lost_or_back(fixture, &table).await;
         let all = std::mem::take(&mut self.touched);
         let of = |place, thing| all.get(&(place, thing)).map(Vec::as_slice).unwrap_or_default();
         for (place, here) in fixture.places.iter().enumerate() {
@@ -496,7 +543,7 @@ impl Model {
         let mut named: BTreeSet<String> = table.blobs.values().map(|blob| blob.object.clone()).collect();
         named.extend(table.manifests.iter().filter_map(|manifest| manifest.object.clone()));
         // A scrub has taken away what was damaged; of the others, only the files are gone.
-        for object in self.lost.values() {
+        for object in self.lost.values().chain(self.lost_documents.values()) {
             named.remove(object);
             objects.remove(object);
         }
