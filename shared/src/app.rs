@@ -8,10 +8,13 @@ use crate::changes::Changes;
 use crate::changes::entities::Birth;
 use crate::changes::events::{Moment, event};
 use crate::config::Config;
+use crate::domain::quota::Quota;
 use crate::domain::{Actor, Id, Time, TokenId, UploadId};
 use crate::error::Error;
 use crate::random;
 use crate::rules::Grant;
+use crate::store::keys::Key;
+use crate::store::rows::Account;
 use crate::store::table::Written;
 use crate::store::{Objects, Table, keys};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
@@ -164,6 +167,9 @@ impl App {
 
     /// Makes all of the changes and records them as an event, or makes none. Every change to the table goes through
     /// here.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRows`] if the changes add rows for which an account has no room.
     pub async fn commit(&self, grant: &Grant, changes: Changes) -> Result<Written, Error> {
         if !changes.have_room_for(0) {
             return Err(Error::Internal("more changes than one transaction holds".to_owned()));
@@ -173,7 +179,21 @@ impl App {
             let millis = u64::try_from((self.0.clock)().as_millis()).unwrap_or(u64::MAX);
             writes.push(event(grant, noted, Moment { millis, random: random::number()? }, self.0.config.event_life)?);
         }
-        Ok(self.table.write(grant, writes).await?)
+        let needing: Vec<(usize, Key)> =
+            writes.iter().enumerate().filter_map(|(at, write)| Some((at, write.needs_rows()?.clone()))).collect();
+        let written = self.table.write(grant, writes).await?;
+        if let Written::Lost(failed) = &written {
+            for (_, key) in needing.into_iter().filter(|(at, _)| failed.contains(at)) {
+                // Trying again helps only if another of its conditions failed.
+                let account: Option<Account> = self.table.get(key).await?;
+                if let Some(Quota { rows, most_rows: most, .. }) = account.map(|account| account.quota)
+                    && rows >= most
+                {
+                    return Err(Error::TooManyRows { rows, most });
+                }
+            }
+        }
+        Ok(written)
     }
 
     /// What is needed for a new row: who creates it, the time, a new id.

@@ -54,6 +54,17 @@ pub enum Error {
         /// The most that may be charged.
         limit: u64,
     },
+    /// The entity has as many rows in the table as its limit allows.
+    #[error(
+        "the entity has {rows} tags, manifests, images, uploads and other entries, and may have {most} with its quota: \
+         delete some, or ask for a larger quota; deleted bytes and ended uploads count for a day or two more"
+    )]
+    TooManyRows {
+        /// What it has.
+        rows: u64,
+        /// What it may have.
+        most: u64,
+    },
     /// Too many requests at once: the client may retry after `after`.
     #[error("{why}")]
     Busy {
@@ -71,6 +82,9 @@ pub enum Error {
     /// The store can't be reached.
     #[error("the store is not available, try again later")]
     Unavailable(#[source] StoreError),
+    /// The disk of an embedded store has no room: no client can change that.
+    #[error("the server's disk is full, nothing can be stored or deleted: tell the administrator")]
+    DiskFull,
     /// A mistake of ours.
     #[error("internal error")]
     Internal(String),
@@ -107,6 +121,7 @@ impl Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::Full => Self::DiskFull,
             StoreError::Mistake(what) => Self::Internal(what),
             StoreError::Refused(why) => Self::Invalid(format!("the object store refused the upload: {why}")),
             error => Self::Unavailable(error),

@@ -11,6 +11,7 @@
 pub mod chance;
 pub mod sif;
 
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use server::limits::Limits;
@@ -51,12 +52,20 @@ impl Server {
 
     /// Starts a server with settings, as the environment would give them.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        Self::start_through(settings, |client| client).await
+    }
+
+    /// The same with a layer between the server and its stores.
+    pub async fn start_through(
+        settings: &[(&str, &str)],
+        between: impl Fn(SharedHttpClient) -> SharedHttpClient,
+    ) -> Self {
         let folder = TempDir::new().unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let get = |name: &str| settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let config = Config::read(&url, get).unwrap();
-        let local = Local::open(folder.path(), config).await.unwrap();
+        let local = Local::open_through(folder.path(), config, between).await.unwrap();
         local.first_admin().await.unwrap().expect("a new folder has no users");
         let token = std::fs::read_to_string(local.admin_token()).unwrap();
         let router = server::serve::router(&local).unwrap().layer(axum::middleware::map_response(counted));

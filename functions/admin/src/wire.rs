@@ -33,10 +33,10 @@ pub(crate) struct Swept {
 #[derive(Serialize, ToSchema)]
 struct WrongAccount {
     entity: String,
-    /// Used, reserved and surplus bytes according to the account's row.
-    account: (u64, u64, u64),
+    /// Used, reserved and surplus bytes, and rows of the table, according to the account's row.
+    account: (u64, u64, u64, u64),
     /// The same according to everything that counts.
-    charges: (u64, u64, u64),
+    charges: (u64, u64, u64, u64),
 }
 
 /// The results of a sweep.

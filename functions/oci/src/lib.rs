@@ -4,7 +4,7 @@ mod range;
 mod route;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Path, Query, Request, State};
 use axum::response::Response;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -567,21 +567,29 @@ async fn open(app: &App, credential: &Credential, repository: &Repository, parts
     let wanted = mount.as_ref().map(|mount| mount.digest);
     let whole =
         parameter(&parts.uri, "digest").map(|digest| digest.parse::<OciDigest>().map_err(invalid)).transpose()?;
-    if asks_private(&parts.uri)? {
-        start::privately(app, credential, repository).await?;
+    let started = async {
+        if asks_private(&parts.uri)? {
+            start::privately(app, credential, repository).await?;
+        }
+        start::session(app, credential, repository, mount).await
+    };
+    let started = started.await;
+    if let (Ok(Started::Session(opened)), Some(digest)) = (&started, whole) {
+        let right = upload::right(app, repository, opened.id, &opened.ticket)?;
+        return close(app, right, repository.clone(), digest, &parts.headers, body).await;
     }
-    match start::session(app, credential, repository, mount).await? {
+    // Nothing is done with a body here. A client that sends one all the same goes on using the connection.
+    if !body.is_end_stream() {
+        upload::drain(body.into_data_stream().map_err(Into::into).boxed());
+    }
+    match started? {
         Started::Mounted => {
             let digest = wanted.ok_or(Error::Internal("mounted nothing".to_owned()))?;
             Ok(created(app, repository, &digest))
         }
-        Started::Session(opened) => match whole {
-            None => Ok(with(location(app, repository, &opened, StatusCode::ACCEPTED), header::RANGE, "0-0")),
-            Some(digest) => {
-                let right = upload::right(app, repository, opened.id, &opened.ticket)?;
-                close(app, right, repository.clone(), digest, &parts.headers, body).await
-            }
-        },
+        Started::Session(opened) => {
+            Ok(with(location(app, repository, &opened, StatusCode::ACCEPTED), header::RANGE, "0-0"))
+        }
     }
 }
 

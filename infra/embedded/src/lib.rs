@@ -15,11 +15,15 @@ mod connector;
 pub mod objects;
 mod rows;
 pub mod table;
+pub mod wal;
 
 use std::fs::{DirBuilder, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+/// The code of the error for a disk without room, in both stores. No service of AWS has one.
+const FULL: &str = "InsufficientStorage";
 
 /// Why a store could not be opened, saved or swept.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,20 @@ pub enum Error {
         path = .0.display()
     )]
     NotOurs(PathBuf),
+    /// A database lost the file that held its latest changes, or has another one.
+    #[error(
+        "{path} was in use when the server ended, and the file of its latest changes, {path}-wal, \
+         is gone or belongs to another copy of it: put both back as they were, or restore a backup of the whole folder; \
+         to start without those changes, remove {mark}",
+        path = .path.display(),
+        mark = .mark.display()
+    )]
+    WalLost {
+        /// The database.
+        path: PathBuf,
+        /// The file that says that it was in use.
+        mark: PathBuf,
+    },
     /// A path that is not UTF-8, which `SQLite` can't be given.
     #[error("{}: the path is not UTF-8", .0.display())]
     Path(PathBuf),

@@ -8,9 +8,9 @@
 //! Reads give the same guarantees as `DynamoDB`: one item is consistent, a batch or a query is not a snapshot.
 //! `TransactGetItems` is a snapshot, and so goes to the writing connection.
 
-use crate::Error;
 use crate::connector;
 use crate::rows::Rows;
+use crate::{Error, FULL};
 use aws_smithy_runtime_api::client::http::{HttpConnectorFuture, SharedHttpClient};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
@@ -140,6 +140,12 @@ fn run(database: &Database, operation: &str, body: &SdkBody) -> Result<HttpRespo
     let body = body.bytes().unwrap_or_default();
     match dispatch(database, operation, body) {
         Ok(json) => respond(200, json),
+        // The library passes SQLite's errors on as text.
+        Err(error) if error.status_code() >= 500 && error.to_string().contains("database or disk is full") => {
+            tracing::error!(operation, "the disk of the embedded table is full");
+            let json = format!(r#"{{"__type":"{FULL}","message":"The disk of the table is full."}}"#);
+            respond(507, json)
+        }
         Err(error) => {
             if error.status_code() >= 500 {
                 tracing::error!(operation, %error, "the embedded table failed");

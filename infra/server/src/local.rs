@@ -2,7 +2,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `lock` | held by the process that serves the folder |
+//! | `lock` | held by the process that serves the folder, as the folder itself is |
+//! | `in-use` | there while the databases are open: which files they consist of |
 //! | `table.sqlite` | the table |
 //! | `objects.sqlite` | which objects the files make up |
 //! | `objects/` | the object files; may be a link to another file system, including NFS |
@@ -11,12 +12,14 @@
 //! | `admin.token` | the operator's token |
 
 use anyhow::{Context, bail};
+use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     StalledStreamProtectionConfig,
 };
 use aws_smithy_runtime_api::client::auth::AuthSchemeId;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use embedded::wal::InUse;
 use secrecy::SecretString;
 use shared::app::{App, Parts, system_clock};
 use shared::auth::Keys;
@@ -40,6 +43,8 @@ const KEY_ID: &str = "stackroom";
 /// An installation in a folder.
 #[derive(Debug)]
 pub struct Local {
+    /// Goes before the databases are closed.
+    _in_use: InUse,
     /// The installation.
     pub app: App,
     /// Its object store.
@@ -47,7 +52,7 @@ pub struct Local {
     /// Its table.
     pub table: embedded::table::Table,
     folder: PathBuf,
-    _lock: File,
+    _lock: [File; 2],
 }
 
 impl Local {
@@ -72,14 +77,12 @@ impl Local {
         embedded::owned_folder(folder)?;
         others_may_not_write(folder)?;
         embedded::private_file(&folder.join("lock"))?;
-        let lock = File::open(folder.join("lock")).context("can't open the lock file in the data folder")?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                bail!("another process serves {}; stop it first, or use another --data", folder.display())
-            }
-            Err(TryLockError::Error(error)) => return Err(error).context("can't lock the data folder"),
-        }
+        // Somebody may remove the file, and the next server would make another one.
+        let lock = [locked(folder, folder)?, locked(folder, &folder.join("lock"))?];
+        let (mark, databases) =
+            (folder.join("in-use"), ["table.sqlite", "objects.sqlite"].map(|name| folder.join(name)));
+        let databases = databases.each_ref().map(PathBuf::as_path);
+        InUse::check(&mark, &databases)?;
         let keys = Keys::parse(&kept(&folder.join("keys"), || Ok(Keys::generate()?))?)?;
         let secret = kept(&folder.join("objects.key"), random_text::<32>)?;
         embedded::owned_file(&folder.join("admin.token"))?;
@@ -104,6 +107,8 @@ impl Local {
             // Nobody is between us and the table: no request needs a signature, and no stream can stall.
             .allow_no_auth()
             .auth_scheme_preference([AuthSchemeId::from("noAuth")])
+            // What fails here fails again at once: a full disk, a broken file.
+            .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .http_client(between(table.connector()))
             .build();
@@ -114,6 +119,7 @@ impl Local {
             .credentials_provider(credentials)
             .endpoint_url(&config.public_url)
             .force_path_style(true)
+            .retry_config(RetryConfig::disabled())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
@@ -128,7 +134,8 @@ impl Local {
             clock: system_clock,
         });
         app.table.create().await?;
-        Ok(Self { app, objects, table, folder: folder.to_owned(), _lock: lock })
+        let in_use = InUse::mark(mark, &databases)?;
+        Ok(Self { app, objects, table, folder: folder.to_owned(), _in_use: in_use, _lock: lock })
     }
 
     /// In an empty installation, creates the first site admin, `admin`, and writes the operator's token to
@@ -156,6 +163,18 @@ impl Local {
     /// Where the operator's token is.
     pub fn admin_token(&self) -> PathBuf {
         self.folder.join("admin.token")
+    }
+}
+
+/// Locks a file of the data folder, or the folder itself.
+fn locked(folder: &Path, path: &Path) -> anyhow::Result<File> {
+    let file = File::open(path).with_context(|| format!("can't open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another process serves {}; stop it first, or use another --data", folder.display())
+        }
+        Err(TryLockError::Error(error)) => Err(error).context("can't lock the data folder"),
     }
 }
 

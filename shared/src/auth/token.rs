@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Mutex;
+use std::time::Duration;
 
+/// How long a registry client's token lives.
+pub const REGISTRY_LIFE: Duration = Duration::from_mins(5);
 /// Clients refuse a token file with fewer characters.
 const SHORTEST: usize = 200;
 /// Clients refuse a token file with more characters.
@@ -37,6 +40,8 @@ pub enum Credential {
         actor: Actor,
         /// The row of the API token that was exchanged for it; `None` if it was exchanged for a password.
         id: Option<TokenId>,
+        /// The [mark](crate::store::rows::User::password_mark) of that password: the credential ends with it.
+        password: Option<String>,
         /// The most that it can be used for.
         access: Vec<TokenScope>,
     },
@@ -53,7 +58,7 @@ impl Credential {
 }
 
 /// The claims of a token. An API token has `sub` and `jti`. A registry client's token has `acc`, and no `sub` if it is
-/// anonymous.
+/// anonymous, `jti` if it was given for an API token, `pwd` if for a password.
 #[derive(Serialize, Deserialize)]
 struct Claims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,6 +68,8 @@ struct Claims {
     iat: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exp: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pwd: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     acc: Option<Vec<TokenScope>>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -91,6 +98,9 @@ pub struct UploadTicket {
     /// The row of the API token that was used for it, if one was.
     #[serde(rename = "id", default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenId>,
+    /// The mark of the password that was used for it, if one was.
+    #[serde(rename = "pw", default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
     /// When it ends.
     #[serde(rename = "un")]
     pub until: Time,
@@ -164,6 +174,7 @@ impl Keys {
             jti: Some(id),
             iat: now.0,
             exp: expires.map(|time| time.0),
+            pwd: None,
             acc: None,
             pad: String::new(),
         };
@@ -183,13 +194,13 @@ impl Keys {
         now: Time,
         expires: Time,
     ) -> Result<SecretString, Error> {
-        let (sub, jti) = match credential {
-            Credential::Anonymous => (None, None),
-            Credential::Token { actor, id } => (Some(actor.clone()), Some(*id)),
-            Credential::Registry { actor, id, .. } => (Some(actor.clone()), *id),
+        let (sub, jti, pwd) = match credential {
+            Credential::Anonymous => (None, None, None),
+            Credential::Token { actor, id } => (Some(actor.clone()), Some(*id), None),
+            Credential::Registry { actor, id, password, .. } => (Some(actor.clone()), *id, password.clone()),
         };
-        self.encode(&Claims { sub, jti, iat: now.0, exp: Some(expires.0), acc: Some(access), pad: String::new() })
-            .map(Into::into)
+        let (exp, acc) = (Some(expires.0), Some(access));
+        self.encode(&Claims { sub, jti, iat: now.0, exp, pwd, acc, pad: String::new() }).map(Into::into)
     }
 
     /// Signs the right to send the bytes of an upload.
@@ -251,12 +262,14 @@ impl Keys {
 
     /// Checks the signature of a token, and remembers a valid one.
     fn check(&self, token: &str) -> Option<Verified> {
-        let Claims { sub, jti, exp: expires, acc, .. } = self.decode(token)?;
+        let Claims { sub, jti, exp: expires, pwd: password, acc, .. } = self.decode(token)?;
         let credential = match (sub, jti, acc) {
             (Some(actor), Some(id), None) => Credential::Token { actor, id },
             // A token that was issued for a limited time must contain that time.
             (.., Some(_)) if expires.is_none() => return None,
-            (Some(actor), id, Some(access)) => Credential::Registry { actor, id, access },
+            // And it ends with what it was issued for.
+            (Some(_), id, Some(_)) if id.is_some() == password.is_some() => return None,
+            (Some(actor), id, Some(access)) => Credential::Registry { actor, id, password, access },
             (None, None, Some(_)) => Credential::Anonymous,
             _ => return None,
         };
@@ -323,8 +336,8 @@ mod tests {
         let user: Actor = "a".parse().unwrap();
         for (exp, good) in [(Some(NOW.0 + 1), true), (Some(NOW.0), false), (None, false)] {
             for sub in [Some(user.clone()), None] {
-                let acc = Some(vec![TokenScope::full()]);
-                let claims = Claims { sub, jti: None, iat: NOW.0, exp, acc, pad: String::new() };
+                let (acc, pwd) = (Some(vec![TokenScope::full()]), sub.as_ref().map(|_| "mark".to_owned()));
+                let claims = Claims { sub, jti: None, iat: NOW.0, exp, pwd, acc, pad: String::new() };
                 assert_eq!(keys.token(&keys.encode(&claims).unwrap(), NOW).is_some(), good, "{exp:?}");
             }
         }

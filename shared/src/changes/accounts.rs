@@ -8,7 +8,7 @@ use crate::domain::quota::Quota;
 use crate::domain::{Digest, EntityName};
 use crate::error::Error;
 use crate::rules::Place;
-use crate::rules::quota::{Admission, admit};
+use crate::rules::quota::{Admission, admit, most_rows};
 use crate::store::rows::{Account, Charge, EventKind, ManifestLinks, Row};
 use crate::store::table::{AccountChange, Condition, Write};
 
@@ -59,6 +59,8 @@ pub(crate) fn charge(account: &Account, charge: Option<Charge>, by: ChargeChange
     let more = i128::from(after.size) - i128::from(before.size) - released;
     let more_reserved = reserved(&after) - reserved(&before) - released;
     let more_surplus = i128::from(by.surplus) + i128::from(after.kept) - i128::from(before.kept);
+    // Each link is a row.
+    let rows = i128::from(after.links) - i128::from(before.links);
 
     let mut writes = Vec::new();
     let condition = if fresh { Condition::Absent } else { Condition::Version(before.version) };
@@ -69,8 +71,8 @@ pub(crate) fn charge(account: &Account, charge: Option<Charge>, by: ChargeChange
     } else {
         writes.push(Write::put(&after, condition)?);
     }
-    if more != 0 || more_reserved != 0 || more_surplus != 0 {
-        let numbers = AccountChange { charged: more, reserved: more_reserved, surplus: more_surplus };
+    let numbers = AccountChange { charged: more, reserved: more_reserved, surplus: more_surplus, rows };
+    if numbers != AccountChange::default() {
         writes.push(Write::charge(&account.entity, numbers, admitted(account.quota, more, by.surplus)?));
     }
     let sum = |number: u64, change: i128| u64::try_from(i128::from(number) + change).unwrap_or(0);
@@ -122,24 +124,36 @@ pub(crate) fn manifest_charged(account: &Account, cost: u64) -> Result<Write, Er
     Ok(Write::charge(&account.entity, by, admitted(account.quota, charged, 0)?))
 }
 
-/// Gives back the cost of a manifest that the same transaction removes.
+/// Gives back the cost of a manifest that the same transaction removes, and its rows.
 pub(crate) fn manifest_refunded(row: &ManifestLinks) -> Option<Write> {
-    let by = AccountChange { charged: -i128::from(row.cost), ..AccountChange::default() };
-    (row.cost > 0).then(|| Write::charge(row.repository.entity(), by, Condition::Present))
+    let (charged, rows) = (-i128::from(row.cost), -i128::from(row.rows));
+    let by = AccountChange { charged, rows, ..AccountChange::default() };
+    (by != AccountChange::default()).then(|| Write::charge(row.repository.entity(), by, Condition::Present))
+}
+
+/// More rows of an entity in the table, or fewer. If a transaction leaves more than before, it needs room for them; so
+/// nothing that only removes is ever refused. At most one transaction goes beyond that.
+///
+/// What counts: collections, containers, images, tags, links, upload sessions and streams as one row each, manifests
+/// that clients push as the row says, and condemned objects that are somebody's. All others come with one of these, or
+/// with an event.
+pub(crate) fn rows(entity: &EntityName, more: i64) -> Option<Write> {
+    let by = AccountChange { rows: more.into(), ..AccountChange::default() };
+    (more != 0).then(|| Write::charge(entity, by, Condition::Present))
 }
 
 /// Reserves bytes for a stream. `None` if there are none to reserve.
 pub(crate) fn reserved(account: &Account, bytes: u64) -> Result<Option<Write>, Error> {
     let more = i128::from(bytes);
     let condition = admitted(account.quota, more, 0)?;
-    let by = AccountChange { charged: more, reserved: more, surplus: 0 };
+    let by = AccountChange { charged: more, reserved: more, ..AccountChange::default() };
     Ok((more > 0).then(|| Write::charge(&account.entity, by, condition)))
 }
 
 /// Gives back what a stream reserved.
 pub(crate) fn released(entity: &EntityName, bytes: u64) -> Option<Write> {
     let less = -i128::from(bytes);
-    let by = AccountChange { charged: less, reserved: less, surplus: 0 };
+    let by = AccountChange { charged: less, reserved: less, ..AccountChange::default() };
     (bytes > 0).then(|| Write::charge(entity, by, Condition::Present))
 }
 
@@ -156,14 +170,16 @@ pub(crate) fn fits(account: &Account, bytes: u64) -> Result<(), Error> {
 
 /// The row of a new entity's account.
 pub(crate) fn opened(entity: &EntityName, limit: u64) -> Result<Write, Error> {
-    let account = Account { entity: entity.clone(), quota: Quota { limit, ..Quota::default() } };
+    let account =
+        Account { entity: entity.clone(), quota: Quota { limit, most_rows: most_rows(limit), ..Quota::default() } };
     Ok(Write::put(&account, Condition::Absent)?)
 }
 
 /// Sets the limit of an account.
 pub(crate) fn limited(account: &Account, limit: u64) -> Changes {
     let (entity, before) = (account.entity.clone(), account.quota.limit);
-    let write = Write::limit(&entity, before, limit);
+    let more_rows = i128::from(most_rows(limit)) - i128::from(most_rows(before));
+    let write = Write::limit(&entity, before, limit, more_rows);
     let what = EventKind::LimitSet { entity: entity.clone(), before, after: limit };
     Changes::recorded(Place::Entity(entity), what).with([write])
 }

@@ -1,7 +1,7 @@
 //! Blobs: how verified bytes become visible in a repository, and how they disappear from it.
 
-use super::Changes;
 use super::accounts::{self, ChargeChange, Charged};
+use super::{Changes, joined};
 use crate::domain::quota::Quota;
 use crate::domain::sif::SifFacts;
 use crate::domain::{Digest, EntityName, OciDigest, Repository, Time};
@@ -204,7 +204,8 @@ pub(crate) fn condemned_of(entity: &EntityName, condemning: Condemning<'_>) -> R
     let of = Some(Surplus { entity: entity.clone(), size });
     let row = Condemned { object: object.to_owned(), since: now, upload: upload.map(str::to_owned), of };
     let condemned = Write::put(&row, Condition::None)?;
-    Ok(accounts::surplus(entity, size.into()).into_iter().chain([condemned]).collect())
+    let counted = accounts::surplus(entity, size.into()).into_iter().chain(accounts::rows(entity, 1));
+    Ok(joined(counted.chain([condemned])))
 }
 
 /// Condemns an object that no row names.
@@ -217,8 +218,9 @@ pub(crate) fn unnamed(object: &str, now: Time) -> Result<Changes, Error> {
 /// Forgets a condemned object that was deleted, once.
 pub(crate) fn condemned_deleted(object: &str, of: Option<&Surplus>) -> Changes {
     let surplus = of.and_then(|Surplus { entity, size }| accounts::surplus(entity, -i128::from(*size)));
+    let row = of.and_then(|Surplus { entity, .. }| accounts::rows(entity, -1));
     let deleted = Write::delete(keys::condemned(object), Condition::Present);
-    Changes::unrecorded().with([deleted]).with(surplus)
+    Changes::unrecorded().with([deleted]).with(surplus).with(row)
 }
 
 /// The keys of the rows that decide what removing a blob's link changes.

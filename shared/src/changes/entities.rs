@@ -33,8 +33,14 @@ fn made<R: Row>(row: R, id: Id, target: Target, what: EventKind) -> Result<Made<
         Target::Collection(entity, collection) => Place::Collection(entity, collection),
         Target::Container(repository) | Target::Image(repository, _) => Place::Repository(repository),
     };
+    // An entity has its account, and is nothing in it.
+    let counted = match &target {
+        Target::Entity(_) => None,
+        Target::Collection(entity, _) => accounts::rows(entity, 1),
+        Target::Container(repository) | Target::Image(repository, _) => accounts::rows(repository.entity(), 1),
+    };
     let writes = [Write::put(&row, Condition::Absent)?, Write::put(&Pointer { id, target }, Condition::Absent)?];
-    Ok(Made { row, changes: Changes::recorded(place, what).with(writes) })
+    Ok(Made { row, changes: Changes::recorded(place, what).with(writes).with(counted) })
 }
 
 /// A new entity: a user's own if it has their name, and else a group, whose first admin they are.

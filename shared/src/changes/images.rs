@@ -1,6 +1,6 @@
 //! Images: how one becomes visible, and how it is removed.
 
-use super::{Changes, blobs, manifests, tags, uploads};
+use super::{Changes, accounts, blobs, manifests, tags, uploads};
 use crate::changes::blobs::{Condemning, VerifiedBytes, VerifiedImage};
 use crate::changes::tags::Drawn;
 use crate::domain::sif::SifFacts;
@@ -8,7 +8,9 @@ use crate::domain::{OciDigest, TagName, Time};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::store::keys;
-use crate::store::rows::{Charge, Content, Details, EventKind, Image, Marker, Newest, Row, Session, Tag};
+use crate::store::rows::{
+    Charge, Content, Details, EventKind, Image, ManifestLinks, Marker, Newest, Row, Session, Tag,
+};
 use crate::store::table::{Condition, Write};
 use std::collections::BTreeMap;
 
@@ -68,7 +70,7 @@ pub(crate) fn committed(committing: Committing<'_>) -> Result<Committed, Error> 
         Write::put(&image, Condition::Version(version))?,
         Write::put(&details, Condition::None)?,
         Write::put(&newest, Condition::None)?,
-        Write::put(&own, Condition::None)?,
+        Write::overlay(&own)?,
         Write::put(&Marker { repository }, Condition::None)?,
     ]);
     Ok(Committed { image, changes })
@@ -107,17 +109,20 @@ pub(crate) fn own_manifest(image: &Image) -> Option<OciDigest> {
 pub(crate) fn removed_without_bytes(image: &Image, charge: Option<&Charge>) -> Changes {
     let unchanged = charge.map_or(Condition::Absent, |charge| Condition::Version(charge.version));
     let key = keys::charge(image.repository.entity(), &image.hash);
-    removed(image).with([Write::check(key, unchanged)])
+    removed(image, None).with([Write::check(key, unchanged)])
 }
 
-/// Removes an image, its id, its metadata and its own manifest, but not its tags and its link.
-pub(crate) fn removed(image: &Image) -> Changes {
+/// Removes an image, its id, its metadata and its own manifest, but not its tags and its link. `manifest` is the row of
+/// its own manifest, if there is one: it counts if a client pushed the same.
+pub(crate) fn removed(image: &Image, manifest: Option<&ManifestLinks>) -> Changes {
     let repository = &image.repository;
+    let rows = 1 + manifest.map_or(0, |row| i64::try_from(row.rows).unwrap_or(0));
     let mut changes =
         Changes::recorded(Place::Repository(repository.clone()), EventKind::ImageRemoved { hash: image.hash }).with([
             Write::delete(image.key(), Condition::Version(image.version)),
             Write::delete(keys::pointer(image.id), Condition::None),
         ]);
+    changes.extend(accounts::rows(repository.entity(), -rows));
     if let Some(own) = own_manifest(image) {
         changes.add(Write::delete(keys::details(repository, &image.hash), Condition::None));
         changes.add(Write::delete(keys::manifest(repository, &own), Condition::None));

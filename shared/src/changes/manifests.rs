@@ -36,6 +36,8 @@ pub(crate) struct Pushed<'a> {
     pub(crate) image: Option<Digest>,
     /// The bytes charged to its entity.
     pub(crate) cost: u64,
+    /// How many rows it counts as.
+    pub(crate) rows: u64,
     pub(crate) created_by: Option<Actor>,
     pub(crate) created: Time,
 }
@@ -51,6 +53,7 @@ pub(crate) fn pushed(new: Pushed<'_>) -> Result<Vec<Write>, Error> {
         media_type: media_type.to_owned(),
         size: body.len() as u64,
         cost: new.cost,
+        rows: new.rows,
         body: if object.is_some() { String::new() } else { body.to_owned() },
         object,
         names,
@@ -120,7 +123,8 @@ pub(crate) fn index_row<'a>(
     Manifest { names, ..own_row(repository, body, manifest::OCI_INDEX, now) }
 }
 
-/// A manifest that we write ourselves. It is short and costs nothing.
+/// A manifest that we write ourselves. It is short, costs nothing, and comes with an image or a tag that counts. If a
+/// client has pushed the same, that still counts: it is written over the other without taking that away.
 fn own_row(repository: &Repository, body: String, media_type: &str, now: Time) -> Manifest {
     let Named { digest, media_type, size } = named(&body, media_type);
     Manifest {
@@ -129,6 +133,7 @@ fn own_row(repository: &Repository, body: String, media_type: &str, now: Time) -
         media_type,
         size,
         cost: 0,
+        rows: 0,
         body,
         object: None,
         names: Vec::new(),

@@ -41,6 +41,11 @@ pub(crate) struct Stored<'a> {
 }
 
 impl Stored<'_> {
+    /// One more row of the entity, if it is not in the table yet.
+    fn counted(self) -> Option<Write> {
+        accounts::rows(self.row.repository.entity(), i64::from(!self.kept))
+    }
+
     /// The condition that nobody has written the row since.
     fn unchanged(self) -> Condition {
         if self.kept { Condition::Version(self.row.version) } else { Condition::Absent }
@@ -77,7 +82,8 @@ pub(crate) fn written(
     };
     row.reserved = before.row.reserved + more;
     row.version = before.row.version + 1;
-    let changes = Changes::unrecorded().with([Write::put(&row, before.unchanged())?]).with(reserved);
+    let written = Write::put(&row, before.unchanged())?;
+    let changes = Changes::unrecorded().with([written]).with(reserved).with(before.counted());
     Ok((row, changes))
 }
 
@@ -85,7 +91,8 @@ pub(crate) fn written(
 pub(crate) fn ended(stream: Stored<'_>, now: Time) -> Result<Changes, Error> {
     let row = stream.row;
     let over = Stream { flow: Flow::Over, version: row.version + 1, ..emptied(row, now) };
-    Ok(Changes::unrecorded().with([Write::put(&over, stream.unchanged())?]).with(given_back(row, now)?))
+    let written = Write::put(&over, stream.unchanged())?;
+    Ok(Changes::unrecorded().with([written]).with(stream.counted()).with(given_back(row, now)?))
 }
 
 /// Ends a stream whose bytes are a blob now, in `object`: the remainder's object is condemned.
@@ -93,6 +100,7 @@ pub(crate) fn done(stream: Stored<'_>, name: OciDigest, object: &str, now: Time)
     let row = stream.row;
     let done = Stream { flow: Flow::Done(name), version: row.version + 1, ..emptied(row, now) };
     let mut writes = vec![Write::put(&done, stream.unchanged())?];
+    writes.extend(stream.counted());
     if let Some(tail) = row.tail.as_ref().filter(|tail| *tail != object) {
         writes.push(blobs::condemned(tail, None, now)?);
     }
@@ -102,7 +110,8 @@ pub(crate) fn done(stream: Stored<'_>, name: OciDigest, object: &str, now: Time)
 /// Releases what a stream holds that ended long ago or will never end, and forgets it.
 pub(crate) fn forgotten(row: &Stream, now: Time) -> Result<Changes, Error> {
     let deleted = Write::delete(row.key(), Condition::Version(row.version));
-    Ok(Changes::unrecorded().with([deleted]).with(given_back(row, now)?))
+    let counted = accounts::rows(row.repository.entity(), -1);
+    Ok(Changes::unrecorded().with([deleted]).with(given_back(row, now)?).with(counted))
 }
 
 /// Releases what a stream holds: its reservation and its objects.

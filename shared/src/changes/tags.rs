@@ -3,7 +3,7 @@
 //! Any code that sets a tag also writes the manifests that it names. It also records the tag in the row of each image
 //! that the tag points to, or no longer points to.
 
-use super::{Changes, joined, manifests};
+use super::{Changes, accounts, joined, manifests};
 use crate::domain::{Digest, OciDigest, Repository, TagName, Time};
 use crate::error::Error;
 use crate::rules::Place;
@@ -110,6 +110,7 @@ struct Placed {
 
 fn place(tag: Option<Tag>, arch: &str, new: Pointing<'_>) -> Result<Placed, Error> {
     let Pointing { name, image, content, now, first_version, .. } = new;
+    let counted = accounts::rows(image.repository.entity(), i64::from(tag.is_none()));
     let condition = tag.as_ref().map_or(Condition::Absent, |tag| Condition::Version(tag.version));
     let (mut images, frozen, version) = tag.map_or_else(
         || (BTreeMap::new(), false, u64::from(first_version)),
@@ -129,7 +130,7 @@ fn place(tag: Option<Tag>, arch: &str, new: Pointing<'_>) -> Result<Placed, Erro
         last: arch.to_owned(),
         version: version + 1,
     };
-    let writes = std::iter::once(Write::put(&tag, condition)?).chain(manifests).collect();
+    let writes = std::iter::once(Write::put(&tag, condition)?).chain(counted).chain(manifests).collect();
     Ok(Placed { writes, moved: moved(&tag), left })
 }
 
@@ -141,6 +142,12 @@ fn place_of(repository: &Repository) -> Place {
 fn moved(tag: &Tag) -> TagMove {
     let images = tag.images.iter().map(|(arch, one)| (arch.clone(), one.hash)).collect();
     TagMove { tag: tag.name.clone(), digest: Some(tag.named.digest), images }
+}
+
+/// Deletes the row of a tag.
+fn deleted(tag: &Tag) -> Vec<Write> {
+    let row = Write::delete(tag.key(), Condition::Version(tag.version));
+    accounts::rows(tag.repository.entity(), -1).into_iter().chain([row]).collect()
 }
 
 /// The event of a tag that was removed.
@@ -164,7 +171,7 @@ fn target_of(repository: &Repository, images: &BTreeMap<String, Tagged>, now: Ti
     }
     let last = rows.last().ok_or_else(|| Error::Internal("a tag without images".to_owned()))?;
     let named = Named { digest: last.digest, media_type: last.media_type.clone(), size: last.size };
-    let writes = rows.iter().map(|row| Write::put(row, Condition::None)).collect::<Result<Vec<_>, _>>()?;
+    let writes = rows.iter().map(Write::overlay).collect::<Result<Vec<_>, _>>()?;
     // The same image under two architectures has only one manifest.
     Ok(TagTarget { named, manifests: joined(writes) })
 }
@@ -212,6 +219,7 @@ pub(crate) fn replace(new: &Replacing<'_>) -> Result<Changes, Error> {
             version: old.map_or(u64::from(new.first_version), |old| old.version + 1),
         };
         changes.add(Write::put(&tag, condition)?);
+        changes.extend(accounts::rows(repository.entity(), i64::from(old.is_none())));
         changes.record(&place_of(repository), EventKind::TagSet(moved(&tag)));
     }
     changes.extend(left.into_iter().map(|(hash, tags)| Write::untagged(keys::image(repository, &hash), tags)));
@@ -235,8 +243,7 @@ pub(crate) fn frozen(tag: Tag, frozen: bool) -> Result<Changes, Error> {
 pub(crate) fn remove(tag: &Tag) -> Changes {
     let hashes: BTreeSet<Digest> = tag.images.values().map(|one| one.hash).collect();
     let untagged = hashes.iter().map(|hash| Write::untagged(keys::image(&tag.repository, hash), [&tag.name]));
-    let deleted = Write::delete(tag.key(), Condition::Version(tag.version));
-    Changes::recorded(place_of(&tag.repository), removed(&tag.name)).with(std::iter::once(deleted).chain(untagged))
+    Changes::recorded(place_of(&tag.repository), removed(&tag.name)).with(deleted(tag).into_iter().chain(untagged))
 }
 
 /// Splits tags into groups, so that each group can be changed in one transaction with some forty other writes.
@@ -260,8 +267,7 @@ fn without(tag: &Tag, hash: &Digest, now: Time) -> Result<Changes, Error> {
     let mut images = tag.images.clone();
     images.retain(|_, image| image.hash != *hash);
     if images.is_empty() {
-        return Ok(Changes::recorded(place_of(&tag.repository), removed(&tag.name))
-            .with([Write::delete(tag.key(), condition)]));
+        return Ok(Changes::recorded(place_of(&tag.repository), removed(&tag.name)).with(deleted(tag)));
     }
     let TagTarget { named, manifests } = target_of(&tag.repository, &images, now)?;
     let left = Tag { images, named, version: tag.version + 1, ..tag.clone() };
@@ -290,7 +296,7 @@ pub(crate) fn untag<T: Borrow<Tag>>(tags: &[T], what: Untagging<'_>) -> Result<C
     for tag in tags.iter().map(Borrow::borrow) {
         let key = |hash: &Digest| keys::image(&tag.repository, hash);
         if what.manifest == Some(&tag.named.digest) {
-            changes.add(Write::delete(tag.key(), Condition::Version(tag.version)));
+            changes.extend(deleted(tag));
             changes.record(&place_of(&tag.repository), removed(&tag.name));
             let hashes = tag.images.values().map(|one| one.hash);
             for hash in hashes.filter(|hash| image_stays || Some(*hash) != image) {

@@ -2,7 +2,7 @@
 
 use super::accounts::{self, ChargeChange};
 use super::blobs::Condemning;
-use super::{Changes, blobs};
+use super::{Changes, blobs, joined};
 use crate::error::Error;
 use crate::store::keys;
 use crate::store::rows::{Account, Charge, Image, Progress, Row, SealedListed, Session, State, Surplus, Way};
@@ -58,6 +58,7 @@ pub(crate) fn opened(
     let image = keys::image(&session.repository, &session.hash);
     let mut changes = Changes::unrecorded();
     changes.extend([Write::put(session, condition)?, Write::check(image, Condition::Present)]);
+    changes.extend(accounts::rows(session.repository.entity(), i64::from(replaced.is_none())));
     if let Some(replaced) = replaced {
         changes.extend(condemned(replaced, session.created)?);
         changes.extend(no_surplus(replaced));
@@ -94,7 +95,8 @@ pub(crate) fn removed(session: &Session) -> Vec<Write> {
     let listed =
         (session.state != State::Open).then(|| Write::delete(keys::sealed_listed(session.id), Condition::None));
     let row = Write::delete(session.key(), Condition::Version(session.version));
-    std::iter::once(row).chain(listed).chain(no_surplus(session)).collect()
+    let counted = accounts::rows(session.repository.entity(), -1);
+    joined(std::iter::once(row).chain(listed).chain(no_surplus(session)).chain(counted))
 }
 
 /// Takes the bytes of a session out of the surplus, if they are in it.

@@ -17,6 +17,13 @@ pub struct Quota {
     /// of bytes that are charged once.
     #[serde(default, deserialize_with = "or_zero")]
     pub surplus: u64,
+    /// What the entity has in the table, in rows. A long manifest counts as several.
+    #[serde(default, deserialize_with = "or_zero")]
+    pub rows: u64,
+    /// No row is added once there are so many. It follows from the limit, and is kept beside the number that it is
+    /// compared with.
+    #[serde(default)]
+    pub most_rows: u64,
 }
 
 /// A number that is below zero by mistake is read as 0. Its count is wrong, but that must not make the rest of the
@@ -49,7 +56,7 @@ mod tests {
     #[test]
     fn a_number_below_zero_is_read_as_zero() {
         let read = |charged: i64| serde_json::from_value(json!({ "charged": charged, "reserved": -1, "limit": 9 }));
-        assert_eq!(read(-307_200).ok(), Some(Quota { charged: 0, reserved: 0, limit: 9, surplus: 0 }));
-        assert_eq!(read(7).ok(), Some(Quota { charged: 7, reserved: 0, limit: 9, surplus: 0 }));
+        assert_eq!(read(-307_200).ok(), Some(Quota { limit: 9, ..Quota::default() }));
+        assert_eq!(read(7).ok(), Some(Quota { charged: 7, limit: 9, ..Quota::default() }));
     }
 }

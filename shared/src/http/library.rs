@@ -41,7 +41,9 @@ impl Failure {
             Error::Forbidden(_) => StatusCode::FORBIDDEN,
             Error::Invalid(_) | Error::WrongBytes(_) => StatusCode::BAD_REQUEST,
             Error::Conflict(_) => StatusCode::CONFLICT,
-            Error::QuotaExceeded { .. } | Error::TooMuchKept { .. } => StatusCode::INSUFFICIENT_STORAGE,
+            Error::QuotaExceeded { .. } | Error::TooMuchKept { .. } | Error::TooManyRows { .. } | Error::DiskFull => {
+                StatusCode::INSUFFICIENT_STORAGE
+            }
             Error::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

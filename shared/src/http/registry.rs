@@ -111,7 +111,8 @@ pub fn refusal(app: &App, refused: &Refused, scope: Option<&str>) -> Response {
             let sentence = format!("{sentence}: {charged} of {limit} bytes are in use");
             errors(StatusCode::FORBIDDEN, "DENIED", &sentence)
         }
-        Error::TooMuchKept { .. } => errors(StatusCode::FORBIDDEN, "DENIED", &sentence),
+        Error::TooMuchKept { .. } | Error::TooManyRows { .. } => errors(StatusCode::FORBIDDEN, "DENIED", &sentence),
+        Error::DiskFull => errors(StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN", &sentence),
         Error::TooLarge(_) => errors(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", &sentence),
         Error::Busy { after, .. } => {
             let mut response = errors(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", &sentence);

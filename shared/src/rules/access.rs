@@ -445,7 +445,9 @@ fn reaches(token: &TokenPlace, action: Action, place: &Place) -> bool {
                 && repository.rest().split('/').next() == Some(collection.as_str())
         }
         (TokenPlace::Repository(_), Place::Installation | Place::User(_) | Place::Nowhere) => false,
-        (TokenPlace::Catalog, _) => action == Action::List,
+        // The catalog lists repositories, not what is in them.
+        (TokenPlace::Catalog, Place::Entity(_)) => action == Action::List,
+        (TokenPlace::Catalog, _) => false,
     }
 }
 

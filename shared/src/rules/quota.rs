@@ -52,9 +52,39 @@ pub fn manifest_cost(size: u64) -> u64 {
     if size > FREE_MANIFEST { size } else { 0 }
 }
 
+/// Rows that every entity may have, whatever its limit.
+pub const FREE_ROWS: u64 = 10_000;
+/// One more for each so many bytes of its limit.
+pub const BYTES_OF_A_ROW: u64 = 4 << 10;
+
+/// How many rows an entity with a limit of `limit` bytes may have in the table. An entity without a limit may have any
+/// number.
+pub fn most_rows(limit: u64) -> u64 {
+    if limit == 0 { u64::MAX } else { FREE_ROWS + limit / BYTES_OF_A_ROW }
+}
+
+/// How many rows a manifest counts as: the bytes that it costs nothing for take room in the table, in its own row and
+/// once more among the referrers of its subject.
+pub fn manifest_rows(size: u64, has_subject: bool) -> u64 {
+    let free = if manifest_cost(size) == 0 { size } else { 0 };
+    (1 + free / 1024) * (1 + u64::from(has_subject))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_grow_with_the_limit_and_with_the_bytes_that_cost_nothing() {
+        assert_eq!([1, 4 << 10, 1 << 30].map(most_rows), [10_000, 10_001, 10_000 + (1 << 18)]);
+        assert_eq!(most_rows(0), u64::MAX);
+        assert!(most_rows(u64::MAX) < u64::MAX);
+        for (size, subject, rows) in [(0, false, 1), (1023, false, 1), (1024, false, 2), (FREE_MANIFEST, true, 34)] {
+            assert_eq!(manifest_rows(size, subject), rows, "{size}");
+        }
+        // Its bytes are charged.
+        assert_eq!(manifest_rows(FREE_MANIFEST + 1, false), 1);
+    }
 
     #[test]
     fn a_manifest_costs_all_its_bytes_or_none() {
@@ -63,7 +93,7 @@ mod tests {
 
     #[test]
     fn an_account_can_be_filled_exactly_and_not_beyond() {
-        let quota = |charged, limit| Quota { charged, reserved: 0, limit, surplus: 0 };
+        let quota = |charged, limit| Quota { charged, limit, ..Quota::default() };
         let room = |charged_at_most| Admission::Room { charged_at_most, surplus_at_most: 30 };
         for (quota, bytes, admission) in [
             (quota(0, 10), 10, room(0)),
@@ -81,7 +111,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_beyond_the_charged_bytes_is_bounded() {
-        let quota = |surplus| Quota { charged: 10, reserved: 0, limit: 10, surplus };
+        let quota = |surplus| Quota { charged: 10, limit: 10, surplus, ..Quota::default() };
         let room = |surplus_at_most| Admission::Room { charged_at_most: u64::MAX, surplus_at_most };
         assert_eq!(admit(quota(20), 0, 10), room(20));
         assert_eq!(admit(quota(21), 0, 10), Admission::Surplus);

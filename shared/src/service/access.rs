@@ -3,6 +3,7 @@
 
 use crate::app::App;
 use crate::auth::Credential;
+use crate::auth::token::REGISTRY_LIFE;
 use crate::changes::people;
 use crate::domain::{Actor, Caller, EntityName, Id, Repository, Roles, SubPath, Time, TokenId, TokenScope, Visibility};
 use crate::error::{BAD_TOKEN, Error};
@@ -63,7 +64,8 @@ impl Access {
             Actor::Robot(..) => self.take::<Robot>(&account)?.filter(|robot| !robot.disabled).map(|_| false),
             Actor::User(_) | Actor::System => {
                 let user = self.take::<User>(&account)?.filter(|user| !user.disabled);
-                user.map(|user| {
+                let same = |user: &User| own.password.is_none() || user.password_mark().as_deref() == own.password;
+                user.filter(same).map(|user| {
                     self.groups = user.groups;
                     self.groups.retain(|_, seen| seen.seen.plus(app.config.groups_life) > app.now());
                     user.admin
@@ -98,7 +100,8 @@ impl Access {
         wanted: impl IntoIterator<Item = Key>,
     ) -> Result<Self, Error> {
         let access = vec![TokenScope::full()];
-        Self::load(app, &Credential::Registry { actor: actor.clone(), id: None, access }, Some(entity), wanted).await
+        let credential = Credential::Registry { actor: actor.clone(), id: None, password: None, access };
+        Self::load(app, &credential, Some(entity), wanted).await
     }
 
     /// A second round, after the first has shown which entity is concerned.
@@ -112,7 +115,7 @@ impl Access {
             self.rows.extend(app.table.batch(wanted).await?);
             return Ok(());
         };
-        let own = Own { actor: &actor, token: None, narrowed: None };
+        let own = Own { actor: &actor, token: None, password: None, narrowed: None };
         let wanted = wanted.into_iter().chain(own.in_entity(app, Some(entity)));
         self.rows.extend(app.table.batch(wanted).await?);
         self.read_roles(app, &actor, Some(entity))
@@ -208,6 +211,22 @@ impl Access {
         }
     }
 
+    /// The longest life of a URL for the bytes of an upload: nobody gets one that outlives their token for long. The
+    /// short-lived token of a registry client uploads in a way of its own, whose URLs are asked again.
+    pub(crate) fn upload_life(&self, app: &App) -> Duration {
+        let own = self.until.map_or(Duration::MAX, |until| {
+            Duration::from_secs(u64::try_from(until.0.saturating_sub(app.now().0)).unwrap_or(0))
+        });
+        let short = if self.is_registrys() { REGISTRY_LIFE } else { Duration::MAX };
+        app.config.upload_life.min(own).min(short)
+    }
+
+    /// Whether the caller's token is the short-lived one of a registry client. In the registry, that for the catalog
+    /// lists names; the lists of the library say much more.
+    pub(crate) fn is_registrys(&self) -> bool {
+        matches!(self.caller, Caller::Known { access: Some(_), .. })
+    }
+
     /// Checks that the caller may do what lets somebody in with a password, now or later: only somebody with all rights
     /// of theirs and without an end may.
     pub(crate) fn require_whole(&self, doing: &str) -> Result<(), Error> {
@@ -237,6 +256,8 @@ const USED: Duration = Duration::from_hours(24);
 struct Own<'a> {
     actor: &'a Actor,
     token: Option<TokenId>,
+    /// The mark of the password that it was given for, if it was one.
+    password: Option<&'a str>,
     narrowed: Option<&'a [TokenScope]>,
 }
 
@@ -244,8 +265,10 @@ impl<'a> Own<'a> {
     fn of(credential: &'a Credential) -> Option<Self> {
         match credential {
             Credential::Anonymous => None,
-            Credential::Token { actor, id } => Some(Self { actor, token: Some(*id), narrowed: None }),
-            Credential::Registry { actor, id, access } => Some(Self { actor, token: *id, narrowed: Some(access) }),
+            Credential::Token { actor, id } => Some(Self { actor, token: Some(*id), password: None, narrowed: None }),
+            Credential::Registry { actor, id, password, access } => {
+                Some(Self { actor, token: *id, password: password.as_deref(), narrowed: Some(access) })
+            }
         }
     }
 

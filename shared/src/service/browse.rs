@@ -96,7 +96,7 @@ pub async fn entities(app: &App, credential: &Credential, after: Option<String>)
     let wanted = page.rows.iter().flat_map(|row| [keys::entity(&row.entity), keys::account(&row.entity)]);
     let mut rows = Vec::new();
     let mut found = app.table.batch(wanted).await?;
-    for member in page.rows.iter().filter(|member| !Listable::of(&access, member).is_empty()) {
+    for member in page.rows.iter().filter(|member| !Listable::in_library(&access, member).is_empty()) {
         let entity = found.take(&keys::entity(&member.entity))?;
         let account = found.take(&keys::account(&member.entity))?;
         if let (Some(entity), Some(account)) = (entity, account) {

@@ -195,10 +195,11 @@ impl Deleting {
     fn changes(&self, app: &App, tags: &[Tag], pushed: &[&ManifestLinks]) -> Result<(Changes, Vec<OciDigest>), Error> {
         let (repository, image, now) = (self.repository(), &self.image, app.now());
         let place = Place::Repository(repository.clone());
-        let mut changes = images::removed(image);
+        let own = images::own_manifest(image);
+        let mut changes = images::removed(image, self.manifests.iter().find(|row| Some(row.digest) == own));
         changes.merge(self.untagged(tags, false, app)?);
         changes.add(manifests::epoch_advanced_from(&self.container));
-        let Some(own) = images::own_manifest(image) else { return Ok((changes, Vec::new())) };
+        let Some(own) = own else { return Ok((changes, Vec::new())) };
         let bytes: OciDigest = image.hash.into();
         let mut freed: Vec<OciDigest> = Vec::new();
         for pushed in pushed {

@@ -3,7 +3,7 @@
 use super::access::{Access, resource_of_part};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{EntityName, Repository, SubPath};
+use crate::domain::{EntityName, Repository, Roles, SubPath};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
 use crate::store::keys::{self, KeyRange};
@@ -20,9 +20,14 @@ pub(crate) enum Listable {
 }
 
 impl Listable {
-    /// What the caller may list of the entity that was loaded.
+    /// What the caller may list in the library of the entity that was loaded.
     pub(crate) fn of_caller(access: &Access, entity: &EntityName) -> Self {
-        access.membership(entity).map_or(Self::Parts(Vec::new()), |member| Self::of(access, &member))
+        access.membership(entity).map_or(Self::Parts(Vec::new()), |member| Self::in_library(access, &member))
+    }
+
+    /// What the caller may list in the library as this member: nothing with the token of a registry client.
+    pub(crate) fn in_library(access: &Access, member: &Membership) -> Self {
+        if access.is_registrys() { Self::Parts(Vec::new()) } else { Self::of(access, member) }
     }
 
     /// What the caller may list as this member.
@@ -31,10 +36,12 @@ impl Listable {
             return Self::All;
         }
         let mut parts: Vec<SubPath> = Vec::new();
-        for part in member.roles.parts.keys() {
-            let resource = resource_of_part(&member.entity, Some(part));
+        for (part, role) in &member.roles.parts {
             let covered = parts.iter().any(|other| other.covers(part.as_str()));
-            if !covered && access.may_in(Action::List, member, &resource) {
+            let resource = resource_of_part(&member.entity, Some(part));
+            // A token for the catalog is asked for a whole entity.
+            let whole = Membership { roles: Roles::on_all(*role), ..member.clone() };
+            if !covered && (access.may_in(Action::List, member, &resource) || access.may_on(Action::List, &whole)) {
                 parts.push(part.clone());
             }
         }
@@ -120,7 +127,7 @@ pub(crate) async fn may_list(app: &App, credential: &Credential, entity: &Entity
     // Whoever may list a part of it sees what there is of that part.
     if !there || Listable::of_caller(&access, entity).is_empty() {
         let missing = || Resource::Missing(Place::Entity(entity.clone()));
-        let resource = if there { Resource::Entity(entity.clone()) } else { missing() };
+        let resource = if there && !access.is_registrys() { Resource::Entity(entity.clone()) } else { missing() };
         access.require(Action::List, &resource, "entity", "list this entity")?;
     }
     Ok(access)

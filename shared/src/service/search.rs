@@ -87,7 +87,7 @@ pub async fn search(app: &App, credential: &Credential, query: &Query) -> Result
     let mut results = Results::default();
     loop {
         let Page { rows: members, next } = page;
-        let searched = members.iter().map(|member| (&member.entity, Listable::of(&access, member)));
+        let searched = members.iter().map(|member| (&member.entity, Listable::in_library(&access, member)));
         let searched = searched.filter(|(_, listable)| !listable.is_empty());
         let searched = searched.map(|(entity, listable)| Searched { app, entity, listable, query, needle: &needle });
         let searched: Vec<_> = searched.map(Searched::results).collect();

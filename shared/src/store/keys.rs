@@ -419,6 +419,16 @@ pub fn kind(key: &Key) -> RowKind {
     }
 }
 
+/// The entity in whose account a row counts as one, if its key alone says so: collections, containers, images, tags and
+/// links.
+pub fn counted(key: &Key) -> Option<&str> {
+    match key.sk.get(..2)? {
+        "C#" | "R#" | "I#" => key.pk.strip_prefix("E#"),
+        "T#" | "B#" => key.pk.strip_prefix("R#")?.split('/').next(),
+        _ => None,
+    }
+}
+
 /// The name of an object in the bucket: opaque, and never reused. Its first digits spread the load.
 pub fn object(random: [u8; 20]) -> String {
     let name = crate::domain::digest::hex(&random);

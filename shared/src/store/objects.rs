@@ -1,7 +1,7 @@
 //! The narrow interface to the bucket: presigned URLs for clients, and the few operations on objects that we do
 //! ourselves.
 
-use super::table::{StoreError, pause};
+use super::table::{FULL, StoreError, pause};
 use crate::domain::digest::Hasher;
 use crate::domain::{Digest, OciDigest};
 use crate::rules::Grant;
@@ -406,6 +406,7 @@ where
     ];
     match error.as_service_error().and_then(ProvideErrorMetadata::code) {
         Some("NoSuchKey" | "NoSuchUpload" | "NotFound") => StoreError::NoObject,
+        Some(FULL) => StoreError::Full,
         Some(code) if REFUSALS.contains(&code) => StoreError::Refused(code.to_owned()),
         _ => StoreError::Unavailable(DisplayErrorContext(error).to_string()),
     }

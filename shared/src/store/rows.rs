@@ -49,6 +49,15 @@ pub struct User {
 }
 row!(User, row => keys::user(&row.name));
 
+impl User {
+    /// What tells one password of theirs from another, and says nothing about either: digits of a digest of its salted
+    /// hash. Whatever was given for a password ends when there is another one.
+    pub fn password_mark(&self) -> Option<String> {
+        let hash = self.password.as_ref()?;
+        Some(Digest::of(hash.as_bytes()).hex().chars().take(16).collect())
+    }
+}
+
 /// How many groups a user has made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GroupsMade {
@@ -490,6 +499,9 @@ pub struct Manifest {
     /// The bytes charged to its entity's account.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cost: u64,
+    /// How many rows it counts as in that account; none if no client pushed it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rows: u64,
     /// The exact bytes; empty if they are too long for a row.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub body: String,
@@ -524,6 +536,9 @@ pub struct ManifestLinks {
     /// The bytes charged to its entity's account.
     #[serde(default)]
     pub cost: u64,
+    /// How many rows it counts as in that account.
+    #[serde(default)]
+    pub rows: u64,
     /// Name of the object in the bucket that holds its bytes, if one does.
     #[serde(default)]
     pub object: Option<String>,
@@ -544,7 +559,7 @@ pub struct ManifestLinks {
 impl ManifestLinks {
     /// The attributes of a [`Manifest`] that it consists of.
     pub const ATTRIBUTES: &[&str] =
-        &["repository", "digest", "cost", "object", "names", "subject", "image", "created_by"];
+        &["repository", "digest", "cost", "rows", "object", "names", "subject", "image", "created_by"];
 }
 
 /// A manifest that refers to another one, its subject.

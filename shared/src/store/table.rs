@@ -27,6 +27,9 @@ pub enum StoreError {
     /// The table or the bucket can't be reached, or refuses our requests.
     #[error("the store is not available: {0}")]
     Unavailable(String),
+    /// There is no room on the disk of an embedded store.
+    #[error("the disk of the store is full")]
+    Full,
     /// A row can't be read: it was not written by this version.
     #[error("a row of the table can't be read")]
     Row(#[source] serde_dynamo::Error),
@@ -43,9 +46,13 @@ pub enum StoreError {
 
 impl StoreError {
     pub(super) fn unavailable<E: std::error::Error>(error: &E) -> Self {
-        Self::Unavailable(DisplayErrorContext(error).to_string())
+        let text = DisplayErrorContext(error).to_string();
+        if text.contains(FULL) { Self::Full } else { Self::Unavailable(text) }
     }
 }
+
+/// The code of an embedded store whose disk is full.
+pub(super) const FULL: &str = "InsufficientStorage";
 
 /// The result of a transaction.
 #[must_use]
@@ -93,7 +100,7 @@ pub enum Condition {
     },
 }
 
-/// The difference in the numbers of an account, in bytes.
+/// The difference in the numbers of an account: bytes, and rows of the table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AccountChange {
     /// All that is charged.
@@ -102,6 +109,8 @@ pub struct AccountChange {
     pub reserved: i128,
     /// What is in the bucket and not charged.
     pub surplus: i128,
+    /// What is in the table. If there are more afterwards than before, there must be room for them.
+    pub rows: i128,
 }
 
 /// One write of a transaction.
@@ -111,6 +120,8 @@ pub struct Write(Operation);
 #[derive(Debug, Clone)]
 enum Operation {
     Put(Key, Item, Condition),
+    /// Writes a row, and leaves those attributes of an existing one that it does not have.
+    Overlay(Key, Item),
     Delete(Key, Condition),
     Check(Key, Condition),
     /// Adds to numeric attributes of a row.
@@ -125,6 +136,7 @@ impl Operation {
     fn takes(&mut self, other: &Self) -> bool {
         let (before, after) = match (&mut *self, other) {
             (Self::Put(key, row, before), Self::Put(at, same, after)) if key == at && row == same => (before, after),
+            (Self::Overlay(key, row), Self::Overlay(at, same)) => return key == at && row == same,
             (Self::Delete(key, before), Self::Delete(at, after)) if key == at => (before, after),
             (Self::Add(key, _, before), Self::Add(at, _, after)) if key == at => (before, after),
             _ => return false,
@@ -163,6 +175,11 @@ impl Write {
         Ok(Self(Operation::Put(key, item, condition)))
     }
 
+    /// Writes the row without a condition. Attributes of an existing one that the row does not have stay.
+    pub fn overlay<R: Row>(row: &R) -> Result<Self, StoreError> {
+        Ok(Self(Operation::Overlay(row.key(), serde_dynamo::to_item(row).map_err(StoreError::Row)?)))
+    }
+
     /// Deletes the row.
     pub fn delete(key: Key, condition: Condition) -> Self {
         Self(Operation::Delete(key, condition))
@@ -175,16 +192,25 @@ impl Write {
 
     /// Changes the numbers of the account of an entity.
     pub fn charge(entity: &EntityName, by: AccountChange, condition: Condition) -> Self {
-        let AccountChange { charged, reserved, surplus } = by;
-        let all = [("charged", charged), ("reserved", reserved), ("surplus", surplus)];
+        let AccountChange { charged, reserved, surplus, rows } = by;
+        let all = [("charged", charged), ("reserved", reserved), ("surplus", surplus), (ROWS, rows)];
         let numbers = all.into_iter().filter(|(_, number)| *number != 0).collect();
         Self(Operation::Add(keys::account(entity), numbers, condition))
     }
 
-    /// Changes the limit of an entity's account from its old value.
-    pub fn limit(entity: &EntityName, before: u64, after: u64) -> Self {
+    /// Changes the limit of an entity's account from its old value, and the most rows that it may have.
+    pub fn limit(entity: &EntityName, before: u64, after: u64, more_rows: i128) -> Self {
         let more = i128::from(after) - i128::from(before);
-        Self(Operation::Add(keys::account(entity), vec![("limit", more)], Condition::Limit(before)))
+        let numbers = vec![("limit", more), (MOST_ROWS, more_rows)];
+        Self(Operation::Add(keys::account(entity), numbers, Condition::Limit(before)))
+    }
+
+    /// The account that must have room for more rows, if this needs some.
+    pub(crate) fn needs_rows(&self) -> Option<&Key> {
+        match &self.0 {
+            Operation::Add(key, numbers, _) if adds_rows(numbers) => Some(key),
+            _ => None,
+        }
     }
 
     /// Increments the epoch of a repository.
@@ -224,12 +250,21 @@ impl Write {
     fn key(&self) -> Option<&Key> {
         match &self.0 {
             Operation::Put(key, ..)
+            | Operation::Overlay(key, _)
             | Operation::Delete(key, _)
             | Operation::Add(key, ..)
             | Operation::Label(key, ..) => Some(key),
             Operation::Check(..) => None,
         }
     }
+}
+
+/// The attribute of an account that counts its rows, and that of the most.
+const ROWS: &str = "rows";
+const MOST_ROWS: &str = "most_rows";
+
+fn adds_rows(numbers: &[(&'static str, i128)]) -> bool {
+    numbers.iter().any(|(name, more)| *name == ROWS && *more > 0)
 }
 
 /// A condition or update, in the SDK's form.
@@ -292,6 +327,25 @@ impl Expression {
             self.name(name);
             self.bind(&format!(":add_{name}"), number);
             terms.push(format!("#{name} = #{name} + :add_{name}"));
+        }
+        format!("SET {}", terms.join(", "))
+    }
+
+    /// Requires that there is room for more rows: a condition may compare two attributes, though it can't add them.
+    fn with_room_for_rows(&mut self) {
+        self.name(ROWS);
+        self.name(MOST_ROWS);
+        let room = format!("#{ROWS} < #{MOST_ROWS}");
+        self.text = Some(self.text.take().map_or_else(|| room.clone(), |text| format!("{text} AND {room}")));
+    }
+
+    /// The update `SET #a = :a …` of all attributes.
+    fn attributes(&mut self, item: Item) -> String {
+        let mut terms = Vec::new();
+        for (name, value) in item {
+            self.name(&name);
+            self.values.get_or_insert_default().insert(format!(":{name}"), value);
+            terms.push(format!("#{name} = :{name}"));
         }
         format!("SET {}", terms.join(", "))
     }
@@ -584,8 +638,19 @@ impl Table {
                 let check = check.set_condition_expression(text).set_expression_attribute_names(names);
                 item.condition_check(check.set_expression_attribute_values(values).build().map_err(build)?).build()
             }
+            Operation::Overlay(key, row) => {
+                let mut expression = Expression::default();
+                let update = expression.attributes(row);
+                let Expression { names, values, .. } = expression;
+                let set = Update::builder().table_name(table).set_key(Some(item_key(key))).update_expression(update);
+                let set = set.set_expression_attribute_names(names).set_expression_attribute_values(values);
+                item.update(set.build().map_err(build)?).build()
+            }
             Operation::Add(key, numbers, condition) => {
                 let mut expression = Expression::of(condition);
+                if adds_rows(&numbers) {
+                    expression.with_room_for_rows();
+                }
                 let update = expression.additions(&numbers);
                 let Expression { text, names, values } = expression;
                 let add = Update::builder().table_name(table).set_key(Some(item_key(key))).update_expression(update);
@@ -739,7 +804,7 @@ mod tests {
         };
         let repository: Repository = "a/b/c".parse().unwrap();
         let account = Account { entity: repository.entity().clone(), quota: Quota::default() };
-        named(serde_dynamo::to_item(account).unwrap(), &["charged", "reserved", "surplus", "limit"]);
+        named(serde_dynamo::to_item(account).unwrap(), &["charged", "reserved", "surplus", "limit", ROWS, MOST_ROWS]);
         let (id, digest) = (crate::domain::Id::from_random([0; 12]), crate::domain::Digest::of(b""));
         let container = Container {
             id,

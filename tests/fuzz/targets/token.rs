@@ -43,12 +43,14 @@ fn signed() -> Vec<(String, Said)> {
     let id = TokenId::from_random([7; 12]);
     let access: Vec<TokenScope> = vec!["pull,push@alice/tools/hello".parse().expect("a scope")];
     let token = Credential::Token { actor: user.clone().into(), id };
-    let short = Credential::Registry { actor: user.clone().into(), id: Some(id), access: access.clone() };
+    let short =
+        Credential::Registry { actor: user.clone().into(), id: Some(id), password: None, access: access.clone() };
     let upload = UploadTicket {
         upload: UploadId::from_random([8; 16]),
         repository: "alice/tools/hello".parse().expect("a path"),
         actor: user.clone().into(),
         token: Some(id),
+        password: None,
         until: LATER,
     };
     let url = "http://127.0.0.1:8080/objects/x?X-Amz-Expires=60".to_owned();
@@ -161,13 +163,18 @@ fn drawn(drawn: Drawn) {
     same(text.expose_secret(), Some(Said::Token(token.clone())).filter(|_| lasts));
 
     let until = expires.unwrap_or(LATER);
-    let password = Credential::Registry { actor: user.clone().into(), id: None, access: Vec::new() };
+    let mark = Some("0123456789abcdef".to_owned());
+    let password = Credential::Registry { actor: user.clone().into(), id: None, password: mark, access: Vec::new() };
     for who in [token, password, Credential::Anonymous] {
         let text = KEYS.sign_access(&who, access.clone(), NOW, until).expect("a token");
         let text = text.expose_secret();
         let said = match who {
-            Credential::Token { actor, id } => Credential::Registry { actor, id: Some(id), access: access.clone() },
-            Credential::Registry { actor, id, .. } => Credential::Registry { actor, id, access: access.clone() },
+            Credential::Token { actor, id } => {
+                Credential::Registry { actor, id: Some(id), password: None, access: access.clone() }
+            }
+            Credential::Registry { actor, id, password, .. } => {
+                Credential::Registry { actor, id, password, access: access.clone() }
+            }
             Credential::Anonymous => Credential::Anonymous,
         };
         same(text, Some(Said::Token(said)).filter(|_| until > at && text.len() <= LONGEST));
@@ -178,6 +185,7 @@ fn drawn(drawn: Drawn) {
         repository: format!("{user}/tools/hello").parse().expect("a path"),
         actor: user.clone().into(),
         token: expires.map(|_| id),
+        password: expires.is_none().then(|| "0123456789abcdef".to_owned()),
         until,
     };
     let text = KEYS.sign_upload(&ticket).expect("a ticket");

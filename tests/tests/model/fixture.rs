@@ -13,6 +13,7 @@ use shared::domain::{Digest, Id, OciDigest, Repository, TagName, manifest};
 use shared::service::create::{self, Properties};
 use shared::service::people::users;
 use stackroom_tests::sif::SifBuilder;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -27,6 +28,8 @@ pub(crate) const TAGS: usize = 4;
 /// The blob that is longer than a part of the object store, and the one that no document names.
 pub(crate) const LONG: usize = 8;
 pub(crate) const SPARE: usize = 11;
+/// The document whose bytes are in the bucket.
+pub(crate) const LONG_DOCUMENT: usize = 5;
 
 /// How far the clock of the installation is ahead, in seconds.
 static AHEAD: AtomicU64 = AtomicU64::new(0);
@@ -78,7 +81,7 @@ pub(crate) struct Fixture {
     pub(crate) documents: Vec<Document>,
     pub(crate) places: Vec<Place>,
     _local: Local,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// In memory if possible, since nobody wants the data after a crash of this machine.
@@ -118,6 +121,9 @@ impl Fixture {
             blobs.push(Blob::new(SifBuilder::new(arch).seed(seed).build()));
         }
         blobs.push(Blob::new(vec![11; 4000]));
+        // Another image of an architecture that one has already.
+        sifs.push((blobs.len(), "amd64"));
+        blobs.push(Blob::new(SifBuilder::new("amd64").seed(3).build()));
         let documents = documents(&blobs);
         let mut places = Vec::new();
         for name in ["alice", "bob"] {
@@ -148,12 +154,24 @@ impl Fixture {
             };
             places.push(Place { repository: path.parse().unwrap(), container, own: sifs.iter().map(own).collect() });
         }
-        Self { app, face: local.objects.face(), who, blobs, sifs, documents, places, _local: local, _folder: folder }
+        Self { app, face: local.objects.face(), who, blobs, sifs, documents, places, _local: local, folder }
     }
 
     /// Advances the clock.
     pub(crate) fn pass(seconds: u64) {
         AHEAD.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    /// Does something to every file of the bucket that holds these bytes.
+    pub(crate) fn damage(&self, bytes: &[u8], how: fn(&Path)) -> usize {
+        let folders =
+            std::fs::read_dir(self.folder.path().join("objects")).unwrap().map(|folder| folder.unwrap().path());
+        let files = folders.filter(|folder| folder.is_dir()).flat_map(|folder| std::fs::read_dir(folder).unwrap());
+        let holds = |file: &PathBuf| {
+            let length = std::fs::metadata(file).unwrap().len();
+            length == bytes.len() as u64 && std::fs::read(file).unwrap() == *bytes
+        };
+        files.map(|file| file.unwrap().path()).filter(holds).map(|file| how(&file)).count()
     }
 
     /// How far the clock is ahead of that of the stores.
@@ -171,6 +189,11 @@ impl Fixture {
             Some(document) => document.body.digest.into(),
             None => self.places[place].own[thing - self.documents.len()],
         }
+    }
+
+    /// The place of a repository.
+    pub(crate) fn at(&self, repository: &Repository) -> usize {
+        self.places.iter().position(|place| place.repository == *repository).unwrap()
     }
 
     /// The blobs that a manifest needs.
@@ -200,6 +223,15 @@ fn described(kind: &str, blob: &Blob) -> Value {
 
 fn documents(blobs: &[Blob]) -> Vec<Document> {
     let mut all: Vec<Document> = Vec::new();
+    let of_sif = |at: usize, by: &str, sif: usize| {
+        let body = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "annotations": { "by": by },
+            "config": described(manifest::SIF_CONFIG, &blobs[1]),
+            "layers": [described(manifest::SIF_LAYER, &blobs[at])],
+        });
+        let (body, blobs) = (Blob::new(body.to_string().into()), vec![1, at]);
+        Document { kind: MANIFEST, body, blobs, children: Vec::new(), sif: Some(sif) }
+    };
     let image = |config: usize, layers: &[usize], more: Value| {
         let named: Vec<Value> = layers.iter().map(|at| described(LAYER, &blobs[*at])).collect();
         let config_of = described(CONFIG, &blobs[config]);
@@ -218,13 +250,7 @@ fn documents(blobs: &[Blob]) -> Vec<Document> {
     for (sif, at) in [(0, 9), (1, 10)] {
         // The second tool's annotation is long enough to be charged.
         for by in ["one tool", &"another".repeat(3000)] {
-            let body = json!({
-                "schemaVersion": 2, "mediaType": MANIFEST, "annotations": { "by": by },
-                "config": described(manifest::SIF_CONFIG, &blobs[1]),
-                "layers": [described(manifest::SIF_LAYER, &blobs[at])],
-            });
-            let (body, blobs) = (Blob::new(body.to_string().into()), vec![1, at]);
-            all.push(Document { kind: MANIFEST, body, blobs, children: Vec::new(), sif: Some(sif) });
+            all.push(of_sif(at, by, sif));
         }
     }
     let index = |all: &[Document], children: &[usize]| {
@@ -245,6 +271,12 @@ fn documents(blobs: &[Blob]) -> Vec<Document> {
     for subject in [0, 6] {
         let subject = json!({ "subject": described(MANIFEST, &all[subject].body), "artifactType": "text/about" });
         all.push(image(1, &[7], subject));
+    }
+    // Two images of one architecture in an index, of which a tag can have only one; and an index above it.
+    all.push(of_sif(12, "one tool", 2));
+    for children in [&[6, 18][..], &[19]] {
+        let made = index(&all, children);
+        all.push(made);
     }
     all
 }

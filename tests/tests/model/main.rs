@@ -10,7 +10,9 @@
 //! 3. Links, charges, accounts and blobs agree.
 //! 4. A push or a pull was refused only if somebody deleted something in that repository meanwhile, or because of a
 //!    frozen tag.
-//! 5. A tag that was frozen, and that nobody asked to unfreeze since, is where it was, and everything that it led to,
+//! 5. Now and then the bytes of a blob are lost or damaged. Until a push brings them again, every protocol says so, and
+//!    no push of them is acknowledged; from then on, everybody who has the blob can read it.
+//! 6. A tag that was frozen, and that nobody asked to unfreeze since, is where it was, and everything that it led to,
 //!    through any index, is there.
 //!
 //! And after days in which nobody did anything, everything that nothing names is gone: rows, reservations and objects.
@@ -35,7 +37,7 @@ use operations::{Ended, Operation, Way, act};
 use scheduler::{OPERATION, Scheduler};
 use shared::service::sweep::{Ages, sweep};
 use stackroom_tests::chance::Chance;
-use state::{Change, Happened, Model};
+use state::{Change, DAMAGES, Happened, Losses, Model, SILENT};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +107,9 @@ async fn whatever_happens_in_whatever_order_nothing_named_is_lost_and_everything
     for ((request, how), count) in &run.counts {
         println!("{count:7} {request} {how}");
     }
+    let Losses { lost, back, told } = run.model.losses;
+    println!("{lost:7} times bytes were lost, {back} times they came back, {told} places said so meanwhile");
+    assert!(lost > 0 && back > 0 && told > 0);
     // A test in which nothing happens proves nothing.
     for (request, how) in [
         ("Push", "done"),
@@ -246,6 +251,17 @@ impl Run {
             self.swept().await;
         }
         self.model.settle(&self.fixture).await;
+        if self.chance.percent(25) {
+            // One that is in a single file.
+            let blob = *self.chance.one(&[2, 3, 4, 5, 6, 7, SPARE, self.fixture.sifs[0].0, self.fixture.sifs[1].0]);
+            let how = usize::try_from(self.chance.below(DAMAGES.len() as u64)).unwrap();
+            if self.chance.percent(20) {
+                // Only a scrub would notice other bytes of the same length.
+                self.model.lose_document(&self.fixture, how % SILENT).await;
+            } else {
+                self.model.lose(&self.fixture, blob, how).await;
+            }
+        }
     }
 
     async fn ended(&mut self, operation: u64) {
@@ -257,7 +273,7 @@ impl Run {
         let alone = disturbed.0 == 0 && disturbances.begun == disturbed.1 + own;
         if let Ended::Refused(why) = &ended {
             assert!(
-                !alone || why.contains("frozen"),
+                !alone || why.contains("frozen") || (why.contains("lost or damaged") && self.model.misses_any()),
                 "{request:?} in {} was refused, and nobody disturbed it: {why}",
                 self.fixture.places[place].repository
             );

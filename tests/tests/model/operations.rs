@@ -14,7 +14,7 @@ use shared::service::registry::{Code, Refused, push, remove};
 use shared::service::settings::{self, Settings};
 use shared::service::sweep::{Ages, sweep};
 use shared::service::uploads::single::{self, Announced};
-use shared::service::{create, delete, tag};
+use shared::service::{create, delete, pull as library, tag};
 use std::time::Duration;
 
 /// How a push gets a blob into a repository.
@@ -107,6 +107,11 @@ pub(crate) async fn act(fixture: &Fixture, place: usize, operation: Operation) -
         }
         Err(error) => panic!("{operation:?}: {error:?}"),
     }
+}
+
+/// Checks what a place says of a blob whose bytes are lost.
+pub(crate) async fn missed(fixture: &Fixture, place: usize, blob: usize) {
+    Doing { fixture, place }.missed(blob).await;
 }
 
 struct Doing<'a> {
@@ -207,6 +212,34 @@ impl Doing<'_> {
             assert!(bytes == blob.bytes, "other bytes");
         }
         Ok(())
+    }
+
+    /// Asks for a blob as every kind of client does, when its bytes are lost. Nobody may be told that they are there.
+    async fn missed(&self, blob: usize) {
+        let Fixture { app, who, blobs, sifs, places, .. } = self.fixture;
+        let (place, digest) = (&places[self.place], blobs[blob].digest);
+        let told =
+            |answer: &str| assert!(answer.contains("lost or damaged"), "{digest} in {}: {answer}", place.repository);
+        let looked = blob::look(app, who, &place.repository, &digest.into()).await;
+        told(&looked.err().map_or_else(|| "there".to_owned(), |error| error.to_string()));
+        let read = match blob::find(app, who, &place.repository, &digest.into()).await {
+            Ok(found) => found.bytes(app, None).await.err(),
+            Err(error) => Some(error),
+        };
+        told(&read.map_or_else(|| "read".to_owned(), |error| error.to_string()));
+        let mount = Mount { digest: digest.into(), from: Some(place.repository.clone()) };
+        let mounted = start::session(app, who, &place.repository, Some(mount)).await.unwrap();
+        assert!(matches!(mounted, Started::Session(_)), "lost bytes were mounted");
+        let reference = LibraryRef { repository: place.repository.clone(), selector: Selector::Hash(digest) };
+        let library = place.container.filter(|_| sifs.iter().any(|(at, _)| *at == blob));
+        let (Some(container), Ok(found)) =
+            (library, library::find(app, who, &reference, None, library::Purpose::Download).await)
+        else {
+            return;
+        };
+        told(&library::download(app, &found).await.err().map_or_else(|| "a URL".to_owned(), |error| error.to_string()));
+        let (_, image) = create::image(app, who, container, digest, Description::default()).await.unwrap();
+        assert!(image.content.is_none(), "a push through the library would send no bytes");
     }
 
     async fn remove(&self, reference: Reference) -> Result<()> {

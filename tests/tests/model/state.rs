@@ -1,15 +1,17 @@
 //! What must be true after what happened, and whether it is.
 
-use crate::fixture::{Fixture, TAGS};
-use crate::operations::Operation;
+use crate::fixture::{Fixture, LONG_DOCUMENT, TAGS};
+use crate::operations::{Operation, missed};
 use shared::domain::{Digest, OciDigest, Repository, Time};
 use shared::service::registry::blob;
-use shared::service::registry::pull::Reference;
+use shared::service::registry::pull::{self, Reference};
 use shared::service::registry::remove;
+use shared::service::scrub;
 use shared::service::settings::{self, Settings};
 use shared::store::keys::{self, RowKind};
 use shared::store::rows::{Account, Blob, Charge, Condemned, Image, Link, Manifest, Session, Stream, Tag};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 /// How long a link that no manifest names stays after a push last asked for it.
@@ -48,6 +50,13 @@ struct Touch {
     put: Option<usize>,
 }
 
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Losses {
+    pub(crate) lost: u64,
+    pub(crate) back: u64,
+    pub(crate) told: u64,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     /// By place: the manifests that are there.
@@ -56,7 +65,29 @@ pub(crate) struct Model {
     /// The tags that were frozen when nothing ran, and that nobody asked to unfreeze since: what each named, and all
     /// manifests that it led to.
     frozen: BTreeMap<(usize, usize), (OciDigest, BTreeSet<OciDigest>)>,
+    /// The blobs whose bytes were lost, with the objects that had them.
+    lost: BTreeMap<usize, String>,
+    /// The blobs of which a push since the last check was told that they are there, with the place.
+    pushed: BTreeSet<(usize, usize)>,
+    /// The same of the long document, by place; and the places where a push of it was acknowledged since.
+    lost_documents: BTreeMap<usize, String>,
+    pushed_documents: BTreeSet<usize>,
+    /// How many were lost, how many of them came back, and how often somebody was told that they are lost.
+    pub(crate) losses: Losses,
 }
+
+/// What happens to the files of a blob.
+pub(crate) const DAMAGES: [fn(&Path); 3] = [
+    |file| std::fs::remove_file(file).unwrap(),
+    |file| std::fs::OpenOptions::new().write(true).open(file).unwrap().set_len(5).unwrap(),
+    |file| {
+        let mut bytes = std::fs::read(file).unwrap();
+        bytes[7] ^= 1;
+        std::fs::write(file, bytes).unwrap();
+    },
+];
+/// The one that no request notices, only a scrub.
+pub(crate) const SILENT: usize = 2;
 
 /// The contents of the table.
 #[derive(Default)]
@@ -70,6 +101,8 @@ struct Table {
     streams: Vec<Stream>,
     condemned: Vec<Condemned>,
     images: Vec<Image>,
+    /// How many rows of each entity count by their keys alone.
+    counted: BTreeMap<String, u64>,
 }
 
 impl Table {
@@ -78,6 +111,9 @@ impl Table {
         loop {
             let (rows, next) = fixture.app.table.scan(start).await.unwrap();
             for row in rows {
+                if let Some(entity) = keys::counted(&row.key) {
+                    *table.counted.entry(entity.to_owned()).or_default() += 1;
+                }
                 match keys::kind(&row.key) {
                     RowKind::Link => table.links.push(row.read().unwrap()),
                     RowKind::Manifest => table.manifests.push(row.read().unwrap()),
@@ -141,6 +177,7 @@ impl Table {
         }
         let mut by_charges = (BTreeMap::new(), BTreeMap::new());
         let mut sums: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        let mut rows = self.counted.clone();
         for charge in &self.charges {
             let key = (charge.entity.to_string(), charge.digest);
             let sum = sums.entry(key.0.clone()).or_default();
@@ -154,13 +191,23 @@ impl Table {
         assert_eq!((links, sessions), by_charges, "links and sessions of each charge");
         for stream in &self.streams {
             sums.entry(stream.repository.entity().to_string()).or_default().1 += stream.reserved;
+            *rows.entry(stream.repository.entity().to_string()).or_default() += 1;
+        }
+        for session in &self.sessions {
+            *rows.entry(session.repository.entity().to_string()).or_default() += 1;
+        }
+        for of in self.condemned.iter().filter_map(|condemned| condemned.of.as_ref()) {
+            *rows.entry(of.entity.to_string()).or_default() += 1;
         }
         for manifest in &self.manifests {
             sums.entry(manifest.repository.entity().to_string()).or_default().0 += manifest.cost;
+            *rows.entry(manifest.repository.entity().to_string()).or_default() += manifest.rows;
         }
         for account in &self.accounts {
             let sum = sums.remove(&account.entity.to_string()).unwrap_or_default();
             assert_eq!((account.quota.used(), account.quota.reserved), sum, "{}", account.entity);
+            let rows = rows.get(account.entity.as_str()).copied().unwrap_or_default();
+            assert_eq!(account.quota.rows, rows, "rows of {}", account.entity);
         }
         assert!(sums.values().all(|sum| *sum == (0, 0)), "{sums:?}");
     }
@@ -177,7 +224,7 @@ impl Table {
 
 impl Model {
     pub(crate) fn new(fixture: &Fixture) -> Self {
-        Self { present: vec![BTreeSet::new(); fixture.places.len()], touched: BTreeMap::new(), frozen: BTreeMap::new() }
+        Self { present: vec![BTreeSet::new(); fixture.places.len()], ..Self::default() }
     }
 
     fn touch(&mut self, at: Happened, thing: Thing, put: Option<usize>, sure: bool) {
@@ -185,8 +232,116 @@ impl Model {
         self.touched.entry((at.place, thing)).or_default().push(Touch { at, sure, put });
     }
 
+    /// Whether bytes of anything are lost.
+    pub(crate) fn misses_any(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Damages the bytes of a blob that is in the installation, while nothing else runs. Whoever asks for them is told so
+    /// from now on.
+    pub(crate) async fn lose(&mut self, fixture: &Fixture, blob: usize, how: usize) {
+        let table = Table::read(fixture).await;
+        let Some(row) = table.blobs.get(&fixture.blobs[blob].digest) else { return };
+        if self.lost.contains_key(&blob) {
+            return;
+        }
+        assert!(fixture.damage(&fixture.blobs[blob].bytes, DAMAGES[how]) > 0, "the file of {}", row.digest);
+        if how == SILENT {
+            let (mut after, mut damaged) = (None, 0);
+            loop {
+                let part = scrub::scrub(&fixture.app, &fixture.who, after, 1 << 30).await.unwrap();
+                damaged += part.damaged.iter().filter(|one| one.digest == row.digest.into()).count();
+                after = part.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert!(damaged > 0, "a scrub did not find {}", row.digest);
+        }
+        self.lost.insert(blob, row.object.clone());
+        self.losses.lost += 1;
+    }
+
+    /// The same with the long document, in every place that has it.
+    pub(crate) async fn lose_document(&mut self, fixture: &Fixture, how: usize) {
+        let table = Table::read(fixture).await;
+        let digest = fixture.manifest(0, LONG_DOCUMENT);
+        let have = table.manifests.iter().filter(|row| row.digest == digest);
+        let have = have.filter_map(|row| Some((fixture.at(&row.repository), row.object.clone()?)));
+        let have: BTreeMap<usize, String> = have.collect();
+        if have.is_empty() || !self.lost_documents.is_empty() {
+            return;
+        }
+        assert!(fixture.damage(&fixture.documents[LONG_DOCUMENT].body.bytes, DAMAGES[how]) > 0);
+        self.losses.lost += have.len() as u64;
+        self.lost_documents = have;
+    }
+
+    async fn documents_lost_or_back(&mut self, fixture: &Fixture, table: &Table) {
+        let pushed = std::mem::take(&mut self.pushed_documents);
+        let Fixture { app, who, places, documents, .. } = fixture;
+        let (digest, bytes) = (fixture.manifest(0, LONG_DOCUMENT), &documents[LONG_DOCUMENT].body.bytes);
+        for (place, object) in self.lost_documents.clone() {
+            let repository = &places[place].repository;
+            let row = table.manifests.iter().find(|row| row.repository == *repository && row.digest == digest);
+            let got = pull::get(app, who, repository, &Reference::Digest(digest)).await;
+            if row.is_some_and(|row| row.object.as_ref() == Some(&object)) {
+                let why = got.err().map_or_else(|| "it is there".to_owned(), |error| error.to_string());
+                assert!(why.contains("lost or damaged"), "the long document in {repository}: {why}");
+                assert!(!pushed.contains(&place), "LOST: its push to {repository} was acknowledged");
+                self.losses.told += 1;
+                continue;
+            }
+            if row.is_some() {
+                assert!(got.unwrap().1 == *bytes, "LOST: other bytes of the long document in {repository}");
+                self.losses.back += 1;
+            }
+            self.lost_documents.remove(&place);
+        }
+    }
+
+    /// Finds out which lost bytes are back, and checks what is said of the others.
+    async fn lost_or_back(&mut self, fixture: &Fixture, table: &Table) {
+        let pushed = std::mem::take(&mut self.pushed);
+        for (blob, object) in self.lost.clone() {
+            let (digest, size) = (fixture.blobs[blob].digest, fixture.blobs[blob].bytes.len() as u64);
+            // It may have gone, and come again in another object.
+            let same = table.blobs.get(&digest).is_some_and(|row| row.object == object);
+            if !same || fixture.app.objects.has(&object, size).await.unwrap() {
+                self.losses.back += u64::from(same);
+                self.lost.remove(&blob);
+                continue;
+            }
+            for (place, here) in fixture.places.iter().enumerate() {
+                if table.links.iter().any(|link| link.repository == here.repository && link.digest == digest) {
+                    let told = pushed.contains(&(place, blob));
+                    assert!(!told, "LOST: a push of {digest} to {} was acknowledged", here.repository);
+                    missed(fixture, place, blob).await;
+                    self.losses.told += 1;
+                }
+            }
+        }
+    }
+
     /// Notes what an operation did, or may have done.
     pub(crate) fn note(&mut self, fixture: &Fixture, at: Happened, operation: &Operation) {
+        if at.change == Change::Sure {
+            let blobs = match *operation {
+                Operation::Push { document, .. } => {
+                    let all = fixture.below(document).into_iter().chain([document]);
+                    all.flat_map(|one| fixture.documents[one].blobs.clone()).collect()
+                }
+                Operation::Image { sif, .. } => vec![fixture.sifs[sif].0],
+                Operation::Bring { blob } => vec![blob],
+                _ => Vec::new(),
+            };
+            if let Operation::Push { document: LONG_DOCUMENT, .. } | Operation::Name { document: LONG_DOCUMENT, .. } =
+                *operation
+            {
+                self.pushed_documents.insert(at.place);
+            }
+            self.pushed.extend(blobs.into_iter().map(|blob| (at.place, blob)));
+        }
         let own = |sif: usize| fixture.documents.len() + sif;
         let library = fixture.places[at.place].container.is_some();
         match *operation {
@@ -278,6 +433,8 @@ impl Model {
     pub(crate) async fn settle(&mut self, fixture: &Fixture) {
         let table = Table::read(fixture).await;
         table.agrees();
+        self.lost_or_back(fixture, &table).await;
+        self.documents_lost_or_back(fixture, &table).await;
         let all = std::mem::take(&mut self.touched);
         let of = |place, thing| all.get(&(place, thing)).map(Vec::as_slice).unwrap_or_default();
         for (place, here) in fixture.places.iter().enumerate() {
@@ -320,7 +477,7 @@ impl Model {
                 }
             }
             for thing in self.present[place].clone() {
-                for blob in fixture.needs(thing) {
+                for blob in fixture.needs(thing).into_iter().filter(|blob| !self.lost.contains_key(blob)) {
                     self.readable(fixture, place, blob, thing).await;
                 }
             }
@@ -385,6 +542,11 @@ impl Model {
         }
         let mut named: BTreeSet<String> = table.blobs.values().map(|blob| blob.object.clone()).collect();
         named.extend(table.manifests.iter().filter_map(|manifest| manifest.object.clone()));
+        // A scrub has taken away what was damaged; of the others, only the files are gone.
+        for object in self.lost.values().chain(self.lost_documents.values()) {
+            named.remove(object);
+            objects.remove(object);
+        }
         assert_eq!(objects, named, "objects in the store, and those that rows name");
         if empty {
             assert!(objects.is_empty() && table.links.is_empty() && table.charges.is_empty());

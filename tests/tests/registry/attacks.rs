@@ -4,7 +4,7 @@
 use crate::library::{Parts, begin, hash, opened_parts, set, sif, sif_of, text};
 use crate::support::{
     BB, INDEX, MANIFEST, blob, blob_at, digest, fetch, head, index, installation, is, manifest, manifest_at, named,
-    narrowed, of_sif, push, push_sif, put, refused, tag_many,
+    narrowed, of_sif, open, push, push_sif, put, refused, tag_many,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -93,20 +93,6 @@ async fn attack_02_the_own_manifest_of_an_image_outlives_another_manifest_of_it(
     // The last manifest beside its own: the image would go with it.
     is(&alice.delete(&manifest_at(BB, &digest(other.as_bytes()))).await, 202);
     there(&alice, &document, &bytes).await;
-}
-
-#[tokio::test]
-async fn attack_02_freezing_a_tag_stops_a_deletion_that_was_decided_before() {
-    let (server, alice) = start().await;
-    pushed(&alice, "v0", &sif(1)).await;
-    let epoch = async || {
-        let container = shared::store::keys::container(&BB.parse().unwrap());
-        server.local.app.table.get::<shared::store::rows::Container>(container).await.unwrap().unwrap().epoch
-    };
-    let before = epoch().await;
-    // A deletion requires the epoch that it read.
-    set(&alice, &format!("/v1/images/{BB}:v0"), json!({ "frozen": true })).await.ok();
-    assert!(epoch().await > before);
 }
 
 #[tokio::test]
@@ -266,6 +252,205 @@ async fn attack_04_an_upload_that_somebody_else_has_committed_meanwhile_still_co
     }
     assert!(refused && on_disk(&server) <= MOST, "{} bytes on disk", on_disk(&server));
     // Which also compares the account with everything that counts.
+    server.sweep_all().await;
+    server.sweep_all().await;
+}
+
+/// Gives an entity rows that nobody made, or takes them away again.
+async fn rows_added(server: &Server, entity: &str, rows: i128) {
+    use shared::rules::{Action, Resource};
+    use shared::store::table::{AccountChange, Condition, Write, Written};
+    let grant = shared::service::access::system(Action::Sweep, &Resource::Installation).unwrap();
+    let by = AccountChange { rows, ..AccountChange::default() };
+    let write = Write::charge(&entity.parse().unwrap(), by, Condition::Present);
+    assert_eq!(server.local.app.table.write(&grant, vec![write]).await.unwrap(), Written::Done);
+}
+
+/// How many rows an entity has, by its account.
+async fn rows_of(server: &Server, entity: &str) -> u64 {
+    let key = shared::store::keys::account(&entity.parse().unwrap());
+    server.local.app.table.get::<shared::store::rows::Account>(key).await.unwrap().unwrap().quota.rows
+}
+
+/// Requests that make rows and bring no bytes; `number` is another one each time.
+async fn make_row(who: &Caller, kind: &str, number: usize, ids: &Value) -> Answer {
+    let text = |name: &str| ids[name].as_str().unwrap();
+    match kind {
+        "collection" => {
+            who.post("/v1/collections", json!({ "name": format!("c{number}"), "entity": ids["entity"] })).await
+        }
+        "container" => {
+            let body = json!({ "name": format!("c{number}"), "collection": ids["collection"] });
+            who.post("/v1/containers", body).await
+        }
+        "image" => {
+            let body = json!({ "hash": hash(&[u8::try_from(number).unwrap()]), "container": ids["container"] });
+            who.post("/v1/images", body).await
+        }
+        "tag" => {
+            let body = json!({ "Tag": format!("t{number}"), "Arch": "amd64", "ImageID": ids["image"] });
+            who.post(&format!("/v2/tags/{}", text("container")), body).await
+        }
+        "manifest" => {
+            let body = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [], "annotations": { "n": number.to_string() } });
+            put(who, BB, &digest(body.to_string().as_bytes()), INDEX, &body.to_string()).await
+        }
+        "referrer" => {
+            let mut body =
+                json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [], "artifactType": "text/about" });
+            body["subject"] = named(INDEX, number.to_string().as_bytes());
+            put(who, BB, &digest(body.to_string().as_bytes()), INDEX, &body.to_string()).await
+        }
+        "repository" => {
+            let body = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }).to_string();
+            put(who, &format!("alice/other/r{number}"), "v1", INDEX, &body).await
+        }
+        "upload" => send(who.request(Method::PATCH, &open(who, BB).await)).await,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn attack_04_requests_that_only_make_rows_are_bounded_for_each_account() {
+    let kinds = ["collection", "container", "image", "tag", "manifest", "referrer", "repository", "upload"];
+    let (server, alice) = limited().await;
+    let bytes = sif(1);
+    alice.push(BB, "v1", "amd64", &bytes).await.ok();
+    let container = alice.get(&format!("/v1/containers/{BB}")).await.ok()["data"].clone();
+    let ids = json!({
+        "entity": container["entity"], "collection": container["collection"], "container": container["id"],
+        "image": alice.get(&format!("/v1/images/{BB}:v1")).await.ok()["data"]["id"],
+    });
+    // Ten thousand, and one for each 4 KiB of its limit.
+    let most = 10_000 + LIMIT / 4096;
+    let free = u64::try_from(kinds.len()).unwrap() * 3;
+    let filled = i128::from(most - rows_of(&server, "alice").await - free);
+    rows_added(&server, "alice", filled).await;
+    let mut number = 0;
+    for kind in kinds {
+        let before = rows_of(&server, "alice").await;
+        number += 1;
+        let made = make_row(&alice, kind, number, &ids).await;
+        assert!(made.status.is_success(), "{kind}: {:?}", made.json);
+        let more = rows_of(&server, "alice").await - before;
+        // A new repository has a collection, a manifest and a tag too.
+        assert!((1..=4).contains(&more), "{kind} counts as {more}");
+    }
+    // What exists is not counted again.
+    let before = rows_of(&server, "alice").await;
+    for kind in kinds.iter().filter(|kind| **kind != "upload") {
+        let at = kinds.iter().position(|other| other == kind).unwrap() + 1;
+        assert!(make_row(&alice, kind, at, &ids).await.status.is_success(), "{kind}");
+    }
+    assert_eq!(rows_of(&server, "alice").await, before);
+    rows_added(&server, "alice", i128::from(most - before)).await;
+    for kind in kinds {
+        for _ in 0..3 {
+            number += 1;
+            let refused = make_row(&alice, kind, number, &ids).await;
+            let library = matches!(kind, "collection" | "container" | "image" | "tag");
+            assert_eq!(refused.status, if library { 507 } else { 403 }, "{kind}: {:?}", refused.json);
+            assert!(refused.json.to_string().contains("entries"), "{kind}: {:?}", refused.json);
+        }
+    }
+    assert_eq!(rows_of(&server, "alice").await, most);
+    // A tag can still be moved, what is there can be deleted, and then there is room again.
+    assert!(make_row(&alice, "tag", 4, &ids).await.status.is_success());
+    is(&alice.delete(&manifest_at("alice/other/r7", "v1")).await, 202);
+    assert!(make_row(&alice, "tag", 200, &ids).await.status.is_success());
+    make_row(&alice, "tag", 201, &ids).await.error(507);
+    // A larger limit has room for more, and no limit for any number.
+    for limit in [4 * LIMIT, 0] {
+        server.admin.put("/api/entities/alice/quota", json!({ "limit": limit })).await.ok();
+        assert!(make_row(&alice, "tag", 201, &ids).await.status.is_success());
+    }
+    rows_added(&server, "alice", 1_000_000).await;
+    assert!(make_row(&alice, "tag", 202, &ids).await.status.is_success());
+    // Everything was counted, and goes with what is deleted.
+    rows_added(&server, "alice", -1_000_000 - filled - i128::from(most - before)).await;
+    server.sweep_all().await;
+    alice.delete(&format!("/v1/images/{BB}:v1?arch=amd64")).await.ok();
+    server.sweep_all().await;
+    server.sweep_all().await;
+}
+
+#[tokio::test]
+async fn attack_04_what_is_changed_again_and_again_leaves_no_more_events_than_rows_are_allowed() {
+    let (server, alice) = limited().await;
+    let bytes = sif(1);
+    alice.push(BB, "v1", "amd64", &bytes).await.ok();
+    let events = async |name: &str| {
+        let range = shared::store::keys::events(name);
+        server.local.app.table.query_all::<shared::store::rows::Event>(range).await.unwrap()
+    };
+    let describe = async |who: &Caller, path: &str, text: &str| {
+        set(who, path, json!({ "description": text })).await.ok();
+    };
+    for number in 0..120 {
+        describe(&alice, &format!("/v1/containers/{BB}"), &number.to_string()).await;
+    }
+    server.sweep_all().await;
+    let before = events("alice").await;
+    assert!(before.len() > 120);
+    // As if it had so many more that its limit allows all but the oldest 110.
+    most_rows_set(&server, "alice", before.len() - 110).await;
+    server.sweep_all().await;
+    let after = events("alice").await;
+    assert_eq!(after, before[110..].to_vec());
+    // Nobody's else's, nor what was done to a user or the installation.
+    assert!(!events("+alice").await.is_empty());
+}
+
+/// Lets an entity have so many rows, whatever its limit says.
+async fn most_rows_set(server: &Server, entity: &str, most: usize) {
+    use shared::rules::{Action, Resource};
+    use shared::store::rows::Account;
+    use shared::store::table::{Condition, Write, Written};
+    let grant = shared::service::access::system(Action::Sweep, &Resource::Installation).unwrap();
+    let key = shared::store::keys::account(&entity.parse().unwrap());
+    let mut account: Account = server.local.app.table.get(key).await.unwrap().unwrap();
+    account.quota.most_rows = most as u64;
+    let write = Write::put(&account, Condition::Present).unwrap();
+    assert_eq!(server.local.app.table.write(&grant, vec![write]).await.unwrap(), Written::Done);
+}
+
+#[tokio::test]
+async fn attack_04_many_at_once_make_no_more_rows_than_fit() {
+    let (server, alice) = limited().await;
+    let bytes = sif(1);
+    alice.push(BB, "v1", "amd64", &bytes).await.ok();
+    let image = alice.get(&format!("/v1/images/{BB}:v1")).await.ok()["data"]["id"].clone();
+    let container = alice.container(BB).await;
+    let ids = json!({ "container": container, "image": image });
+    let most = 10_000 + LIMIT / 4096;
+    let filled = i128::from(most - rows_of(&server, "alice").await - 5);
+    rows_added(&server, "alice", filled).await;
+    let all = (0..20).map(|number| make_row(&alice, "tag", number, &ids));
+    let made = futures::future::join_all(all).await;
+    assert_eq!(made.iter().filter(|one| one.status.is_success()).count(), 5);
+    assert!(made.iter().all(|one| one.status.is_success() || one.status == 507));
+    rows_added(&server, "alice", -filled).await;
+    server.sweep_all().await;
+}
+
+#[tokio::test]
+async fn attack_04_a_manifest_that_both_a_client_and_the_library_write_counts_once() {
+    let (server, alice) = start().await;
+    let bytes = sif(1);
+    let own = pushed(&alice, "v1", &bytes).await;
+    // Another manifest keeps the image, and its own can be removed.
+    push_sif(&alice, BB, "other", &bytes).await;
+    is(&alice.delete(&manifest_at(BB, "v1")).await, 202);
+    is(&alice.delete(&manifest_at(BB, &digest(own.as_bytes()))).await, 202);
+    server.sweep_all().await;
+    let before = rows_of(&server, "alice").await;
+    // A client pushes the same, and the library writes it again with a tag.
+    is(&put(&alice, BB, &digest(own.as_bytes()), MANIFEST, &own).await, 201);
+    assert_eq!(rows_of(&server, "alice").await, before + 1);
+    alice.push(BB, "v1", "amd64", &bytes).await.ok();
+    assert_eq!(rows_of(&server, "alice").await, before + 2);
+    server.sweep_all().await;
+    alice.delete(&format!("/v1/images/{BB}:{}", hash(&bytes))).await.ok();
     server.sweep_all().await;
     server.sweep_all().await;
 }

@@ -29,6 +29,7 @@ mod quota;
 mod races;
 mod scopes;
 mod siblings;
+mod stores;
 mod support;
 mod sweep;
 mod uploads;

@@ -333,7 +333,7 @@ async fn a_long_manifest_that_nobody_was_charged_for_gives_nothing_back() {
     assert_eq!((row.cost, server.quota("alice").await), (50_000, (50_000, 0)));
     is(&alice.delete(&at).await, 202);
     // As rows were written before manifests were charged.
-    write(&server, &Manifest { cost: 0, ..row }).await;
+    write(&server, &Manifest { cost: 0, rows: 0, ..row }).await;
     is(&put(&alice, BB, "v1", INDEX, &body).await, 201);
     assert_eq!(server.quota("alice").await, (0, 0));
     server.sweep_all().await;

@@ -1,10 +1,10 @@
 //! What a second attack found: siblings of what [`attacks`](super::attacks) has. Each test fails on the behaviour from
 //! before.
 
-use crate::library::{opened, set, sif, write};
+use crate::library::{begin, opened, set, sif, write};
 use crate::support::{
-    BB, MANIFEST, basic, blob, blob_at, digest, image, is, junk, manifest, manifest_at, named, narrowed, push_sif, put,
-    refused, tag_many,
+    BB, MANIFEST, basic, blob, blob_at, close, digest, image, is, junk, manifest, manifest_at, named, narrowed, open,
+    patch, put, refused,
 };
 use reqwest::Method;
 use serde_json::json;
@@ -275,26 +275,132 @@ async fn attack_12_a_first_start_that_ends_before_the_token_is_written_leaves_a_
     assert!(!local.admin_token().exists());
 }
 
+/// A caller with a short-lived token that was given for a password.
+async fn by_password(who: &Caller, name: &str, password: &str, scope: &str) -> Caller {
+    let path = format!("/token?service=x&scope={scope}");
+    let answer = send(basic(who, Method::GET, &path, name, password)).await;
+    is(&answer, 200);
+    who.with(answer.json["token"].as_str().unwrap())
+}
+
 #[tokio::test]
-async fn attack_02_a_deletion_in_several_steps_stops_when_a_tag_is_frozen() {
-    let (_server, alice) = start().await;
-    let bytes = sif(9);
-    let document = push_sif(&alice, BB, "t0", &bytes).await;
-    tag_many(&alice, BB, &document, 200).await;
-    let path = format!("/v1/images/{BB}:t0?arch=amd64");
-    let freezing = async {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        set(&alice, &format!("/api/repositories/{BB}:t199"), json!({ "frozen": true })).await
+async fn attack_12_what_was_given_for_a_password_ends_with_it() {
+    let (server, alice) = start().await;
+    let (first, second) = ("the first password", "the second password");
+    let set_to = async |password: &str| {
+        alice.put("/api/users/alice/password", json!({ "password": password })).await.ok();
     };
-    let (deleted, frozen) = tokio::join!(alice.delete(&path), freezing);
-    let left = alice.get(&format!("/v2/{BB}/tags/list?n=1000")).await.ok()["tags"].as_array().map_or(0, Vec::len);
-    // Whoever was first: either all is gone, or the frozen tag and the image behind it are there.
-    if frozen.status.is_success() {
-        is(&deleted, 403);
-        assert_eq!(manifest(&alice, BB, "t199").await, document);
-        assert!(left >= 1);
-    } else {
-        is(&deleted, 200);
-        assert_eq!(left, 0);
+    set_to(first).await;
+    let scope = format!("repository:{BB}:pull,push");
+    let short = by_password(&server.nobody, "alice", first, &scope).await;
+    let by_token = narrowed(&alice, "alice", &[&scope]).await;
+    let bytes = junk(1, 1000);
+    let begun = open(&short, BB).await;
+    let whole = open(&short, BB).await;
+    is(&patch(&server.nobody, &begun, &bytes).await, 202);
+    is(&short.get("/v2/").await, 200);
+    // Disabled and enabled again, it is the same password.
+    for disabled in [true, false] {
+        server.admin.put("/api/users/alice/disabled", json!({ "disabled": disabled })).await;
+    }
+    is(&short.get("/v2/").await, 200);
+    for password in [second, first] {
+        set_to(password).await;
+        // Nor does it come back with the same password, whose hash has another salt.
+        is(&short.get("/v2/").await, 401);
+        is(&short.post(&format!("/v2/{BB}/blobs/uploads/"), serde_json::Value::Null).await, 401);
+        is(&patch(&server.nobody, &begun, &bytes).await, 403);
+        is(&close(&server.nobody, &whole, &digest(&bytes), &bytes).await, 403);
+    }
+    // What was given for a token goes on.
+    is(&by_token.get("/v2/").await, 200);
+    let again = by_password(&server.nobody, "alice", first, &scope).await;
+    is(&again.get("/v2/").await, 200);
+}
+
+/// For how many seconds a presigned URL is good.
+fn life(url: &str) -> u64 {
+    let (_, rest) = url.split_once("X-Amz-Expires=").unwrap();
+    rest.split('&').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn attack_12_no_url_for_an_upload_outlives_the_token_that_it_was_given_for() {
+    let (server, alice) = start().await;
+    let bytes = sif(3);
+    let push = begin(&alice, BB, &bytes).await;
+    let single = async |who: &Caller| {
+        let opened = who.open(&push.image, &bytes).await;
+        life(opened.ok()["data"]["uploadURL"].as_str().unwrap())
+    };
+    let part = async |who: &Caller| {
+        let path = format!("/v2/imagefile/{}/_multipart", push.image);
+        let opened = who.post(&path, json!({ "filesize": bytes.len() })).await.ok();
+        let id = opened["data"]["uploadID"].as_str().unwrap().to_owned();
+        let body = json!({ "partSize": bytes.len(), "uploadID": id, "partNumber": 1 });
+        let url = who.put(&path, body).await.ok()["data"]["presignedURL"].as_str().unwrap().to_owned();
+        life(&url)
+    };
+    assert!(single(&alice).await > 80_000 && part(&alice).await > 80_000);
+    let ends = server.token("alice", json!({ "name": "ends", "expires_in": 600 })).await;
+    assert!(single(&ends).await <= 600 && part(&ends).await <= 600);
+    let short = narrowed(&alice, "alice", &[&format!("repository:{BB}:pull,push")]).await;
+    assert!(single(&short).await <= 300 && part(&short).await <= 300);
+}
+
+#[tokio::test]
+async fn attack_06_a_registry_token_for_the_catalog_lists_names_and_nothing_of_the_library() {
+    let (_server, alice) = start().await;
+    let bytes = sif(1);
+    alice.push("alice/secret/bb", "v1", "amd64", &bytes).await.ok();
+    set(&alice, "/v1/containers/alice/secret/bb", json!({ "visibility": "private" })).await.ok();
+    let catalog = narrowed(&alice, "alice", &["registry:catalog:*"]).await;
+    let listed = catalog.get("/v2/_catalog").await;
+    is(&listed, 200);
+    assert_eq!(listed.json["repositories"], json!(["alice/secret/bb"]));
+    for path in [
+        "/v1/collections?entity=alice",
+        "/v1/containers?entity=alice",
+        "/v1/containers?collection=alice/secret",
+        "/v1/images?container=alice/secret/bb",
+    ] {
+        alice.get(path).await.ok();
+        catalog.get(path).await.error(404);
+    }
+    let entities = catalog.get("/v1/entities").await.ok();
+    assert!(!entities.to_string().contains("alice"), "{entities}");
+    let found = catalog.get("/v1/search?value=secret").await.ok();
+    assert!(!found.to_string().contains("alice/secret"), "{found}");
+}
+
+#[tokio::test]
+async fn attack_09_a_body_that_opens_an_upload_leaves_the_connection_usable() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (server, alice) = start().await;
+    blob(&alice, BB, b"there").await;
+    let port: u16 = server.url.rsplit(':').next().unwrap().parse().unwrap();
+    let mount = format!("?mount={}&from={BB}", digest(b"there"));
+    for query in ["", &mount] {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        for _ in 0..3 {
+            let body = vec![b'x'; 3_000_000];
+            let token = alice.token.as_deref().unwrap();
+            let head = format!(
+                "POST /v2/{BB}/blobs/uploads/{query} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
+                 content-length: {}\r\n\r\n",
+                body.len()
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&body).await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).await.unwrap();
+                answer.extend(byte);
+            }
+            let answer = String::from_utf8(answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+            assert!(!answer.to_lowercase().contains("connection: close"), "{answer}");
+        }
     }
 }

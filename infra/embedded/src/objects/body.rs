@@ -147,11 +147,16 @@ pub(super) async fn finish<T>(work: JoinHandle<io::Result<T>>) -> S3Result<T> {
             return internal(error);
         }
         tracing::error!("the disk of the embedded object store is full");
-        let code = S3ErrorCode::Custom("InsufficientStorage".into());
-        let mut full = S3Error::with_message(code, "The disk of the object store is full.");
-        full.set_status_code(http::StatusCode::INSUFFICIENT_STORAGE);
-        full
+        full()
     })
+}
+
+/// The error for a disk without room. Nobody tries again at once, as they would after an error of ours.
+pub(super) fn full() -> S3Error {
+    let code = S3ErrorCode::Custom(crate::FULL.into());
+    let mut full = S3Error::with_message(code, "The disk of the object store is full.");
+    full.set_status_code(http::StatusCode::INSUFFICIENT_STORAGE);
+    full
 }
 
 /// The same for reading files of an object. One whose files are lost or damaged is answered as if it were not there.

@@ -7,6 +7,7 @@
 //! Whether a file is still wanted is never counted, but looked up: it is wanted while a segment of an object or a part
 //! of an upload names it. A count could drift, an index lookup can't.
 
+use super::body::full;
 use super::files::Name;
 use super::lock;
 use crate::Error;
@@ -74,6 +75,8 @@ type Change = Box<dyn FnOnce(&Connection) -> Box<dyn FnOnce(Outcome) + Send> + S
 pub(super) enum Outcome {
     /// It is on disk.
     Committed,
+    /// It is not, since there is no room on the disk.
+    Full,
     /// It is not, or nobody can tell.
     Failed,
 }
@@ -215,6 +218,11 @@ impl Index {
         change: impl FnOnce(&Connection) -> S3Result<T> + Send + 'static,
         after: impl FnOnce(Outcome) + Send + 'static,
     ) -> S3Result<T> {
+        // What is stored can still be read. The log said it when it happened.
+        let closed = || s3_error!(ServiceUnavailable, "The objects' index takes no changes until a restart.");
+        if !self.sound() {
+            return Err(closed());
+        }
         let (answer, wait) = oneshot::channel();
         let change: Change = Box::new(move |connection| {
             let result = in_savepoint(connection, change);
@@ -224,13 +232,13 @@ impl Index {
                 }
                 let result = match outcome {
                     Outcome::Committed => result,
+                    Outcome::Full => Err(full()),
                     Outcome::Failed => Err(s3_error!(InternalError, "The commit failed.")),
                 };
                 // If the caller is gone, the change stands all the same.
                 let _gone = answer.send(result);
             })
         });
-        let closed = || s3_error!(InternalError, "The objects' index is closed.");
         self.changes.send(change).map_err(|_| closed())?;
         wait.await.map_err(|_| closed())?
     }
@@ -242,16 +250,21 @@ struct Ended(Arc<AtomicBool>);
 impl Drop for Ended {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
+        if std::thread::panicking() {
+            tracing::error!("the objects' index failed: nothing is stored until the server is started again");
+        }
     }
 }
 
 /// The writing thread. It ends when the last sender is gone.
 fn run(connection: &Connection, queue: &mpsc::Receiver<Change>, broken: &AtomicBool) {
     while let Ok(first) = queue.recv() {
-        let begun = !broken.load(Ordering::Acquire) && execute(connection, "BEGIN IMMEDIATE").is_ok();
-        if !begun {
-            // Not run at all: dropping a change answers its caller and drops its file.
-            tracing::error!("the objects' index takes no changes");
+        // A change that is not run at all: dropping it answers its caller and drops its file.
+        if broken.load(Ordering::Acquire) {
+            continue;
+        }
+        if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
+            tracing::error!(%error, "the objects' index takes no change now");
             continue;
         }
         let mut done = vec![first(connection)];
@@ -267,11 +280,13 @@ fn run(connection: &Connection, queue: &mpsc::Receiver<Change>, broken: &AtomicB
                 // the frame is written but the disk does not confirm it; then the commit may be found after a restart
                 // although it was answered with an error. The files stay in both cases, and in the second nothing more
                 // is changed or swept until the restart.
-                if error.sqlite_error_code() != Some(rusqlite::ErrorCode::DiskFull) {
+                let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+                if !full {
                     broken.store(true, Ordering::Release);
+                    tracing::error!("nothing is stored until the server is started again");
                 }
                 let _nothing_open = execute(connection, "ROLLBACK");
-                Outcome::Failed
+                if full { Outcome::Full } else { Outcome::Failed }
             }
         };
         for after in done {
@@ -645,4 +660,26 @@ pub(super) fn complete(
         Ok(orphans)
     })?;
     Ok((etag, orphans))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn after_a_change_that_panics_all_others_are_refused_and_reads_go_on() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let index = Index::open(&folder.path().join("objects.sqlite")).unwrap();
+        let opened = index.write(|rows| begin(rows, "one", "a", &About::default()), |_| {}).await;
+        opened.unwrap();
+        let died = index.write::<()>(|_| panic!("on purpose"), |_| {}).await;
+        let code = |error: S3Error| error.code().as_str().to_owned();
+        assert_eq!(code(died.unwrap_err()), "ServiceUnavailable");
+        for _ in 0..3 {
+            let refused = index.write(|rows| begin(rows, "two", "a", &About::default()), |_| {}).await;
+            assert_eq!(code(refused.unwrap_err()), "ServiceUnavailable");
+        }
+        assert!(!index.sound());
+        assert_eq!(index.read(|rows| uploads(rows, "", ("", ""), 10)).unwrap().len(), 1);
+    }
 }

@@ -4,6 +4,7 @@ use super::tokens::Issued;
 use super::{passwords, tokens};
 use crate::app::App;
 use crate::auth::Credential;
+use crate::auth::token::REGISTRY_LIFE;
 use crate::domain::reference::Defaults;
 use crate::domain::{Actor, Caller, Right, Time, TokenPlace, TokenScope};
 use crate::error::{BAD_TOKEN, Error};
@@ -16,7 +17,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a registry token lives.
-pub const LIFE: Duration = Duration::from_mins(5);
+pub const LIFE: Duration = REGISTRY_LIFE;
 /// The most scopes that one token can be requested with.
 const MAX_SCOPES: usize = 10;
 
@@ -44,7 +45,8 @@ pub async fn with_secret(app: &App, name: &str, secret: &SecretString) -> Result
         return Err(bad());
     }
     let user = passwords::user(app, name.parse().ok().as_ref(), secret).await?.ok_or_else(bad)?;
-    Ok(Credential::Registry { actor: user.name.into(), id: None, access: vec![TokenScope::full()] })
+    let (password, access) = (user.password_mark(), vec![TokenScope::full()]);
+    Ok(Credential::Registry { actor: user.name.into(), id: None, password, access })
 }
 
 /// A login that gave a token to keep.

@@ -276,7 +276,9 @@ impl<'a> Intake<'a> {
         match &written {
             Ok(()) => self.forget(self.old_tail.as_deref()).await,
             // Delete only what was surely not recorded; after other errors the sweeper checks.
-            Err(Refused::Code(..) | Refused::Error(Error::QuotaExceeded { .. })) => self.forget(tail.as_deref()).await,
+            Err(Refused::Code(..) | Refused::Error(Error::QuotaExceeded { .. } | Error::TooManyRows { .. })) => {
+                self.forget(tail.as_deref()).await;
+            }
             Err(_) => {}
         }
         written

@@ -24,7 +24,7 @@ use crate::changes::{Changes, accounts};
 use crate::domain::{Description, Digest, OciDigest, Repository, TagName};
 use crate::error::Error;
 use crate::random;
-use crate::rules::quota::manifest_cost;
+use crate::rules::quota::{manifest_cost, manifest_rows};
 use crate::rules::{Action, Grant, Place, Resource};
 use crate::service::create;
 use crate::service::restore;
@@ -285,6 +285,8 @@ impl Push {
     fn changes(self, app: &App, new: &Parsed<'_>, object: Option<String>) -> Result<Changes, Error> {
         let Self { grant, container, before, charged, cost, old, names, images, .. } = self;
         let (repository, now) = (&container.repository, app.now());
+        let rows = manifest_rows(new.body.len() as u64, new.document.subject.is_some());
+        let counted = before.is_none().then(|| accounts::rows(repository.entity(), rows.cast_signed())).flatten();
         let pushed = manifests::pushed(Pushed {
             repository,
             digest: new.digest,
@@ -295,6 +297,7 @@ impl Push {
             names,
             image: new.document.sif.and(images.first().map(|image| image.hash)),
             cost,
+            rows: before.as_ref().map_or(rows, |before| before.rows),
             created_by: before.as_ref().map_or_else(|| grant.by().cloned(), |before| before.created_by.clone()),
             created: before.as_ref().map_or(now, |before| before.created),
         })?;
@@ -303,6 +306,7 @@ impl Push {
         changes.add(manifests::epoch_advanced_from(&container));
         changes.extend(pushed);
         changes.extend(charged);
+        changes.extend(counted);
         let size = new.body.len() as u64;
         let named = Named { digest: new.digest, media_type: new.media_type.clone(), size };
         let (images, first_version) = (&images, random::number()?);

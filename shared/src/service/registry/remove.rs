@@ -86,6 +86,8 @@ struct Removing {
     tags: Vec<Tag>,
     /// The library image that is deleted with it.
     image: Option<Image>,
+    /// That image's own manifest, if it is another one.
+    own: Option<ManifestLinks>,
 }
 
 impl Removing {
@@ -127,8 +129,9 @@ impl Removing {
         if let Some(image) = &image {
             decide(mine && access.made_by(image.created_by.as_ref()), protected.image(&image.hash))?;
         }
+        let own = manifests.iter().find(|other| Some(other.digest) == own && other.digest != row.digest).cloned();
         let row = row.clone();
-        Ok(Self { grant, container, row, tags, image })
+        Ok(Self { grant, container, row, tags, image, own })
     }
 
     async fn remove(self, app: &App) -> Result<Try<()>, Refused> {
@@ -153,7 +156,7 @@ impl Removing {
         let mut freed = self.row.names.clone();
         if let Some(image) = &self.image {
             // Its own manifest is removed only once, even if both ask for it.
-            changes.merge(images::removed(image));
+            changes.merge(images::removed(image, self.own.as_ref()));
             freed.push(image.hash.into());
         }
         if app.commit(&self.grant, changes).await? != Written::Done {

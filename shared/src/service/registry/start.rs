@@ -96,14 +96,15 @@ pub async fn privately(app: &App, credential: &Credential, repository: &Reposito
 }
 
 fn signed(app: &App, credential: &Credential, repository: &Repository) -> Result<UploadSession, Refused> {
-    let (actor, token) = match credential {
+    let (actor, token, password) = match credential {
         Credential::Anonymous => return Err(Error::Unauthenticated(crate::error::NO_TOKEN).into()),
-        Credential::Token { actor, id } => (actor, Some(*id)),
-        Credential::Registry { actor, id, .. } => (actor, *id),
+        Credential::Token { actor, id } => (actor, Some(*id), None),
+        Credential::Registry { actor, id, password, .. } => (actor, *id, password.clone()),
     };
     let id = app.new_upload()?;
     let until = app.now().plus(app.config.upload_life);
-    let right = UploadTicket { upload: id, repository: repository.clone(), actor: actor.clone(), token, until };
+    let (repository, actor) = (repository.clone(), actor.clone());
+    let right = UploadTicket { upload: id, repository, actor, token, password, until };
     Ok(UploadSession { id, ticket: app.keys.sign_upload(&right)? })
 }
 

@@ -51,9 +51,9 @@ pub(super) fn linking<'a>(
 /// How long the bytes of a refused request are still read, so that a client that is sending gets to see the reason.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Reads the remaining bytes of a refused request and discards them. If the connection were closed while the client
-/// sends, it would be reset and the answer lost.
-fn drain(mut body: Incoming) {
+/// Reads the remaining bytes of a request that needs none of them and discards them. If the connection were closed
+/// while the client sends, it would be reset and the answer lost.
+pub fn drain(mut body: Incoming) {
     tokio::spawn(async move {
         let rest = async { while let Some(Ok(_)) = body.next().await {} };
         // A client that sends for longer has received the answer, or does not listen.
@@ -77,7 +77,8 @@ impl UploadRight {
     fn credential(&self) -> Credential {
         let rights = [Right::Pull, Right::Push].into();
         let access = vec![TokenScope { rights, place: TokenPlace::Repository(self.0.repository.clone()) }];
-        Credential::Registry { actor: self.0.actor.clone(), id: self.0.token, access }
+        let UploadTicket { actor, token, password, .. } = self.0.clone();
+        Credential::Registry { actor, id: token, password, access }
     }
 
     fn new_row(&self, app: &App) -> Stream {
@@ -266,7 +267,7 @@ async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &
     match &committed {
         Ok(()) => intake.whole(&object).await,
         // Delete only what was surely not committed and no row names. After other errors the sweeper checks.
-        Err(Refused::Error(Error::QuotaExceeded { .. })) if !intake.as_stored().kept => {
+        Err(Refused::Error(Error::QuotaExceeded { .. } | Error::TooManyRows { .. })) if !intake.as_stored().kept => {
             drop(app.objects.delete(grant, &object).await);
         }
         Err(_) => {}

@@ -54,7 +54,7 @@ pub async fn find(app: &App, key: &ShareKey, file: &str) -> Result<Usable, Error
         rights: [Right::Pull, Right::Push].into(),
         place: TokenPlace::Repository(share.repository.clone()),
     };
-    let maker = Credential::Registry { actor: share.by.clone(), id: share.token, access: vec![scope] };
+    let maker = Credential::Registry { actor: share.by.clone(), id: share.token, password: None, access: vec![scope] };
     let container_key = keys::container(&share.repository);
     let (image_key, link_key) = (shares::image(&share), keys::link(&share.repository, &share.blob));
     let wanted = [container_key.clone(), image_key.clone(), link_key.clone()];

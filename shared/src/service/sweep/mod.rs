@@ -3,13 +3,14 @@
 //!
 //! 1. List the store's open multipart uploads and, page by page, its objects. Anything that starts after this is not
 //!    considered.
-//! 2. Scan the table, and add up what counts for each account. An image without bytes whose push started long ago is
-//!    deleted, unless a session is open.
-//! 3. After the scan, so that the sums are those of the rows that were read: an expired session is
+//! 2. Scan the table, and add up what counts for each account.
+//! 3. After the scan, so that the sums are those of the rows that were read: an image without bytes whose push started
+//!    long ago is deleted, unless a session is open. An expired session is
 //!    [ended](super::uploads::end): its reservation is given back, its object condemned. An object that was condemned
 //!    long enough ago is deleted, then its row. An expired stream releases what it holds. A link that no manifest names
 //!    and that no push asked for lately is [removed](super::links::free), unless something came to name it since.
-//!    Expired counts of wrong passwords, expired events, and shares that ended long enough ago are forgotten.
+//!    Expired counts of wrong passwords, expired events, and shares that ended long enough ago are forgotten, and so are
+//!    the oldest events of an entity that has more of them than it may have rows.
 //! 4. Abort an open multipart upload that no session names, and condemn an object that no row names, if they are old
 //!    enough.
 
@@ -118,10 +119,10 @@ pub struct Swept {
 pub struct WrongAccount {
     /// The entity.
     pub entity: String,
-    /// Used, reserved and surplus bytes according to the account's row.
-    pub account: (u64, u64, u64),
-    /// The same according to the charges, the manifests, the streams, the sessions and the condemned objects.
-    pub charges: (u64, u64, u64),
+    /// Used, reserved and surplus bytes, and rows, according to the account's row.
+    pub account: (u64, u64, u64, u64),
+    /// The same according to all rows that count.
+    pub charges: (u64, u64, u64, u64),
 }
 
 /// How many leftovers a dry run lists.
@@ -147,7 +148,7 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<
         let (rows, next) = app.table.scan(start).await?;
         for row in rows {
             let key = row.key.clone();
-            let done = sweeper.row(row).await;
+            let done = sweeper.row(row);
             unread |= matches!(done, Err(Error::Unavailable(StoreError::Row(_))));
             sweeper.tried(&key, done);
         }
@@ -156,11 +157,13 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<
             break;
         }
     }
+    sweeper.images().await;
     sweeper.sessions().await;
     sweeper.deletable().await;
     sweeper.streams().await;
     sweeper.links().await;
     sweeper.forgettable().await;
+    sweeper.logs().await;
     // Something that can't be read may name other things.
     if !unread {
         sweeper.unnamed(uploads, objects).await;

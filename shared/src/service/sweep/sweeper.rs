@@ -11,8 +11,8 @@ use crate::service::{links, uploads};
 use crate::store::keys::{self, RowKind};
 use crate::store::objects::{ListedObject, OpenParts};
 use crate::store::rows::{
-    Account, Blob, Charge, Condemned, EventEnd, Flow, Image, Link, Manifest, Session, ShareEnd, State, Stream, Surplus,
-    Way, WrongPasswords,
+    Account, Blob, Charge, Condemned, Event, EventEnd, Flow, Image, Link, Manifest, Row, Session, ShareEnd, State,
+    Stream, Surplus, Way, WrongPasswords,
 };
 use crate::store::table::{Scanned, Written};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,10 +23,11 @@ use std::fmt::Debug;
 struct Inventory {
     objects: BTreeSet<String>,
     uploads: BTreeSet<String>,
-    /// Used, reserved and surplus bytes of each entity, by its account and by everything that counts.
-    accounts: BTreeMap<String, (u64, u64, u64)>,
-    charges: BTreeMap<String, (u64, u64, u64)>,
-    /// Expired sessions, and objects that were condemned long enough ago: they go after the scan, as streams do.
+    /// Used, reserved and surplus bytes and the rows of each entity, by its account and by everything that counts.
+    accounts: BTreeMap<String, (u64, u64, u64, u64)>,
+    charges: BTreeMap<String, (u64, u64, u64, u64)>,
+    /// Images whose bytes never came, expired sessions, and objects that were condemned long enough ago: they go after the scan, as streams do.
+    images: Vec<Image>,
     sessions: Vec<Session>,
     condemned: Vec<Condemned>,
     /// Expired streams.
@@ -39,6 +40,10 @@ struct Inventory {
     events: Vec<Changes>,
     /// Deletions of shares that ended long enough ago, and of their entries in lists.
     shares: Vec<Changes>,
+    /// How many others each log has.
+    logs: BTreeMap<String, u64>,
+    /// The most rows of each entity.
+    most_rows: BTreeMap<String, u64>,
     /// The things that manifests name.
     named: BTreeMap<Repository, BTreeSet<OciDigest>>,
 }
@@ -76,10 +81,24 @@ impl<'a> Sweeper<'a> {
         false
     }
 
-    pub(super) async fn row(&mut self, row: Scanned) -> Result<(), Error> {
+    /// What counts for an entity.
+    fn sum(&mut self, entity: &impl ToString) -> &mut (u64, u64, u64, u64) {
+        self.inventory.charges.entry(entity.to_string()).or_default()
+    }
+
+    pub(super) fn row(&mut self, row: Scanned) -> Result<(), Error> {
+        if let Some(entity) = keys::counted(&row.key).map(str::to_owned) {
+            self.sum(&entity).3 += 1;
+        }
         match keys::kind(&row.key) {
             RowKind::Session => self.session(row.read()?),
-            RowKind::Image => self.image(row.read()?).await?,
+            RowKind::Image => {
+                let image: Image = row.read()?;
+                let begun = image.content.is_none() && image.sealed.is_none();
+                if begun && image.created.plus(self.ages.image) <= self.now {
+                    self.inventory.images.push(image);
+                }
+            }
             RowKind::Condemned => self.condemned(row.read()?),
             RowKind::Blob => {
                 self.inventory.objects.insert(row.read::<Blob>()?.object);
@@ -93,20 +112,23 @@ impl<'a> Sweeper<'a> {
             }
             RowKind::Manifest => {
                 let manifest: Manifest = row.read()?;
-                let sum = self.inventory.charges.entry(manifest.repository.entity().to_string()).or_default();
+                let sum = self.sum(manifest.repository.entity());
                 sum.0 += manifest.cost;
+                sum.3 += manifest.rows;
                 self.inventory.objects.extend(manifest.object);
                 self.inventory.named.entry(manifest.repository).or_default().extend(manifest.names);
             }
             RowKind::Charge => {
                 let charge: Charge = row.read()?;
-                let sum = self.inventory.charges.entry(charge.entity.to_string()).or_default();
+                let sum = self.sum(&charge.entity);
                 *(if charge.links == 0 { &mut sum.1 } else { &mut sum.0 }) += charge.size;
                 sum.2 += charge.kept;
             }
             RowKind::Account => {
                 let Account { entity, quota } = row.read()?;
-                self.inventory.accounts.insert(entity.to_string(), (quota.used(), quota.reserved, quota.surplus));
+                self.inventory.most_rows.insert(entity.to_string(), quota.most_rows);
+                let numbers = (quota.used(), quota.reserved, quota.surplus, quota.rows);
+                self.inventory.accounts.insert(entity.to_string(), numbers);
             }
             RowKind::WrongPasswords => {
                 let wrong: WrongPasswords = row.read()?;
@@ -118,6 +140,8 @@ impl<'a> Sweeper<'a> {
                 let event: EventEnd = row.read_part()?;
                 if event.gone <= self.now {
                     self.inventory.events.push(events::forgotten(&event));
+                } else {
+                    *self.inventory.logs.entry(event.log).or_default() += 1;
                 }
             }
             RowKind::Share => {
@@ -152,12 +176,44 @@ impl<'a> Sweeper<'a> {
         }
     }
 
+    /// Forgets the oldest events of entities that have more of them than they may have rows: changing something again and
+    /// again adds nothing else to the table, so no request counts them.
+    pub(super) async fn logs(&mut self) {
+        for (log, count) in std::mem::take(&mut self.inventory.logs) {
+            let most = self.inventory.most_rows.get(&log).copied().unwrap_or(u64::MAX);
+            if count > most && self.goes(|| format!("{} events of {log}, more than its quota allows", count - most)) {
+                let done = self.shorten(&log, count - most).await;
+                self.tried(&log, done);
+            }
+        }
+    }
+
+    async fn shorten(&self, log: &str, mut surplus: u64) -> Result<(), Error> {
+        while surplus > 0 {
+            let some = usize::try_from(surplus).unwrap_or(usize::MAX).min(Changes::MAX);
+            let oldest: Vec<Event> = self.app.table.query(keys::events(log), None, some).await?.rows;
+            if oldest.is_empty() {
+                break;
+            }
+            surplus = surplus.saturating_sub(oldest.len() as u64);
+            let mut together = Changes::unrecorded();
+            for Event { log, millis, random, gone, .. } in oldest {
+                together.merge(events::forgotten(&EventEnd { log, millis, random, gone }));
+            }
+            // Only another sweep deletes events.
+            let _ = self.app.commit(self.grant, together).await?;
+        }
+        Ok(())
+    }
+
     /// Records what a stream holds. It is released after the scan, so that the accounts still include it, whether they
     /// are read before or after it.
     fn stream(&mut self, row: Stream) {
         self.inventory.objects.extend(row.object.iter().chain(&row.tail).cloned());
         self.inventory.uploads.extend(row.upload.clone());
-        self.inventory.charges.entry(row.repository.entity().to_string()).or_default().1 += row.reserved;
+        let sum = self.sum(row.repository.entity());
+        sum.1 += row.reserved;
+        sum.3 += 1;
         if self.ages.all_sessions || row.expires.plus(self.ages.session) <= self.now {
             self.inventory.streams.push(row);
         }
@@ -165,9 +221,9 @@ impl<'a> Sweeper<'a> {
 
     fn session(&mut self, row: Session) {
         self.inventory.objects.insert(row.object.clone());
-        if row.surplus {
-            self.inventory.charges.entry(row.repository.entity().to_string()).or_default().2 += row.size;
-        }
+        let sum = self.sum(row.repository.entity());
+        sum.2 += if row.surplus { row.size } else { 0 };
+        sum.3 += 1;
         if let Way::Parts(upload) = &row.way {
             self.inventory.uploads.insert(upload.clone());
         }
@@ -192,10 +248,15 @@ impl<'a> Sweeper<'a> {
         }
     }
 
-    async fn image(&mut self, row: Image) -> Result<(), Error> {
-        if row.content.is_some() || row.sealed.is_some() || row.created.plus(self.ages.image) > self.now {
-            return Ok(());
+    pub(super) async fn images(&mut self) {
+        for row in std::mem::take(&mut self.inventory.images) {
+            let key = row.key();
+            let done = self.image(row).await;
+            self.tried(&key, done);
         }
+    }
+
+    async fn image(&mut self, row: Image) -> Result<(), Error> {
         // An open session would upload bytes for an image that is gone; the charge counts all open sessions.
         let charge_key = keys::charge(row.repository.entity(), &row.hash);
         let charge: Option<Charge> = self.app.table.get(charge_key).await?;
@@ -216,7 +277,9 @@ impl<'a> Sweeper<'a> {
         self.inventory.objects.insert(row.object.clone());
         self.inventory.uploads.extend(row.upload.clone());
         if let Some(Surplus { entity, size }) = &row.of {
-            self.inventory.charges.entry(entity.to_string()).or_default().2 += size;
+            let sum = self.sum(entity);
+            sum.2 += size;
+            sum.3 += 1;
         }
         if row.since.plus(self.ages.condemned) <= self.now {
             self.inventory.condemned.push(row);

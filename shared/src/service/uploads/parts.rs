@@ -15,6 +15,7 @@ use crate::store::objects::{NewPart, Part};
 use crate::store::rows::{Account, Image, Row, Session, State, Way};
 use crate::store::table::Written;
 use crate::store::{StoreError, keys};
+use std::time::Duration;
 
 /// An opened multipart upload.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +80,7 @@ pub async fn part(
     part: AnnouncedPart,
 ) -> Result<String, Error> {
     let over = || Error::Conflict(OVER.to_owned());
-    let (grant, session) = own_session(app, credential, image, upload).await?.ok_or_else(over)?;
+    let OwnSession { grant, session, longest } = own_session(app, credential, image, upload).await?.ok_or_else(over)?;
     if session.state != State::Open {
         return Err(Error::Conflict("all parts of this upload have arrived".to_owned()));
     }
@@ -89,13 +90,21 @@ pub async fn part(
     if length != wanted {
         return Err(Error::Invalid(format!("part {number} has {wanted} bytes, not {length}")));
     }
-    let left = left(app.now(), session.expires);
+    let left = left(app.now(), session.expires).min(longest);
     if left.is_zero() {
         return Err(over());
     }
     let digest = digest.filter(|_| app.config.pin_uploads);
     let part = NewPart { upload: parts_of(&session), number, length, digest };
     Ok(app.objects.presign_part(&grant, &session.object, part, left).await?)
+}
+
+/// A multipart upload that the caller opened.
+struct OwnSession {
+    grant: Grant,
+    session: Session,
+    /// The longest life of a URL for the caller.
+    longest: Duration,
 }
 
 /// The caller's own multipart upload. `None` if it has ended and the caller may push there; others learn nothing about
@@ -105,7 +114,7 @@ async fn own_session(
     credential: &Credential,
     image: Id,
     upload: UploadId,
-) -> Result<Option<(Grant, Session)>, Error> {
+) -> Result<Option<OwnSession>, Error> {
     let mut access = Access::load(app, credential, None, [keys::session(upload)]).await?;
     let session: Option<Session> = access.take(&keys::session(upload))?;
     let session = session.filter(|session| session.image == image && matches!(session.way, Way::Parts(_)));
@@ -114,12 +123,15 @@ async fn own_session(
     };
     let own = access.caller.is(&session.opened_by);
     let resource = Resource::Upload { repository: session.repository.clone(), own };
-    Ok(Some((access.require(Action::Push, &resource, "image", DOING)?, session)))
+    let grant = access.require(Action::Push, &resource, "image", DOING)?;
+    Ok(Some(OwnSession { grant, session, longest: access.upload_life(app) }))
 }
 
 /// Cancels a multipart upload, and gives back its reservation at once. It is no error if it has ended already.
 pub async fn abort(app: &App, credential: &Credential, image: Id, upload: UploadId) -> Result<(), Error> {
-    let Some((grant, session)) = own_session(app, credential, image, upload).await? else { return Ok(()) };
+    let Some(OwnSession { grant, session, .. }) = own_session(app, credential, image, upload).await? else {
+        return Ok(());
+    };
     if session.state != State::Open {
         return Err(Error::Conflict("the upload is complete and being verified, delete the image instead".to_owned()));
     }

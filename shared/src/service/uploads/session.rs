@@ -31,6 +31,8 @@ pub(super) struct UploadTarget {
     account: Account,
     /// A number drawn for what this request makes.
     drawn: u32,
+    /// The longest life of a URL for the caller.
+    pub(super) longest: Duration,
 }
 
 impl UploadTarget {
@@ -55,6 +57,7 @@ impl UploadTarget {
             charge: access.take(&charge_key)?,
             account: access.take(&account_key)?.ok_or(Error::NotFound("entity"))?,
             drawn: random::number()?,
+            longest: access.upload_life(app),
         })
     }
 

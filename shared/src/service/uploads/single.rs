@@ -43,14 +43,13 @@ pub async fn open(app: &App, credential: &Credential, image: Id, file: Announced
             let left = left(app.now(), open.expires);
             // A session that is about to expire is no use for a new upload; nor is one that was opened by a clock ahead.
             if left >= app.config.upload_life / 2 && left <= app.config.upload_life + SKEW {
-                let left = left.min(app.config.upload_life);
+                let left = left.min(target.longest);
                 return Ok(app.objects.presign_put(&target.grant, &open.object, put, left).await?);
             }
         }
         let session = target.new_session(app, UploadId::of_image(image), way, file.size)?;
         if target.open(app, &session).await? == Written::Done {
-            let life = app.config.upload_life;
-            return Ok(app.objects.presign_put(&target.grant, &session.object, put, life).await?);
+            return Ok(app.objects.presign_put(&target.grant, &session.object, put, target.longest).await?);
         }
     }
 }
