@@ -4,6 +4,7 @@ mod admin;
 mod client;
 mod connect;
 mod group;
+mod log;
 mod output;
 mod scrub;
 #[cfg(feature = "server")]
@@ -43,6 +44,8 @@ enum Command {
     Group(group::Group),
     /// Make, list and revoke URLs that let anybody who has one download one image.
     Share(share::Share),
+    /// Show what was changed, by whom, when, and from where.
+    Log(log::Log),
     /// Add a library to the remotes of apptainer or singularity, and make it the active one.
     Connect(connect::Connect),
 }
@@ -69,6 +72,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Admin(admin) => runtime.block_on(admin.run()),
         Command::Group(group) => runtime.block_on(group.run()),
         Command::Share(share) => runtime.block_on(share.run()),
+        Command::Log(log) => runtime.block_on(log.run()),
         Command::Connect(connect) => connect.run(),
     }
 }

@@ -17,6 +17,7 @@ use crate::store::keys::Key;
 use crate::store::rows::Account;
 use crate::store::table::Written;
 use crate::store::{Objects, Table, keys};
+use crate::telemetry;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -177,7 +178,8 @@ impl App {
         let (mut writes, noted) = changes.into_parts();
         if let Some(noted) = noted {
             let millis = u64::try_from((self.0.clock)().as_millis()).unwrap_or(u64::MAX);
-            writes.push(event(grant, noted, Moment { millis, random: random::number()? }, self.0.config.event_life)?);
+            let at = Moment { millis, random: random::number()?, from: telemetry::from() };
+            writes.push(event(grant, noted, at, self.0.config.event_life)?);
         }
         let needing: Vec<(usize, Key)> =
             writes.iter().enumerate().filter_map(|(at, write)| Some((at, write.needs_rows()?.clone()))).collect();

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::{IsTerminal, Write};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -12,9 +13,14 @@ tokio::task_local! {
     static RECORD: Arc<Record>;
 }
 
+/// The address from which a request came, as far as it is known. Whoever takes requests in adds it to their extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address(pub IpAddr);
+
 /// The facts about a request so far.
 #[derive(Debug, Default)]
 pub struct Record {
+    from: Option<IpAddr>,
     reads: AtomicU32,
     writes: AtomicU32,
     words: Mutex<Words>,
@@ -42,9 +48,9 @@ pub struct Summary {
     pub cause: Option<String>,
 }
 
-/// Runs `work`, and returns its result with a summary of what it did.
-pub async fn recorded<T>(work: impl Future<Output = T>) -> (T, Summary) {
-    let record = Arc::new(Record::default());
+/// Runs `work` for a request from an address, and returns its result with a summary of what it did.
+pub async fn recorded<T>(from: Option<Address>, work: impl Future<Output = T>) -> (T, Summary) {
+    let record = Arc::new(Record { from: from.map(|Address(address)| address), ..Record::default() });
     let result = RECORD.scope(Arc::clone(&record), work).await;
     let words = record.words.lock().map(|words| words.clone()).unwrap_or_default();
     let reads = record.reads.load(Ordering::Relaxed);
@@ -73,6 +79,11 @@ fn word(change: impl FnOnce(&mut Words)) {
             change(&mut words);
         }
     });
+}
+
+/// The address from which this request came, if it is known.
+pub(crate) fn from() -> Option<IpAddr> {
+    RECORD.try_with(|record| record.from).ok().flatten()
 }
 
 /// The table was read.

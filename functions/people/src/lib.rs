@@ -1,5 +1,6 @@
-//! The routes for people: users, their tokens and quotas; groups, members, robots, invitations.
+//! The routes for people: users, their tokens and quotas; groups, members, robots, invitations; the logs of changes.
 
+mod events;
 mod groups;
 mod users;
 mod wire;
@@ -22,5 +23,5 @@ pub fn openapi() -> OpenApi {
 }
 
 fn routes() -> OpenApiRouter<App> {
-    users::routes().merge(groups::routes())
+    users::routes().merge(groups::routes()).merge(events::routes())
 }

@@ -190,3 +190,36 @@ pub(crate) struct NewInvitation {
     /// Whoever opens it finds out how to accept the invitation.
     pub(crate) link: String,
 }
+
+/// A change.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Event {
+    #[schema(format = DateTime)]
+    time: String,
+    /// Who did it: a user, a robot as `ENTITY+ROBOT`, or `+system`.
+    actor: String,
+    /// The id of the token that was used, if one was.
+    token: Option<String>,
+    /// The address from which they asked, if it is known.
+    from: Option<String>,
+    /// The action that they were permitted to do.
+    action: String,
+    /// Where: the path of an entity, collection or repository, or `user NAME`.
+    place: String,
+    /// What was changed.
+    #[schema(value_type = Vec<Object>)]
+    what: Vec<rows::EventKind>,
+}
+
+/// A change.
+pub(crate) fn event(row: &rows::Event) -> Event {
+    Event {
+        time: Time(i64::try_from(row.millis / 1000).unwrap_or(i64::MAX)).to_string(),
+        actor: row.actor.to_string(),
+        token: row.token.map(|id| id.to_string()),
+        from: row.from.map(|address| address.to_string()),
+        action: row.action.clone(),
+        place: row.place.clone(),
+        what: row.what.clone(),
+    }
+}

@@ -61,11 +61,15 @@ impl Addresses {
         if self.is_proxy(address) { Some(None) } else { self.connections.now(&address).map(Some) }
     }
 
-    /// Waits until an address may send one more password; `None` if that takes too long. A proxy says whose it is.
-    pub(crate) async fn login(&self, address: IpAddr, headers: &HeaderMap) -> Option<Counted> {
+    /// The address from which a request comes. A proxy says whose it is; `None` if it says nothing.
+    pub(crate) fn of(&self, address: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
         let address = address.to_canonical();
-        let address = if self.is_proxy(address) { forwarded(headers) } else { Some(address) };
-        match address {
+        if self.is_proxy(address) { forwarded(headers) } else { Some(address) }
+    }
+
+    /// Waits until an address may send one more password; `None` if that takes too long.
+    pub(crate) async fn login(&self, address: IpAddr, headers: &HeaderMap) -> Option<Counted> {
+        match self.of(address, headers) {
             Some(address) => self.logins.wait(&address, self.patience).await.map(Some),
             None => Some(None),
         }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
 
 /// The meanings of the operations' tags, in the order of the document.
-const TAGS: [(&str, &str); 16] = [
+const TAGS: [(&str, &str); 17] = [
     ("discovery", "The first requests of every client"),
     ("entities", "A user's or group's own space, with a quota of its own"),
     ("collections", "The second level, inside an entity"),
@@ -35,6 +35,7 @@ const TAGS: [(&str, &str); 16] = [
     ("keys", "A stand-in for the keyserver, which keeps no keys"),
     ("accounts", "Login, tokens, and who the caller is"),
     ("groups", "Groups, members, robots and invitations"),
+    ("events", "The logs of changes: who did what, when, and from where"),
     ("administration", "Users, tokens, quotas and sweeping"),
 ];
 

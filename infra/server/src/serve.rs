@@ -17,6 +17,7 @@ use hyper_util::server::conn::auto::Builder;
 use shared::config::Config;
 use shared::service::sweep::{self, Ages};
 use shared::service::uploads::verify;
+use shared::telemetry::Address;
 use std::convert::Infallible;
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -150,7 +151,10 @@ struct Client {
 }
 
 impl Client {
-    async fn answer(self, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
+    async fn answer(self, mut request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
+        if let Some(address) = self.addresses.of(self.from, request.headers()) {
+            request.extensions_mut().insert(Address(address));
+        }
         let place = if limits::has_password(&request) {
             match self.addresses.login(self.from, request.headers()).await {
                 Some(place) => place,

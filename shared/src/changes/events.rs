@@ -6,6 +6,7 @@ use crate::rules::{Grant, Place};
 use crate::store::rows::{Event, EventEnd, EventKind};
 use crate::store::table::{Condition, Write};
 use crate::store::{StoreError, keys};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The time of an event, and a random number of its own.
@@ -15,6 +16,8 @@ pub(crate) struct Moment {
     pub(crate) millis: u64,
     /// Keeps events of the same millisecond apart.
     pub(crate) random: u32,
+    /// The address from which it was asked for, if it is known.
+    pub(crate) from: Option<IpAddr>,
 }
 
 /// The action, and its place.
@@ -22,6 +25,14 @@ pub(crate) struct Moment {
 pub(crate) struct Noted {
     pub(crate) place: Place,
     pub(crate) what: Vec<EventKind>,
+}
+
+/// The log that has the events of a place.
+pub(crate) fn log(place: &Place) -> String {
+    match place {
+        Place::User(name) => format!("+{name}"),
+        place => place.entity().map_or_else(|| "-".to_owned(), ToString::to_string),
+    }
 }
 
 /// The write of an event, done with this grant. It is forgotten after `life`.
@@ -34,14 +45,12 @@ pub(crate) fn event(
     let seconds = i64::try_from(at.millis / 1000).unwrap_or(i64::MAX);
     let row = Event {
         place: place.to_string(),
-        log: match &place {
-            Place::User(name) => format!("+{name}"),
-            place => place.entity().map_or_else(|| "-".to_owned(), ToString::to_string),
-        },
+        log: log(&place),
         millis: at.millis,
         random: at.random,
         actor: grant.by().cloned().unwrap_or(Actor::System),
         token: grant.token(),
+        from: at.from,
         action: grant.action().word().to_owned(),
         what,
         gone: Time(seconds).plus(life),

@@ -32,10 +32,6 @@ pub(crate) fn role_set(found: &Found<'_>, set: &RoleAt, birth: &Birth) -> Result
     let before = found.before();
     let mut after = before.clone();
     after.set(set.part.as_ref(), set.role);
-    if after.parts.len() > Roles::MAX_PARTS {
-        let why = format!("{} has roles on {} parts already, the most there can be", found.actor, Roles::MAX_PARTS);
-        return Err(Error::Conflict(why));
-    }
     let what = EventKind::RolesChanged(RoleChange {
         actor: found.actor.clone(),
         part: set.part.clone(),
@@ -66,6 +62,10 @@ pub(crate) fn member_removed(found: &Found<'_>, birth: &Birth) -> Result<Changes
 /// The rows of a member with these roles, and the count of the entity's admins.
 fn roles_written(found: &Found<'_>, after: Roles, birth: &Birth) -> Result<Vec<Write>, Error> {
     let Found { entity, actor, member } = found;
+    if after.parts.len() > Roles::MAX_PARTS {
+        let why = format!("{actor} has roles on {} parts already, the most there can be", Roles::MAX_PARTS);
+        return Err(Error::Conflict(why));
+    }
     let is_admin = |roles: &Roles| u64::from(roles.entity == Some(Role::Admin));
     let (was, is) = (is_admin(&found.before()), is_admin(&after));
     let admins = (entity.admins + is).saturating_sub(was);
@@ -138,8 +138,12 @@ pub(crate) fn robot_stopped(robot: &Robot, entity: &EntityName) -> Result<Change
 }
 
 /// Removes the account of a robot that was stopped and has no tokens any more.
-pub(crate) fn robot_gone(robot: &Robot) -> Changes {
-    Changes::unrecorded().with([Write::delete(robot.key(), Condition::Version(robot.version))])
+pub(crate) fn robot_gone(robot: &Robot, entity: &EntityName) -> Changes {
+    Changes::unrecorded().with([
+        Write::delete(robot.key(), Condition::Version(robot.version)),
+        Write::delete(keys::member(entity, &robot.actor), Condition::None),
+        Write::delete(keys::membership(&robot.actor, entity), Condition::None),
+    ])
 }
 
 /// Writes a new invitation.
@@ -168,8 +172,11 @@ pub(crate) fn invitation_accepted(
     let part = invitation.part.as_ref();
     roles.set(part, Some(invitation.role));
     let used = Invitation { uses: invitation.uses + 1, version: invitation.version + 1, ..invitation.clone() };
-    let what = EventKind::InvitationAccepted { id: invitation.id };
-    let still = by.map(|by| Write::check(by.key(), Condition::Version(by.version)));
+    let what =
+        EventKind::InvitationAccepted { id: invitation.id, role: invitation.role, part: invitation.part.clone() };
+    // Their own row is a condition already.
+    let other = by.filter(|by| by.actor != *found.actor);
+    let still = other.map(|by| Write::check(by.key(), Condition::Version(by.version)));
     let mut changes = Changes::recorded(Place::Entity(invitation.entity.clone()), what)
         .with([Write::put(&used, Condition::Version(invitation.version))?])
         .with(still);

@@ -59,7 +59,7 @@ pub(crate) fn token_made_again(token: &Token, account: u64) -> Result<Changes, E
 }
 
 fn token_written(token: &Token, account: u64, condition: Condition) -> Result<Changes, Error> {
-    let what = EventKind::TokenMade { id: token.id, scope: token.scope.clone() };
+    let what = EventKind::TokenMade { robot: robot(&token.actor), id: token.id, scope: token.scope.clone() };
     let there = Write::check(keys::actor(&token.actor), Condition::Version(account));
     Ok(Changes::recorded(place_of(&token.actor), what).with([there, Write::put(token, condition)?]))
 }
@@ -73,12 +73,17 @@ pub(crate) fn token_used(token: &Token, now: Time) -> Result<Changes, Error> {
 /// Revokes a token, which must be there.
 pub(crate) fn token_revoked(actor: &Actor, id: TokenId) -> Changes {
     let deleted = Write::delete(keys::token(actor, id), Condition::Present);
-    Changes::recorded(place_of(actor), EventKind::TokenRevoked { id }).with([deleted])
+    Changes::recorded(place_of(actor), EventKind::TokenRevoked { robot: robot(actor), id }).with([deleted])
 }
 
 /// Removes tokens that no account is behind any more.
 pub(crate) fn tokens_removed(tokens: &[Token]) -> Changes {
     Changes::unrecorded().with(tokens.iter().map(|token| Write::delete(token.key(), Condition::None)))
+}
+
+/// A robot, as the log of its entity names it.
+fn robot(actor: &Actor) -> Option<Actor> {
+    Some(actor).filter(|actor| matches!(actor, Actor::Robot(..))).cloned()
 }
 
 /// Where what concerns an account is decided and recorded: a robot belongs to its entity.

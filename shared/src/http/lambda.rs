@@ -1,7 +1,9 @@
 //! A function's router behind API Gateway.
 
+use crate::telemetry::Address;
 use axum::Router;
 use http::Uri;
+use lambda_http::request::RequestContext;
 use lambda_http::{Error, Request, RequestExt};
 use std::fmt::Write;
 use tower::ServiceExt;
@@ -11,9 +13,21 @@ pub async fn run(router: Router) -> Result<(), Error> {
     lambda_http::run(ServiceExt::<Request>::map_request(router, as_sent)).await
 }
 
+/// Notes the address from which the gateway took the request.
+fn with_address(request: &mut Request) {
+    let address = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.as_deref(),
+        _ => None,
+    };
+    if let Some(address) = address.and_then(|address| address.parse().ok()) {
+        request.extensions_mut().insert(Address(address));
+    }
+}
+
 /// The request with its path as the client sent it. API Gateway's HTTP APIs pass the path on unescaped. Read as a URL,
 /// it would lose everything after a `#`, go up at `..`, and be unescaped a second time.
 fn as_sent(mut request: Request) -> Request {
+    with_address(&mut request);
     let mut target = escaped(request.raw_http_path());
     if let Some(query) = request.uri().query() {
         target.push('?');

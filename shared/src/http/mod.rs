@@ -67,6 +67,7 @@ async fn handle(form: Form, honoured: Honoured, router: Router, mut request: Req
         request.extensions_mut().insert(library::Gap);
     }
     *request.uri_mut() = normal(request.uri());
+    let from = request.extensions().get::<telemetry::Address>().copied();
     let path = beginning(&without_secrets(request.uri().path()));
     let refused = (!matches!(method, Method::GET | Method::HEAD)).then(|| ignoring(form, honoured, &request)).flatten();
     let answering = async {
@@ -75,7 +76,7 @@ async fn handle(form: Form, honoured: Honoured, router: Router, mut request: Req
             None => router.oneshot(request).await,
         }
     };
-    let (answer, summary) = telemetry::recorded(AssertUnwindSafe(answering).catch_unwind()).await;
+    let (answer, summary) = telemetry::recorded(from, AssertUnwindSafe(answering).catch_unwind()).await;
     let mut response = match answer {
         Ok(Ok(response)) => in_form(form, response),
         Ok(Err(never)) => match never {},

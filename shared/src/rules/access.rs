@@ -402,8 +402,9 @@ fn effective_role(subject: Subject<'_>, action: Action, place: &Place) -> Option
     if is_admin(caller) && *place != Place::Nowhere {
         return Some(Role::Owner);
     }
-    // Whoever has a role on something sees what it lies in.
-    let above = (action == Action::See && roles.under(place.path())).then_some(Role::Reader);
+    // Whoever has a role on something sees the entity and the collection that it lies in.
+    let on_the_way = action == Action::See && matches!(place, Place::Entity(_) | Place::Collection(..));
+    let above = (on_the_way && roles.under(place.path())).then_some(Role::Reader);
     let role = roles.at(place.path()).max(above);
     match caller.known() {
         Some(Actor::Robot(..)) => role.min(Some(Role::Contributor)),
@@ -503,7 +504,7 @@ mod tests {
     /// The roles that a person has to read for a caller: those on parts of an entity differ only for full tokens.
     fn golden_roles(who: &str) -> Vec<(Option<&'static str>, Option<Role>)> {
         let all = who == "user (pull,push,delete,manage)";
-        let parts = |part: Option<&str>| part.is_none() || (all && part != Some("data"));
+        let parts = |part: Option<&str>| part.is_none() || (all && !matches!(part, Some("data" | "tools/bb/cc")));
         roles().into_iter().filter(|(part, _)| parts(*part)).collect()
     }
 
@@ -529,6 +530,7 @@ mod tests {
             .chain(on(None))
             .chain(on(Some("tools")))
             .chain(on(Some("tools/bb")))
+            .chain(on(Some("tools/bb/cc")))
             .chain(on(Some("data")))
             .collect()
     }
@@ -681,7 +683,9 @@ mod tests {
             let whole = ask(&caller, (None, role), action, &resource);
             if covered(part, &resource) {
                 assert_eq!(there, whole, "{caller:?} {role:?} of {part} {action:?} {resource:?}");
-            } else if !matches!(action, Action::See | Action::Leave) {
+            } else if action != Action::Leave
+                && (action != Action::See || !matches!(resource.place(), Place::Entity(_) | Place::Collection(..)))
+            {
                 let nobody = ask(&caller, NOBODY, action, &resource);
                 assert_eq!(there, nobody, "{caller:?} {role:?} of {part} {action:?} {resource:?}");
             }

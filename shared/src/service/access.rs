@@ -5,7 +5,9 @@ use crate::app::App;
 use crate::auth::Credential;
 use crate::auth::token::REGISTRY_LIFE;
 use crate::changes::people;
-use crate::domain::{Actor, Caller, EntityName, Id, Repository, Roles, SubPath, Time, TokenId, TokenScope, Visibility};
+use crate::domain::{
+    Actor, Caller, EntityName, Id, Repository, Roles, SubPath, Time, TokenId, TokenPlace, TokenScope, Visibility,
+};
 use crate::error::{BAD_TOKEN, Error};
 use crate::rules::extent::Extent;
 use crate::rules::{self, Action, Denial, Grant, Place, Resource, Subject};
@@ -28,15 +30,33 @@ pub struct Access {
     roles: Roles,
     /// The groups in which directories have the caller, as far as that still counts.
     groups: BTreeMap<String, GroupsSeen>,
+    /// The caller's token, if its use is to be noted.
+    unnoted: Option<Token>,
     rows: Rows,
 }
 
 impl Access {
-    /// One round: the caller's account and token, their roles in `entity`, and the rows at `wanted`.
+    /// One round: the caller's account and token, their roles in `entity`, and the rows at `wanted`. The use of the token
+    /// is noted, once a day.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] if the token was revoked, or its account is gone or disabled.
     pub async fn load(
+        app: &App,
+        credential: &Credential,
+        entity: Option<&EntityName>,
+        wanted: impl IntoIterator<Item = Key>,
+    ) -> Result<Self, Error> {
+        let mut access = Self::of_maker(app, credential, entity, wanted).await?;
+        telemetry::caller(access.caller.kind());
+        if let Some(token) = access.unnoted.take() {
+            Box::pin(note_use(app, &token)).await?;
+        }
+        Ok(access)
+    }
+
+    /// The same for somebody who is not the caller, but made what the caller shows.
+    pub(crate) async fn of_maker(
         app: &App,
         credential: &Credential,
         entity: Option<&EntityName>,
@@ -48,17 +68,16 @@ impl Access {
         batch.extend(own.iter().flat_map(|own| own.in_entity(app, entity)));
         let rows = if batch.is_empty() { Rows::default() } else { app.table.batch(batch).await? };
         let (caller, roles) = (Caller::Anonymous, Roles::default());
-        let mut access = Self { caller, until: None, roles, groups: BTreeMap::new(), rows };
+        let mut access = Self { caller, until: None, roles, groups: BTreeMap::new(), unnoted: None, rows };
         if let Some(own) = own {
-            access.read_caller(app, &own).await?;
+            access.read_caller(app, &own)?;
             access.read_roles(app, own.actor, entity)?;
         }
-        telemetry::caller(access.caller.kind());
         Ok(access)
     }
 
     /// Takes the rows that say who the caller is.
-    async fn read_caller(&mut self, app: &App, own: &Own<'_>) -> Result<(), Error> {
+    fn read_caller(&mut self, app: &App, own: &Own<'_>) -> Result<(), Error> {
         let account = keys::actor(own.actor);
         let admin = match own.actor {
             Actor::Robot(..) => self.take::<Robot>(&account)?.filter(|robot| !robot.disabled).map(|_| false),
@@ -81,10 +100,9 @@ impl Access {
                 let good = token.filter(|token| token.expires.is_none_or(|expires| expires > app.now()));
                 let token = good.ok_or(Error::Unauthenticated(BAD_TOKEN))?;
                 self.until = token.expires;
-                if unnoted(&token, app.now()) {
-                    Box::pin(note_use(app, &token)).await?;
-                }
-                token.scope
+                let scope = token.scope.clone();
+                self.unnoted = Some(token).filter(|token| unnoted(token, app.now()));
+                scope
             }
         };
         let access = own.narrowed.map(<[TokenScope]>::to_vec);
@@ -101,7 +119,7 @@ impl Access {
     ) -> Result<Self, Error> {
         let access = vec![TokenScope::full()];
         let credential = Credential::Registry { actor: actor.clone(), id: None, password: None, access };
-        Self::load(app, &credential, Some(entity), wanted).await
+        Self::of_maker(app, &credential, Some(entity), wanted).await
     }
 
     /// A second round, after the first has shown which entity is concerned.
@@ -202,6 +220,23 @@ impl Access {
         self.decide(action, resource).map_err(|denial| Error::denied(denial, what, doing))
     }
 
+    /// Checks that the caller may give roles on an entity, or on a part of it. A token for a single repository is not for
+    /// that: a role reaches what lies under the repository, too.
+    pub(crate) fn require_roles(
+        &self,
+        entity: &EntityName,
+        part: Option<&SubPath>,
+        doing: &str,
+    ) -> Result<Grant, Error> {
+        let grant = self.require(Action::Manage, &resource_of_part(entity, part), "entity", doing)?;
+        match &self.caller {
+            Caller::Known { scope: TokenScope { place: TokenPlace::Repository(_), .. }, .. } => {
+                Err(Error::denied(Denial::OutOfScope, "entity", doing))
+            }
+            _ => Ok(grant),
+        }
+    }
+
     /// What the caller's credential reaches, and until when; `None` for callers that make no credentials: those without
     /// one, and those with the short-lived token of a registry client.
     pub(crate) fn extent(&self) -> Option<Extent> {
@@ -293,7 +328,9 @@ pub(crate) fn resource_of_part(entity: &EntityName, part: Option<&SubPath>) -> R
         Place::Repository(repository) => {
             Resource::Container { repository, visibility: Visibility::Private, read_only: false }
         }
-        _ => Resource::Entity(entity.clone()),
+        Place::Entity(entity) => Resource::Entity(entity),
+        // Its path is too long for a repository.
+        _ => Resource::Missing(Place::Nowhere),
     }
 }
 

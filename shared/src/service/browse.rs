@@ -138,13 +138,11 @@ pub async fn containers(
     let listable = Listable::of_caller(&access, entity);
     let mut page: Page<Container> = match collection {
         Some(collection) if !listable.covers(collection.as_str()) => {
-            let mut rows = listable.containers(app, entity, None, usize::MAX).await?;
-            rows.retain(|row| row.repository.as_container().is_some_and(|(lies_in, _)| lies_in == *collection));
-            Page { rows, next: None }
+            let mut page = listable.page(app, entity, after.as_deref(), PAGE).await?;
+            page.rows.retain(|row| row.repository.as_container().is_some_and(|(lies_in, _)| lies_in == *collection));
+            page
         }
-        None if listable != Listable::All => {
-            Page { rows: listable.containers(app, entity, None, usize::MAX).await?, next: None }
-        }
+        None if listable != Listable::All => listable.page(app, entity, after.as_deref(), PAGE).await?,
         collection => app.table.query(keys::containers(entity, collection), after, PAGE).await?,
     };
     // Registry repositories whose paths the library can't express are not containers of the library.

@@ -118,8 +118,9 @@ pub async fn container(
     access.load_more(app, &entity, above.into_iter().chain([key.clone()])).await?;
     let existing: Option<Container> = access.take(&key)?;
     if let Some(existing) = existing {
-        // Anybody may see a public container, but this call returns it only to those who could have created it.
-        let resource = Resource::Collection(entity.clone(), collection.clone());
+        // Anybody may see a public container, but this call returns it only to those who may see it as a private one.
+        let visibility = Visibility::Private;
+        let resource = Resource::Container { repository: repository.clone(), visibility, read_only: false };
         if access.caller.known().is_some() && access.probe(Action::See, &resource).is_ok() {
             properties.kept_by(existing.visibility == Visibility::Private, existing.read_only)?;
             return Ok(existing);

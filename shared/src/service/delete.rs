@@ -121,12 +121,16 @@ impl Deleting {
         tags.retain(|tag| tag.images.values().any(|one| one.hash == hash));
         tags.sort_by_key(|tag| matches!(asked_for, Selector::Tag(name) if *name == tag.name));
         let image: Option<Image> = rows.take(&image_key)?;
+        // Manifests of it that others pushed would go with it.
+        let implied = image.as_ref().and_then(images::own_manifest);
+        let mut of_it = manifests.iter().filter(|row| row.image == Some(hash) && Some(row.digest) != implied);
+        let manifests_too = of_it.all(|row| row.created_by.as_ref().is_none_or(|by| access.caller.is(by)));
         let resource = image.as_ref().map_or_else(
             || Resource::Missing(Place::Repository(repository.clone())),
             |image| Resource::Image {
                 repository: repository.clone(),
                 read_only: container.read_only,
-                own: image.created_by.as_ref().is_some_and(|by| access.caller.is(by)),
+                own: image.created_by.as_ref().is_some_and(|by| access.caller.is(by)) && manifests_too,
                 frozen,
             },
         );

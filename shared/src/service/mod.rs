@@ -7,6 +7,7 @@ pub mod artifact;
 pub mod browse;
 pub mod create;
 pub mod delete;
+pub mod events;
 mod links;
 mod parts;
 pub mod people;

@@ -94,6 +94,19 @@ impl Listable {
         found.truncate(most);
         Ok(found)
     }
+
+    /// The same as a page.
+    pub(crate) async fn page(
+        &self,
+        app: &App,
+        entity: &EntityName,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Page<Container>, Error> {
+        let rows = self.containers(app, entity, after, most).await?;
+        let next = rows.last().filter(|_| rows.len() >= most).map(|row| row.repository.rest().to_owned());
+        Ok(Page { rows, next })
+    }
 }
 
 /// The container at a path, if it is one, and those under it.

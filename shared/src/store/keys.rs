@@ -108,7 +108,12 @@ pub fn sealed() -> KeyRange {
 /// An event, in the log of an entity, of `+` and a user, or of the installation, which is `-`. The keys of a log are
 /// in chronological order.
 pub fn event(log: &str, millis: u64, random: u32) -> Key {
-    key(format!("A#{log}"), format!("T#{millis:012x}{random:08x}"))
+    key(format!("A#{log}"), format!("T#{}{random:08x}", event_time(millis)))
+}
+
+/// What the keys of the events of a millisecond begin with, after the prefix of their range.
+pub fn event_time(millis: u64) -> String {
+    format!("{millis:012x}")
 }
 
 /// The events of a log.

@@ -10,6 +10,7 @@ use crate::domain::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// A row with its place in the table.
 pub trait Row: Serialize + DeserializeOwned {
@@ -217,6 +218,9 @@ pub struct Invitation {
     pub uses: u64,
     /// Its maker: it holds only while they manage that.
     pub created_by: UserName,
+    /// The token that made it, if one did: it holds only while that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
     /// When it was made.
     pub created: Time,
     /// When it is over.
@@ -910,6 +914,9 @@ pub struct Event {
     /// The token that was used, if one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenId>,
+    /// The address from which they asked, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<IpAddr>,
     /// The action that they were allowed to do.
     pub action: String,
     /// Where.
@@ -1028,10 +1035,15 @@ pub enum EventKind {
         /// Its id.
         id: Id,
     },
-    /// An invitation was accepted.
+    /// An invitation was accepted, which gave its role.
     InvitationAccepted {
         /// Its id.
         id: Id,
+        /// The role.
+        role: Role,
+        /// On what; `None` for the whole entity.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<SubPath>,
     },
     /// The groups of directories with a role in the entity were changed.
     IncludesChanged {
@@ -1045,6 +1057,9 @@ pub enum EventKind {
     },
     /// A token was made.
     TokenMade {
+        /// The robot that it is for, if it is for one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        robot: Option<Actor>,
         /// Its row.
         id: TokenId,
         /// The scope of the token.
@@ -1052,6 +1067,9 @@ pub enum EventKind {
     },
     /// A token was revoked.
     TokenRevoked {
+        /// The robot that it was for, if it was for one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        robot: Option<Actor>,
         /// Its row.
         id: TokenId,
     },

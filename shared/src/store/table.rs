@@ -513,16 +513,36 @@ impl Table {
     /// continues with `after`.
     pub async fn query<R: Row>(
         &self,
-        KeyRange { pk, prefix }: KeyRange,
+        range: KeyRange,
         after: Option<String>,
         limit: usize,
     ) -> Result<Page<R>, StoreError> {
+        self.some(range, after, limit, true).await
+    }
+
+    /// The same from the end: the last rows before the one whose key continues with `before`, the very last first.
+    pub async fn query_last<R: Row>(
+        &self,
+        range: KeyRange,
+        before: Option<String>,
+        limit: usize,
+    ) -> Result<Page<R>, StoreError> {
+        self.some(range, before, limit, false).await
+    }
+
+    async fn some<R: Row>(
+        &self,
+        KeyRange { pk, prefix }: KeyRange,
+        past: Option<String>,
+        limit: usize,
+        forward: bool,
+    ) -> Result<Page<R>, StoreError> {
         let mut rows = Vec::new();
-        let mut start = after.map(|after| item_key(Key { pk: pk.clone(), sk: format!("{prefix}{after}") }));
+        let mut start = past.map(|past| item_key(Key { pk: pk.clone(), sk: format!("{prefix}{past}") }));
         loop {
             telemetry::read();
             let left = i32::try_from(limit - rows.len()).unwrap_or(i32::MAX).min(self.page);
-            let request = self.asking(&pk, &prefix, start).limit(left);
+            let request = self.asking(&pk, &prefix, start).scan_index_forward(forward).limit(left);
             let answer = request.send().await.map_err(|error| StoreError::unavailable(&error))?;
             for item in answer.items.unwrap_or_default() {
                 rows.push(serde_dynamo::from_item(item).map_err(StoreError::Row)?);

@@ -223,6 +223,10 @@ fn about_groups() -> Vec<Question> {
         ask(delete, "/api/entities/{name}/invitations/{id}", no_id, Value::Null),
         ask(post, "/api/join", "/api/join", json!({ "invitation": "alice.000000000000000000000000.x" })),
         get("/join", "/join"),
+        get("/api/entities/{name}/events", "/api/entities/alice/events?since=99999999999"),
+        get("/api/entities/{name}/events", "/api/entities/missing/events"),
+        get("/api/users/{name}/events", "/api/users/alice/events?since=99999999999"),
+        get("/api/events", "/api/events?since=99999999999"),
     ]
 }
 

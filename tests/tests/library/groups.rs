@@ -134,6 +134,17 @@ async fn a_role_on_a_collection_or_container_is_one_there_and_nowhere_else() {
     };
     assert_eq!(catalog(&bob).await, json!(["acme/tools/bb", "acme/tools/cc", "acme/tools/new"]));
     assert_eq!(catalog(&carol).await, json!(["acme/tools/cc"]));
+    // Who else has a role elsewhere is not theirs to know, nor what lies beside it.
+    assert_eq!(names(&carol.get("/api/entities/acme/members").await.ok()), ["carol"]);
+    assert_eq!(names(&alice.get("/api/entities/acme/members").await.ok()), ["alice", "bob", "carol"]);
+    carol.get("/api/entities/acme/includes").await.error(404);
+    let tools = text(&carol.get("/v1/collections/acme/tools").await.ok(), "/data/id");
+    for name in ["bb", "missing"] {
+        carol.post("/v1/containers", json!({ "name": name, "collection": tools })).await.error(403);
+    }
+    role_on(&alice, "acme", "carol", "reader", Some("tools/bb/deeper")).await.ok();
+    carol.get("/v1/containers/acme/tools/bb").await.error(404);
+    role_on(&alice, "acme", "carol", "", Some("tools/bb/deeper")).await.ok();
     // Bytes that lie elsewhere in the entity have to come again.
     alice.push("acme/data/two", "v1", "amd64", &sif(7)).await.ok();
     let container = text(&bob.get("/v1/containers/acme/tools/new").await.ok(), "/data/id");
@@ -257,6 +268,17 @@ async fn an_invitation_for_3_accepted_by_20_at_once_makes_3() {
     alice.delete(&format!("/api/entities/acme/invitations/{id}")).await.ok();
     let revoked = guest.post("/api/join", json!({ "invitation": link })).await;
     assert_eq!((wrong.status, &wrong.bytes), (revoked.status, &revoked.bytes));
+    // Nor does one whose token was revoked, and none outlives the token that made it.
+    let short = server.token("alice", json!({ "name": "short", "expires_in": 60 })).await;
+    let link = text(&short.post("/api/entities/acme/invitations", json!({ "role": "admin" })).await.ok(), "/data/link");
+    let listed = alice.get("/api/entities/acme/invitations").await.ok();
+    let row = listed["data"].as_array().unwrap().iter().find(|row| row["role"] == "admin").unwrap();
+    let tokens = alice.get("/api/users/alice/tokens").await.ok();
+    let token = tokens["data"].as_array().unwrap().iter().find(|row| row["name"] == "short").unwrap();
+    assert_eq!(row["expires"], token["expires"]);
+    alice.delete(&format!("/api/users/alice/tokens/{}", text(token, "/id"))).await.ok();
+    guest.post("/api/join", json!({ "invitation": link })).await.error(404);
+    alice.post("/api/entities/acme/invitations", json!({ "role": "reader", "uses": 1001 })).await.error(400);
     // Neither the secret nor its link is in a row.
     let (rows, _) = server.local.app.table.scan(None).await.unwrap();
     assert!(!rows.is_empty() && !format!("{rows:?}").contains(link.rsplit('.').next().unwrap()));

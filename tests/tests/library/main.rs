@@ -17,6 +17,7 @@ mod everyone;
 mod groups;
 mod hinkli;
 mod hinkli_downloads;
+mod holes;
 mod invariants;
 mod quota;
 mod races;

@@ -12,7 +12,7 @@ use super::members::{Loaded, can_be_given};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::members;
-use crate::domain::{Actor, Digest, EntityName, Id, Role, RoleAt, SubPath, Time};
+use crate::domain::{Actor, Digest, EntityName, Id, Role, RoleAt, SubPath, Time, TokenScope};
 use crate::error::{Error, NO_TOKEN};
 use crate::random;
 use crate::rules::{Action, Resource};
@@ -28,6 +28,8 @@ use std::time::Duration;
 
 /// The longest life of an invitation.
 const LONGEST: Duration = Duration::from_hours(90 * 24);
+/// The most people that one invitation can bring in.
+const MOST: u64 = 1000;
 /// The most open invitations of one entity: they are listed whole.
 const MAX_OPEN: usize = 100;
 
@@ -52,18 +54,16 @@ pub async fn make(
     new: NewInvitation,
 ) -> Result<(Invitation, SecretString), Error> {
     let NewInvitation { role, part, max, life } = new;
-    if max == 0 || life.is_zero() || life > LONGEST {
+    if max == 0 || max > MOST || life.is_zero() || life > LONGEST {
         let days = LONGEST.as_secs() / 86_400;
-        return Err(Error::Invalid(format!("an invitation is for at least one person, and for at most {days} days")));
+        return Err(Error::Invalid(format!("an invitation is for 1 to {MOST} people, and for at most {days} days")));
     }
     let mut access = Access::load(app, credential, Some(entity), [keys::entity(entity)]).await?;
-    let grant =
-        access.require(Action::Manage, &resource_of_part(entity, part.as_ref()), "entity", "invite people there")?;
+    let grant = access.require_roles(entity, part.as_ref(), "invite people there")?;
     let row: Entity = access.take(&keys::entity(entity))?.ok_or(Error::NotFound("entity"))?;
     let by = grant.by().and_then(Actor::user).ok_or(Error::Unauthenticated(NO_TOKEN))?.clone();
     let at = RoleAt { part: part.clone(), role: Some(role) };
-    // Who comes is not known yet, but it is no robot, and not the owner.
-    can_be_given(&row, &Actor::User("somebody".parse()?), &at)?;
+    can_be_given(&row, None, &at)?;
     let open = app.table.query::<Invitation>(keys::invitations(entity), None, MAX_OPEN).await?;
     if open.rows.len() >= MAX_OPEN {
         let why = format!("{entity} has {MAX_OPEN} invitations already, the most there can be: revoke some");
@@ -82,8 +82,9 @@ pub async fn make(
         max,
         uses: 0,
         created_by: by,
+        token: grant.token(),
         created,
-        expires: created.plus(life),
+        expires: access.until.map_or(created.plus(life), |until| until.min(created.plus(life))),
         version,
     };
     match app.commit(&grant, members::invitation_made(&invitation)?).await? {
@@ -137,7 +138,9 @@ pub async fn accept(app: &App, credential: &Credential, text: &SecretString) -> 
 async fn maker(app: &App, invitation: &Invitation) -> Result<(bool, Option<Member>), Error> {
     let by = Actor::User(invitation.created_by.clone());
     let member: Option<Member> = app.table.get(keys::member(&invitation.entity, &by)).await?;
-    let rights = match Access::of(app, &by, &invitation.entity, []).await {
+    let access = vec![TokenScope::full()];
+    let maker = Credential::Registry { actor: by.clone(), id: invitation.token, password: None, access };
+    let rights = match Access::of_maker(app, &maker, Some(&invitation.entity), []).await {
         Ok(access) => access,
         Err(Error::Unauthenticated(_)) => return Ok((false, None)),
         Err(error) => return Err(error),
@@ -180,7 +183,7 @@ async fn try_to_accept(
     }
     let (Some(invitation), Some(loaded)) = (shown, loaded) else { return Err(Error::NotFound("invitation")) };
     let at = RoleAt { part: invitation.part.clone(), role: Some(invitation.role) };
-    can_be_given(&loaded.entity, &loaded.actor, &at)?;
+    can_be_given(&loaded.entity, Some(&loaded.actor), &at)?;
     let changes = members::invitation_accepted(&invitation, by.as_ref(), &loaded.found(), &app.birth(&grant)?)?;
     let done = app.commit(&grant, changes).await? == Written::Done;
     Ok(done.then(|| entity.clone()))

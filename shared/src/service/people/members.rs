@@ -10,11 +10,11 @@ use crate::changes::members::{self, Found};
 use crate::domain::{Actor, EntityName, Role, RoleAt};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
-use crate::service::access::{Access, resource_of_part};
-use crate::service::parts::may_list;
+use crate::service::access::Access;
+use crate::service::parts::{Listable, may_list};
 use crate::service::retry::Retry;
 use crate::store::keys;
-use crate::store::rows::{Entity, EntityKind, Includes, Member, User};
+use crate::store::rows::{Entity, EntityKind, Includes, Member, Robot, User};
 use crate::store::table::{Page, Written};
 use std::collections::BTreeMap;
 
@@ -24,27 +24,38 @@ const PAGE: usize = 100;
 /// The most directories' groups that one entity can give roles to.
 const MAX_INCLUDES: usize = 100;
 
-/// The members of an entity, for its members.
+/// The members of an entity, for its members. Whoever has a role on a part of it sees the roles on that part.
 pub async fn list(
     app: &App,
     credential: &Credential,
     entity: &EntityName,
     after: Option<String>,
 ) -> Result<Page<Member>, Error> {
-    may_list(app, credential, entity).await?;
-    Ok(app.table.query(keys::members(entity), after, PAGE).await?)
+    let access = may_list(app, credential, entity).await?;
+    let listable = Listable::of_caller(&access, entity);
+    let mut page: Page<Member> = app.table.query(keys::members(entity), after, PAGE).await?;
+    if listable != Listable::All {
+        for member in &mut page.rows {
+            member.roles.entity = None;
+            member.roles.parts.retain(|part, _| listable.covers(part.as_str()));
+        }
+        page.rows.retain(|member| !member.roles.is_empty());
+    }
+    Ok(page)
 }
 
-/// Refuses roles that can't be given.
-pub(super) fn can_be_given(entity: &Entity, actor: &Actor, at: &RoleAt) -> Result<(), Error> {
+/// Refuses roles that can't be given to somebody; to nobody in particular where there is no actor.
+pub(super) fn can_be_given(entity: &Entity, actor: Option<&Actor>, at: &RoleAt) -> Result<(), Error> {
     let why = match (at.role, actor) {
         (Some(Role::Owner), _) => "an owner is only who an entity is named after".to_owned(),
-        (Some(_), Actor::System) => "the system has no roles".to_owned(),
-        (Some(_), Actor::User(user)) if entity.name.is_own(user) => format!("{user} owns {} already", entity.name),
-        (Some(_), Actor::Robot(home, _)) if *home != entity.name => {
-            format!("{actor} is a robot of {home}, and has roles only there")
+        (Some(_), Some(Actor::System)) => "the system has no roles".to_owned(),
+        (Some(_), Some(Actor::User(user))) if entity.name.is_own(user) => {
+            format!("{user} owns {} already", entity.name)
         }
-        (Some(Role::Admin), Actor::Robot(..)) => {
+        (Some(_), Some(Actor::Robot(home, name))) if *home != entity.name => {
+            format!("{home}+{name} is a robot of {home}, and has roles only there")
+        }
+        (Some(Role::Admin), Some(Actor::Robot(..))) => {
             "a robot manages nothing: it can be a reader or contributor".to_owned()
         }
         (Some(Role::Admin), _) if entity.kind == EntityKind::Personal => {
@@ -71,7 +82,8 @@ impl Loaded {
         let [entity, member, account] = keys;
         let known = match actor {
             Actor::User(_) => rows.take::<User>(&account)?.is_some_and(|user| !user.disabled),
-            Actor::Robot(..) | Actor::System => rows.has(&account),
+            Actor::Robot(..) => rows.take::<Robot>(&account)?.is_some_and(|robot| !robot.disabled),
+            Actor::System => false,
         };
         let entity: Entity = rows.take(&entity)?.ok_or(Error::NotFound("entity"))?;
         Ok(Self { entity, actor: actor.clone(), member: rows.take(&member)?, known })
@@ -94,10 +106,9 @@ pub async fn set(
     loop {
         retry.pause().await?;
         let access = Access::load(app, credential, Some(entity), []).await?;
-        let resource = resource_of_part(entity, at.part.as_ref());
-        let grant = access.require(Action::Manage, &resource, "entity", "change roles there")?;
+        let grant = access.require_roles(entity, at.part.as_ref(), "change roles there")?;
         let loaded = Loaded::load(app, entity, actor).await?;
-        can_be_given(&loaded.entity, actor, at)?;
+        can_be_given(&loaded.entity, Some(actor), at)?;
         if at.role.is_some() && !loaded.known {
             return Err(Error::NotFound("user"));
         }
@@ -149,7 +160,8 @@ pub async fn includes(
     credential: &Credential,
     entity: &EntityName,
 ) -> Result<BTreeMap<String, Role>, Error> {
-    may_list(app, credential, entity).await?;
+    let access = may_list(app, credential, entity).await?;
+    access.require(Action::List, &Resource::Entity(entity.clone()), "entity", "list its members")?;
     let row: Option<Includes> = app.table.get(keys::includes(entity)).await?;
     Ok(row.map(|row| row.groups).unwrap_or_default())
 }

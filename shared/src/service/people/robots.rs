@@ -41,9 +41,10 @@ pub async fn make(app: &App, credential: &Credential, entity: &EntityName, new: 
     let resource = Resource::Entity(entity.clone());
     let grant = access.require(Action::Manage, &resource, "entity", "make robots there")?;
     let row: Entity = access.take(&keys::entity(entity))?.ok_or(Error::NotFound("entity"))?;
+    access.require_roles(entity, new.at.part.as_ref(), "make robots there")?;
     let NewRobot { name, description, at } = new;
     let actor = Actor::Robot(entity.clone(), name);
-    can_be_given(&row, &actor, &at)?;
+    can_be_given(&row, Some(&actor), &at)?;
     if app.table.query::<Member>(keys::robots(entity), None, MAX_ROBOTS).await?.rows.len() >= MAX_ROBOTS {
         return Err(Error::Conflict(format!("{entity} has {MAX_ROBOTS} robots already, the most there can be")));
     }
@@ -95,7 +96,7 @@ pub async fn remove(app: &App, credential: &Credential, entity: &EntityName, nam
             continue;
         }
         tokens::remove_all(app, &grant, &actor).await?;
-        if app.commit(&grant, members::robot_gone(&robot)).await? == Written::Done {
+        if app.commit(&grant, members::robot_gone(&robot, entity)).await? == Written::Done {
             return Ok(());
         }
     }

@@ -58,7 +58,7 @@ pub async fn find(app: &App, key: &ShareKey, file: &str) -> Result<Usable, Error
     let container_key = keys::container(&share.repository);
     let (image_key, link_key) = (shares::image(&share), keys::link(&share.repository, &share.blob));
     let wanted = [container_key.clone(), image_key.clone(), link_key.clone()];
-    let access = Access::load(app, &maker, Some(share.repository.entity()), wanted).await;
+    let access = Access::of_maker(app, &maker, Some(share.repository.entity()), wanted).await;
     let mut access = match access {
         Err(Error::Unauthenticated(_)) => return Err(OVER),
         access => access?,
