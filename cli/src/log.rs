@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::output::{print, seconds};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Show what was changed, by whom, when, and from where: the latest first.
@@ -41,21 +41,22 @@ impl Log {
             (None, None) => vec!["api", "events"],
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut query = json!({
-            "actor": self.actor, "action": self.action, "since": self.since.map(|since| now.saturating_sub(since)),
-        });
-        if let Some(query) = query.as_object_mut() {
-            query.retain(|_, value| !value.is_null());
-        }
+        let asked = [
+            ("actor", self.actor.map(|actor| json!(actor))),
+            ("action", self.action.map(|action| json!(action))),
+            ("since", self.since.map(|since| json!(now.saturating_sub(since)))),
+        ];
+        let asked = asked.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        let mut query: Map<String, Value> = asked.collect();
         let mut left = if self.limit == 0 { usize::MAX } else { self.limit };
         loop {
-            let page = self.client.whole(reqwest::Method::GET, &path, Some(query.clone())).await?;
+            let page = self.client.whole(reqwest::Method::GET, &path, Some(Value::Object(query.clone()))).await?;
             for event in page.get("data").and_then(Value::as_array).into_iter().flatten().take(left) {
                 print(&if self.json { event.to_string() } else { line(event) })?;
                 left -= 1;
             }
             match page.pointer("/page/next").and_then(Value::as_str) {
-                Some(next) if left > 0 && !next.is_empty() => query["after"] = json!(next),
+                Some(next) if left > 0 && !next.is_empty() => drop(query.insert("after".to_owned(), json!(next))),
                 _ => return Ok(()),
             }
         }

@@ -141,7 +141,10 @@ fn the_layers_of_shared_import_only_what_lies_below_them() {
         ),
         ("http/", &["http", "app", "auth::Credential", "domain", "error", "service::registry", "telemetry"]),
         ("changes/", &["changes", "domain", "error", "rules", "store"]),
-        ("app.rs", &["app", "auth", "changes", "config", "domain", "error", "random", "rules::Grant", "store"]),
+        (
+            "app.rs",
+            &["app", "auth", "changes", "config", "domain", "error", "random", "rules::Grant", "store", "telemetry"],
+        ),
         ("app/", &["app"]),
         ("config.rs", &["config", "domain"]),
         ("error.rs", &["error", "domain", "rules", "store"]),

@@ -31,7 +31,7 @@ pub struct Access {
     /// The groups in which directories have the caller, as far as that still counts.
     groups: BTreeMap<String, GroupsSeen>,
     /// The caller's token, if its use is to be noted.
-    unnoted: Option<Token>,
+    unnoted: Option<Box<Token>>,
     rows: Rows,
 }
 
@@ -101,7 +101,7 @@ impl Access {
                 let token = good.ok_or(Error::Unauthenticated(BAD_TOKEN))?;
                 self.until = token.expires;
                 let scope = token.scope.clone();
-                self.unnoted = Some(token).filter(|token| unnoted(token, app.now()));
+                self.unnoted = Some(token).filter(|token| unnoted(token, app.now())).map(Box::new);
                 scope
             }
         };

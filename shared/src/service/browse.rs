@@ -5,6 +5,7 @@ use super::access::{Access, resource_at};
 use super::parts::{Listable, may_list};
 use crate::app::App;
 use crate::auth::Credential;
+use crate::domain::quota::Quota;
 use crate::domain::{Caller, CollectionName, Digest, EntityName, Id, Repository, SubPath};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
@@ -37,7 +38,12 @@ pub async fn entity(app: &App, credential: &Credential, name: &EntityName) -> Re
     };
     access.require(Action::See, &resource, "entity", "see this entity")?;
     let account: Option<Account> = access.take(&account_key)?;
-    let (Some(entity), Some(account)) = (entity, account) else { return Err(Error::NotFound("entity")) };
+    let (Some(entity), Some(mut account)) = (entity, account) else { return Err(Error::NotFound("entity")) };
+    // What all of it uses is not for those who have a role on a part.
+    let member = access.membership(name).is_some_and(|member| member.roles.entity.is_some());
+    if !member && access.probe(Action::Manage, &Resource::Entity(name.clone())).is_err() {
+        account.quota = Quota::default();
+    }
     Ok(EntityView { entity, account })
 }
 
@@ -99,7 +105,9 @@ pub async fn entities(app: &App, credential: &Credential, after: Option<String>)
     for member in page.rows.iter().filter(|member| !Listable::in_library(&access, member).is_empty()) {
         let entity = found.take(&keys::entity(&member.entity))?;
         let account = found.take(&keys::account(&member.entity))?;
-        if let (Some(entity), Some(account)) = (entity, account) {
+        let all = member.roles.entity.is_some();
+        let seen = |account: Account| if all { account } else { Account { quota: Quota::default(), ..account } };
+        if let (Some(entity), Some(account)) = (entity, account.map(seen)) {
             rows.push(EntityView { entity, account });
         }
     }

@@ -102,7 +102,7 @@ async fn hinkskalle_8_9_10_a_quota_is_filled_exactly_refused_at_the_start_and_fr
 #[tokio::test]
 async fn sregistry_1_a_token_of_somebody_aborts_and_tags_nothing_of_others() {
     let Stage { server: _server, bench, eve, .. } = Stage::set().await;
-    let parts = opened_parts(&bench, "bench/tools/big", &[b'x'; 100_000]).await;
+    let parts = opened_parts(&bench, "bench/tools/big", &vec![b'x'; 100_000]).await;
     parts.abort(&eve).await.error(403);
     let asked = parts.ask(&eve, 1, &[b'x'; 100]).await;
     assert!([403, 404].contains(&asked.status.as_u16()), "{}", asked.status);
