@@ -138,6 +138,12 @@ async fn a_role_on_a_collection_or_container_is_one_there_and_nowhere_else() {
     assert_eq!(names(&carol.get("/api/entities/acme/members").await.ok()), ["carol"]);
     assert_eq!(names(&alice.get("/api/entities/acme/members").await.ok()), ["alice", "bob", "carol"]);
     carol.get("/api/entities/acme/includes").await.error(404);
+    let used = |who: &Caller| {
+        let who = who.clone();
+        async move { who.get("/v1/entities/acme").await.ok()["data"]["size"].as_u64().unwrap() }
+    };
+    assert!(used(&alice).await > 0);
+    assert_eq!((used(&carol).await, used(&bob).await), (0, 0));
     let tools = text(&carol.get("/v1/collections/acme/tools").await.ok(), "/data/id");
     for name in ["bb", "missing"] {
         carol.post("/v1/containers", json!({ "name": name, "collection": tools })).await.error(403);

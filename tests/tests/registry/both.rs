@@ -1,6 +1,6 @@
 //! The same bytes through both protocols, one after the other and at once.
 
-use crate::library::{begin, complete, hash, len, opened, opened_parts, sif, sif_of, sweep_up};
+use crate::library::{begin, complete, hash, join, len, opened, opened_parts, sif, sif_of, sweep_up};
 use crate::support::{
     BB, MIB, blob, blob_at, close, digest, fetch, is, junk, manifest, manifest_at, of_sif, open, patch, push, push_sif,
 };
@@ -8,6 +8,7 @@ use crate::support::{MANIFEST, put};
 use crate::wire::stream;
 use futures::future::join_all;
 use serde_json::json;
+use shared::domain::Role;
 use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Caller, Server};
 
@@ -221,4 +222,23 @@ async fn an_image_that_names_no_architecture_is_pushed_and_tagged() {
     let image = alice.image(&container, &silent).await["id"].as_str().unwrap().to_owned();
     let said = alice.post(&format!("/v1/tags/{container}"), json!({ "Tag": "v2", "ImageID": image })).await.error(400);
     assert!(said.contains("architecture"), "{said}");
+}
+
+#[tokio::test]
+async fn who_deletes_their_own_image_takes_no_manifest_that_somebody_else_pushed() {
+    let (server, alice) = start().await;
+    let (bob, dave) = (server.user("bob", 0).await, server.user("dave", 0).await);
+    join(&server, "alice", "bob", Role::Contributor).await;
+    join(&server, "alice", "dave", Role::Contributor).await;
+    let bytes = sif(1);
+    alice.container(BB).await;
+    bob.push(BB, "one", "amd64", &bytes).await.ok();
+    let stable = push_sif(&dave, BB, "stable", &bytes).await;
+    let image = format!("/v1/images/{BB}:{}", hash(&bytes));
+    bob.delete(&image).await.error(403);
+    assert_eq!(manifest(&dave, BB, "stable").await, stable);
+    // Once that is gone, the image goes.
+    is(&alice.delete(&manifest_at(BB, &digest(stable.as_bytes()))).await, 202);
+    bob.delete(&image).await.ok();
+    server.nobody.get(&image).await.error(404);
 }
