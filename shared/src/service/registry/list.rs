@@ -101,6 +101,7 @@ pub async fn catalog(
         return Err(Error::Unauthenticated(crate::error::NO_TOKEN).into());
     }
     let most = most.min(LONGEST_PAGE);
+    let _turn = if most > SHORT { Some(app.long_read().await?) } else { None };
     let mut entries = Vec::new();
     let begun: Option<Membership> = begun.map(|key| access.take(&key)).transpose()?.flatten();
     page.rows.splice(0..0, begun);
