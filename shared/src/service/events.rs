@@ -76,7 +76,7 @@ pub async fn list(
     loop {
         let page: Page<Event> = app.table.query_last(range.clone(), past, AT_A_TIME).await?;
         for event in page.rows {
-            let next = keys::event_time(event.millis) + &format!("{:08x}", event.random);
+            let next = keys::event_place(event.millis, event.random);
             if event.millis < since {
                 return Ok(Page { rows, next: None });
             }

@@ -108,10 +108,15 @@ pub fn sealed() -> KeyRange {
 /// An event, in the log of an entity, of `+` and a user, or of the installation, which is `-`. The keys of a log are
 /// in chronological order.
 pub fn event(log: &str, millis: u64, random: u32) -> Key {
-    key(format!("A#{log}"), format!("T#{}{random:08x}", event_time(millis)))
+    key(format!("A#{log}"), format!("T#{}", event_place(millis, random)))
 }
 
-/// What the keys of the events of a millisecond begin with, after the prefix of their range.
+/// What follows the prefix of their range in the key of an event.
+pub fn event_place(millis: u64, random: u32) -> String {
+    format!("{}{random:08x}", event_time(millis))
+}
+
+/// What that begins with for all events of a millisecond.
 pub fn event_time(millis: u64) -> String {
     format!("{millis:012x}")
 }

@@ -41,7 +41,6 @@ pub async fn make(app: &App, credential: &Credential, entity: &EntityName, new: 
     let resource = Resource::Entity(entity.clone());
     let grant = access.require(Action::Manage, &resource, "entity", "make robots there")?;
     let row: Entity = access.take(&keys::entity(entity))?.ok_or(Error::NotFound("entity"))?;
-    access.require_roles(entity, new.at.part.as_ref(), "make robots there")?;
     let NewRobot { name, description, at } = new;
     let actor = Actor::Robot(entity.clone(), name);
     can_be_given(&row, Some(&actor), &at)?;
