@@ -163,6 +163,8 @@ pub fn deny_others(path: &Path) -> Result<(), Error> {
     match denied {
         // Some file systems accept the change and ignore it.
         Ok(mode) if !shared(mode) => Ok(()),
+        // A database that is still being closed removes the files beside it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         _ => Err(Error::Readable(path.into())),
     }
 }
