@@ -1,6 +1,7 @@
 //! `stackroom admin`: a client of the API of a running library.
 
 use crate::client::Client;
+use crate::delete;
 use crate::output::{bytes, print, seconds, table};
 use crate::scrub;
 use anyhow::{Context, bail};
@@ -149,6 +150,13 @@ enum User {
         /// The name.
         name: String,
     },
+    /// Delete a user with everything that is theirs: images, tokens, roles.
+    Delete {
+        /// The name.
+        name: String,
+        #[command(flatten)]
+        how: delete::How,
+    },
 }
 
 /// The maximum number of passes of `sweep --now`.
@@ -247,6 +255,7 @@ impl Admin {
             }
             User::Disable { name } => self.disabled(name, true).await,
             User::Enable { name } => self.disabled(name, false).await,
+            User::Delete { name, how } => how.delete(&self.client, &["api", "users", name], name, self.json).await,
         }
     }
 

@@ -19,8 +19,8 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Sends a request to the library, and returns the `data` of its answer. A `GET` sends the fields of the body as
-    /// its query.
+    /// Sends a request to the library, and returns the `data` of its answer. A `GET` and a `DELETE` send the fields
+    /// of the body as their query.
     pub(crate) async fn call(&self, method: Method, path: &[&str], body: Option<Value>) -> anyhow::Result<Value> {
         Ok(self.whole(method, path, body).await?.get("data").cloned().unwrap_or_default())
     }
@@ -32,7 +32,7 @@ impl Client {
             .map_err(|()| anyhow::anyhow!("`{}` is not the URL of a library", self.url))?
             .pop_if_empty()
             .extend(path);
-        let asks = method == Method::GET;
+        let asks = method == Method::GET || method == Method::DELETE;
         for (name, value) in body.iter().filter(|_| asks).filter_map(Value::as_object).flatten() {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             url.query_pairs_mut().append_pair(name, &value);

@@ -3,6 +3,7 @@
 mod admin;
 mod client;
 mod connect;
+mod delete;
 mod group;
 mod log;
 mod output;
@@ -44,6 +45,8 @@ enum Command {
     Group(group::Group),
     /// Make, list and revoke URLs that let anybody who has one download one image.
     Share(share::Share),
+    /// Delete an image, a container, a collection or a group, with everything in it.
+    Delete(delete::Delete),
     /// Show what was changed, by whom, when, and from where.
     Log(log::Log),
     /// Add a library to the remotes of apptainer or singularity, and make it the active one.
@@ -72,6 +75,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Admin(admin) => runtime.block_on(admin.run()),
         Command::Group(group) => runtime.block_on(group.run()),
         Command::Share(share) => runtime.block_on(share.run()),
+        Command::Delete(delete) => runtime.block_on(delete.run()),
         Command::Log(log) => runtime.block_on(log.run()),
         Command::Connect(connect) => connect.run(),
     }

@@ -35,6 +35,9 @@ pub enum Error {
     /// The request conflicts with the current state.
     #[error("{0}")]
     Conflict(String),
+    /// There is something in it, and only something empty was to be deleted.
+    #[error("{0}")]
+    NotEmpty(String),
     /// The account has no room.
     #[error("Upload would exceed quota")]
     QuotaExceeded {

@@ -185,7 +185,7 @@ fn every_module_of_shared_has_its_place_among_the_layers() {
 }
 
 /// The rooms of `service`, each with the lower ones that it may name. A room that is not listed here may name none.
-const ROOMS: [(&str, &[&str]); 19] = [
+const ROOMS: [(&str, &[&str]); 20] = [
     ("access", &[]),
     ("parts", &["access"]),
     ("restore", &[]),
@@ -202,7 +202,8 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("tag", &["access", "retry"]),
     ("delete", &["access", "links", "pull", "retry"]),
     ("people", &["access", "parts", "retry"]),
-    ("sweep", &["access", "links", "people", "share", "uploads"]),
+    ("removal", &["access", "people", "retry"]),
+    ("sweep", &["access", "links", "people", "removal", "share", "uploads"]),
     ("scrub", &["access"]),
     ("events", &["access"]),
 ];

@@ -15,6 +15,8 @@ pub(crate) struct Swept {
     images: u64,
     /// Blobs removed from repositories in which no manifest named them.
     links: u64,
+    /// Containers and entities that were deleted, and of which something was left.
+    removed: u64,
     /// Deleted objects.
     objects: u64,
     /// Objects that nothing named, which a later sweep will delete.
@@ -41,20 +43,19 @@ struct WrongAccount {
 
 /// The results of a sweep.
 pub(crate) fn swept(swept: sweep::Swept) -> Swept {
-    let sweep::Swept { sessions, sealed, images, links, objects, condemned, uploads, wrong_accounts, failed, found } =
-        swept;
     let wrong = |sweep::WrongAccount { entity, account, charges }| WrongAccount { entity, account, charges };
     Swept {
-        sessions,
-        sealed: sealed.iter().map(ToString::to_string).collect(),
-        images,
-        links,
-        objects,
-        condemned,
-        uploads,
-        wrong_accounts: wrong_accounts.into_iter().map(wrong).collect(),
-        failed,
-        found,
+        sessions: swept.sessions,
+        sealed: swept.sealed.iter().map(ToString::to_string).collect(),
+        images: swept.images,
+        links: swept.links,
+        removed: swept.removed,
+        objects: swept.objects,
+        condemned: swept.condemned,
+        uploads: swept.uploads,
+        wrong_accounts: swept.wrong_accounts.into_iter().map(wrong).collect(),
+        failed: swept.failed,
+        found: swept.found,
     }
 }
 

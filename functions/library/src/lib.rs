@@ -11,12 +11,14 @@ use http::StatusCode;
 use serde::{Deserialize, Deserializer};
 use shared::auth::Credential;
 use shared::domain::{Description, Digest, Id, Selector, TagName, Visibility};
-use shared::http::library::{Answer, Arch, Failure, LeftEmpty, OnlyArch, data, json, list, named, plain};
+use shared::http::library::{
+    Answer, Arch, Deletion, Failure, LeftEmpty, OnlyArch, data, deleted, json, list, named, plain,
+};
 use shared::service::create::Properties;
 use shared::service::pull::Purpose;
 use shared::service::settings::{self, Settings};
 use shared::service::tag::SetTag;
-use shared::service::{browse, create, delete, pull, search, tag};
+use shared::service::{browse, create, delete, pull, removal, search, tag};
 use shared::{App, Error};
 use std::collections::HashMap;
 use utoipa::ToSchema;
@@ -39,12 +41,12 @@ fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list_entities, create_entity))
         .routes(routes!(default_entity))
-        .routes(routes!(entity, change_entity))
+        .routes(routes!(entity, change_entity, delete_entity))
         .routes(routes!(list_collections, create_collection))
-        .routes(routes!(collection, change_collection))
+        .routes(routes!(collection, change_collection, delete_collection))
         .routes(routes!(list_containers, create_container))
-        .routes(routes!(container, change_container))
-        .routes(routes!(change_repository))
+        .routes(routes!(container, change_container, delete_container))
+        .routes(routes!(change_repository, delete_repository))
         .routes(routes!(list_images, create_image))
         .routes(routes!(image, delete_image, change_tag))
         .routes(routes!(tags_v1, set_tag_v1))
@@ -501,6 +503,101 @@ async fn change_container(State(app): State<App>, caller: Credential, Path(path)
     settings::container(&app, &caller, &repository, &json::<Changed>(&body)?.try_into()?).await?;
     let view = browse::container(&app, &caller, &repository).await?;
     Ok(data(wire::whole(&view)))
+}
+
+/// Deletes a group: at once it is hidden with everything in it, which is then removed.
+#[utoipa::path(
+    delete,
+    path = "/v1/entities/{name}",
+    tag = "entities",
+    params(
+        ("name" = String, Path, description = "The name of a group"),
+        ("cascade" = Option<bool>, Query, description = "Delete everything in it, too"),
+        ("force" = Option<bool>, Query, description = "Delete frozen tags and read-only containers, too"),
+        ("dry-run" = Option<bool>, Query, description = "Only say what is in it"),
+    ),
+    responses((status = 200), (status = 202), (status = 403), (status = 404), (status = 412)),
+)]
+async fn delete_entity(
+    State(app): State<App>,
+    caller: Credential,
+    Path(name): Path<String>,
+    Deletion(how): Deletion,
+) -> Answer {
+    let name = app.config.defaults.entity(&name)?;
+    let done = removal::entity(&app, &caller, &name, how).await?;
+    Ok(deleted(how, &done))
+}
+
+/// Deletes a collection with its containers, in the same way.
+#[utoipa::path(
+    delete,
+    path = "/v1/collections/{*path}",
+    tag = "collections",
+    params(
+        ("path" = String, Path, description = "`[ENTITY/]COLLECTION`"),
+        ("cascade" = Option<bool>, Query, description = "Delete everything in it, too"),
+        ("force" = Option<bool>, Query, description = "Delete frozen tags and read-only containers, too"),
+        ("dry-run" = Option<bool>, Query, description = "Only say what is in it"),
+    ),
+    responses((status = 200), (status = 202), (status = 403), (status = 404), (status = 412)),
+)]
+async fn delete_collection(
+    State(app): State<App>,
+    caller: Credential,
+    Path(path): Path<String>,
+    Deletion(how): Deletion,
+) -> Answer {
+    let (entity, name) = app.config.defaults.collection(&path)?;
+    let done = removal::collection(&app, &caller, &entity, &name, how).await?;
+    Ok(deleted(how, &done))
+}
+
+/// Deletes a container with everything in it, in the same way.
+#[utoipa::path(
+    delete,
+    path = "/v1/containers/{*path}",
+    tag = "containers",
+    params(
+        ("path" = String, Path, description = "`[[ENTITY/]COLLECTION/]CONTAINER`"),
+        ("cascade" = Option<bool>, Query, description = "Delete everything in it, too"),
+        ("force" = Option<bool>, Query, description = "Delete frozen tags and read-only containers, too"),
+        ("dry-run" = Option<bool>, Query, description = "Only say what is in it"),
+    ),
+    responses((status = 200), (status = 202), (status = 403), (status = 404), (status = 412)),
+)]
+async fn delete_container(
+    State(app): State<App>,
+    caller: Credential,
+    Path(path): Path<String>,
+    Deletion(how): Deletion,
+) -> Answer {
+    let repository = app.config.defaults.container(&path)?;
+    let done = removal::container(&app, &caller, &repository, how).await?;
+    Ok(deleted(how, &done))
+}
+
+/// Deletes a repository by its registry name, which can have any number of parts, in the same way.
+#[utoipa::path(
+    delete,
+    path = "/api/repositories/{*name}",
+    tag = "containers",
+    params(
+        ("name" = String, Path, description = "`ENTITY/NAME[/NAME…]`"),
+        ("cascade" = Option<bool>, Query, description = "Delete everything in it, too"),
+        ("force" = Option<bool>, Query, description = "Delete frozen tags and read-only containers, too"),
+        ("dry-run" = Option<bool>, Query, description = "Only say what is in it"),
+    ),
+    responses((status = 200), (status = 202), (status = 403), (status = 404), (status = 412)),
+)]
+async fn delete_repository(
+    State(app): State<App>,
+    caller: Credential,
+    Path(name): Path<String>,
+    Deletion(how): Deletion,
+) -> Answer {
+    let done = removal::container(&app, &caller, &name.parse()?, how).await?;
+    Ok(deleted(how, &done))
 }
 
 /// Freezes the tag of a reference with `{"frozen": true}`, or unfreezes it.

@@ -13,13 +13,14 @@ use utoipa_axum::router::OpenApiRouter;
 
 /// The routes.
 pub fn router(app: &App) -> Router {
-    let routes = routes().split_for_parts().0.with_state(app.clone());
-    shared::http::finish(app, routes.layer(axum::middleware::from_fn(without_query)))
+    let in_bodies = routes().split_for_parts().0.layer(axum::middleware::from_fn(without_query));
+    let all = in_bodies.merge(users::deletions().split_for_parts().0);
+    shared::http::finish(app, all.with_state(app.clone()))
 }
 
 /// The `OpenAPI` description of the routes.
 pub fn openapi() -> OpenApi {
-    routes().into_openapi()
+    routes().merge(users::deletions()).into_openapi()
 }
 
 fn routes() -> OpenApiRouter<App> {

@@ -9,9 +9,10 @@ use serde_json::json as value;
 use shared::App;
 use shared::auth::Credential;
 use shared::domain::{Actor, EntityName, TokenId, TokenScope, UserName};
-use shared::http::library::{Answer, data, json};
+use shared::http::library::{Answer, Deletion, data, deleted, json};
 use shared::service::people::tokens::{self, NewToken};
 use shared::service::people::users::{self, Change, NewUser};
+use shared::service::removal;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -27,6 +28,34 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tokens, add_token))
         .routes(routes!(revoke))
         .routes(routes!(set_quota))
+}
+
+/// The routes whose requests say in their query how something is to be deleted.
+pub(crate) fn deletions() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(delete_user))
+}
+
+/// Deletes a user with everything that is theirs. `force` also if a group is left without an admin.
+#[utoipa::path(
+    delete,
+    path = "/api/users/{name}",
+    tag = "administration",
+    params(
+        ("name" = String, Path, description = "The name of a user"),
+        ("cascade" = Option<bool>, Query, description = "Delete everything in it, too"),
+        ("force" = Option<bool>, Query, description = "Delete frozen tags and read-only containers, too"),
+        ("dry-run" = Option<bool>, Query, description = "Only say what is in it"),
+    ),
+    responses((status = 200), (status = 202), (status = 403), (status = 404), (status = 412)),
+)]
+async fn delete_user(
+    State(app): State<App>,
+    caller: Credential,
+    Path(name): Path<String>,
+    Deletion(how): Deletion,
+) -> Answer {
+    let done = removal::user(&app, &caller, &name.parse()?, how).await?;
+    Ok(deleted(how, &done))
 }
 
 /// All users, with their usage.

@@ -40,13 +40,14 @@ const TAGS: [(&str, &str); 17] = [
 ];
 
 /// The descriptions of refusals for which an operation gives none of its own.
-const REFUSALS: [(StatusCode, &str); 10] = [
+const REFUSALS: [(StatusCode, &str); 11] = [
     (StatusCode::BAD_REQUEST, "The request can't be used; the message says why"),
     (StatusCode::UNAUTHORIZED, "A token is required but missing, or it is invalid, expired or revoked"),
     (StatusCode::FORBIDDEN, "The caller or the token is not permitted to do that, or the container is read-only"),
     (StatusCode::NOT_FOUND, "It does not exist, or the caller may not know that it exists"),
     (StatusCode::CONFLICT, "It conflicts with the current state"),
     (StatusCode::GONE, "It was there, and is over"),
+    (StatusCode::PRECONDITION_FAILED, "It is not empty, and a cascade was not asked for"),
     (StatusCode::PAYLOAD_TOO_LARGE, "The body is longer than the route accepts"),
     (StatusCode::INTERNAL_SERVER_ERROR, "An error in the server"),
     (StatusCode::SERVICE_UNAVAILABLE, "The store can't be reached, try again later"),

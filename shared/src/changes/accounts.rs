@@ -9,6 +9,7 @@ use crate::domain::{Digest, EntityName};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::rules::quota::{Admission, admit, most_rows};
+use crate::store::keys;
 use crate::store::rows::{Account, Charge, EventKind, ManifestLinks, Row};
 use crate::store::table::{AccountChange, Condition, Write};
 
@@ -173,6 +174,11 @@ pub(crate) fn opened(entity: &EntityName, limit: u64) -> Result<Write, Error> {
     let account =
         Account { entity: entity.clone(), quota: Quota { limit, most_rows: most_rows(limit), ..Quota::default() } };
     Ok(Write::put(&account, Condition::Absent)?)
+}
+
+/// Removes the row of an account in which nothing counts.
+pub(crate) fn closed(entity: &EntityName) -> Write {
+    Write::delete(keys::account(entity), Condition::Unused)
 }
 
 /// Sets the limit of an account.

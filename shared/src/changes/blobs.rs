@@ -138,6 +138,11 @@ fn blob_with(blob: Option<Blob>, object: &str, first_in_entity: bool, new: &Link
     Ok(Write::put(&Blob { entities, facts, version: blob.version + 1, ..blob }, condition)?)
 }
 
+/// The condition that a repository is there, and not being deleted: without it, nothing may be linked in it.
+pub(crate) fn repository_there(repository: &Repository) -> Write {
+    Write::check(keys::container(repository), Condition::Present)
+}
+
 /// The rows of a blob whose link is to be removed.
 #[derive(Debug)]
 pub(crate) struct Unlinking<'a> {

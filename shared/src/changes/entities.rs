@@ -1,12 +1,15 @@
 //! The contents of entities: the rows of a new entity, collection, container or image, each with its id.
 
-use super::{Changes, accounts, members};
+use super::{Changes, accounts, members, removal};
 use crate::domain::{
     Actor, CollectionName, Description, Digest, EntityName, Id, Repository, Role, Time, UserName, Visibility,
 };
 use crate::error::Error;
 use crate::rules::Place;
-use crate::store::rows::{Collection, Container, Entity, EntityKind, EventKind, Image, Parents, Pointer, Row, Target};
+use crate::store::keys;
+use crate::store::rows::{
+    Collection, Container, Entity, EntityKind, EventKind, Image, Parents, Pointer, RemovedEntity, Row, Target,
+};
 use crate::store::table::{Condition, Write};
 
 /// The creator of something, the time, and what is drawn at random for it.
@@ -53,11 +56,13 @@ pub(crate) struct NewEntity<'a> {
     pub(crate) private: bool,
     /// The limit of its account, in bytes; 0 for none.
     pub(crate) limit: u64,
+    /// The deleted entity whose name it takes over, if there was one.
+    pub(crate) freed: Option<&'a RemovedEntity>,
 }
 
 /// An entity with its owner and its account.
 pub(crate) fn entity(new: NewEntity<'_>, birth: Birth) -> Result<Made<Entity>, Error> {
-    let NewEntity { name, owner, description, private, limit } = new;
+    let NewEntity { name, owner, description, private, limit, freed } = new;
     let (kind, role) =
         if name.is_own(owner) { (EntityKind::Personal, Role::Owner) } else { (EntityKind::Group, Role::Admin) };
     let first = members::first_member(name, &owner.clone().into(), role, &birth)?;
@@ -75,6 +80,7 @@ pub(crate) fn entity(new: NewEntity<'_>, birth: Birth) -> Result<Made<Entity>, E
     };
     let mut made = made(row, id, Target::Entity(name.clone()), EventKind::EntityMade)?;
     made.changes.add(accounts::opened(name, limit)?);
+    made.changes.add(removal::name_taken(name, freed));
     made.changes.extend(first);
     Ok(made)
 }
@@ -105,7 +111,9 @@ pub(crate) fn collection(new: NewCollection<'_>, birth: Birth) -> Result<Made<Co
         created: at,
         version: first_version.into(),
     };
-    made(row, id, target, EventKind::CollectionMade)
+    let mut made = made(row, id, target, EventKind::CollectionMade)?;
+    made.changes.add(Write::advance(parent.key()));
+    Ok(made)
 }
 
 /// Where and how a container is created.
@@ -139,7 +147,12 @@ pub(crate) fn container(new: NewContainer<'_>, birth: Birth) -> Result<Made<Cont
         epoch: 0,
         version: first_version.into(),
     };
-    made(row, id, Target::Container(repository.clone()), EventKind::ContainerMade)
+    let mut made = made(row, id, Target::Container(repository.clone()), EventKind::ContainerMade)?;
+    // What it lies in must be there, and whoever deletes that learns that it is not empty any more.
+    let above = collection.map_or_else(|| entity.key(), Row::key);
+    made.changes.add(Write::advance(above));
+    made.changes.add(Write::check(keys::removed_container(repository), Condition::Absent));
+    Ok(made)
 }
 
 /// An image whose bytes are still to come.
@@ -168,7 +181,9 @@ pub(crate) fn image(
         labels: [].into(),
         version: first_version.into(),
     };
-    made(image, id, target, EventKind::ImageBegun { hash })
+    let mut made = made(image, id, target, EventKind::ImageBegun { hash })?;
+    made.changes.add(Write::check(container.key(), Condition::Present));
+    Ok(made)
 }
 
 /// A row whose settings can change, under the condition of its version.

@@ -116,16 +116,25 @@ pub(crate) fn removed_without_bytes(image: &Image, charge: Option<&Charge>) -> C
 /// its own manifest, if there is one: it counts if a client pushed the same.
 pub(crate) fn removed(image: &Image, manifest: Option<&ManifestLinks>) -> Changes {
     let repository = &image.repository;
-    let rows = 1 + manifest.map_or(0, |row| i64::try_from(row.rows).unwrap_or(0));
-    let mut changes =
-        Changes::recorded(Place::Repository(repository.clone()), EventKind::ImageRemoved { hash: image.hash }).with([
-            Write::delete(image.key(), Condition::Version(image.version)),
-            Write::delete(keys::pointer(image.id), Condition::None),
-        ]);
+    let rows = manifest.map_or(0, |row| i64::try_from(row.rows).unwrap_or(0));
+    let what = EventKind::ImageRemoved { hash: image.hash };
+    let mut changes = Changes::recorded(Place::Repository(repository.clone()), what).with(rows_removed(image));
     changes.extend(accounts::rows(repository.entity(), -rows));
     if let Some(own) = own_manifest(image) {
-        changes.add(Write::delete(keys::details(repository, &image.hash), Condition::None));
         changes.add(Write::delete(keys::manifest(repository, &own), Condition::None));
     }
     changes
+}
+
+/// Removes the rows of an image itself.
+pub(crate) fn rows_removed(image: &Image) -> Vec<Write> {
+    let mut writes = vec![
+        Write::delete(image.key(), Condition::Version(image.version)),
+        Write::delete(keys::pointer(image.id), Condition::None),
+    ];
+    writes.extend(
+        image.content.is_some().then(|| Write::delete(keys::details(&image.repository, &image.hash), Condition::None)),
+    );
+    writes.extend(accounts::rows(image.repository.entity(), -1));
+    writes
 }

@@ -14,6 +14,7 @@ pub(crate) mod images;
 pub(crate) mod manifests;
 pub(crate) mod members;
 pub(crate) mod people;
+pub(crate) mod removal;
 pub(crate) mod shares;
 pub(crate) mod streams;
 pub(crate) mod tags;

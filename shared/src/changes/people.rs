@@ -7,15 +7,23 @@ use crate::domain::{Actor, Description, EntityName, Time, TokenId, UserName};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::store::keys;
-use crate::store::rows::{EventKind, GroupsMade, GroupsSeen, Row, Token, User, UserListed, WrongPasswords};
+use crate::store::rows::{
+    EventKind, GroupsMade, GroupsSeen, RemovedEntity, Row, Token, User, UserListed, WrongPasswords,
+};
 use crate::store::table::{Condition, Write};
 use std::time::Duration;
 
 /// Adds a user with an entity of the same name, whose account has this limit. `birth` is the entity's.
-pub(crate) fn user_added(user: &User, birth: Birth, limit: u64) -> Result<Changes, Error> {
+/// `freed` is a deleted entity whose name they take over.
+pub(crate) fn user_added(
+    user: &User,
+    birth: Birth,
+    limit: u64,
+    freed: Option<&RemovedEntity>,
+) -> Result<Changes, Error> {
     let name = &user.name;
     let (own, description) = (EntityName::from(name), Description::default());
-    let new = NewEntity { name: &own, owner: name, description, private: false, limit };
+    let new = NewEntity { name: &own, owner: name, description, private: false, limit, freed };
     let entity = entities::entity(new, birth)?;
     let mut changes = Changes::recorded(Place::User(name.clone()), EventKind::UserAdded { name: name.clone() });
     changes.merge(entity.changes);

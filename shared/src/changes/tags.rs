@@ -145,7 +145,7 @@ fn moved(tag: &Tag) -> TagMove {
 }
 
 /// Deletes the row of a tag.
-fn deleted(tag: &Tag) -> Vec<Write> {
+pub(crate) fn deleted(tag: &Tag) -> Vec<Write> {
     let row = Write::delete(tag.key(), Condition::Version(tag.version));
     accounts::rows(tag.repository.entity(), -1).into_iter().chain([row]).collect()
 }

@@ -6,6 +6,7 @@ use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::reference::LibraryRef;
 use crate::error::Error;
+use crate::service::removal::{Deleted, How};
 use crate::telemetry;
 use axum::Json;
 use axum::body::Bytes;
@@ -41,6 +42,7 @@ impl Failure {
             Error::Forbidden(_) => StatusCode::FORBIDDEN,
             Error::Invalid(_) | Error::WrongBytes(_) => StatusCode::BAD_REQUEST,
             Error::Conflict(_) => StatusCode::CONFLICT,
+            Error::NotEmpty(_) => StatusCode::PRECONDITION_FAILED,
             Error::QuotaExceeded { .. } | Error::TooMuchKept { .. } | Error::TooManyRows { .. } | Error::DiskFull => {
                 StatusCode::INSUFFICIENT_STORAGE
             }
@@ -112,6 +114,43 @@ impl FromRequestParts<App> for OnlyArch {
             Arch::from_request_parts(parts, app).await.map_err(|error| Error::Invalid(error.to_string()))?;
         Ok(Self(arch))
     }
+}
+
+/// How something is to be deleted with what is in it: `?cascade=1&force=1&dry-run=1`. The query may say nothing else.
+#[derive(Debug)]
+pub struct Deletion(pub How);
+
+impl FromRequestParts<App> for Deletion {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Failure> {
+        let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|Query(pairs)| pairs);
+        let mut how = How::default();
+        for (key, value) in pairs.map_err(|error| Failure(Error::Invalid(error.to_string())))? {
+            let wanted = match value.to_ascii_lowercase().as_str() {
+                "1" | "true" | "yes" => true,
+                "0" | "false" | "no" => false,
+                _ => return Err(Failure(Error::Invalid(format!("`{key}` is true or false, not `{value}`")))),
+            };
+            *match key.as_str() {
+                "cascade" => &mut how.cascade,
+                "force" => &mut how.force,
+                "dry-run" | "dry_run" | "dryRun" => &mut how.dry_run,
+                _ => {
+                    let why = format!("`{key}` is not known here, only `cascade`, `force` and `dry-run` are");
+                    return Err(Failure(Error::Invalid(why)));
+                }
+            } = wanted;
+        }
+        Ok(Self(how))
+    }
+}
+
+/// The answer to a deletion: 202 if it is hidden, and not all of it removed yet.
+pub fn deleted(how: How, Deleted { contents, done }: &Deleted) -> Response {
+    let status = if *done || how.dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let data = json!({ "contents": contents, "dryRun": how.dry_run, "done": done });
+    (status, Json(json!({ "data": data }))).into_response()
 }
 
 /// A request whose path had an empty part. Old clients leave a name empty, and mean the default.

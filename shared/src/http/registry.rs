@@ -104,7 +104,7 @@ pub fn refusal(app: &App, refused: &Refused, scope: Option<&str>) -> Response {
         Error::NotFound(_) => errors(StatusCode::NOT_FOUND, "NAME_UNKNOWN", &sentence),
         Error::Gone(_) => errors(StatusCode::GONE, "NAME_UNKNOWN", &sentence),
         Error::Forbidden(_) => errors(StatusCode::FORBIDDEN, "DENIED", &sentence),
-        Error::Invalid(_) | Error::WrongBytes(_) | Error::Conflict(_) => {
+        Error::Invalid(_) | Error::WrongBytes(_) | Error::Conflict(_) | Error::NotEmpty(_) => {
             errors(StatusCode::BAD_REQUEST, "UNSUPPORTED", &sentence)
         }
         Error::QuotaExceeded { charged, limit } => {

@@ -8,6 +8,7 @@ use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::blobs::VerifiedImage;
 use crate::changes::entities::{self, Made, NewCollection, NewContainer, NewEntity};
+use crate::changes::removal;
 use crate::domain::{
     Actor, CollectionName, ContainerName, Description, Digest, EntityName, Id, Repository, Visibility,
 };
@@ -46,7 +47,8 @@ pub async fn entity(
     name: EntityName,
     properties: Properties,
 ) -> Result<Entity, Error> {
-    let mut access = Access::load(app, credential, Some(&name), [keys::entity(&name)]).await?;
+    let wanted = [keys::entity(&name), keys::removed_entity(&name)];
+    let mut access = Access::load(app, credential, Some(&name), wanted).await?;
     let existing: Option<Entity> = access.take(&keys::entity(&name))?;
     let resource = Resource::Entity(name.clone());
     if let Some(existing) = existing
@@ -60,7 +62,10 @@ pub async fn entity(
     let grant = access.require(Action::Create, &resource, "entity", &doing)?;
     let owner = grant.by().and_then(Actor::user).ok_or(Error::Unauthenticated(crate::error::NO_TOKEN))?;
     let Properties { description, private, .. } = properties.clone();
-    let new = NewEntity { name: &name, owner, description, private, limit: app.config.default_quota };
+    let may_free = access.probe(Action::Manage, &Resource::Installation).is_ok();
+    let freed = removal::freed(access.take(&keys::removed_entity(&name))?, may_free)?;
+    let (limit, freed) = (app.config.default_quota, freed.as_ref());
+    let new = NewEntity { name: &name, owner, description, private, limit, freed };
     let entity = written(app, &grant, entities::entity(new, app.birth(&grant)?)?).await?;
     properties.kept_by(entity.default_private, false)?;
     Ok(entity)
@@ -243,5 +248,5 @@ async fn written<R: Row>(app: &App, grant: &Grant, made: Made<R>) -> Result<R, E
 }
 
 fn deleted_meanwhile() -> Error {
-    Error::Conflict("it was deleted while it was being created, try again".to_owned())
+    Error::Conflict("it was deleted, or what it lies in, and is still being removed: try again later".to_owned())
 }

@@ -8,7 +8,7 @@ use crate::domain::{Actor, EntityName, Time, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
 use crate::store::keys;
-use crate::store::rows::Event;
+use crate::store::rows::{Entity, Event};
 use crate::store::table::Page;
 
 /// The most events of a page.
@@ -65,11 +65,16 @@ pub async fn list(
         Log::User(name) => (None, Resource::User(name.clone()), Place::User(name.clone())),
         Log::Installation => (None, Resource::Installation, Place::Installation),
     };
-    let access = Access::load(app, credential, entity, []).await?;
+    let key = entity.map(keys::entity);
+    let mut access = Access::load(app, credential, entity, key.clone()).await?;
     access.require(Action::Manage, &resource, "log", "read this log")?;
+    // What happened to another entity of that name, which was deleted, is for site admins.
+    let row: Option<Entity> = key.map(|key| access.take(&key)).transpose()?.flatten();
+    let all = access.probe(Action::Manage, &Resource::Installation).is_ok();
+    let from = row.filter(|_| !all).map_or(0, |row| millis(row.created));
     let _turn = app.long_read().await?;
     let range = keys::events(&events::log(&place));
-    let since = filter.since.map_or(0, millis);
+    let since = filter.since.map_or(0, millis).max(from);
     let mut past = before.or_else(|| filter.until.map(|until| keys::event_time(millis(until))));
     let mut rows = Vec::new();
     let mut read = 0;

@@ -13,6 +13,7 @@ mod parts;
 pub mod people;
 pub mod pull;
 pub mod registry;
+pub mod removal;
 mod restore;
 mod retry;
 pub mod scrub;

@@ -20,6 +20,8 @@
 //! | `E#⟨entity⟩` | `C#⟨collection⟩` | [`Collection`](super::rows::Collection) |
 //! | `E#⟨entity⟩` | `R#⟨rest⟩` | [`Container`](super::rows::Container) |
 //! | `E#⟨entity⟩` | `I#⟨rest⟩#⟨hash⟩` | [`Image`](super::rows::Image) |
+//! | `E#⟨entity⟩` | `Z` | [`RemovedEntity`](super::rows::RemovedEntity): it was deleted |
+//! | `E#⟨entity⟩` | `Z#⟨rest⟩` | [`RemovedContainer`](super::rows::RemovedContainer): it was deleted, what it had is being removed |
 //! | `E#⟨entity⟩` | `B#⟨hash⟩` | [`Charge`](super::rows::Charge): what a blob costs the entity |
 //! | `R#⟨repository⟩` | `-` | [`Marker`](super::rows::Marker): library images are here |
 //! | `R#⟨repository⟩` | `T#⟨tag⟩` | [`Tag`](super::rows::Tag) |
@@ -43,7 +45,7 @@
 use crate::domain::{
     Actor, CollectionName, Digest, EntityName, Id, OciDigest, Repository, ShareId, TagName, TokenId, UploadId, UserName,
 };
-use crate::rules::{Grant, Place};
+use crate::rules::{Action, Grant, Place};
 use serde::{Deserialize, Serialize};
 
 /// Where a row is.
@@ -222,6 +224,36 @@ pub fn containers_under(path: &Repository) -> KeyRange {
     range(format!("E#{}", path.entity()), format!("R#{}/", path.rest()))
 }
 
+/// A container that was deleted.
+pub fn removed_container(repository: &Repository) -> Key {
+    key(format!("E#{}", repository.entity()), format!("Z#{}", repository.rest()))
+}
+
+/// The partition and prefix of the containers of an entity that were deleted, and of which something is left.
+pub fn removed_containers(entity: &EntityName) -> KeyRange {
+    range(format!("E#{entity}"), "Z#")
+}
+
+/// An entity that was deleted.
+pub fn removed_entity(name: &EntityName) -> Key {
+    key(format!("E#{name}"), "Z")
+}
+
+/// Everything in an entity's partition: itself, its members, and what lies in it.
+pub fn all_of_entity(name: &EntityName) -> KeyRange {
+    range(format!("E#{name}"), "")
+}
+
+/// Everything in a repository's partition.
+pub fn all_of_repository(repository: &Repository) -> KeyRange {
+    range(format!("R#{repository}"), "")
+}
+
+/// Everything in the partition of a person's account.
+pub fn all_of_user(name: &UserName) -> KeyRange {
+    range(format!("U#{name}"), "")
+}
+
 /// An image in a container.
 pub fn image(repository: &Repository, hash: &Digest) -> Key {
     key(format!("E#{}", repository.entity()), format!("I#{}#{}", repository.rest(), hash.hex()))
@@ -366,6 +398,8 @@ pub fn lies_in(key: &Key, grant: &Grant) -> bool {
             || (key.pk.starts_with("U#") && key.sk == format!("E#{name}"))
             || key.pk.starts_with(&format!("U#{name}+"))
             || grant.by().and_then(Actor::user).is_some_and(|by| *key == groups_made(by))
+            // A group that is deleted counts no more for whoever made it.
+            || (key.pk.starts_with("U#") && key.sk == "G" && grant.action() == Action::Delete)
     };
     match grant.place() {
         Place::Installation => true,
@@ -405,6 +439,10 @@ pub enum RowKind {
     Event,
     /// A share, or its entry in the list of its repository.
     Share,
+    /// A container that was deleted.
+    RemovedContainer,
+    /// An entity that was deleted.
+    RemovedEntity,
     /// A kind that the sweeper never removes by itself.
     Other,
 }
@@ -423,17 +461,19 @@ pub fn kind(key: &Key) -> RowKind {
         ("D#", _) | ("R#", "L#") => RowKind::Share,
         ("E#", "B#") => RowKind::Charge,
         ("E#", "I#") => RowKind::Image,
+        ("E#", "Z#") => RowKind::RemovedContainer,
+        ("E#", _) if key.sk == "Z" => RowKind::RemovedEntity,
         ("E#", _) if key.sk == "Q" => RowKind::Account,
         ("U#", _) if key.sk == "W" => RowKind::WrongPasswords,
         _ => RowKind::Other,
     }
 }
 
-/// The entity in whose account a row counts as one, if its key alone says so: collections, containers, images, tags and
-/// links.
+/// The entity in whose account a row counts as one, if its key alone says so: collections, containers, also those that
+/// were deleted, images, tags and links.
 pub fn counted(key: &Key) -> Option<&str> {
     match key.sk.get(..2)? {
-        "C#" | "R#" | "I#" => key.pk.strip_prefix("E#"),
+        "C#" | "R#" | "I#" | "Z#" => key.pk.strip_prefix("E#"),
         "T#" | "B#" => key.pk.strip_prefix("R#")?.split('/').next(),
         _ => None,
     }
@@ -477,6 +517,8 @@ mod tests {
             invitation(&entity_name, Id::from_random([0; 12])),
             collection(&entity_name, &collection_name),
             container(&repository),
+            removed_container(&repository),
+            removed_entity(&entity_name),
             image(&repository, &digest),
             charge(&entity_name, &digest),
             tag(&repository, &"a".parse().unwrap()),
@@ -517,6 +559,8 @@ mod tests {
             (image(&repository, &digest), RowKind::Image),
             (account(repository.entity()), RowKind::Account),
             (container(&repository), RowKind::Other),
+            (removed_container(&repository), RowKind::RemovedContainer),
+            (removed_entity(repository.entity()), RowKind::RemovedEntity),
             (wrong_passwords(&"a".parse().unwrap()), RowKind::WrongPasswords),
             (user(&"a".parse().unwrap()), RowKind::Other),
             (link(&repository, &digest.into()), RowKind::Link),

@@ -333,6 +333,36 @@ pub struct Container {
 }
 row!(Container, row => keys::container(&row.repository));
 
+/// A container, or another repository, that was deleted. Its own row is gone, so everything in it is hidden. This row
+/// stays, and keeps the name from being used again, until all other rows of it are removed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RemovedContainer {
+    /// Its path.
+    pub repository: Repository,
+    /// Who deleted it.
+    pub by: Option<Actor>,
+    /// When.
+    pub at: Time,
+}
+row!(RemovedContainer, row => keys::removed_container(&row.repository));
+
+/// An entity that was deleted with everything in it. The row stays for good: somebody may still pull by its name, so that
+/// only a site admin can give the name to something else.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RemovedEntity {
+    /// Its name.
+    pub name: EntityName,
+    /// Whether it was a user's own, and the user was deleted with it.
+    pub user: bool,
+    /// Who deleted it.
+    pub by: Option<Actor>,
+    /// When.
+    pub at: Time,
+    /// Whether nothing is left of it but this row.
+    pub gone: bool,
+}
+row!(RemovedEntity, row => keys::removed_entity(&row.name));
+
 /// The facts about an image once its bytes were verified; short enough to be copied into tags.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
@@ -951,6 +981,18 @@ pub enum EventKind {
     CollectionMade,
     /// The container, or another repository, was created.
     ContainerMade,
+    /// The entity was deleted, with everything that was left in it.
+    EntityRemoved,
+    /// The collection was deleted.
+    CollectionRemoved {
+        /// Its name.
+        collection: CollectionName,
+    },
+    /// The container, or another repository, was deleted with everything in it.
+    ContainerRemoved {
+        /// Its path.
+        repository: Repository,
+    },
     /// These settings of the entity, collection or container were changed.
     Changed(Vec<String>),
     /// A push of an image started.
@@ -1001,6 +1043,11 @@ pub enum EventKind {
     },
     /// A user was added.
     UserAdded {
+        /// The name.
+        name: UserName,
+    },
+    /// A user was deleted.
+    UserRemoved {
         /// The name.
         name: UserName,
     },

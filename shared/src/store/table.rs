@@ -82,6 +82,8 @@ pub enum Condition {
     Seen(Time),
     /// The account exists and has this limit.
     Limit(u64),
+    /// The account exists, and nothing counts in it.
+    Unused,
     /// The account exists, has this limit, and no more bytes than these.
     Room {
         /// The limit, in bytes.
@@ -218,6 +220,11 @@ impl Write {
         Self(Operation::Add(keys::container(repository), vec![("epoch", 1), ("version", 1)], condition))
     }
 
+    /// Increments the version of a row that must exist, because there is something new in it.
+    pub fn advance(key: Key) -> Self {
+        Self(Operation::Add(key, vec![("version", 1)], Condition::Present))
+    }
+
     /// Counts a use of a share that can be used.
     pub fn used(share: ShareId, below: u64, now: Time) -> Self {
         Self(Operation::Add(keys::share(share), vec![("uses", 1)], Condition::Usable { below, now }))
@@ -294,6 +301,10 @@ impl Expression {
             Condition::Epoch(epoch) => Some(expression.equal("epoch", &epoch)),
             Condition::Seen(time) => Some(expression.equal("seen", &time.0)),
             Condition::Limit(limit) => Some(expression.equal("limit", &limit)),
+            Condition::Unused => {
+                let zero = ["charged", "reserved", "surplus", ROWS].map(|number| expression.equal(number, &0));
+                Some(zero.join(" AND "))
+            }
             Condition::Room { limit, charged_at_most, surplus_at_most } => {
                 let same = expression.equal("limit", &limit);
                 expression.name("charged");
@@ -592,6 +603,14 @@ impl Table {
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// The keys of the first rows of a partition with a prefix.
+    pub async fn first_keys(&self, KeyRange { pk, prefix }: KeyRange, most: u16) -> Result<Vec<Key>, StoreError> {
+        telemetry::read();
+        let request = self.asking(&pk, &prefix, None).limit(most.into()).projection_expression("pk, sk");
+        let answer = request.send().await.map_err(|error| StoreError::unavailable(&error))?;
+        Ok(answer.items.unwrap_or_default().into_iter().filter_map(keyed).map(|(key, _)| key).collect())
     }
 
     /// Reads all rows of a partition with a prefix. For lists that are bounded by nature.

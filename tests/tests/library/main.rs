@@ -21,6 +21,7 @@ mod holes;
 mod invariants;
 mod quota;
 mod races;
+mod removal;
 mod sealed;
 mod shares;
 mod support;

@@ -5,13 +5,15 @@ use axum::body::Bytes;
 use embedded::objects::Face;
 use serde_json::{Value, json};
 use server::local::Local;
-use shared::App;
 use shared::app::{Parts, system_clock};
 use shared::auth::{Credential, Keys};
 use shared::config::Config;
 use shared::domain::{Digest, Id, OciDigest, Repository, TagName, manifest};
 use shared::service::create::{self, Properties};
 use shared::service::people::users;
+use shared::store::keys;
+use shared::store::rows::Container;
+use shared::{App, Error};
 use stackroom_tests::sif::SifBuilder;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,11 +64,11 @@ pub(crate) struct Document {
     pub(crate) sif: Option<usize>,
 }
 
-/// A repository, and the id of its container if the library can address it.
+/// A repository, and the id of its collection if the library can address it.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) repository: Repository,
-    pub(crate) container: Option<Id>,
+    pub(crate) collection: Option<Id>,
     /// The digests of the manifests that the library makes for the SIF images.
     pub(crate) own: Vec<OciDigest>,
 }
@@ -132,18 +134,16 @@ impl Fixture {
         }
         for path in ["alice/one/aa", "alice/one/bb", "bob/one/aa", "bob/plain"] {
             let parts: Vec<&str> = path.split('/').collect();
-            let container = match parts[..] {
+            let collection = match parts[..] {
                 [entity, collection, name] => {
                     let entity =
                         create::entity(&app, &who, entity.parse().unwrap(), Properties::default()).await.unwrap();
                     let name_of = collection.parse().unwrap();
                     let collection =
                         create::collection(&app, &who, entity.id, name_of, Properties::default()).await.unwrap();
-                    let made =
-                        create::container(&app, &who, collection.id, &name.parse().unwrap(), Properties::default())
-                            .await
-                            .unwrap();
-                    Some(made.id)
+                    let (id, name) = (collection.id, name.parse().unwrap());
+                    create::container(&app, &who, id, &name, Properties::default()).await.unwrap();
+                    Some(id)
                 }
                 _ => None,
             };
@@ -152,9 +152,20 @@ impl Fixture {
                 let title = parts.last().unwrap();
                 Digest::of(manifest::of_sif(title, &blob.digest, blob.bytes.len() as u64).as_bytes()).into()
             };
-            places.push(Place { repository: path.parse().unwrap(), container, own: sifs.iter().map(own).collect() });
+            places.push(Place { repository: path.parse().unwrap(), collection, own: sifs.iter().map(own).collect() });
         }
         Self { app, face: local.objects.face(), who, blobs, sifs, documents, places, _local: local, folder }
+    }
+
+    /// The id of a place's container, which is made again if it was deleted.
+    pub(crate) async fn container(&self, place: usize) -> Result<Id, Error> {
+        let Place { repository, collection, .. } = &self.places[place];
+        if let Some(row) = self.app.table.get::<Container>(keys::container(repository)).await? {
+            return Ok(row.id);
+        }
+        let (_, name) = repository.as_container().unwrap();
+        let made = create::container(&self.app, &self.who, collection.unwrap(), &name, Properties::default()).await?;
+        Ok(made.id)
     }
 
     /// Advances the clock.

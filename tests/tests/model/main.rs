@@ -15,6 +15,8 @@
 //! 6. A tag that was frozen, and that nobody asked to unfreeze since, is where it was, and everything that it led to,
 //!    through any index, is there.
 //!
+//! 7. A repository that was deleted with everything in it is hidden at once, whatever is left of it.
+//!
 //! And after days in which nobody did anything, everything that nothing names is gone: rows, reservations and objects.
 //!
 //! `MODEL_STEPS` is how many calls are let through, `MODEL_SEED` is the seed.
@@ -117,6 +119,8 @@ async fn whatever_happens_in_whatever_order_nothing_named_is_lost_and_everything
         ("Push", "refused"),
         ("Take", "done"),
         ("Delete", "done"),
+        ("Cascade", "done"),
+        ("Cascade", "killed"),
         ("Freeze", "done"),
         ("Sweep", "done"),
     ] {
@@ -141,7 +145,7 @@ impl Run {
         };
         let (tag, sif, thing) = (below(TAGS), below(sifs), below(documents + sifs));
         let blob = if below(3) == 0 { SPARE } else { below(LONG) };
-        let library = self.fixture.places[place].container.is_some();
+        let library = self.fixture.places[place].collection.is_some();
         match below(100) {
             0..30 => {
                 let ways = (0..4).map(|_| match below(10) {
@@ -164,6 +168,7 @@ impl Run {
             86..91 if library => Operation::Delete { sif },
             91..93 => Operation::Freeze { tag, frozen: true },
             93..96 => Operation::Freeze { tag, frozen: false },
+            96 => Operation::Cascade { force: below(2) == 0 },
             _ => Operation::Sweep,
         }
     }
@@ -175,6 +180,7 @@ impl Run {
                 | Operation::Remove { .. }
                 | Operation::Take { .. }
                 | Operation::Delete { .. }
+                | Operation::Cascade { .. }
                 | Operation::Image { .. }
         )
     }
@@ -273,7 +279,10 @@ impl Run {
         let alone = disturbed.0 == 0 && disturbances.begun == disturbed.1 + own;
         if let Ended::Refused(why) = &ended {
             assert!(
-                !alone || why.contains("frozen") || (why.contains("lost or damaged") && self.model.misses_any()),
+                !alone
+                    || why.contains("frozen")
+                    || why.contains("still being removed")
+                    || (why.contains("lost or damaged") && self.model.misses_any()),
                 "{request:?} in {} was refused, and nobody disturbed it: {why}",
                 self.fixture.places[place].repository
             );

@@ -11,6 +11,7 @@ use shared::service::registry::pull::{self, Reference};
 use shared::service::registry::start::{self, Mount, Started, UploadSession};
 use shared::service::registry::upload::{self, Chunk};
 use shared::service::registry::{Code, Refused, push, remove};
+use shared::service::removal::{self, How};
 use shared::service::settings::{self, Settings};
 use shared::service::sweep::{Ages, sweep};
 use shared::service::uploads::single::{self, Announced};
@@ -51,6 +52,8 @@ pub(crate) enum Operation {
     Take { blob: usize },
     /// Deletes a SIF image through the library.
     Delete { sif: usize },
+    /// Deletes the repository with everything in it.
+    Cascade { force: bool },
     /// Freezes a tag, or unfreezes it.
     Freeze { tag: usize, frozen: bool },
     /// Sweeps the installation.
@@ -84,6 +87,7 @@ pub(crate) async fn act(fixture: &Fixture, place: usize, operation: Operation) -
         Operation::Remove { thing } => doing.remove(Reference::Digest(fixture.manifest(place, thing))).await,
         Operation::Take { blob } => doing.take(blob).await,
         Operation::Delete { sif } => doing.delete(sif).await.map_err(Refused::Error),
+        Operation::Cascade { force } => doing.cascade(force).await.map_err(Refused::Error),
         Operation::Freeze { tag, frozen } => doing.freeze(tag, frozen).await.map_err(Refused::Error),
         Operation::Sweep => doing.sweep().await.map_err(Refused::Error),
     };
@@ -94,6 +98,7 @@ pub(crate) async fn act(fixture: &Fixture, place: usize, operation: Operation) -
             | Operation::Remove { .. }
             | Operation::Take { .. }
             | Operation::Delete { .. }
+            | Operation::Cascade { .. }
             | Operation::Freeze { .. }
     );
     match done {
@@ -231,12 +236,11 @@ impl Doing<'_> {
         let mounted = start::session(app, who, &place.repository, Some(mount)).await.unwrap();
         assert!(matches!(mounted, Started::Session(_)), "lost bytes were mounted");
         let reference = LibraryRef { repository: place.repository.clone(), selector: Selector::Hash(digest) };
-        let library = place.container.filter(|_| sifs.iter().any(|(at, _)| *at == blob));
-        let (Some(container), Ok(found)) =
-            (library, library::find(app, who, &reference, None, library::Purpose::Download).await)
-        else {
+        if place.collection.is_none() || !sifs.iter().any(|(at, _)| *at == blob) {
             return;
-        };
+        }
+        let Ok(found) = library::find(app, who, &reference, None, library::Purpose::Download).await else { return };
+        let container = self.fixture.container(self.place).await.unwrap();
         told(&library::download(app, &found).await.err().map_or_else(|| "a URL".to_owned(), |error| error.to_string()));
         let (_, image) = create::image(app, who, container, digest, Description::default()).await.unwrap();
         assert!(image.content.is_none(), "a push through the library would send no bytes");
@@ -253,8 +257,8 @@ impl Doing<'_> {
     }
 
     async fn image(&self, sif: usize, tag: usize) -> std::result::Result<(), Error> {
-        let Fixture { app, who, face, blobs, sifs, places, .. } = self.fixture;
-        let ((blob, arch), container) = (sifs[sif], places[self.place].container.unwrap());
+        let Fixture { app, who, face, blobs, sifs, .. } = self.fixture;
+        let ((blob, arch), container) = (sifs[sif], self.fixture.container(self.place).await?);
         let blob = &blobs[blob];
         let (_, image) = create::image(app, who, container, blob.digest, Description::default()).await?;
         if image.content.is_none() {
@@ -276,6 +280,12 @@ impl Doing<'_> {
         let selector = Selector::Hash(blobs[sifs[sif].0].digest);
         let reference = LibraryRef { repository: places[self.place].repository.clone(), selector };
         delete::image(app, who, &reference, None).await
+    }
+
+    async fn cascade(&self, force: bool) -> std::result::Result<(), Error> {
+        let Fixture { app, who, places, .. } = self.fixture;
+        let how = How { cascade: true, force, dry_run: false };
+        Box::pin(removal::container(app, who, &places[self.place].repository, how)).await.map(drop)
     }
 
     async fn freeze(&self, tag: usize, frozen: bool) -> std::result::Result<(), Error> {

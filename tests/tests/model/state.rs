@@ -9,7 +9,9 @@ use shared::service::registry::remove;
 use shared::service::scrub;
 use shared::service::settings::{self, Settings};
 use shared::store::keys::{self, RowKind};
-use shared::store::rows::{Account, Blob, Charge, Condemned, Image, Link, Manifest, Session, Stream, Tag};
+use shared::store::rows::{
+    Account, Blob, Charge, Condemned, Image, Link, Manifest, RemovedContainer, Session, Stream, Tag,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
@@ -101,6 +103,8 @@ struct Table {
     streams: Vec<Stream>,
     condemned: Vec<Condemned>,
     images: Vec<Image>,
+    /// Repositories that were deleted, and of which something is left.
+    removed: BTreeSet<Repository>,
     /// How many rows of each entity count by their keys alone.
     counted: BTreeMap<String, u64>,
 }
@@ -127,7 +131,14 @@ impl Table {
                     RowKind::Stream => table.streams.push(row.read().unwrap()),
                     RowKind::Condemned => table.condemned.push(row.read().unwrap()),
                     RowKind::Image => table.images.push(row.read().unwrap()),
-                    RowKind::WrongPasswords | RowKind::Event | RowKind::Share | RowKind::Other => {}
+                    RowKind::RemovedContainer => {
+                        table.removed.insert(row.read::<RemovedContainer>().unwrap().repository);
+                    }
+                    RowKind::WrongPasswords
+                    | RowKind::Event
+                    | RowKind::Share
+                    | RowKind::RemovedEntity
+                    | RowKind::Other => {}
                 }
             }
             start = next;
@@ -149,8 +160,12 @@ impl Table {
         all
     }
 
+    /// What anybody can see.
     fn manifests_in(&self, fixture: &Fixture, place: usize) -> BTreeSet<OciDigest> {
         let repository = &fixture.places[place].repository;
+        if self.removed.contains(repository) {
+            return BTreeSet::new();
+        }
         self.manifests.iter().filter(|one| one.repository == *repository).map(|one| one.digest).collect()
     }
 
@@ -161,7 +176,8 @@ impl Table {
             *links.entry((link.repository.entity().to_string(), link.digest)).or_default() += 1;
             assert_eq!(self.blobs[&link.digest].object, link.object, "{link:?}");
         }
-        for image in self.images.iter().filter(|image| image.content.is_some()) {
+        let shown = |image: &&Image| image.content.is_some() && !self.removed.contains(&image.repository);
+        for image in self.images.iter().filter(shown) {
             let here = |link: &Link| link.repository == image.repository && link.name == image.hash.into();
             assert!(self.links.iter().any(here), "the image {} in {} has no bytes", image.hash, image.repository);
         }
@@ -284,6 +300,7 @@ impl Model {
         for (place, object) in self.lost_documents.clone() {
             let repository = &places[place].repository;
             let row = table.manifests.iter().find(|row| row.repository == *repository && row.digest == digest);
+            let row = row.filter(|_| !table.removed.contains(repository));
             let got = pull::get(app, who, repository, &Reference::Digest(digest)).await;
             if row.is_some_and(|row| row.object.as_ref() == Some(&object)) {
                 let why = got.err().map_or_else(|| "it is there".to_owned(), |error| error.to_string());
@@ -313,7 +330,8 @@ impl Model {
                 continue;
             }
             for (place, here) in fixture.places.iter().enumerate() {
-                if table.links.iter().any(|link| link.repository == here.repository && link.digest == digest) {
+                let shown = !table.removed.contains(&here.repository);
+                if shown && table.links.iter().any(|link| link.repository == here.repository && link.digest == digest) {
                     let told = pushed.contains(&(place, blob));
                     assert!(!told, "LOST: a push of {digest} to {} was acknowledged", here.repository);
                     missed(fixture, place, blob).await;
@@ -343,7 +361,7 @@ impl Model {
             self.pushed.extend(blobs.into_iter().map(|blob| (at.place, blob)));
         }
         let own = |sif: usize| fixture.documents.len() + sif;
-        let library = fixture.places[at.place].container.is_some();
+        let library = fixture.places[at.place].collection.is_some();
         match *operation {
             Operation::Push { document, tag, .. } => {
                 self.pushed(fixture, at, document, tag);
@@ -375,6 +393,15 @@ impl Model {
                 }
                 (0..TAGS).for_each(|tag| self.touch(at, Thing::Tag(tag), None, false));
             }
+            Operation::Cascade { force } => {
+                for thing in 0..fixture.documents.len() + fixture.sifs.len() {
+                    self.touch(at, Thing::Manifest(thing), None, true);
+                }
+                (0..TAGS).for_each(|tag| self.touch(at, Thing::Tag(tag), None, true));
+                if force {
+                    self.frozen.retain(|(place, _), _| *place != at.place);
+                }
+            }
             Operation::Freeze { tag, frozen } => {
                 if !frozen {
                     self.frozen.remove(&(at.place, tag));
@@ -402,7 +429,7 @@ impl Model {
 
     fn pushed(&mut self, fixture: &Fixture, at: Happened, document: usize, tag: Option<usize>) {
         self.touch(at, Thing::Manifest(document), Some(0), true);
-        if let Some(sif) = fixture.documents[document].sif.filter(|_| fixture.places[at.place].container.is_some()) {
+        if let Some(sif) = fixture.documents[document].sif.filter(|_| fixture.places[at.place].collection.is_some()) {
             // The library's own manifest of it may have been deleted before, and then stays away.
             self.touch(at, Thing::Manifest(fixture.documents.len() + sif), Some(0), false);
         }
@@ -452,7 +479,8 @@ impl Model {
                     self.present[place].remove(&thing)
                 };
             }
-            let tags: Vec<Tag> = fixture.app.table.query_all(keys::tags(&here.repository)).await.unwrap();
+            let mut tags: Vec<Tag> = fixture.app.table.query_all(keys::tags(&here.repository)).await.unwrap();
+            tags.retain(|_| !table.removed.contains(&here.repository));
             for tag in &tags {
                 assert!(there.contains(&tag.named.digest), "{}:{} leads nowhere", here.repository, tag.name);
             }
@@ -501,6 +529,7 @@ impl Model {
         }
         assert!(table.streams.iter().all(|stream| stream.expires > now));
         assert!(table.sessions.iter().all(|session| session.expires > now));
+        assert!(table.removed.is_empty(), "{:?}", table.removed);
     }
 
     /// Deletes all manifests, once no tag is frozen.
@@ -530,6 +559,7 @@ impl Model {
         assert_eq!(table.unnamed().count(), 0, "links that nothing names");
         let held = (table.sessions.len(), table.streams.len(), table.condemned.len());
         assert_eq!(held, (0, 0, 0), "sessions, streams and condemned objects");
+        assert!(table.removed.is_empty(), "{:?}", table.removed);
         assert!(table.accounts.iter().all(|account| account.quota.reserved == 0));
         assert!(fixture.app.objects.open_parts().await.unwrap().is_empty());
         let mut objects: BTreeSet<String> = BTreeSet::new();

@@ -7,7 +7,7 @@
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::entities::{self, NewEntity};
-use crate::changes::people;
+use crate::changes::{people, removal};
 use crate::domain::{Description, EntityName};
 use crate::error::{Error, NO_TOKEN};
 use crate::rules::{Action, Resource};
@@ -33,8 +33,9 @@ pub async fn make(
         let access = Access::load(app, credential, None, []).await?;
         let grant = access.require(Action::Manage, &resource, "group", "make groups, ask an administrator")?;
         let user = grant.by().and_then(|by| by.user()).ok_or(Error::Unauthenticated(NO_TOKEN))?.clone();
-        let (made_key, entity_key) = (keys::groups_made(&user), keys::entity(name));
-        let mut rows = app.table.batch([made_key.clone(), entity_key.clone()]).await?;
+        let (made_key, entity_key, removed) =
+            (keys::groups_made(&user), keys::entity(name), keys::removed_entity(name));
+        let mut rows = app.table.batch([made_key.clone(), entity_key.clone(), removed.clone()]).await?;
         if rows.has(&entity_key) {
             return Err(Error::Conflict(format!("the name `{name}` is taken")));
         }
@@ -44,7 +45,9 @@ pub async fn make(
             return Err(Error::Forbidden(format!("you have made {most} groups, the most that a user may make here")));
         }
         let (owner, description) = (&user, description.clone());
-        let new = NewEntity { name, owner, description, private, limit: app.config.group_quota };
+        let freed = removal::freed(rows.take(&removed)?, operator)?;
+        let (limit, freed) = (app.config.group_quota, freed.as_ref());
+        let new = NewEntity { name, owner, description, private, limit, freed };
         let mut made = entities::entity(new, app.birth(&grant)?)?;
         if !operator {
             made.changes.merge(people::group_counted(&user, before.as_ref())?);

@@ -14,9 +14,9 @@ use crate::auth::Credential;
 use crate::changes::members;
 use crate::domain::{Actor, Description, EntityName, RoleAt, UserName};
 use crate::error::Error;
-use crate::rules::{Action, Resource};
+use crate::rules::{Action, Grant, Resource};
 use crate::service::access::Access;
-use crate::service::retry::Retry;
+use crate::service::retry::{Retry, Try};
 use crate::store::keys;
 use crate::store::rows::{Entity, Member, Robot};
 use crate::store::table::Written;
@@ -89,14 +89,30 @@ pub async fn remove(app: &App, credential: &Credential, entity: &EntityName, nam
         let resource = Resource::Entity(entity.clone());
         let grant = access.require(Action::Manage, &resource, "entity", "remove its robots")?;
         let robot: Option<Robot> = app.table.get(keys::actor(&actor)).await?;
-        let robot = robot.ok_or(Error::NotFound("robot"))?;
-        if !robot.disabled {
-            let _read_again = app.commit(&grant, members::robot_stopped(&robot, entity)?).await?;
-            continue;
-        }
-        tokens::remove_all(app, &grant, &actor).await?;
-        if app.commit(&grant, members::robot_gone(&robot, entity)).await? == Written::Done {
+        if let Try::Done(()) = removed(app, &grant, entity, robot.ok_or(Error::NotFound("robot"))?).await? {
             return Ok(());
         }
     }
+}
+
+/// Removes a robot of an entity that was deleted.
+pub(crate) async fn remove_left(app: &App, grant: &Grant, entity: &EntityName, actor: &Actor) -> Result<(), Error> {
+    let mut retry = Retry::of("changes of the same robot");
+    loop {
+        retry.pause().await?;
+        let Some(robot) = app.table.get::<Robot>(keys::actor(actor)).await? else { return Ok(()) };
+        if let Try::Done(()) = removed(app, grant, entity, robot).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// One step: stops it, or removes what is left of it.
+async fn removed(app: &App, grant: &Grant, entity: &EntityName, robot: Robot) -> Result<Try<()>, Error> {
+    if !robot.disabled {
+        let _read_again = app.commit(grant, members::robot_stopped(&robot, entity)?).await?;
+        return Ok(Try::Lost);
+    }
+    tokens::remove_all(app, grant, &robot.actor).await?;
+    Ok(Try::of(&app.commit(grant, members::robot_gone(&robot, entity)).await?, ()))
 }

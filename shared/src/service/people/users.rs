@@ -5,7 +5,7 @@ use super::tokens;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::entities::Birth;
-use crate::changes::{accounts, people};
+use crate::changes::{accounts, people, removal};
 use crate::domain::quota::Quota;
 use crate::domain::{EntityName, UserName};
 use crate::error::Error;
@@ -69,7 +69,10 @@ async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
     let (created, version) = (birth.at, birth.first_version.into());
     let (disabled, groups) = (false, BTreeMap::new());
     let user = User { name: name.clone(), password, admin, disabled, created, groups, version };
-    let changes = people::user_added(&user, birth, quota.unwrap_or(app.config.default_quota))?;
+    // Whoever adds users is a site admin, or the operator.
+    let freed = removal::freed(app.table.get(keys::removed_entity(&(&name).into())).await?, true)?;
+    let limit = quota.unwrap_or(app.config.default_quota);
+    let changes = people::user_added(&user, birth, limit, freed.as_ref())?;
     match app.commit(grant, changes).await? {
         Written::Done => Ok(()),
         Written::Lost(_) => Err(Error::Conflict(format!("the name `{name}` is taken"))),

@@ -137,6 +137,7 @@ async fn mounted(
     let new = linking(app, repository, source.name, &bytes, 0)?;
     let Linked { writes, .. } = blobs::link(found, &new)?;
     let changes =
-        Changes::recorded(Place::Repository(repository.clone()), EventKind::BlobLinked { digest: source.name });
+        Changes::recorded(Place::Repository(repository.clone()), EventKind::BlobLinked { digest: source.name })
+            .with([blobs::repository_there(repository)]);
     Ok(Try::of(&app.commit(grant, changes.with(writes)).await?, ()))
 }

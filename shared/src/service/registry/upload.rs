@@ -294,7 +294,12 @@ async fn commit(
     let mut retry = Retry::of(CONTENDED);
     loop {
         retry.pause().await?;
-        let mut rows = app.table.batch(blob_keys.iter().cloned().chain([row.key()])).await?;
+        let container = keys::container(repository);
+        let wanted = blob_keys.iter().cloned().chain([row.key(), container.clone()]);
+        let mut rows = app.table.batch(wanted).await?;
+        if !rows.has(&container) {
+            return Err(Refused::code(Code::NameUnknown, "the repository was deleted"));
+        }
         let now: Option<Stream> = rows.take(&row.key())?;
         if let Some(other) = &now
             && other.version != row.version
@@ -316,6 +321,7 @@ async fn commit(
         let Linked { writes, object, .. } = blobs::link(found, &new)?;
         let place = Place::Repository(repository.clone());
         let mut changes = Changes::recorded(place, EventKind::BlobLinked { digest: *name }).with(writes);
+        changes.add(blobs::repository_there(repository));
         // The same bytes may have existed before.
         let surplus = object != bytes.object;
         if surplus {

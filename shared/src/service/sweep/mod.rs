@@ -98,6 +98,8 @@ pub struct Swept {
     pub images: u64,
     /// Removed links that no manifest named.
     pub links: u64,
+    /// Containers and entities that were deleted, and of which something was left.
+    pub removed: u64,
     /// Objects deleted.
     pub objects: u64,
     /// Condemned objects that nothing named.
@@ -161,6 +163,7 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<
     sweeper.sessions().await;
     sweeper.deletable().await;
     sweeper.streams().await;
+    sweeper.removed().await;
     sweeper.links().await;
     sweeper.forgettable().await;
     sweeper.logs().await;

@@ -1,5 +1,7 @@
 //! What a sweep does with each row of the table, and then with its findings.
 
+mod removed;
+
 use super::{Ages, MAX_FOUND, Mode, Swept, WrongAccount};
 use crate::app::App;
 use crate::changes::{Changes, blobs, events, images, people, shares, streams};
@@ -11,8 +13,8 @@ use crate::service::{links, uploads};
 use crate::store::keys::{self, RowKind};
 use crate::store::objects::{ListedObject, OpenParts};
 use crate::store::rows::{
-    Account, Blob, Charge, Condemned, Event, EventEnd, Flow, Image, Link, Manifest, Row, Session, ShareEnd, State,
-    Stream, Surplus, Way, WrongPasswords,
+    Account, Blob, Charge, Condemned, Event, EventEnd, Flow, Image, Link, Manifest, RemovedContainer, RemovedEntity,
+    Row, Session, ShareEnd, State, Stream, Surplus, Way, WrongPasswords,
 };
 use crate::store::table::{Scanned, Written};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +28,7 @@ struct Inventory {
     /// Used, reserved and surplus bytes and the rows of each entity, by its account and by everything that counts.
     accounts: BTreeMap<String, (u64, u64, u64, u64)>,
     charges: BTreeMap<String, (u64, u64, u64, u64)>,
-    /// Images whose bytes never came, expired sessions, and objects that were condemned long enough ago: they go after the scan, as streams do.
+    /// Images whose bytes never came, expired sessions, and objects that were condemned long enough ago.
     images: Vec<Image>,
     sessions: Vec<Session>,
     condemned: Vec<Condemned>,
@@ -34,12 +36,14 @@ struct Inventory {
     streams: Vec<Stream>,
     /// Links that are old enough to remove, by repository.
     links: BTreeMap<Repository, BTreeSet<OciDigest>>,
-    /// Deletions of wrong passwords that count no more.
+    /// Deletions: of wrong passwords that count no more; of events whose time is over; of shares that ended long enough
+    /// ago, and of their entries in lists.
     wrong_passwords: Vec<Changes>,
-    /// Deletions of events whose time is over.
     events: Vec<Changes>,
-    /// Deletions of shares that ended long enough ago, and of their entries in lists.
     shares: Vec<Changes>,
+    /// Containers and entities that were deleted, and of which something is left.
+    removed_containers: Vec<RemovedContainer>,
+    removed_entities: Vec<RemovedEntity>,
     /// How many others each log has.
     logs: BTreeMap<String, u64>,
     /// The most rows of each entity.
@@ -151,13 +155,15 @@ impl<'a> Sweeper<'a> {
                     self.inventory.shares.push(shares::forgotten(key));
                 }
             }
+            RowKind::RemovedContainer => self.inventory.removed_containers.push(row.read()?),
+            RowKind::RemovedEntity => self.inventory.removed_entities.push(row.read()?),
             RowKind::Other => {}
         }
         Ok(())
     }
 
-    /// Forgets wrong passwords that count no more, events whose time is over, and shares that ended long ago: many at a
-    /// time, since there can be many. Each kind by itself: if one of the passwords counts again, its neighbours wait for the next sweep, and no event.
+    /// Forgets wrong passwords that count no more, events whose time is over, and shares that ended long ago, many at a
+    /// time. Each kind by itself: if one of the passwords counts again, only its neighbours wait for the next sweep.
     pub(super) async fn forgettable(&mut self) {
         let inventory = &mut self.inventory;
         let kinds = [&mut inventory.wrong_passwords, &mut inventory.events, &mut inventory.shares].map(std::mem::take);
