@@ -2,7 +2,7 @@
 # The pages of docs/user as a story: each step is one of their sentences, and real clients show that it is so. Usage:
 # STACKROOM_BIN=… story.sh [NEW_DIR]
 #
-# alice, bob and carol have accounts, nobody has none and is not logged in. Each works in a folder of their own, where
+# alice, bob, carol and small have accounts, ci is a robot, and nobody has none and is not logged in. Each works in a folder of their own, where
 # the file `token` is. The commands are those of the pages. What TLS and ports would spare is added below: the address
 # of the server, and the options that permit plain HTTP.
 source "$(dirname "$(realpath "$0")")/lib.sh"
@@ -17,6 +17,8 @@ root=$cache/apptainer-root
 have_podman='' have_oras=''
 if debian podman podman; then have_podman=yes; fi
 if newer_debian oras trixie; then have_oras=yes; fi
+# No proxy is in front: the address of a connection is that of its client.
+server_settings=(STACKROOM_PROXIES=)
 start_server
 cover
 host=${url#http://}
@@ -24,16 +26,16 @@ host=${url#http://}
 # --- The people, and what they type ----------------------------------------------------------------------------------
 password='correct horse battery staple'
 mkdir -p "$work/tmp"
-for who in alice bob carol small operator nobody; do
+for who in alice bob carol small operator ci nobody; do
   mkdir -p "$work/of-$who/tmp" "$work/home-$who/run"
   printf '{}' >"$work/home-$who/logins.json"
   case $who in
-    nobody) ;;
+    nobody | ci) ;;
     operator) cp "$work/data/admin.token" "$work/of-$who/token" ;;
     small) add_user small 100KiB ;;
     *) add_user "$who" 10GiB ;;
   esac
-  case $who in nobody | operator) ;; *) mv "$work/$who.token" "$work/of-$who/token" ;; esac
+  case $who in nobody | operator | ci) ;; *) mv "$work/$who.token" "$work/of-$who/token" ;; esac
 done
 
 # as WHO COMMAND…: in the folder of that person. `reading FILE COMMAND…` is `COMMAND… < FILE`.
@@ -112,13 +114,13 @@ that() {
 # What clients say: there is no such image; that may not be done there; log in first.
 missing='does not exist|not found|404'
 forbidden='403|[Ff]orbidden|not permitted|may not be used'
-unauthorized='401|[Uu]nauthorized|UNAUTHORIZED|authentication required|denied'
+unauthorized='401|[Uu]nauthorized|UNAUTHORIZED|authentication required|denied|DENIED'
 # used ENTITY: its bytes, as the page on quotas says to ask for them.
 used() { curl -sS -f -H "$(bearer operator)" "$url/v1/entities/$1" | sed -nE 's/.*"size": *([0-9]+).*/\1/p'; }
 objects() { find "$work/data/objects" -type f | wc -l; }
 
-# --- Files to push: three images, and a table ------------------------------------------------------------------------
-for name in hello other third; do
+# --- Files to push: some images, and a table -------------------------------------------------------------------------
+for name in hello other third fourth; do
   printf 'Bootstrap: scratch\n%%setup\n  mkdir -p "${APPTAINER_ROOTFS}/bin"\n  cp /usr/bin/busybox "${APPTAINER_ROOTFS}/bin/busybox"\n%%runscript\n  exec /bin/busybox echo "%s"\n' "$name" >"$work/of-alice/$name.def"
   ok "an image is built: $name" as alice apptainer build "$name.sif" "$name.def"
   for who in bob carol small; do cp "$work/of-alice/$name.sif" "$work/of-$who"; done
@@ -348,6 +350,38 @@ can alice stackroom group add acme carol --role reader --on tools
 can carol apptainer pull --disable-cache --force acme.sif library://acme/tools/hello:1.0
 cannot carol "$missing" apptainer pull --disable-cache --force third.sif library://acme/data/third:1.0
 
+step 'A link brings in one person within a week, unless its maker says otherwise.'
+can alice stackroom group invite acme --role reader
+invitation=$(grep -oE "$url/join#[^ ]+" "$out" || true)
+can small stackroom group join "$invitation"
+can small apptainer pull --disable-cache --force acme.sif library://acme/tools/hello:1.0
+cannot carol "$missing" stackroom group join "$invitation"
+
+step 'An admin of the group sees every change: who made it, when, with which token, from which address, and what it was.'
+sees alice "^$(date -u +%Y-%m-%d)" stackroom log acme --since 1h
+that says 'bob.*push'
+that says 'bob +127\.0\.0\.1'
+sees alice '"token":"[0-9a-f]+"' stackroom log acme --actor bob --json
+cannot bob "$forbidden" stackroom log acme
+
+step 'A robot is an account for jobs, with tokens and without a password.'
+can alice stackroom group robot make acme ci --role contributor
+can alice stackroom group robot token acme ci --expires 52w
+cp "$out" "$work/of-ci/token"
+cp "$work/of-alice/third.sif" "$work/of-ci"
+can ci stackroom connect "$url"
+can ci apptainer remote login --tokenfile token stackroom
+can ci apptainer push -U third.sif library://acme/jobs/third:1.0
+
+step 'It reads nothing internal or private elsewhere, joins nothing, manages nothing, and makes no tokens.'
+can ci apptainer pull --disable-cache --force public.sif library://alice/tools/hello:1.0
+cannot ci "$missing" apptainer pull --disable-cache --force internal.sif library://alice/registry/third:1
+cannot ci "$forbidden" apptainer push -U third.sif library://alice/jobs/third:1.0
+cannot ci "$forbidden" stackroom group add acme carol --role reader
+cannot ci "$forbidden" stackroom admin token acme+ci --name more
+can alice stackroom group robot remove acme ci
+cannot ci "401|$unauthorized" apptainer push -U third.sif library://acme/jobs/third:2.0
+
 # --- docs/user/shares.md ---------------------------------------------------------------------------------------------
 # link WHO ARG…: makes a share, and keeps its URL in $share.
 link() {
@@ -453,8 +487,8 @@ that [ $((($(date -d "$ends" +%s) - $(date +%s) + 1800) / 3600)) = 24 ]
 imagefile alice day alice/secret/after:1.0
 
 # --- docs/user/quotas.md ---------------------------------------------------------------------------------------------
-step 'A push through the library ends by saying how much of it is used.'
-sees alice 'Library storage: using .* out of 10.00 GiB' apptainer push -U third.sif library://alice/quota/third:1.0
+step 'A push that uploads an image through the library ends by saying how much of it is used.'
+sees alice 'Library storage: using .* out of 10.00 GiB' apptainer push -U fourth.sif library://alice/quota/fourth:1.0
 sees alice '"quota": *10737418240' curl -H "$(bearer alice)" "$url/v1/entities/alice"
 sees alice '"usedQuota": *[1-9]' curl -H "$(bearer alice)" "$url/v1/collections/alice"
 sees alice '"usedQuota": *[1-9]' curl -H "$(bearer alice)" "$url/v1/containers/alice/tools"
@@ -462,7 +496,7 @@ sees alice '"usedQuota": *[1-9]' curl -H "$(bearer alice)" "$url/v1/containers/a
 step 'The same bytes count once in an entity, however many containers and tags have them.'
 before=$(used alice)
 that [ "$before" -gt 0 ]
-can alice apptainer push -U third.sif library://alice/quota/second:1.0,2.0
+can alice apptainer push -U fourth.sif library://alice/quota/second:1.0,2.0
 can alice apptainer push -U hello.sif library://alice/quota/hello:1.0
 that [ "$(used alice)" = "$before" ]
 
