@@ -2,9 +2,9 @@
 # The pages of docs/user as a story: each step is one of their sentences, and real clients show that it is so. Usage:
 # STACKROOM_BIN=… story.sh [NEW_DIR]
 #
-# alice, bob, carol and small have accounts, ci is a robot, and nobody has none and is not logged in. Each works in a folder of their own, where
-# the file `token` is. The commands are those of the pages. What TLS and ports would spare is added below: the address
-# of the server, and the options that permit plain HTTP.
+# alice, bob, carol and small have accounts, ci is a robot, and nobody has none and is not logged in. Each works in a
+# folder of their own, where the file `token` is. The commands are those of the pages. What TLS and ports would spare is
+# added below: the address of the server, and the options that permit plain HTTP.
 source "$(dirname "$(realpath "$0")")/lib.sh"
 source "$(dirname "$(realpath "$0")")/get.sh"
 
@@ -14,9 +14,10 @@ make_work "${1:-}"
 trap 'uncover; cleanup' EXIT
 root=$cache/apptainer-root
 "$top/scripts/apptainer-root" "$root"
-have_podman='' have_oras=''
-if debian podman podman; then have_podman=yes; fi
-if newer_debian oras trixie; then have_oras=yes; fi
+# Without both of these, what only they can show is left out. scripts/test looks for the line.
+have=yes
+debian podman podman || { have=; echo '# not run: podman'; }
+newer_debian oras trixie || { have=; echo '# not run: oras'; }
 # No proxy is in front: the address of a connection is that of its client.
 server_settings=(STACKROOM_PROXIES=)
 start_server
@@ -80,8 +81,8 @@ end_step() {
   else pass "$sentence"; fi
   sentence=
 }
-# skip_step CLIENT: nothing of this step can be shown without that client.
-skip_step() { skip "$sentence (without $1)"; sentence=; }
+# skip_step: nothing of this step can be shown without the clients that can't be had.
+skip_step() { skip "$sentence"; sentence=; }
 breaks() { broken=yes; echo "# $*"; show_output; }
 # can WHO COMMAND…
 can() {
@@ -180,7 +181,7 @@ cannot alice 'read-only|403' apptainer delete --force library://alice/tools/hell
 can alice stackroom admin set alice/tools/hello --read-only false
 
 step '**What is no SIF image** goes through the registry: images of layers with `docker`, `podman` and the like, other files with `oras`.'
-if [ -z "$have_podman" ] || [ -z "$have_oras" ]; then skip_step 'podman and oras'; else
+if [ -z "$have" ]; then skip_step; else
   can alice reading token podman login -u alice --password-stdin "$host"
   can alice podman import box.tar "$host/alice/tools/box:1"
   can alice podman push "$host/alice/tools/box:1"
@@ -289,7 +290,7 @@ has bob internal.sif third.sif
 can bob apptainer pull --disable-cache --force internal.sif library://alice/registry/third:1
 cannot nobody "$unauthorized" apptainer pull --disable-cache --force internal.sif "oras://$host/alice/registry/third:1"
 cannot nobody "$missing" apptainer pull --disable-cache --force internal.sif library://alice/registry/third:1
-if [ -n "$have_podman" ]; then
+if [ -n "$have" ]; then
   can bob reading token podman login -u bob --password-stdin "$host"
   can bob podman pull "$host/alice/tools/box:1"
   cannot nobody "$unauthorized" podman pull "$host/alice/tools/box:1"
@@ -303,7 +304,7 @@ cannot bob "$forbidden" apptainer push -U other.sif library://carol/tools/hello:
 cannot bob "$unauthorized" apptainer push other.sif "oras://$host/alice/tools/hello:bobs"
 cannot nobody 'no authentication token' apptainer push -U public.sif library://alice/tools/hello:mine
 cannot nobody "$unauthorized" apptainer push public.sif "oras://$host/alice/tools/hello:mine"
-if [ -n "$have_podman" ]; then
+if [ -n "$have" ]; then
   can bob podman tag "$host/alice/tools/box:1" "$host/bob/tools/box:1"
   can bob podman push "$host/bob/tools/box:1"
   cannot bob "$unauthorized" podman push "$host/alice/tools/box:1"
@@ -471,7 +472,7 @@ cannot nobody '404|410' curl -L -o short.sif "$share"
 step 'Apptainer and Singularity log in with one; registry clients take a token in the place of a password.'
 can alice reading password stackroom admin user passwd alice
 sees alice 'Verified' apptainer remote login --tokenfile token stackroom
-if [ -n "$have_podman" ]; then
+if [ -n "$have" ]; then
   cannot alice "$unauthorized|incorrect|invalid" reading data.csv podman login -u alice --password-stdin "$host"
   can alice reading password podman login -u alice --password-stdin "$host"
   can alice podman pull "$host/alice/tools/box:1"

@@ -623,7 +623,8 @@ fn every_step_of_the_story_is_a_sentence_of_the_page_that_it_follows() {
         if let Some(path) = line.strip_prefix("# --- docs/user/").and_then(|rest| rest.split(' ').next()) {
             page = files[&format!("docs/user/{path}")].as_str();
         }
-        let quoted = line.strip_prefix("step ").and_then(|rest| rest.strip_prefix(['\'', '"'])?.strip_suffix(['\'', '"']));
+        let quoted =
+            line.strip_prefix("step ").and_then(|rest| rest.strip_prefix(['\'', '"'])?.strip_suffix(['\'', '"']));
         if let Some(sentence) = quoted {
             assert!(page.contains(sentence), "this is not in the page: {sentence}");
             steps += 1;
