@@ -312,7 +312,7 @@ fi
 cannot alice "$missing" apptainer pull --disable-cache --force none.sif library://alice/tools/hello:bobs
 
 # --- docs/user/groups.md ---------------------------------------------------------------------------------------------
-step 'A group is a common place for people: its images lie under its name, like `library://acme/tools/hello`.'
+step 'A group is an entity that several people use: its images lie under its name, like `library://acme/tools/hello`.'
 can alice stackroom group make acme --private
 can alice apptainer push -U hello.sif library://acme/tools/hello:1.0
 cannot bob "$missing" apptainer pull --disable-cache --force acme.sif library://acme/tools/hello:1.0
