@@ -617,6 +617,24 @@ fn every_test_that_a_page_for_users_names_is_there() {
 }
 
 #[test]
+fn every_step_of_the_story_is_a_sentence_of_the_page_that_it_follows() {
+    let files = files();
+    let (mut page, mut steps) = ("", 0);
+    for line in files["tests/clients/story.sh"].lines() {
+        if let Some(path) = line.strip_prefix("# --- docs/user/").and_then(|rest| rest.split(' ').next()) {
+            page = files[&format!("docs/user/{path}")].as_str();
+        }
+        let quoted =
+            line.strip_prefix("step ").and_then(|rest| rest.strip_prefix(['\'', '"'])?.strip_suffix(['\'', '"']));
+        if let Some(sentence) = quoted {
+            assert!(page.contains(sentence), "this is not in the page: {sentence}");
+            steps += 1;
+        }
+    }
+    assert!(steps > 30, "{steps}");
+}
+
+#[test]
 fn every_hazard_that_the_security_page_lists_has_its_test_and_the_other_way_round() {
     let files = files();
     let listed: BTreeSet<&str> = files["SECURITY.md"]
