@@ -192,10 +192,11 @@ pub(crate) fn limited(account: &Account, limit: u64) -> Changes {
 
 /// The condition under which `more` bytes may be charged, and `surplus` more be in surplus.
 fn admitted(quota: Quota, more: i128, surplus: u64) -> Result<Condition, Error> {
-    let more = match u64::try_from(more) {
-        Err(_) if surplus == 0 => return Ok(Condition::Present),
-        more => more.unwrap_or(0),
-    };
+    // What takes no room needs none. So several of these in one transaction are one change of the account.
+    if more <= 0 && surplus == 0 {
+        return Ok(Condition::Present);
+    }
+    let more = u64::try_from(more).unwrap_or(0);
     let limit = quota.limit;
     match admit(quota, more, surplus) {
         Admission::Full => Err(Error::QuotaExceeded { charged: quota.charged, limit }),

@@ -125,6 +125,12 @@ pub(crate) fn freed(removed: Option<RemovedEntity>, may_free: bool) -> Result<Op
     }
 }
 
+/// The condition that something is still being removed. Its name may be used again once it is not, and then nothing of
+/// what is there now may go.
+pub(crate) fn still_removed(removed: Key) -> Write {
+    Write::check(removed, Condition::Present)
+}
+
 /// Removes tags of a container that was deleted.
 pub(crate) fn tags_removed(tags: &[Tag]) -> Changes {
     Changes::unrecorded().with(tags.iter().flat_map(tags::deleted))

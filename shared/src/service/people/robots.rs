@@ -11,13 +11,13 @@ use super::members::can_be_given;
 use super::tokens;
 use crate::app::App;
 use crate::auth::Credential;
-use crate::changes::members;
+use crate::changes::{members, removal};
 use crate::domain::{Actor, Description, EntityName, RoleAt, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::service::access::Access;
 use crate::service::retry::{Retry, Try};
-use crate::store::keys;
+use crate::store::keys::{self, Key};
 use crate::store::rows::{Entity, Member, Robot};
 use crate::store::table::Written;
 
@@ -95,13 +95,27 @@ pub async fn remove(app: &App, credential: &Credential, entity: &EntityName, nam
     }
 }
 
-/// Removes a robot of an entity that was deleted.
-pub(crate) async fn remove_left(app: &App, grant: &Grant, entity: &EntityName, actor: &Actor) -> Result<(), Error> {
+/// A robot that is left of an entity that was deleted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Left<'a> {
+    pub(crate) entity: &'a EntityName,
+    pub(crate) robot: &'a Actor,
+    /// The row that says that the entity is being removed.
+    pub(crate) removed: &'a Key,
+}
+
+/// Removes a robot that is left, unless there is a new entity of that name.
+pub(crate) async fn remove_left(app: &App, grant: &Grant, left: Left<'_>) -> Result<(), Error> {
     let mut retry = Retry::of("changes of the same robot");
     loop {
         retry.pause().await?;
-        let Some(robot) = app.table.get::<Robot>(keys::actor(actor)).await? else { return Ok(()) };
-        if let Try::Done(()) = removed(app, grant, entity, robot).await? {
+        let mut rows = app.table.batch([keys::actor(left.robot), left.removed.clone()]).await?;
+        let robot: Option<Robot> = rows.take(&keys::actor(left.robot))?;
+        let Some(robot) = robot.filter(|_| rows.has(left.removed)) else { return Ok(()) };
+        if !robot.disabled {
+            let still = removal::still_removed(left.removed.clone());
+            let _read_again = app.commit(grant, members::robot_stopped(&robot, left.entity)?.with([still])).await?;
+        } else if let Try::Done(()) = removed(app, grant, left.entity, robot).await? {
             return Ok(());
         }
     }

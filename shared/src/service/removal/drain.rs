@@ -1,8 +1,9 @@
 //! Removing what is left of containers and entities that were deleted.
 //!
 //! Nothing comes to a container any more once it is hidden, so its rows are removed kind by kind, as many in a
-//! transaction as fit, each on condition that it is as it was read. *Lost*: read again. *Dies*, or twice at once: what is
-//! gone is gone, and is counted once.
+//! transaction as fit, each on condition that it is as it was read, and all on condition that the container is still
+//! being removed. *Lost*: read again. *Dies*, or twice at once: what is gone is gone, and is counted once; and whoever is
+//! slower takes nothing from a new container of that name.
 //!
 //! 1. Of a container: shares, tags, manifests, links, images, each with what they cost; then all other rows of its
 //!    partition, which count for nothing.
@@ -18,9 +19,9 @@ use crate::domain::{Actor, Digest, EntityName, Repository, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::service::access::system;
-use crate::service::people::robots;
+use crate::service::people::robots::{self, Left};
 use crate::service::retry::Retry;
-use crate::store::keys::{self, KeyRange};
+use crate::store::keys::{self, Key, KeyRange};
 use crate::store::rows::{
     Account, Blob, Charge, Entity, Image, Link, ManifestLinks, Member, Membership, RemovedContainer, RemovedEntity,
     Row, ShareListed, Tag,
@@ -29,8 +30,12 @@ use crate::store::table::{Page, Written};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+/// What there is too much of, if no step is ever written.
+const CONTENDED: &str = "changes of what is being deleted";
 /// How many rows of a kind are read at a time.
 const PAGE: usize = 90;
+/// Rows in one transaction that count for nothing.
+const ROWS: u16 = 90;
 /// Rows in one transaction: of shares and members two writes each, of images three.
 const PAIRS: usize = 45;
 const IMAGES: usize = 30;
@@ -40,9 +45,7 @@ const LINKS: usize = 18;
 
 /// Removes what is left of a container. Returns whether nothing is.
 pub(crate) async fn container(app: &App, removed: &RemovedContainer, until: Option<Instant>) -> Result<bool, Error> {
-    let mut drain = Drain::new(app, until)?;
-    let done = drain.container(removed).await?;
-    Ok(done)
+    Drain::new(app, removed.key(), until)?.container(removed).await
 }
 
 /// Removes what is left of an entity. Returns whether nothing is.
@@ -50,21 +53,24 @@ pub(crate) async fn entity(app: &App, removed: &RemovedEntity, until: Option<Ins
     if removed.gone {
         return Ok(true);
     }
-    let mut drain = Drain::new(app, until)?;
-    drain.entity(removed).await
+    Drain::new(app, removed.key(), until)?.entity(removed).await
 }
 
 struct Drain<'a> {
     app: &'a App,
     grant: Grant,
+    /// The row that says that it is being removed.
+    removed: Key,
+    /// Whether that was seen to be gone: somebody else has done all of it.
+    over: bool,
     until: Option<Instant>,
     retry: Retry,
 }
 
 impl<'a> Drain<'a> {
-    fn new(app: &'a App, until: Option<Instant>) -> Result<Self, Error> {
+    fn new(app: &'a App, removed: Key, until: Option<Instant>) -> Result<Self, Error> {
         let grant = system(Action::Delete, &Resource::Installation)?;
-        Ok(Self { app, grant, until, retry: Retry::of("changes of what is being deleted") })
+        Ok(Self { app, grant, removed, over: false, until, retry: Retry::of(CONTENDED) })
     }
 
     fn in_time(&self) -> bool {
@@ -73,17 +79,22 @@ impl<'a> Drain<'a> {
 
     /// Commits a step. If it is lost, the rows are read again, after a pause.
     async fn step(&mut self, changes: Changes) -> Result<(), Error> {
-        match self.app.commit(&self.grant, changes).await? {
-            Written::Done => self.retry = Retry::of("changes of what is being deleted"),
-            Written::Lost(_) => self.retry.pause().await?,
+        let changes = changes.with([removal::still_removed(self.removed.clone())]);
+        if self.app.commit(&self.grant, changes).await? == Written::Done {
+            self.retry = Retry::of(CONTENDED);
+            return Ok(());
         }
-        Ok(())
+        self.over = !self.app.table.batch([self.removed.clone()]).await?.has(&self.removed);
+        self.retry.pause().await
     }
 
     /// The first rows of a kind that is to be removed; `None` once there is no time left.
     async fn first<R: Row>(&self, range: KeyRange, most: usize) -> Result<Option<Vec<R>>, Error> {
         if !self.in_time() {
             return Ok(None);
+        }
+        if self.over {
+            return Ok(Some(Vec::new()));
         }
         let page: Page<R> = self.app.table.query(range, None, most).await?;
         Ok(Some(page.rows))
@@ -142,6 +153,9 @@ impl<'a> Drain<'a> {
                 return Ok(false);
             }
             self.step(removal::manifests_removed(some, self.app.now())?).await?;
+            if self.over {
+                return Ok(true);
+            }
         }
         // One that was removed meanwhile made its neighbours stay.
         Ok(self.app.table.first_keys(keys::manifests(repository), 1).await?.is_empty())
@@ -176,8 +190,8 @@ impl<'a> Drain<'a> {
             if !self.in_time() {
                 return Ok(false);
             }
-            let keys = self.app.table.first_keys(range.clone(), 90).await?;
-            if keys.is_empty() {
+            let keys = self.app.table.first_keys(range.clone(), ROWS).await?;
+            if keys.is_empty() || self.over {
                 return Ok(true);
             }
             self.step(removal::rows_removed(keys)).await?;
@@ -191,7 +205,7 @@ impl<'a> Drain<'a> {
                 break;
             }
             for row in &rows {
-                if !self.container(row).await? {
+                if !container(self.app, row, self.until).await? {
                     return Ok(false);
                 }
             }
@@ -213,7 +227,8 @@ impl<'a> Drain<'a> {
                 return Ok(true);
             }
             for row in rows.iter().filter(|row| matches!(row.actor, Actor::Robot(..))) {
-                robots::remove_left(self.app, &self.grant, name, &row.actor).await?;
+                let left = Left { entity: name, robot: &row.actor, removed: &self.removed };
+                robots::remove_left(self.app, &self.grant, left).await?;
             }
             self.step(removal::members_removed(&rows)).await?;
         }
