@@ -1,9 +1,10 @@
 //! What a sweep does with each row of the table, and then with its findings.
 
+use super::inventory::Inventory;
 use super::{Ages, MAX_FOUND, Mode, Swept, WrongAccount};
 use crate::app::App;
 use crate::changes::{Changes, blobs, events, images, people, shares, streams};
-use crate::domain::{OciDigest, Repository, Time};
+use crate::domain::{OciDigest, Time};
 use crate::error::Error;
 use crate::rules::Grant;
 use crate::service::people::passwords::WINDOW;
@@ -11,42 +12,11 @@ use crate::service::{links, uploads};
 use crate::store::keys::{self, RowKind};
 use crate::store::objects::{ListedObject, OpenParts};
 use crate::store::rows::{
-    Account, Blob, Charge, Condemned, Event, EventEnd, Flow, Image, Link, Manifest, Row, Session, ShareEnd, State,
-    Stream, Surplus, Way, WrongPasswords,
+    About, Account, Blob, Charge, Condemned, Event, EventEnd, Flow, Image, Link, Manifest, Row, Session, ShareEnd,
+    State, Stream, Surplus, Way, WrongPasswords,
 };
 use crate::store::table::{Scanned, Written};
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-
-/// The findings of a sweep in the table.
-#[derive(Default)]
-struct Inventory {
-    objects: BTreeSet<String>,
-    uploads: BTreeSet<String>,
-    /// Used, reserved and surplus bytes and the rows of each entity, by its account and by everything that counts.
-    accounts: BTreeMap<String, (u64, u64, u64, u64)>,
-    charges: BTreeMap<String, (u64, u64, u64, u64)>,
-    /// Images whose bytes never came, expired sessions, and objects that were condemned long enough ago: they go after the scan, as streams do.
-    images: Vec<Image>,
-    sessions: Vec<Session>,
-    condemned: Vec<Condemned>,
-    /// Expired streams.
-    streams: Vec<Stream>,
-    /// Links that are old enough to remove, by repository.
-    links: BTreeMap<Repository, BTreeSet<OciDigest>>,
-    /// Deletions of wrong passwords that count no more.
-    wrong_passwords: Vec<Changes>,
-    /// Deletions of events whose time is over.
-    events: Vec<Changes>,
-    /// Deletions of shares that ended long enough ago, and of their entries in lists.
-    shares: Vec<Changes>,
-    /// How many others each log has.
-    logs: BTreeMap<String, u64>,
-    /// The most rows of each entity.
-    most_rows: BTreeMap<String, u64>,
-    /// The things that manifests name.
-    named: BTreeMap<Repository, BTreeSet<OciDigest>>,
-}
 
 /// A running sweep.
 pub(super) struct Sweeper<'a> {
@@ -151,9 +121,14 @@ impl<'a> Sweeper<'a> {
                     self.inventory.shares.push(shares::forgotten(key));
                 }
             }
+            RowKind::About => self.about(&row.read()?),
             RowKind::Other => {}
         }
         Ok(())
+    }
+
+    fn about(&mut self, row: &About) {
+        self.sum(row.of.entity()).3 += row.rows;
     }
 
     /// Forgets wrong passwords that count no more, events whose time is over, and shares that ended long ago: many at a
