@@ -1,12 +1,15 @@
 //! Errors, independent of HTTP. Each protocol decides how to express a variant.
 
+use crate::domain::about::AboutError;
 use crate::domain::caller::ScopeError;
 use crate::domain::description::DescriptionError;
 use crate::domain::digest::{DigestError, HasherError};
 use crate::domain::ids::IdError;
 use crate::domain::names::NameError;
+use crate::domain::order::OrderError;
 use crate::domain::reference::ReferenceError;
 use crate::domain::sif::SifError;
+use crate::domain::time::TimeError;
 use crate::rules::Denial;
 use crate::store::StoreError;
 use std::time::Duration;
@@ -141,7 +144,17 @@ macro_rules! invalid {
         }
     )*};
 }
-invalid!(NameError, ReferenceError, IdError, DescriptionError, DigestError, ScopeError);
+invalid!(
+    AboutError,
+    NameError,
+    OrderError,
+    ReferenceError,
+    IdError,
+    DescriptionError,
+    DigestError,
+    ScopeError,
+    TimeError
+);
 
 impl From<SifError> for Error {
     fn from(error: SifError) -> Self {

@@ -1,8 +1,12 @@
 //! The library API's metadata: entities, collections, containers, images, tags, search.
 
+mod listing;
+mod put;
 mod shares;
+mod stars;
 pub mod wire;
 
+use crate::listing::Asked;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -10,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Deserializer};
 use shared::auth::Credential;
-use shared::domain::{Description, Digest, Id, Selector, TagName, Visibility};
+use shared::domain::{CustomData, Description, Digest, Id, Readme, Said, Selector, SourceUrl, TagName, Visibility};
 use shared::http::library::{
     Answer, Arch, Deletion, Failure, LeftEmpty, OnlyArch, data, deleted, json, list, named, plain,
 };
@@ -18,7 +22,7 @@ use shared::service::create::Properties;
 use shared::service::pull::Purpose;
 use shared::service::settings::{self, Settings};
 use shared::service::tag::SetTag;
-use shared::service::{browse, create, delete, pull, removal, search, tag};
+use shared::service::{browse, create, delete, latest, lists, pull, removal, search, tag};
 use shared::{App, Error};
 use std::collections::HashMap;
 use utoipa::ToSchema;
@@ -46,14 +50,19 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(collection, change_collection, delete_collection))
         .routes(routes!(list_containers, create_container))
         .routes(routes!(container, change_container, delete_container))
-        .routes(routes!(change_repository, delete_repository))
+        .routes(routes!(list_repositories))
+        .routes(routes!(repository, change_repository, delete_repository))
+        .routes(routes!(list_tags))
         .routes(routes!(list_images, create_image))
         .routes(routes!(image, delete_image, change_tag))
         .routes(routes!(tags_v1, set_tag_v1))
         .routes(routes!(tags_v2, set_tag_v2))
         .routes(routes!(find))
+        .routes(routes!(latest))
         .routes(routes!(oci_redirect))
+        .merge(put::routes())
         .merge(shares::routes())
+        .merge(stars::routes())
 }
 
 /// A choice that a client may leave out, also by `null`.
@@ -61,38 +70,21 @@ fn null_is_no<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
     Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
-#[derive(Deserialize)]
-struct Listing {
-    #[serde(default)]
-    entity: String,
-    #[serde(default)]
-    collection: String,
-    #[serde(default)]
-    container: String,
-    after: Option<String>,
-}
-
-impl Listing {
-    fn after(&self) -> Result<Option<String>, Failure> {
-        match &self.after {
-            Some(after) if after.is_empty() || after.len() > 512 => {
-                Err(Failure(Error::Invalid("`after` must be the `page.next` of the previous page".to_owned())))
-            }
-            after => Ok(after.clone()),
-        }
-    }
-}
-
 /// The entities in which the caller has a role, page by page.
 #[utoipa::path(
     get,
     path = "/v1/entities",
     tag = "entities",
-    params(("after" = Option<String>, Query, description = "The `page.next` of the previous page")),
+    params(
+        ("sort" = Option<String>, Query, description = "`name` or `created`, or with a `-` before it backwards; by time only if there are fewer than 1000"),
+        ("prefix" = Option<String>, Query, description = "Only names that begin so"),
+        ("private" = Option<bool>, Query, description = "Only those in which new containers are private, or are not"),
+        ("after" = Option<String>, Query, description = "The `page.next` of the previous page"),
+    ),
     responses((status = 200, body = [wire::Entity])),
 )]
-async fn list_entities(State(app): State<App>, caller: Credential, Query(query): Query<Listing>) -> Answer {
-    let page = browse::entities(&app, &caller, query.after()?).await?;
+async fn list_entities(State(app): State<App>, caller: Credential, Query(query): Query<Asked>) -> Answer {
+    let page = lists::entities(&app, &caller, &query.listing()?).await?;
     Ok(list(page.rows.iter().map(wire::entity).collect::<Vec<_>>(), page.next.as_deref()))
 }
 
@@ -131,6 +123,11 @@ struct NewEntity {
     /// Whether new containers in it are private.
     #[serde(default, deserialize_with = "null_is_no")]
     default_private: bool,
+    /// The README, in Markdown.
+    #[schema(value_type = Option<String>)]
+    full_description: Option<Readme>,
+    #[schema(value_type = Option<String>)]
+    custom_data: Option<CustomData>,
 }
 
 /// Creates an entity, owned by the caller.
@@ -147,7 +144,8 @@ async fn create_entity(State(app): State<App>, caller: Credential, body: Bytes) 
     let new: NewEntity = json(&body)?;
     let name = app.config.defaults.entity(&new.name)?;
     let description = new.description.unwrap_or_default();
-    let properties = Properties { description, private: new.default_private, read_only: false };
+    let said = Said { readme: new.full_description, custom_data: new.custom_data, vcs_url: None };
+    let properties = Properties { description, private: new.default_private, read_only: false, said };
     let entity = create::entity(&app, &caller, name, properties).await?;
     Ok(data(wire::new_entity(&entity)))
 }
@@ -159,13 +157,16 @@ async fn create_entity(State(app): State<App>, caller: Credential, body: Bytes) 
     tag = "collections",
     params(
         ("entity" = Option<String>, Query, description = "The entity; if missing, the default entity"),
+        ("sort" = Option<String>, Query, description = "`name` or `created`, or with a `-` before it backwards; by time only if there are fewer than 1000"),
+        ("prefix" = Option<String>, Query, description = "Only names that begin so"),
+        ("private" = Option<bool>, Query, description = "Only those in which new containers are private, or are not"),
         ("after" = Option<String>, Query, description = "The `page.next` of the previous page"),
     ),
     responses((status = 200, body = [wire::Collection]), (status = 404)),
 )]
-async fn list_collections(State(app): State<App>, caller: Credential, Query(query): Query<Listing>) -> Answer {
+async fn list_collections(State(app): State<App>, caller: Credential, Query(query): Query<Asked>) -> Answer {
     let entity = app.config.defaults.entity(&query.entity)?;
-    let page = browse::collections(&app, &caller, &entity, query.after()?).await?;
+    let page = lists::collections(&app, &caller, &entity, &query.listing()?).await?;
     Ok(list(page.rows.iter().map(wire::collection).collect::<Vec<_>>(), page.next.as_deref()))
 }
 
@@ -197,10 +198,11 @@ async fn collection(
         }
     }
     let (entity, name) = app.config.defaults.collection(&path)?;
-    Ok(data(wire::collection(&browse::collection(&app, &caller, &entity, &name).await?)))
+    Ok(data(wire::whole_collection(&browse::collection(&app, &caller, &entity, &name).await?)))
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 struct NewCollection {
     name: String,
     #[schema(value_type = String)]
@@ -211,6 +213,11 @@ struct NewCollection {
     /// Whether new containers in it are private.
     #[serde(default, deserialize_with = "null_is_no")]
     private: bool,
+    /// The README, in Markdown.
+    #[schema(value_type = Option<String>)]
+    full_description: Option<Readme>,
+    #[schema(value_type = Option<String>)]
+    custom_data: Option<CustomData>,
 }
 
 /// Creates a collection in an entity.
@@ -224,9 +231,10 @@ struct NewCollection {
     responses((status = 200, body = wire::Collection), (status = 403), (status = 404), (status = 409)),
 )]
 async fn create_collection(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
-    let NewCollection { name, entity, description, private } = json(&body)?;
+    let NewCollection { name, entity, description, private, full_description: readme, custom_data } = json(&body)?;
     let name = if name.is_empty() { app.config.defaults.collection.clone() } else { name.parse()? };
-    let properties = Properties { description: description.unwrap_or_default(), private, read_only: false };
+    let said = Said { readme, custom_data, vcs_url: None };
+    let properties = Properties { description: description.unwrap_or_default(), private, read_only: false, said };
     Ok(data(wire::collection(&create::collection(&app, &caller, entity, name, properties).await?)))
 }
 
@@ -238,25 +246,30 @@ async fn create_collection(State(app): State<App>, caller: Credential, body: Byt
     params(
         ("entity" = Option<String>, Query, description = "The entity; if missing, the default entity"),
         ("collection" = Option<String>, Query, description = "`[ENTITY/]COLLECTION`, instead of an entity"),
+        ("sort" = Option<String>, Query, description = "`name` or `created`, or with a `-` before it backwards; by time only if there are fewer than 1000"),
+        ("prefix" = Option<String>, Query, description = "Only names that begin so"),
+        ("private" = Option<bool>, Query, description = "Only private ones, or only others"),
+        ("visibility" = Option<String>, Query, description = "Only those that are `public`, `internal` or `private`"),
+        ("readOnly" = Option<bool>, Query, description = "Only read-only ones, or only others"),
         ("after" = Option<String>, Query, description = "The `page.next` of the previous page"),
     ),
     responses((status = 200, body = [wire::Container]), (status = 404)),
 )]
-async fn list_containers(State(app): State<App>, caller: Credential, Query(query): Query<Listing>) -> Answer {
+async fn list_containers(State(app): State<App>, caller: Credential, Query(query): Query<Asked>) -> Answer {
     let (entity, collection) = if query.collection.is_empty() {
         (app.config.defaults.entity(&query.entity)?, None)
     } else {
         let (entity, collection) = app.config.defaults.collection(&query.collection)?;
         (entity, Some(collection))
     };
-    let page = browse::containers(&app, &caller, &entity, collection.as_ref(), query.after()?).await?;
+    let page = lists::containers(&app, &caller, &entity, collection.as_ref(), &query.listing()?).await?;
     Ok(list(page.rows.iter().map(|row| wire::container(row, &[])).collect::<Vec<_>>(), page.next.as_deref()))
 }
 
 /// A container, with its first 1000 images and tags.
 ///
 /// `/v1/images` lists all images, page by page. With `/manifests` after a path of three names, the first 1000 manifests
-/// of the container, as Hinkskalle's clients list them. Two names that are those of an entity and its collection, which
+/// of the container, as Hinkskalle's clients list them, and with `/images` its first 1000 images. Two names that are those of an entity and its collection, which
 /// the caller may browse, mean its containers: the answer is then their list, up to 1000. Otherwise they are a collection
 /// and a container of the default entity, and always so if the entity's name is left empty
 /// (`/v1/containers//COLLECTION/CONTAINER`).
@@ -275,6 +288,11 @@ async fn container(
 ) -> Answer {
     if let Some(container) = path.strip_suffix("/manifests").filter(|path| path.split('/').count() == 3) {
         return shares::manifests(&app, &caller, &app.config.defaults.container(container)?).await;
+    }
+    if let Some(container) = path.strip_suffix("/images").filter(|path| path.split('/').count() == 3) {
+        let repository = app.config.defaults.container(container)?;
+        let (container, images) = browse::all_images(&app, &caller, &repository).await?;
+        return Ok(data(images.iter().map(|image| wire::image(&container, image)).collect::<Vec<_>>()));
     }
     if let LeftEmpty(false) = left_empty
         && let Some((entity, collection)) = path.split_once('/')
@@ -305,6 +323,14 @@ struct NewContainer {
     private: bool,
     #[serde(default, deserialize_with = "null_is_no")]
     read_only: bool,
+    /// The README, in Markdown.
+    #[schema(value_type = Option<String>)]
+    full_description: Option<Readme>,
+    #[schema(value_type = Option<String>)]
+    custom_data: Option<CustomData>,
+    /// Where its sources are, a URL with http or https.
+    #[schema(value_type = Option<String>)]
+    vcs_url: Option<SourceUrl>,
 }
 
 /// Creates a container in a collection.
@@ -319,8 +345,10 @@ struct NewContainer {
     responses((status = 200, body = wire::Container), (status = 403), (status = 404), (status = 409)),
 )]
 async fn create_container(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
-    let NewContainer { name, collection, description, private, read_only } = json(&body)?;
-    let properties = Properties { description: description.unwrap_or_default(), private, read_only };
+    let new: NewContainer = json(&body)?;
+    let said = Said { readme: new.full_description, custom_data: new.custom_data, vcs_url: new.vcs_url };
+    let NewContainer { name, collection, description, private, read_only, .. } = new;
+    let properties = Properties { description: description.unwrap_or_default(), private, read_only, said };
     let container = create::container(&app, &caller, collection, &name.parse()?, properties).await?;
     Ok(data(wire::container(&container, &[])))
 }
@@ -332,13 +360,19 @@ async fn create_container(State(app): State<App>, caller: Credential, body: Byte
     tag = "images",
     params(
         ("container" = String, Query, description = "`[[ENTITY/]COLLECTION/]CONTAINER`"),
+        ("sort" = Option<String>, Query, description = "`name` or `created`, or with a `-` before it backwards; by time only if there are fewer than 1000"),
+        ("prefix" = Option<String>, Query, description = "Only hashes that begin so"),
+        ("arch" = Option<String>, Query, description = "Only those for this architecture, like `amd64`"),
+        ("signed" = Option<bool>, Query, description = "Only signed ones, or only others"),
         ("after" = Option<String>, Query, description = "The `page.next` of the previous page"),
     ),
     responses((status = 200, body = [wire::Image]), (status = 404)),
 )]
-async fn list_images(State(app): State<App>, caller: Credential, Query(query): Query<Listing>) -> Answer {
+async fn list_images(State(app): State<App>, caller: Credential, Query(query): Query<Asked>) -> Answer {
     let repository = app.config.defaults.container(&query.container)?;
-    let (container, page) = browse::images(&app, &caller, &repository, query.after()?).await?;
+    let mut listing = query.listing()?;
+    listing.prefix = listing.prefix.trim_start_matches("sha256.").to_owned();
+    let (container, page) = lists::images(&app, &caller, &repository, &listing).await?;
     let rows: Vec<_> = page.rows.iter().map(|image| wire::image(&container, image)).collect();
     Ok(list(rows, page.next.as_deref()))
 }
@@ -372,6 +406,8 @@ async fn create_image(State(app): State<App>, caller: Credential, body: Bytes) -
 }
 
 /// An image, by tag or hash.
+///
+/// With `/inspect` after a path of three names or with a tag, its definition file, as Hinkskalle's clients ask for it.
 #[utoipa::path(
     get,
     path = "/v1/images/{*reference}",
@@ -390,6 +426,11 @@ async fn image(
     Arch(arch): Arch,
     Query(query): Query<HashMap<String, String>>,
 ) -> Answer {
+    if let Some(reference) = named_image(&reference, "/inspect") {
+        let found = pull::find(&app, &caller, &named(&app, reference)?, arch.as_deref(), Purpose::Details).await?;
+        let definition = pull::details(&app, &found).await?.and_then(|facts| facts.definition);
+        return Ok(data(serde_json::json!({ "attributes": { "deffile": definition.unwrap_or_default() } })));
+    }
     let reference = named(&app, &reference)?;
     let details = query.contains_key("details");
     let purpose = if details { Purpose::Details } else { Purpose::Look };
@@ -423,6 +464,13 @@ async fn delete_image(
     Ok(data(serde_json::json!({})))
 }
 
+/// The image of a path that ends in a word of a route. A container can have that name too, and then no tag or hash stands
+/// before it, or fewer names do.
+fn named_image<'a>(path: &'a str, word: &str) -> Option<&'a str> {
+    let image = path.strip_suffix(word)?;
+    (image.contains(':') || image.split('/').count() == 3).then_some(image)
+}
+
 fn visibility() -> Object {
     let words = Visibility::ALL.map(|visibility| serde_json::json!(visibility));
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build()
@@ -434,6 +482,15 @@ fn visibility() -> Object {
 struct Changed {
     #[schema(value_type = Option<String>)]
     description: Option<Description>,
+    /// The README, in Markdown; `readme` is the same.
+    #[serde(alias = "readme")]
+    #[schema(value_type = Option<String>)]
+    full_description: Option<Readme>,
+    #[schema(value_type = Option<String>)]
+    custom_data: Option<CustomData>,
+    /// Of a container: where its sources are, a URL with http or https.
+    #[schema(value_type = Option<String>)]
+    vcs_url: Option<SourceUrl>,
     default_private: Option<bool>,
     private: Option<bool>,
     #[schema(schema_with = visibility)]
@@ -446,15 +503,18 @@ impl TryFrom<Changed> for Settings {
     type Error = Error;
 
     fn try_from(changed: Changed) -> Result<Self, Error> {
-        let Changed { description, default_private, private, visibility, read_only, frozen } = changed;
+        let Changed { description, default_private, private, visibility, read_only, frozen, .. } = changed;
+        let Changed { full_description: readme, custom_data, vcs_url, .. } = changed;
+        let said = Said { readme, custom_data, vcs_url };
         if private.zip(default_private).is_some_and(|(one, other)| one != other) {
             return Err(Error::Invalid("`private` and `defaultPrivate` mean the same here, and differ".to_owned()));
         }
-        Ok(Self { description, private: private.or(default_private), visibility, read_only, frozen })
+        let private = private.or(default_private);
+        Ok(Self { description, said, private, visibility, read_only, frozen, ..Self::default() })
     }
 }
 
-/// Changes the description of an entity, and whether new containers in it are private.
+/// Changes the description and the README of an entity, and whether new containers in it are private.
 #[utoipa::path(
     patch,
     path = "/v1/entities/{name}",
@@ -469,7 +529,7 @@ async fn change_entity(State(app): State<App>, caller: Credential, Path(name): P
     Ok(data(wire::entity(&browse::entity(&app, &caller, &name).await?)))
 }
 
-/// Changes the description of a collection, and whether new containers in it are private.
+/// Changes the description and the README of a collection, and whether new containers in it are private.
 #[utoipa::path(
     patch,
     path = "/v1/collections/{*path}",
@@ -486,10 +546,10 @@ async fn change_collection(
 ) -> Answer {
     let (entity, name) = app.config.defaults.collection(&path)?;
     settings::collection(&app, &caller, &entity, &name, &json::<Changed>(&body)?.try_into()?).await?;
-    Ok(data(wire::collection(&browse::collection(&app, &caller, &entity, &name).await?)))
+    Ok(data(wire::whole_collection(&browse::collection(&app, &caller, &entity, &name).await?)))
 }
 
-/// Changes the description of a container, its visibility, and whether it is read-only.
+/// Changes what is said about a container, its visibility, and whether it is read-only.
 #[utoipa::path(
     patch,
     path = "/v1/containers/{*path}",
@@ -619,6 +679,63 @@ async fn change_tag(State(app): State<App>, caller: Credential, Path(reference):
     Ok(data(serde_json::json!({})))
 }
 
+/// The repositories of an entity, whatever their paths, page by page, without what is said about them.
+#[utoipa::path(
+    get,
+    path = "/api/repositories",
+    tag = "containers",
+    params(
+        ("entity" = String, Query, description = "The entity"),
+        ("sort" = Option<String>, Query, description = "`name` or `created`, or with a `-` before it backwards; by time only if there are fewer than 1000"),
+        ("prefix" = Option<String>, Query, description = "Only names that begin so"),
+        ("private" = Option<bool>, Query, description = "Only private ones, or only others"),
+        ("visibility" = Option<String>, Query, description = "Only those that are `public`, `internal` or `private`"),
+        ("readOnly" = Option<bool>, Query, description = "Only read-only ones, or only others"),
+        ("after" = Option<String>, Query, description = "The `page.next` of the previous page"),
+    ),
+    responses((status = 200, body = [wire::ListedRepository]), (status = 404)),
+)]
+async fn list_repositories(State(app): State<App>, caller: Credential, Query(query): Query<Asked>) -> Answer {
+    let page = lists::repositories(&app, &caller, &query.entity.parse()?, &query.listing()?).await?;
+    Ok(list(page.rows.iter().map(wire::listed_repository).collect::<Vec<_>>(), page.next.as_deref()))
+}
+
+/// The tags of a repository, page by page.
+#[utoipa::path(
+    get,
+    path = "/api/tags",
+    tag = "tags",
+    params(
+        ("repository" = String, Query, description = "The name of a repository"),
+        (
+            "sort" = Option<String>,
+            Query,
+            description = "`name` or `updated`, or with a `-` before it backwards; by time only if there are fewer than 1000",
+        ),
+        ("prefix" = Option<String>, Query, description = "Only names that begin so"),
+        ("arch" = Option<String>, Query, description = "Only those with an image for this architecture"),
+        ("frozen" = Option<bool>, Query, description = "Only frozen ones, or only others"),
+        ("after" = Option<String>, Query, description = "The `page.next` of the previous page"),
+    ),
+    responses((status = 200, body = [wire::Tag]), (status = 404)),
+)]
+async fn list_tags(State(app): State<App>, caller: Credential, Query(query): Query<Asked>) -> Answer {
+    let page = lists::tags(&app, &caller, &query.repository.parse()?, &query.listing_of_tags()?).await?;
+    Ok(list(page.rows.iter().map(wire::tag).collect::<Vec<_>>(), page.next.as_deref()))
+}
+
+/// A repository by its registry name, which can have any number of parts, with its README.
+#[utoipa::path(
+    get,
+    path = "/api/repositories/{*name}",
+    tag = "containers",
+    params(("name" = String, Path, description = "`ENTITY/NAME[/NAME…]`")),
+    responses((status = 200, body = wire::Repository), (status = 404)),
+)]
+async fn repository(State(app): State<App>, caller: Credential, Path(name): Path<String>) -> Answer {
+    Ok(data(wire::repository(&browse::repository(&app, &caller, &name.parse()?).await?)))
+}
+
 /// Changes a repository, or one of its tags, by its registry name, which can have any number of parts.
 #[utoipa::path(
     patch,
@@ -679,7 +796,18 @@ struct NewTag {
     image: Id,
 }
 
+/// A tag that is to be set, also as `{"TAG": "IMAGE"}`, in the form of old clients.
+fn new_tag(body: &Bytes) -> Result<NewTag, Failure> {
+    json(body).or_else(|refused| {
+        let pair = json::<HashMap<String, Id>>(body).ok().filter(|pairs| pairs.len() == 1);
+        let pair = pair.and_then(|pairs| pairs.into_iter().next());
+        pair.map(|(tag, image)| NewTag { arch: None, tag, image }).ok_or(refused)
+    })
+}
+
 /// Points a tag at an image, for the architecture of the image, and returns the tag.
+///
+/// `{"TAG": "IMAGE"}` is another form of the body.
 #[utoipa::path(
     post,
     path = "/v1/tags/{container}",
@@ -690,7 +818,7 @@ struct NewTag {
 )]
 async fn set_tag_v1(State(app): State<App>, caller: Credential, Path(container): Path<String>, body: Bytes) -> Answer {
     let container = container.parse::<Id>()?;
-    let NewTag { tag: name, image, .. } = json(&body)?;
+    let NewTag { tag: name, image, .. } = new_tag(&body)?;
     let set = SetTag { image, name: &name.parse::<TagName>()?, arch: None };
     let tag = tag::set(&app, &caller, container, set).await?;
     Ok(data(wire::tags_v1(tag.as_slice())))
@@ -724,6 +852,10 @@ struct Search {
     #[serde(default)]
     value: String,
     #[serde(default)]
+    description: String,
+    #[serde(default)]
+    entity: String,
+    #[serde(default)]
     arch: String,
     signed: Option<String>,
 }
@@ -734,19 +866,38 @@ struct Search {
     path = "/v1/search",
     tag = "search",
     params(
-        ("value" = String, Query, description = "The text to search for, at least 3 characters"),
+        ("value" = Option<String>, Query, description = "The text to search for, at least 3 characters"),
+        ("description" = Option<String>, Query, description = "Only what has this text in its own description"),
+        ("entity" = Option<String>, Query, description = "Only in this entity; administrators can search any"),
         ("arch" = Option<String>, Query, description = "Only images for these architectures, separated by commas"),
         ("signed" = Option<bool>, Query, description = "Only signed images, or only unsigned ones"),
     ),
     responses((status = 200, body = wire::Found)),
 )]
 async fn find(State(app): State<App>, caller: Credential, Query(query): Query<Search>) -> Answer {
+    let entity = Some(&query.entity).filter(|entity| !entity.is_empty()).map(|entity| entity.parse()).transpose()?;
     let query = search::Query {
         text: query.value,
+        description: query.description,
+        entity,
         archs: query.arch.split(',').filter(|arch| !arch.is_empty()).map(str::to_owned).collect(),
         signed: query.signed.and_then(|signed| signed.parse().ok()),
     };
     Ok(data(wire::results(&search::search(&app, &caller, &query).await?)))
+}
+
+/// The containers whose tags were set last, in the caller's entities, the latest first.
+///
+/// There are at most ten. They are found among the last 50 changes of each of the caller's first 20 entities.
+#[utoipa::path(
+    get,
+    path = "/v1/latest",
+    tag = "search",
+    security(("bearer" = [])),
+    responses((status = 200, body = [wire::Latest])),
+)]
+async fn latest(State(app): State<App>, caller: Credential) -> Answer {
+    Ok(data(latest::containers(&app, &caller).await?.iter().map(wire::latest).collect::<Vec<_>>()))
 }
 
 /// The OCI registry behind the library: there is none.

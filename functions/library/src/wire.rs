@@ -5,8 +5,12 @@ use serde::Serialize;
 use shared::domain::sif::{self, Arch, Filesystem, Kind, PartitionKind, SifFacts};
 use shared::domain::time::{NEVER, zoned};
 use shared::domain::{Actor, Time, Visibility};
-use shared::service::browse::{ContainerView, EntityView, UsedCollection, UsedContainer};
+use shared::service::browse::{
+    CollectionView, ContainerView, EntityView, RepositoryView, UsedCollection, UsedContainer,
+};
+use shared::service::latest as service;
 use shared::service::search::Results;
+use shared::service::star::Starred;
 use shared::store::rows;
 use std::collections::BTreeMap;
 use std::ops::Not;
@@ -25,7 +29,8 @@ struct Common {
     #[schema(format = DateTime)]
     deleted_at: String,
     owner: String,
-    custom_data: &'static str,
+    /// Lists leave it out.
+    custom_data: String,
 }
 
 fn common(created: Time, by: Option<&Actor>) -> Common {
@@ -38,7 +43,7 @@ fn common(created: Time, by: Option<&Actor>) -> Common {
         updated_at: at,
         deleted_at: zoned(NEVER),
         owner: by,
-        custom_data: "",
+        custom_data: String::new(),
     }
 }
 
@@ -51,6 +56,8 @@ pub struct Entity {
     id: String,
     name: String,
     description: String,
+    /// The README, in Markdown. Lists leave it out.
+    full_description: String,
     collections: Vec<String>,
     size: u64,
     quota: u64,
@@ -60,7 +67,26 @@ pub struct Entity {
 /// An entity with the numbers of its account.
 pub fn entity(view: &EntityView) -> Entity {
     let quota = view.account.quota;
-    Entity { size: quota.used(), quota: quota.limit, ..new_entity(&view.entity) }
+    let Texts { custom_data, full_description, .. } = texts(view.about.as_ref());
+    let entity = new_entity(&view.entity);
+    let common = Common { custom_data, ..entity.common };
+    Entity { common, full_description, size: quota.used(), quota: quota.limit, ..entity }
+}
+
+/// The texts that lie beside the row of a thing.
+#[derive(Default)]
+struct Texts {
+    full_description: String,
+    custom_data: String,
+    vcs_url: String,
+}
+
+fn texts(about: Option<&rows::About>) -> Texts {
+    about.map_or_else(Texts::default, |about| Texts {
+        full_description: about.readme.to_string(),
+        custom_data: about.custom_data.to_string(),
+        vcs_url: about.vcs_url.to_string(),
+    })
 }
 
 /// An entity without its numbers.
@@ -70,6 +96,7 @@ pub fn new_entity(row: &rows::Entity) -> Entity {
         id: row.id.to_string(),
         name: row.name.to_string(),
         description: row.description.to_string(),
+        full_description: String::new(),
         collections: Vec::new(),
         size: 0,
         quota: 0,
@@ -86,6 +113,8 @@ pub struct Collection {
     id: String,
     name: String,
     description: String,
+    /// The README, in Markdown. Lists leave it out.
+    full_description: String,
     entity: String,
     containers: Vec<String>,
     size: u64,
@@ -93,6 +122,14 @@ pub struct Collection {
     used_quota: u64,
     private: bool,
     entity_name: String,
+}
+
+/// A collection with what is said about it.
+pub fn whole_collection(view: &CollectionView) -> Collection {
+    let Texts { custom_data, full_description, .. } = texts(view.about.as_ref());
+    let collection = collection(&view.collection);
+    let common = Common { custom_data, ..collection.common };
+    Collection { common, full_description, ..collection }
 }
 
 /// A collection with the bytes of what is in it.
@@ -107,6 +144,7 @@ pub fn collection(row: &rows::Collection) -> Collection {
         id: row.id.to_string(),
         name: row.name.to_string(),
         description: row.description.to_string(),
+        full_description: String::new(),
         entity: row.entity_id.to_string(),
         containers: Vec::new(),
         size: 0,
@@ -125,7 +163,10 @@ pub struct Container {
     id: String,
     name: String,
     description: String,
-    full_description: &'static str,
+    /// The README, in Markdown. Lists leave it out.
+    full_description: String,
+    /// Where its sources are. Lists leave it out.
+    vcs_url: String,
     collection: String,
     images: Vec<String>,
     image_tags: BTreeMap<String, String>,
@@ -134,6 +175,7 @@ pub struct Container {
     /// The same, for clients that read it there.
     used_quota: u64,
     download_count: u64,
+    /// How many users have starred it. Most lists leave it out.
     stars: u64,
     private: bool,
     read_only: bool,
@@ -160,7 +202,8 @@ pub fn container(row: &rows::Container, images: &[rows::Image]) -> Container {
         id: row.id.to_string(),
         name,
         description: row.description.to_string(),
-        full_description: "",
+        full_description: String::new(),
+        vcs_url: String::new(),
         collection: row.collection_id.map(|id| id.to_string()).unwrap_or_default(),
         images: images.iter().map(|image| image.id.to_string()).collect(),
         image_tags,
@@ -180,7 +223,162 @@ pub fn container(row: &rows::Container, images: &[rows::Image]) -> Container {
 /// A container with its images and tags.
 pub fn whole(view: &ContainerView) -> Container {
     let (image_tags, arch_tags) = (tags_v1(&view.tags), tags_v2(&view.tags));
-    Container { image_tags, arch_tags, ..container(&view.container, &view.images) }
+    let RepositoryView { container: row, about, stars } = &view.repository;
+    let Texts { custom_data, full_description, vcs_url } = texts(about.as_ref());
+    let container = container(row, &view.images);
+    let common = Common { custom_data, ..container.common };
+    Container { common, full_description, vcs_url, stars: *stars, image_tags, arch_tags, ..container }
+}
+
+/// A container that somebody has starred, without its images and tags.
+pub fn starred(starred: &Starred) -> Container {
+    Container { stars: starred.stars, ..container(&starred.container, &[]) }
+}
+
+/// A repository in a list.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedRepository {
+    name: String,
+    id: String,
+    description: String,
+    #[schema(value_type = String)]
+    visibility: Visibility,
+    read_only: bool,
+    created_by: String,
+    #[schema(format = DateTime)]
+    created: String,
+}
+
+/// A repository in a list.
+pub fn listed_repository(row: &rows::Container) -> ListedRepository {
+    ListedRepository {
+        name: row.repository.to_string(),
+        id: row.id.to_string(),
+        description: row.description.to_string(),
+        visibility: row.visibility,
+        read_only: row.read_only,
+        created_by: row.created_by.as_ref().map(ToString::to_string).unwrap_or_default(),
+        created: row.created.to_string(),
+    }
+}
+
+/// A tag.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tag {
+    name: String,
+    /// The digest of the manifest that it names.
+    digest: String,
+    media_type: String,
+    frozen: bool,
+    #[schema(format = DateTime)]
+    updated: String,
+    /// The library images that it names, by architecture.
+    images: BTreeMap<String, TaggedImage>,
+}
+
+/// An image that a tag names.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct TaggedImage {
+    id: String,
+    hash: String,
+    size: u64,
+    signed: bool,
+}
+
+/// A tag.
+pub fn tag(row: &rows::Tag) -> Tag {
+    let image = |one: &rows::Tagged| TaggedImage {
+        id: one.id.to_string(),
+        hash: one.hash.library(),
+        size: one.content.size,
+        signed: one.content.signed,
+    };
+    Tag {
+        name: row.name.to_string(),
+        digest: row.named.digest.to_string(),
+        media_type: row.named.media_type.clone(),
+        frozen: row.frozen,
+        updated: row.updated.to_string(),
+        images: row.images.iter().map(|(arch, one)| (arch.clone(), image(one))).collect(),
+    }
+}
+
+/// A container with the tags that were set last.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Latest {
+    container: Container,
+    tags: Vec<LatestTag>,
+}
+
+/// A tag that was set lately, for one architecture.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct LatestTag {
+    name: String,
+    arch: String,
+    image_type: &'static str,
+    manifest_type: &'static str,
+}
+
+/// A container with the tags that were set last.
+pub fn latest(latest: &service::Latest) -> Latest {
+    let tag = |tag: &rows::Tag| {
+        let one = |arch: &str, kind| LatestTag {
+            name: tag.name.to_string(),
+            arch: arch.to_owned(),
+            image_type: kind,
+            manifest_type: kind,
+        };
+        if tag.images.is_empty() {
+            return vec![one(DEFAULT_ARCH, "oci")];
+        }
+        tag.images.keys().map(|arch| one(arch, "singularity")).collect::<Vec<_>>()
+    };
+    Latest { container: container(&latest.container, &[]), tags: latest.tags.iter().flat_map(tag).collect() }
+}
+
+/// A repository, which may have a path that is no library container's.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Repository {
+    name: String,
+    id: String,
+    description: String,
+    /// In Markdown.
+    readme: String,
+    custom_data: String,
+    /// Where its sources are.
+    vcs_url: String,
+    #[schema(value_type = String)]
+    visibility: Visibility,
+    read_only: bool,
+    /// How many users have starred it.
+    stars: u64,
+    created_by: String,
+    #[schema(format = DateTime)]
+    created: String,
+}
+
+/// A repository.
+pub fn repository(view: &RepositoryView) -> Repository {
+    let RepositoryView { container: row, about, stars } = view;
+    let Texts { custom_data, full_description, vcs_url } = texts(about.as_ref());
+    Repository {
+        name: row.repository.to_string(),
+        id: row.id.to_string(),
+        description: row.description.to_string(),
+        readme: full_description,
+        custom_data,
+        vcs_url,
+        visibility: row.visibility,
+        read_only: row.read_only,
+        stars: *stars,
+        created_by: row.created_by.as_ref().map(ToString::to_string).unwrap_or_default(),
+        created: row.created.to_string(),
+    }
 }
 
 /// A container with its tags and the bytes of what is in it.

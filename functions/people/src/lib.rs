@@ -3,6 +3,7 @@
 mod events;
 mod groups;
 mod users;
+mod v1;
 mod wire;
 
 use axum::Router;
@@ -24,5 +25,5 @@ pub fn openapi() -> OpenApi {
 }
 
 fn routes() -> OpenApiRouter<App> {
-    users::routes().merge(groups::routes()).merge(events::routes())
+    users::routes().merge(groups::routes()).merge(events::routes()).merge(v1::routes())
 }

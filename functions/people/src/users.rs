@@ -206,8 +206,8 @@ async fn add_token(State(app): State<App>, caller: Credential, Path(name): Path<
     let Token { name: label, scope, expires_in } = json(&body)?;
     let expires = expires_in.map(|seconds| app.now().plus(Duration::from_secs(seconds)));
     let new = NewToken { name: label, scope, expires };
-    let token = tokens::add(&app, &caller, &name.parse::<Actor>()?, new).await?;
-    Ok(data(wire::Secret { token: token.expose_secret() }))
+    let made = tokens::add(&app, &caller, &name.parse::<Actor>()?, new).await?;
+    Ok(data(wire::Secret { token: made.secret.expose_secret() }))
 }
 
 /// Revokes a token at once.

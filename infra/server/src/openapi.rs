@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
 
 /// The meanings of the operations' tags, in the order of the document.
-const TAGS: [(&str, &str); 17] = [
+const TAGS: [(&str, &str); 18] = [
     ("discovery", "The first requests of every client"),
     ("entities", "A user's or group's own space, with a quota of its own"),
     ("collections", "The second level, inside an entity"),
@@ -27,6 +27,7 @@ const TAGS: [(&str, &str); 17] = [
     ("uploads", "Uploads of images, by presigned URLs of the object store"),
     ("downloads", "Downloads of images, by presigned URLs of the object store"),
     ("shares", "URLs that let their holders download one image"),
+    ("stars", "Containers that users have marked"),
     ("shub", "Lookups for `shub://`"),
     (
         "registry",

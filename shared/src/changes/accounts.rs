@@ -136,8 +136,8 @@ pub(crate) fn manifest_refunded(row: &ManifestLinks) -> Option<Write> {
 /// nothing that only removes is ever refused. At most one transaction goes beyond that.
 ///
 /// What counts: collections, containers, images, tags, links, upload sessions and streams as one row each, manifests
-/// that clients push as the row says, and condemned objects that are somebody's. All others come with one of these, or
-/// with an event.
+/// that clients push and what people say about things as the row says, and condemned objects that are somebody's. All
+/// others come with one of these, or with an event.
 pub(crate) fn rows(entity: &EntityName, more: i64) -> Option<Write> {
     let by = AccountChange { rows: more.into(), ..AccountChange::default() };
     (more != 0).then(|| Write::charge(entity, by, Condition::Present))

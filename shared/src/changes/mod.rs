@@ -5,6 +5,7 @@
 //! that must agree with others are made in one file for each kind: [`accounts`] is the only code that changes charges,
 //! [`tags`] the only one that makes tags, [`manifests`] the only one that makes manifests.
 
+pub(crate) mod about;
 pub(crate) mod accounts;
 pub(crate) mod blobs;
 pub(crate) mod entities;
@@ -16,6 +17,7 @@ pub(crate) mod members;
 pub(crate) mod people;
 pub(crate) mod removal;
 pub(crate) mod shares;
+pub(crate) mod stars;
 pub(crate) mod streams;
 pub(crate) mod tags;
 pub(crate) mod uploads;
@@ -69,6 +71,13 @@ impl Changes {
     #[must_use]
     pub fn with(mut self, writes: impl IntoIterator<Item = Write>) -> Self {
         self.extend(writes);
+        self
+    }
+
+    /// The same with all changes of another set, and what it records.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.merge(other);
         self
     }
 

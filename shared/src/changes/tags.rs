@@ -229,6 +229,62 @@ pub(crate) fn replace(new: &Replacing<'_>) -> Result<Changes, Error> {
     Ok(changes)
 }
 
+/// Writes an image with another description, and each of its tags with a copy of that.
+pub(crate) fn described(image: &Image, tags: impl IntoIterator<Item = Tag>) -> Result<Changes, Error> {
+    let what = EventKind::ImageDescribed { hash: image.hash };
+    let mut changes = Changes::recorded(place_of(&image.repository), what);
+    changes.add(Write::put(image, Condition::Version(image.version.saturating_sub(1)))?);
+    for mut tag in tags {
+        let condition = Condition::Version(tag.version);
+        tag.version += 1;
+        for one in tag.images.values_mut().filter(|one| one.hash == image.hash) {
+            one.description = image.description.clone();
+        }
+        changes.add(Write::put(&tag, condition)?);
+    }
+    Ok(changes)
+}
+
+/// The tags that an image is to have, and no others.
+#[derive(Debug)]
+pub(crate) struct ExactTags<'a> {
+    pub(crate) image: &'a Image,
+    /// The rows of the tags that it is to get or to lose, as far as they are there.
+    pub(crate) rows: BTreeMap<TagName, Tag>,
+    pub(crate) wanted: &'a BTreeSet<TagName>,
+}
+
+/// Points tags at an image, and takes from it those that it is not to have.
+///
+/// # Errors
+/// [`Error::Invalid`] if the image states no architecture, [`Error::Conflict`] if a tag has no room for one more.
+pub(crate) fn exactly(exact: ExactTags<'_>, Drawn { now, first_version }: Drawn) -> Result<Changes, Error> {
+    let ExactTags { image, mut rows, wanted } = exact;
+    let content = image.content.as_ref().ok_or(Error::NotFound("image"))?;
+    let mut changes = Changes::unrecorded();
+    let mut left: BTreeMap<Digest, Vec<&TagName>> = BTreeMap::new();
+    for name in wanted.difference(&image.tags) {
+        let tag = rows.remove(name);
+        let arch = arch_of(content, None)?;
+        check_room(tag.as_ref(), &arch)?;
+        let new = Pointing { name, arch: Some(&arch), image, content, first_version, now };
+        let Placed { writes, moved, left: old } = place(tag, &arch, new)?;
+        changes.extend(writes);
+        changes.record(&place_of(&image.repository), EventKind::TagSet(moved));
+        if let Some(old) = old {
+            left.entry(old).or_default().push(name);
+        }
+    }
+    for tag in image.tags.difference(wanted).filter_map(|name| rows.get(name)) {
+        changes.merge(without(tag, &image.hash, now)?);
+    }
+    let tagged = Image { tags: wanted.clone(), named: true, version: image.version + 1, ..image.clone() };
+    changes.add(Write::put(&tagged, Condition::Version(image.version))?);
+    changes.extend(left.into_iter().map(|(old, tags)| Write::untagged(keys::image(&image.repository, &old), tags)));
+    changes.add(manifests::epoch_advanced(&image.repository));
+    Ok(changes)
+}
+
 /// Freezes or unfreezes a tag. The epoch advances, so that no deletion that was decided before can take what the tag
 /// leads to.
 pub(crate) fn frozen(tag: Tag, frozen: bool) -> Result<Changes, Error> {

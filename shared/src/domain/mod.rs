@@ -3,6 +3,7 @@
 //! No I/O, no async, no clock. A value of one of these types was checked when it was created, and is trusted from then
 //! on.
 
+pub mod about;
 pub mod actor;
 pub mod caller;
 pub mod description;
@@ -10,6 +11,7 @@ pub mod digest;
 pub mod ids;
 pub mod manifest;
 pub mod names;
+pub mod order;
 pub mod quota;
 pub mod reference;
 pub mod roles;
@@ -18,12 +20,14 @@ pub mod sif;
 pub mod time;
 pub mod visibility;
 
+pub use about::{CustomData, Readme, Said, SourceUrl};
 pub use actor::Actor;
 pub use caller::{Caller, Right, Role, TokenPlace, TokenScope};
 pub use description::Description;
 pub use digest::{Digest, OciDigest};
 pub use ids::{Id, ShareId, TokenId, UploadId};
 pub use names::{CollectionName, ContainerName, EntityName, TagName, UserName};
+pub use order::{Order, SortBy};
 pub use reference::{LibraryRef, ManifestId, Repository, Selector};
 pub use roles::{RoleAt, Roles, SubPath};
 pub use share::{FileName, ShareKey, ShareSecret};

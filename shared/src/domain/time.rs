@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Seconds since 1970-01-01T00:00:00Z.
@@ -41,6 +42,22 @@ pub fn zoned(time: &str) -> String {
 /// How far the clocks of two hosts may differ. Every comparison of times from different hosts has to allow for it.
 pub const SKEW: Duration = Duration::from_mins(5);
 
+/// The text is no point in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a time is written like `2026-12-31T23:59:59Z`")]
+pub struct TimeError;
+
+impl FromStr for Time {
+    type Err = TimeError;
+    /// Reads RFC 3339. One without a zone is in UTC, as some clients write it. Parts of a second are left out.
+    fn from_str(text: &str) -> Result<Self, TimeError> {
+        let zoned = text.parse::<jiff::Timestamp>().ok();
+        let read = || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+        let time = zoned.or_else(|| read().map(|time| time.timestamp())).ok_or(TimeError)?;
+        Ok(Self(time.as_second()))
+    }
+}
+
 impl fmt::Display for Time {
     /// RFC 3339 with zone, the only form that all clients decode.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,6 +74,18 @@ pub const NEVER: &str = "0001-01-01T00:00:00Z";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_read_with_a_zone_or_in_utc() {
+        for text in
+            ["2024-01-02T03:04:05Z", "2024-01-02T03:04:05.87", "2024-01-02 03:04:05", "2024-01-02T04:04:05+01:00"]
+        {
+            assert_eq!(text.parse(), Ok(Time(1_704_164_645)), "{text}");
+        }
+        for text in ["", "x", "2024-13-02T03:04:05Z", "1704164645"] {
+            assert_eq!(text.parse::<Time>(), Err(TimeError), "{text}");
+        }
+    }
 
     #[test]
     fn times_are_written_as_rfc_3339() {

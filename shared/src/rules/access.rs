@@ -33,13 +33,15 @@ pub enum Action {
     Join,
     /// Give up one's own roles in it.
     Leave,
+    /// Star it, or take one's star back.
+    Star,
     /// Sweep the whole installation.
     Sweep,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::List,
         Self::See,
         Self::Pull,
@@ -51,6 +53,7 @@ impl Action {
         Self::Manage,
         Self::Join,
         Self::Leave,
+        Self::Star,
         Self::Sweep,
     ];
 
@@ -68,6 +71,7 @@ impl Action {
             Self::Manage => "manage",
             Self::Join => "join",
             Self::Leave => "leave",
+            Self::Star => "star",
             Self::Sweep => "sweep",
         }
     }
@@ -87,7 +91,7 @@ const fn needs(action: Action) -> (Role, Option<Right>) {
         Action::Create | Action::Push | Action::Retag | Action::Share => (Role::Contributor, Some(Right::Push)),
         Action::Delete => (Role::Admin, Some(Right::Delete)),
         Action::Manage => (Role::Admin, Some(Right::Manage)),
-        Action::Join | Action::Leave => (Role::Reader, Some(Right::Manage)),
+        Action::Join | Action::Leave | Action::Star => (Role::Reader, Some(Right::Manage)),
         Action::Sweep => (Role::Admin, Some(Right::Admin)),
     }
 }
@@ -340,6 +344,11 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
         _ => needs(action).0,
     };
     let may = match resource {
+        // Users star what they may see, and nothing else has stars.
+        Resource::Container { visibility, .. } if action == Action::Star => {
+            actor.user().is_some() && (*visibility != Visibility::Private || role >= Some(needed))
+        }
+        _ if action == Action::Star => false,
         Resource::Installation => is_admin(subject.caller),
         // Sweeping applies to everything, or to nothing.
         _ if action == Action::Sweep => false,
@@ -361,6 +370,8 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
     match (may, resource) {
         // Whatever is wrong with an invitation, it has the same answer.
         (false, _) if action == Action::Join => Err(Denial::Hidden),
+        // What they may not see is not there.
+        (false, _) if action == Action::Star && actor.user().is_some() => Err(Denial::Hidden),
         // If a token for one place got another answer there than elsewhere, its holder could learn where something
         // lies that they know by its id alone.
         (false, _) if has_place(subject.caller) => Err(Denial::OutOfScope),
@@ -376,8 +387,8 @@ fn obligations(action: Action, resource: &Resource) -> Result<(), Denial> {
     match resource {
         _ if lifts => Ok(()),
         Resource::Missing(_) => Err(Denial::Hidden),
-        // A share changes nothing in the container.
-        _ if action == Action::Share => Ok(()),
+        // A share changes nothing in the container, and neither does a star.
+        _ if matches!(action, Action::Share | Action::Star) => Ok(()),
         Resource::Container { read_only: true, .. }
         | Resource::Image { read_only: true, .. }
         | Resource::Tag { read_only: true, .. } => Err(Denial::ReadOnly),
@@ -765,7 +776,7 @@ mod tests {
                     | Resource::Image { read_only: true, .. }
                     | Resource::Tag { read_only: true, .. }
             );
-            let changes = !action.is_read() && !matches!(action, Action::Manage | Action::Share);
+            let changes = !action.is_read() && !matches!(action, Action::Manage | Action::Share | Action::Star);
             if held && changes {
                 assert!(ask(&caller, role, action, &resource).is_err(), "{caller:?} {role:?} {action:?} {resource:?}");
             }
@@ -782,6 +793,20 @@ mod tests {
                 assert!(ask(&caller, role, Action::Push, &open).is_ok(), "{caller:?} {role:?} {resource:?}");
             }
         }
+    }
+
+    #[test]
+    fn only_a_user_stars_and_only_what_they_may_see() {
+        let mut starred = 0;
+        for (caller, role, action, resource) in cases() {
+            if action == Action::Star && caller != Caller::System && ask(&caller, role, action, &resource).is_ok() {
+                starred += 1;
+                assert!(matches!(resource, Resource::Container { .. }), "{resource:?}");
+                assert!(ask(&caller, role, Action::See, &resource).is_ok(), "{caller:?} {role:?} {resource:?}");
+                assert!(caller.user().is_some(), "{caller:?}");
+            }
+        }
+        assert!(starred > 0);
     }
 
     #[test]

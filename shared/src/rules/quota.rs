@@ -70,6 +70,11 @@ pub fn manifest_rows(size: u64, has_subject: bool) -> u64 {
     (1 + free / 1024) * (1 + u64::from(has_subject))
 }
 
+/// How many rows texts of so many bytes count as that people say about something; none if there are none.
+pub fn about_rows(size: u64) -> u64 {
+    if size == 0 { 0 } else { 1 + size / 1024 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +87,7 @@ mod tests {
         for (size, subject, rows) in [(0, false, 1), (1023, false, 1), (1024, false, 2), (FREE_MANIFEST, true, 34)] {
             assert_eq!(manifest_rows(size, subject), rows, "{size}");
         }
+        assert_eq!([0, 1, 1023, 1024, 64 << 10].map(about_rows), [0, 1, 1, 2, 65]);
         // Its bytes are charged.
         assert_eq!(manifest_rows(FREE_MANIFEST + 1, false), 1);
     }

@@ -140,7 +140,7 @@ impl Access {
     }
 
     /// Takes the rows that say which roles the caller has in an entity.
-    fn read_roles(&mut self, app: &App, actor: &Actor, entity: Option<&EntityName>) -> Result<(), Error> {
+    pub(crate) fn read_roles(&mut self, app: &App, actor: &Actor, entity: Option<&EntityName>) -> Result<(), Error> {
         let Some(entity) = entity else { return Ok(()) };
         self.roles = self.take::<Member>(&keys::member(entity, actor))?.map(|row| row.roles).unwrap_or_default();
         if app.config.directory_groups {

@@ -1,4 +1,4 @@
-//! Browsing entities, collections and containers, one by one and in pages.
+//! Browsing entities, collections and containers, one by one, and in lists for clients that know no pages.
 
 use super::MAX_LISTED;
 use super::access::{Access, resource_at};
@@ -6,17 +6,17 @@ use super::parts::{Listable, may_list};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::quota::Quota;
-use crate::domain::{Caller, CollectionName, Digest, EntityName, Id, Repository, SubPath};
+use crate::domain::{Caller, CollectionName, Digest, EntityName, Id, Repository};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
 use crate::store::keys::{self, KeyRange};
-use crate::store::rows::{Account, Collection, Container, Entity, Image, Link, Membership, Row, Tag};
+use crate::store::rows::{About, Account, Collection, Container, Counts, Entity, Image, Link, Row, Tag};
 use crate::store::table::Page;
 use futures::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The maximum number of entries on a page.
-pub const PAGE: usize = 100;
+/// The most tags that are shown of a container in a list.
+const SHOWN_TAGS: usize = 100;
 
 /// An entity, with its account.
 #[derive(Debug)]
@@ -25,12 +25,15 @@ pub struct EntityView {
     pub entity: Entity,
     /// Its account.
     pub account: Account,
+    /// What is said about it; lists leave it out.
+    pub about: Option<About>,
 }
 
 /// Looks an entity up.
 pub async fn entity(app: &App, credential: &Credential, name: &EntityName) -> Result<EntityView, Error> {
-    let (key, account_key) = (keys::entity(name), keys::account(name));
-    let mut access = Access::load(app, credential, Some(name), [key.clone(), account_key.clone()]).await?;
+    let (key, account_key, about_key) = (keys::entity(name), keys::account(name), keys::about_entity(name));
+    let wanted = [key.clone(), account_key.clone(), about_key.clone()];
+    let mut access = Access::load(app, credential, Some(name), wanted).await?;
     let entity: Option<Entity> = access.take(&key)?;
     let resource = match &entity {
         Some(_) => Resource::Entity(name.clone()),
@@ -44,7 +47,17 @@ pub async fn entity(app: &App, credential: &Credential, name: &EntityName) -> Re
     if !member && access.probe(Action::Manage, &Resource::Entity(name.clone())).is_err() {
         account.quota = Quota::default();
     }
-    Ok(EntityView { entity, account })
+    let about = access.take(&about_key)?.filter(|about: &About| about.id == entity.id);
+    Ok(EntityView { entity, account, about })
+}
+
+/// A collection, with what is said about it.
+#[derive(Debug)]
+pub struct CollectionView {
+    /// The collection.
+    pub collection: Collection,
+    /// What is said about it.
+    pub about: Option<About>,
 }
 
 /// Looks a collection up.
@@ -53,23 +66,51 @@ pub async fn collection(
     credential: &Credential,
     entity: &EntityName,
     name: &CollectionName,
-) -> Result<Collection, Error> {
-    let key = keys::collection(entity, name);
-    let mut access = Access::load(app, credential, Some(entity), [key.clone()]).await?;
+) -> Result<CollectionView, Error> {
+    let (key, about_key) = (keys::collection(entity, name), keys::about_collection(entity, name));
+    let mut access = Access::load(app, credential, Some(entity), [key.clone(), about_key.clone()]).await?;
     let row: Option<Collection> = access.take(&key)?;
     let resource = match &row {
         Some(_) => Resource::Collection(entity.clone(), name.clone()),
         None => Resource::Missing(Place::Collection(entity.clone(), name.clone())),
     };
     access.require(Action::See, &resource, "collection", "see this collection")?;
-    row.ok_or(Error::NotFound("collection"))
+    let collection = row.ok_or(Error::NotFound("collection"))?;
+    let about = access.take(&about_key)?.filter(|about: &About| about.id == collection.id);
+    Ok(CollectionView { collection, about })
+}
+
+/// A container, or another repository, with what is said about it.
+#[derive(Debug)]
+pub struct RepositoryView {
+    /// Its row.
+    pub container: Container,
+    /// What is said about it.
+    pub about: Option<About>,
+    /// How many users have starred it.
+    pub stars: u64,
+}
+
+/// Looks a repository up.
+pub async fn repository(app: &App, credential: &Credential, repository: &Repository) -> Result<RepositoryView, Error> {
+    let (about, counts) = (keys::about_container(repository), keys::counts(repository));
+    let key = keys::container(repository);
+    let wanted = [key.clone(), about.clone(), counts.clone()];
+    let mut access = Access::load(app, credential, Some(repository.entity()), wanted).await?;
+    let row: Option<Container> = access.take(&key)?;
+    let resource = resource_at(repository, row.as_ref());
+    access.require(Action::See, &resource, "container", "see this container")?;
+    let container = row.ok_or(Error::NotFound("container"))?;
+    let about = access.take(&about)?.filter(|about: &About| about.id == container.id);
+    let counts = access.take(&counts)?.filter(|counts: &Counts| counts.container == container.id);
+    Ok(RepositoryView { container, about, stars: counts.map_or(0, |counts| counts.stars) })
 }
 
 /// A container with its images and tags.
 #[derive(Debug)]
 pub struct ContainerView {
     /// The container.
-    pub container: Container,
+    pub repository: RepositoryView,
     /// Its first images.
     pub images: Vec<Image>,
     /// Its first tags.
@@ -78,84 +119,12 @@ pub struct ContainerView {
 
 /// Looks a container up.
 pub async fn container(app: &App, credential: &Credential, repository: &Repository) -> Result<ContainerView, Error> {
-    let key = keys::container(repository);
-    let mut access = Access::load(app, credential, Some(repository.entity()), [key.clone()]).await?;
-    let row: Option<Container> = access.take(&key)?;
-    let resource = resource_at(repository, row.as_ref());
-    access.require(Action::See, &resource, "container", "see this container")?;
-    let container = row.ok_or(Error::NotFound("container"))?;
+    let view = self::repository(app, credential, repository).await?;
     let _turn = app.long_read().await?;
     let images: Page<Image> = app.table.query(keys::images(repository), None, MAX_LISTED).await?;
     let tags: Page<Tag> = app.table.query(keys::tags(repository), None, MAX_LISTED).await?;
     let images = images.rows.into_iter().filter(|image| image.content.is_some()).collect();
-    Ok(ContainerView { container, images, tags: tags.rows })
-}
-
-/// The entities in which the caller has a role.
-pub async fn entities(app: &App, credential: &Credential, after: Option<String>) -> Result<Page<EntityView>, Error> {
-    let Some(actor) = credential.actor() else {
-        return Ok(Page { rows: Vec::new(), next: None });
-    };
-    let (access, page) = futures::try_join!(Access::load(app, credential, None, []), async {
-        Ok(app.table.query::<Membership>(keys::memberships(actor), after, PAGE).await?)
-    })?;
-    let wanted = page.rows.iter().flat_map(|row| [keys::entity(&row.entity), keys::account(&row.entity)]);
-    let mut rows = Vec::new();
-    let mut found = app.table.batch(wanted).await?;
-    for member in page.rows.iter().filter(|member| !Listable::in_library(&access, member).is_empty()) {
-        let entity = found.take(&keys::entity(&member.entity))?;
-        let account = found.take(&keys::account(&member.entity))?;
-        let all = member.roles.entity.is_some();
-        let seen = |account: Account| if all { account } else { Account { quota: Quota::default(), ..account } };
-        if let (Some(entity), Some(account)) = (entity, account.map(seen)) {
-            rows.push(EntityView { entity, account });
-        }
-    }
-    Ok(Page { rows, next: page.next })
-}
-
-/// The collections of an entity.
-pub async fn collections(
-    app: &App,
-    credential: &Credential,
-    entity: &EntityName,
-    after: Option<String>,
-) -> Result<Page<Collection>, Error> {
-    let access = may_list(app, credential, entity).await?;
-    let Listable::Parts(parts) = Listable::of_caller(&access, entity) else {
-        return Ok(app.table.query(keys::collections(entity), after, PAGE).await?);
-    };
-    // Those that have, or contain, something that the caller may list: no more than they have roles.
-    let first = |part: &SubPath| part.as_str().split('/').next().and_then(|name| name.parse::<CollectionName>().ok());
-    let wanted: BTreeSet<_> = parts.iter().filter_map(first).collect();
-    let keys: Vec<_> = wanted.iter().map(|name| keys::collection(entity, name)).collect();
-    let mut found = app.table.batch(keys.clone()).await?;
-    let rows = keys.iter().filter_map(|key| found.take(key).transpose()).collect::<Result<_, _>>()?;
-    Ok(Page { rows, next: None })
-}
-
-/// The containers of an entity, of one collection or of all.
-pub async fn containers(
-    app: &App,
-    credential: &Credential,
-    entity: &EntityName,
-    collection: Option<&CollectionName>,
-    after: Option<String>,
-) -> Result<Page<Container>, Error> {
-    let access = may_list(app, credential, entity).await?;
-    let listable = Listable::of_caller(&access, entity);
-    let mut page: Page<Container> = match collection {
-        Some(collection) if !listable.covers(collection.as_str()) => {
-            let mut page = listable.page(app, entity, after.as_deref(), PAGE).await?;
-            page.rows.retain(|row| row.repository.as_container().is_some_and(|(lies_in, _)| lies_in == *collection));
-            page
-        }
-        None if listable != Listable::All => listable.page(app, entity, after.as_deref(), PAGE).await?,
-        collection => app.table.query(keys::containers(entity, collection), after, PAGE).await?,
-    };
-    // Registry repositories whose paths the library can't express are not containers of the library.
-    page.rows.retain(|row| row.collection_id.is_some());
-    Ok(page)
+    Ok(ContainerView { repository: view, images, tags: tags.rows })
 }
 
 /// The most links or tags that are read for one list: a list for clients that know no pages has its end, too.
@@ -230,7 +199,7 @@ pub async fn used_containers(
         app.table.query(keys::containers(entity, Some(collection)), None, MAX_LISTED).await?;
     page.rows.retain(|row| row.collection_id.is_some());
     let links: Vec<Vec<Link>> = first_rows(app, &page.rows, MAX_LISTED, keys::links).await?;
-    let tags: Vec<Vec<Tag>> = first_rows(app, &page.rows, PAGE, keys::tags).await?;
+    let tags: Vec<Vec<Tag>> = first_rows(app, &page.rows, SHOWN_TAGS, keys::tags).await?;
     let used = page.rows.into_iter().zip(links).zip(tags).map(|((container, links), tags)| {
         let blobs: BTreeMap<Digest, u64> = links.iter().map(|link| (link.digest, link.size)).collect();
         UsedContainer { container, tags, bytes: blobs.values().sum() }
@@ -260,22 +229,27 @@ async fn first_rows<R: Row>(
     Ok(all)
 }
 
-/// The images of a container.
-pub async fn images(
+/// The first images of a container, for clients that know no pages.
+pub async fn all_images(
     app: &App,
     credential: &Credential,
     repository: &Repository,
-    after: Option<String>,
-) -> Result<(Container, Page<Image>), Error> {
+) -> Result<(Container, Vec<Image>), Error> {
+    let container = listed(app, credential, repository).await?;
+    let _turn = app.long_read().await?;
+    let mut page: Page<Image> = app.table.query(keys::images(repository), None, MAX_LISTED).await?;
+    page.rows.retain(|image| image.content.is_some());
+    Ok((container, page.rows))
+}
+
+/// A container that the caller may list.
+pub(super) async fn listed(app: &App, credential: &Credential, repository: &Repository) -> Result<Container, Error> {
     let key = keys::container(repository);
     let mut access = Access::load(app, credential, Some(repository.entity()), [key.clone()]).await?;
     let row: Option<Container> = access.take(&key)?;
     let resource = resource_at(repository, row.as_ref());
     access.require(Action::List, &resource, "container", "list this container")?;
-    let container = row.ok_or(Error::NotFound("container"))?;
-    let mut page: Page<Image> = app.table.query(keys::images(repository), after, PAGE).await?;
-    page.rows.retain(|image| image.content.is_some());
-    Ok((container, page))
+    row.ok_or(Error::NotFound("container"))
 }
 
 /// The caller's identity, for `remote status`.

@@ -6,16 +6,17 @@ use super::restore;
 use super::uploads::commit;
 use crate::app::App;
 use crate::auth::Credential;
+use crate::changes::about::{self, Subject};
 use crate::changes::blobs::VerifiedImage;
 use crate::changes::entities::{self, Made, NewCollection, NewContainer, NewEntity};
 use crate::changes::removal;
 use crate::domain::{
-    Actor, CollectionName, ContainerName, Description, Digest, EntityName, Id, Repository, Visibility,
+    Actor, CollectionName, ContainerName, Description, Digest, EntityName, Id, Repository, Said, Visibility,
 };
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::keys;
-use crate::store::rows::{Blob, Charge, Collection, Container, Entity, Image, Row, Target};
+use crate::store::rows::{Blob, Charge, Collection, Container, Described, Entity, Image, Row, Target};
 use crate::store::table::Written;
 
 /// What a new entity, collection or container is to be like.
@@ -27,9 +28,17 @@ pub struct Properties {
     pub private: bool,
     /// Of a container: whether it is read-only.
     pub read_only: bool,
+    /// What else is said about it.
+    pub said: Said,
 }
 
 impl Properties {
+    /// The same new thing, with what is said about it.
+    fn said_of<R: Row>(&self, mut made: Made<R>, subject: Subject, app: &App) -> Result<Made<R>, Error> {
+        made.changes.merge(about::said(None, subject, &self.said, app.now())?);
+        Ok(made)
+    }
+
     /// Refuses to return something that exists and is more open than what was asked for.
     fn kept_by(&self, private: bool, read_only: bool) -> Result<(), Error> {
         let broken = (self.private && !private).then_some("private");
@@ -66,7 +75,9 @@ pub async fn entity(
     let freed = removal::freed(access.take(&keys::removed_entity(&name))?, may_free)?;
     let (limit, freed) = (app.config.default_quota, freed.as_ref());
     let new = NewEntity { name: &name, owner, description, private, limit, freed };
-    let entity = written(app, &grant, entities::entity(new, app.birth(&grant)?)?).await?;
+    let made = entities::entity(new, app.birth(&grant)?)?;
+    let subject = Subject { of: Described::Entity(name.clone()), id: made.row.id };
+    let entity = written(app, &grant, properties.said_of(made, subject, app)?).await?;
     properties.kept_by(entity.default_private, false)?;
     Ok(entity)
 }
@@ -98,8 +109,11 @@ pub async fn collection(
     let grant = access.require(Action::Create, &resource, "entity", &doing)?;
     let parent: Entity = access.take(&keys::entity(&entity))?.ok_or(Error::NotFound("entity"))?;
     let Properties { description, private, .. } = properties.clone();
+    let of = Described::Collection(entity, name.clone());
     let new = NewCollection { parent: &parent, name, description, private };
-    let collection = written(app, &grant, entities::collection(new, app.birth(&grant)?)?).await?;
+    let made = entities::collection(new, app.birth(&grant)?)?;
+    let subject = Subject { of, id: made.row.id };
+    let collection = written(app, &grant, properties.said_of(made, subject, app)?).await?;
     properties.kept_by(collection.private, false)?;
     Ok(collection)
 }
@@ -131,7 +145,7 @@ pub async fn container(
             return Ok(existing);
         }
     }
-    let Properties { description, private, read_only } = properties.clone();
+    let Properties { description, private, read_only, .. } = properties.clone();
     let open = if private { Visibility::Private } else { Visibility::Public };
     let resource = Resource::Container { repository: repository.clone(), visibility: open, read_only: false };
     let grant = access.require(Action::Create, &resource, "collection", &doing)?;
@@ -140,7 +154,9 @@ pub async fn container(
     let (Some(entity), Some(parent)) = (above, parent) else { return Err(Error::NotFound("collection")) };
     let collection = Some(&parent);
     let new = NewContainer { repository: &repository, entity: &entity, collection, open, read_only, description };
-    let container = written(app, &grant, entities::container(new, app.birth(&grant)?)?).await?;
+    let made = entities::container(new, app.birth(&grant)?)?;
+    let subject = Subject { of: Described::Container(repository.clone()), id: made.row.id };
+    let container = written(app, &grant, properties.said_of(made, subject, app)?).await?;
     properties.kept_by(container.visibility == Visibility::Private, container.read_only)?;
     Ok(container)
 }

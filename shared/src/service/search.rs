@@ -1,7 +1,7 @@
 //! Searching everything that the caller may browse: substrings of names, descriptions, tags and labels.
 
 use super::access::{Access, memberships};
-use super::parts::Listable;
+use super::parts::{Listable, may_list};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::{EntityName, Repository};
@@ -27,8 +27,12 @@ const SHOWN: usize = 100;
 /// A search.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
-    /// Part of a name, description, tag or label; case does not matter.
+    /// Part of a name, description, tag or label; case does not matter. Empty if only descriptions are searched.
     pub text: String,
+    /// Part of the thing's own description; empty for any.
+    pub description: String,
+    /// Only in this entity, which the caller may list.
+    pub entity: Option<EntityName>,
     /// Only images for one of these architectures; empty for all.
     pub archs: Vec<String>,
     /// Only signed images, or only unsigned ones.
@@ -77,19 +81,27 @@ impl Results {
 
 /// Searches the caller's entities in the order of their names, until the answer is full.
 pub async fn search(app: &App, credential: &Credential, query: &Query) -> Result<Results, Error> {
-    if query.text.chars().count() < SHORTEST_TEXT {
+    let short = |text: &str| text.chars().count() < SHORTEST_TEXT;
+    let described = query.text.is_empty() && !query.description.is_empty();
+    if short(if described { &query.description } else { &query.text }) {
         return Err(Error::Invalid(format!("search for at least {SHORTEST_TEXT} characters")));
+    }
+    let sought = Sought { text: query.text.to_lowercase(), description: query.description.to_lowercase() };
+    if let Some(entity) = &query.entity {
+        let access = may_list(app, credential, entity).await?;
+        let listable = Listable::of_caller(&access, entity);
+        let _turn = app.long_read().await?;
+        return Searched { app, entity, listable, query, sought: &sought }.results().await;
     }
     let (access, members) = futures::join!(Access::load(app, credential, None, []), memberships(app, credential, None));
     let (access, mut page) = (access?, members?);
-    let needle = query.text.to_lowercase();
     let _turn = app.long_read().await?;
     let mut results = Results::default();
     loop {
         let Page { rows: members, next } = page;
         let searched = members.iter().map(|member| (&member.entity, Listable::in_library(&access, member)));
         let searched = searched.filter(|(_, listable)| !listable.is_empty());
-        let searched = searched.map(|(entity, listable)| Searched { app, entity, listable, query, needle: &needle });
+        let searched = searched.map(|(entity, listable)| Searched { app, entity, listable, query, sought: &sought });
         let searched: Vec<_> = searched.map(Searched::results).collect();
         let mut found = stream::iter(searched).buffered(AT_ONCE);
         while let Some(more) = found.try_next().await? {
@@ -109,8 +121,13 @@ struct Searched<'a> {
     entity: &'a EntityName,
     listable: Listable,
     query: &'a Query,
-    /// The text in lower case.
-    needle: &'a str,
+    sought: &'a Sought,
+}
+
+/// The texts that are searched for, in lower case.
+struct Sought {
+    text: String,
+    description: String,
 }
 
 /// The containers that are searched: each with whether it is a result, and whether by its own name.
@@ -124,7 +141,17 @@ struct Candidate {
 
 impl Searched<'_> {
     fn hit(&self, text: &str) -> bool {
-        text.to_lowercase().contains(self.needle)
+        text.to_lowercase().contains(&self.sought.text)
+    }
+
+    /// Whether something has the description that is searched for.
+    fn described(&self, description: &str) -> bool {
+        self.sought.description.is_empty() || description.to_lowercase().contains(&self.sought.description)
+    }
+
+    /// Whether something is found by its name or description.
+    fn named(&self, name: &str, description: &str) -> bool {
+        (self.hit(name) || self.hit(description)) && self.described(description)
     }
 
     /// Searches it. Its images are read page by page, and only what is found is kept.
@@ -154,7 +181,8 @@ impl Searched<'_> {
         Ok(library
             .map(|container| {
                 let by_name = self.hit(&container.repository.to_string()) || self.hit(&container.description);
-                (container.repository.clone(), Candidate { container, by_name, found: by_name })
+                let found = by_name && self.described(&container.description);
+                (container.repository.clone(), Candidate { container, by_name, found })
             })
             .collect())
     }
@@ -166,9 +194,9 @@ impl Searched<'_> {
             self.app.table.get::<Entity>(keys::entity(self.entity)),
         )?;
         let entity = entity.into_iter().filter(|_| self.listable == Listable::All);
-        results.entities = entity.filter(|row| self.hit(row.name.as_str()) || self.hit(&row.description)).collect();
+        results.entities = entity.filter(|row| self.named(row.name.as_str(), &row.description)).collect();
         let collections = collections.into_iter().filter(|row| self.listable.covers(row.name.as_str()));
-        let named = collections.filter(|row| self.hit(row.name.as_str()) || self.hit(&row.description));
+        let named = collections.filter(|row| self.named(row.name.as_str(), &row.description));
         results.collections = named.take(MAX_RESULTS).collect();
         Ok(())
     }
@@ -182,8 +210,9 @@ impl Searched<'_> {
                 let said = self.hit(&image.description)
                     || image.tags.iter().any(|tag| self.hit(tag.as_str()))
                     || image.labels.iter().any(|(key, value)| self.hit(key) || self.hit(value));
-                candidate.found |= said;
-                let matches = (said || candidate.by_name) && wanted(&image, self.query);
+                candidate.found |= said && self.described(&candidate.container.description);
+                let described = self.described(&image.description);
+                let matches = (said || candidate.by_name) && described && wanted(&image, self.query);
                 if matches && results.images.len() < MAX_RESULTS {
                     results.images.push((candidate.container.clone(), image));
                 }

@@ -10,9 +10,12 @@
 //! | `U#⟨entity⟩+⟨robot⟩` | `-` | [`Robot`](super::rows::Robot) |
 //! | `U#⟨user⟩` | `W` | [`WrongPasswords`](super::rows::WrongPasswords), also for names that are no user's |
 //! | `U#⟨user⟩` | `G` | [`GroupsMade`](super::rows::GroupsMade) |
+//! | `U#⟨user⟩` | `S#⟨repository⟩` | [`Star`](super::rows::Star): the user has marked it |
 //! | `U#⟨actor⟩` | `T#⟨token⟩` | [`Token`](super::rows::Token) |
 //! | `U#⟨actor⟩` | `E#⟨entity⟩` | [`Membership`](super::rows::Membership): the inverse of a member |
 //! | `E#⟨entity⟩` | `-` | [`Entity`](super::rows::Entity) |
+//! | `E#⟨entity⟩` | `A` | [`About`](super::rows::About): README, custom data |
+//! | `E#⟨entity⟩` | `A#⟨collection⟩` | the same of a collection |
 //! | `E#⟨entity⟩` | `Q` | [`Account`](super::rows::Account) |
 //! | `E#⟨entity⟩` | `M#⟨actor⟩` | [`Member`](super::rows::Member) |
 //! | `E#⟨entity⟩` | `G` | [`Includes`](super::rows::Includes): the groups of directories that have roles |
@@ -24,6 +27,8 @@
 //! | `E#⟨entity⟩` | `Z#⟨rest⟩` | [`RemovedContainer`](super::rows::RemovedContainer): it was deleted, what it had is being removed |
 //! | `E#⟨entity⟩` | `B#⟨hash⟩` | [`Charge`](super::rows::Charge): what a blob costs the entity |
 //! | `R#⟨repository⟩` | `-` | [`Marker`](super::rows::Marker): library images are here |
+//! | `R#⟨repository⟩` | `A` | [`About`](super::rows::About): README, custom data, the URL of the sources |
+//! | `R#⟨repository⟩` | `N` | [`Counts`](super::rows::Counts): how many have starred it |
 //! | `R#⟨repository⟩` | `T#⟨tag⟩` | [`Tag`](super::rows::Tag) |
 //! | `R#⟨repository⟩` | `M#⟨digest⟩` | [`Manifest`](super::rows::Manifest) |
 //! | `R#⟨repository⟩` | `F#⟨subject⟩#⟨digest⟩` | [`Referrer`](super::rows::Referrer): what is said of a manifest |
@@ -72,6 +77,8 @@ fn range(pk: String, prefix: impl Into<String>) -> KeyRange {
 
 /// The sort key of a row that is the only or first one in its partition.
 const SELF: &str = "-";
+/// The sort key of what people say about the thing that a partition is of.
+const ABOUT: &str = "A";
 
 fn key(pk: String, sk: impl Into<String>) -> Key {
     Key { pk, sk: sk.into() }
@@ -95,6 +102,11 @@ pub fn user_listed(name: &UserName) -> Key {
 /// The partition and prefix of the list of users.
 pub fn users() -> KeyRange {
     range("L".to_owned(), "U#")
+}
+
+/// The partition and prefix of the users in that list whose names begin with some letters.
+pub fn users_named(beginning: &str) -> KeyRange {
+    range("L".to_owned(), format!("U#{beginning}"))
 }
 
 /// An upload's entry in the list of those that wait for verification.
@@ -161,6 +173,36 @@ pub fn memberships(actor: &Actor) -> KeyRange {
 /// An entity.
 pub fn entity(name: &EntityName) -> Key {
     key(format!("E#{name}"), SELF)
+}
+
+/// What people say about an entity.
+pub fn about_entity(name: &EntityName) -> Key {
+    key(format!("E#{name}"), ABOUT)
+}
+
+/// What people say about a collection.
+pub fn about_collection(entity: &EntityName, name: &CollectionName) -> Key {
+    key(format!("E#{entity}"), format!("A#{name}"))
+}
+
+/// What people say about a container, or another repository.
+pub fn about_container(repository: &Repository) -> Key {
+    key(format!("R#{repository}"), ABOUT)
+}
+
+/// The numbers of a repository that many people change.
+pub fn counts(repository: &Repository) -> Key {
+    key(format!("R#{repository}"), "N")
+}
+
+/// The star that a user gave a repository.
+pub fn star(user: &UserName, repository: &Repository) -> Key {
+    key(format!("U#{user}"), format!("S#{repository}"))
+}
+
+/// The partition and prefix of a user's stars.
+pub fn stars(user: &UserName) -> KeyRange {
+    range(format!("U#{user}"), "S#")
 }
 
 /// The quota account of an entity.
@@ -407,7 +449,10 @@ pub fn lies_in(key: &Key, grant: &Grant) -> bool {
         Place::User(name) => key.pk == format!("U#{name}") || key.pk == format!("A#+{name}"),
         Place::Entity(name) | Place::Collection(name, _) => in_entity(name),
         Place::Repository(repository) => {
+            // Whoever stars it has that in their own list.
+            let starred = || grant.by().and_then(Actor::user).is_some_and(|by| *key == star(by, repository));
             in_entity(repository.entity()) && (!key.pk.starts_with("R#") || key.pk == format!("R#{repository}"))
+                || starred()
         }
     }
 }
@@ -443,6 +488,8 @@ pub enum RowKind {
     RemovedContainer,
     /// An entity that was deleted.
     RemovedEntity,
+    /// What people say about something.
+    About,
     /// A kind that the sweeper never removes by itself.
     Other,
 }
@@ -464,6 +511,8 @@ pub fn kind(key: &Key) -> RowKind {
         ("E#", "Z#") => RowKind::RemovedContainer,
         ("E#", _) if key.sk == "Z" => RowKind::RemovedEntity,
         ("E#", _) if key.sk == "Q" => RowKind::Account,
+        ("E#", "A#") => RowKind::About,
+        ("E#" | "R#", _) if key.sk == ABOUT => RowKind::About,
         ("U#", _) if key.sk == "W" => RowKind::WrongPasswords,
         _ => RowKind::Other,
     }
@@ -516,6 +565,11 @@ mod tests {
             includes(&entity_name),
             invitation(&entity_name, Id::from_random([0; 12])),
             collection(&entity_name, &collection_name),
+            about_entity(&entity_name),
+            about_collection(&entity_name, &collection_name),
+            about_container(&repository),
+            counts(&repository),
+            star(&user_name, &repository),
             container(&repository),
             removed_container(&repository),
             removed_entity(&entity_name),
@@ -561,6 +615,10 @@ mod tests {
             (container(&repository), RowKind::Other),
             (removed_container(&repository), RowKind::RemovedContainer),
             (removed_entity(repository.entity()), RowKind::RemovedEntity),
+            (about_container(&repository), RowKind::About),
+            (about_entity(repository.entity()), RowKind::About),
+            (about_collection(repository.entity(), &"a".parse().unwrap()), RowKind::About),
+            (counts(&repository), RowKind::Other),
             (wrong_passwords(&"a".parse().unwrap()), RowKind::WrongPasswords),
             (user(&"a".parse().unwrap()), RowKind::Other),
             (link(&repository, &digest.into()), RowKind::Link),

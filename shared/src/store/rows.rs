@@ -4,8 +4,8 @@ use super::keys::{self, Key};
 use crate::domain::quota::Quota;
 use crate::domain::sif::SifFacts;
 use crate::domain::{
-    Actor, CollectionName, Description, Digest, EntityName, FileName, Id, OciDigest, Repository, Role, Roles, ShareId,
-    SubPath, TagName, Time, TokenId, TokenScope, UploadId, UserName, Visibility,
+    Actor, CollectionName, CustomData, Description, Digest, EntityName, FileName, Id, OciDigest, Readme, Repository,
+    Role, Roles, ShareId, SourceUrl, SubPath, TagName, Time, TokenId, TokenScope, UploadId, UserName, Visibility,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -362,6 +362,88 @@ pub struct RemovedEntity {
     pub gone: bool,
 }
 row!(RemovedEntity, row => keys::removed_entity(&row.name));
+/// What a row with texts is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Described {
+    /// An entity.
+    Entity(EntityName),
+    /// A collection.
+    Collection(EntityName, CollectionName),
+    /// A container, or another repository.
+    Container(Repository),
+}
+
+impl Described {
+    /// Where its row is.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Entity(entity) => keys::about_entity(entity),
+            Self::Collection(entity, collection) => keys::about_collection(entity, collection),
+            Self::Container(repository) => keys::about_container(repository),
+        }
+    }
+
+    /// The entity that it is, or is in.
+    pub fn entity(&self) -> &EntityName {
+        match self {
+            Self::Entity(entity) | Self::Collection(entity, _) => entity,
+            Self::Container(repository) => repository.entity(),
+        }
+    }
+}
+
+/// What people say about an entity, a collection or a repository beyond its description. It may be long, so that only
+/// requests for this one thing read it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct About {
+    /// About what.
+    pub of: Described,
+    /// Its id, which one that is created after it was deleted does not have: nothing is said about that.
+    pub id: Id,
+    /// The README.
+    pub readme: Readme,
+    /// Data of its people.
+    pub custom_data: CustomData,
+    /// Where its sources are.
+    pub vcs_url: SourceUrl,
+    /// How many rows it counts as in its entity's account.
+    pub rows: u64,
+    /// When it was last changed.
+    pub updated: Time,
+    /// Counts the changes of this row; each change is conditional on it.
+    pub version: u64,
+}
+row!(About, row => row.of.key());
+
+/// The numbers of a repository that many people change. They lie beside its own row, so that they hold up nobody who
+/// pushes there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Counts {
+    /// The repository.
+    pub repository: Repository,
+    /// Its id, which one that is created after it was deleted does not have: that begins with zero.
+    pub container: Id,
+    /// How many users have starred it.
+    pub stars: u64,
+    /// Counts the changes of this row; each change is conditional on it.
+    pub version: u64,
+}
+row!(Counts, row => keys::counts(&row.repository));
+
+/// A star: a user has marked a repository.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Star {
+    /// The user.
+    pub user: UserName,
+    /// The repository.
+    pub repository: Repository,
+    /// Its id, which one that is created after it was deleted does not have: that is not starred.
+    pub container: Id,
+    /// When.
+    pub created: Time,
+}
+row!(Star, row => keys::star(&row.user, &row.repository));
 
 /// The facts about an image once its bytes were verified; short enough to be copied into tags.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -1003,6 +1085,11 @@ pub enum EventKind {
     /// An image has its bytes now.
     ImageCommitted {
         /// Their digest.
+        hash: Digest,
+    },
+    /// An image was described anew.
+    ImageDescribed {
+        /// Its digest.
         hash: Digest,
     },
     /// An image was removed, or never got its bytes.

@@ -29,7 +29,8 @@ fn get(route: &'static str, path: &'static str) -> Question {
 }
 
 fn questions() -> Vec<Question> {
-    [about_metadata(), about_bytes_and_people(), about_groups(), about_the_registry()].into_iter().flatten().collect()
+    let all = [about_metadata(), about_descriptions(), about_bytes_and_people(), about_groups(), about_the_registry()];
+    all.into_iter().flatten().collect()
 }
 
 fn about_metadata() -> Vec<Question> {
@@ -96,6 +97,50 @@ fn about_metadata() -> Vec<Question> {
         ask(post.clone(), "/v2/tags/{container}", "/v2/tags/{container}", json!({ "Tag": "v1", "ImageID": "{image}" })),
         get("/v1/search", "/v1/search?value=alice"),
         get("/v1/oci-redirect", "/v1/oci-redirect?namespace=alice%2Ftools%2Fbb"),
+    ]
+}
+
+/// What is said about things, stars, and the lists and the whole objects of other clients.
+fn about_descriptions() -> Vec<Question> {
+    let (post, put, delete) = (Method::POST, Method::PUT, Method::DELETE);
+    let described = || json!({ "description": "x" });
+    vec![
+        ask(put.clone(), "/v1/entities/{name}", "/v1/entities/alice", described()),
+        ask(put.clone(), "/v1/entities/{name}", "/v1/entities/missing", described()),
+        ask(put.clone(), "/v1/collections/{*path}", "/v1/collections/alice/tools", described()),
+        ask(put.clone(), "/v1/containers/{*path}", "/v1/containers/alice/tools/bb", described()),
+        ask(put.clone(), "/v1/containers/{*path}", "/v1/containers/alice/secret/bb", described()),
+        ask(put.clone(), "/v1/images/{*reference}", "/v1/images/alice/tools/bb:v1", described()),
+        ask(put.clone(), "/v1/images/{*reference}", "/v1/images/alice/tools/bb:v1/tags", json!({ "tags": ["v1"] })),
+        ask(put, "/v1/images/{*reference}", "/v1/images/alice/secret/bb:v1/tags", json!({ "tags": ["v1"] })),
+        get("/v1/images/{*reference}", "/v1/images/alice/tools/bb:v1/inspect"),
+        get("/v1/images/{*reference}", "/v1/images/alice/secret/bb:v1/inspect"),
+        get("/v1/containers/{*path}", "/v1/containers/alice/tools/bb/images"),
+        get("/v1/containers/{*path}", "/v1/containers/alice/secret/bb/images"),
+        get("/api/repositories", "/api/repositories?entity=alice"),
+        get("/api/repositories/{*name}", "/api/repositories/alice/tools/bb"),
+        get("/api/repositories/{*name}", "/api/repositories/alice/secret/bb"),
+        get("/api/tags", "/api/tags?repository=alice/tools/bb"),
+        get("/api/tags", "/api/tags?repository=alice/secret/bb"),
+        get("/v1/latest", "/v1/latest"),
+        get("/v1/search", "/v1/search?value=alice&entity=alice"),
+        get("/v1/users", "/v1/users?username=alic"),
+        get("/v1/users", "/v1/users"),
+        get("/v1/users/{name}", "/v1/users/alice"),
+        get("/v1/users/{name}", "/v1/users/missing"),
+        get("/v1/users/{name}/tokens", "/v1/users/alice/tokens"),
+        ask(post.clone(), "/v1/users/{name}/tokens", "/v1/users/alice/tokens", json!({ "comment": "t" })),
+        ask(delete.clone(), "/v1/users/{name}/tokens/{id}", "/v1/users/alice/tokens/{token}", Value::Null),
+        get("/v1/users/{name}/stars", "/v1/users/alice/stars"),
+        get("/v1/users/{name}/stars", "/v1/users/missing/stars"),
+        ask(
+            post.clone(),
+            "/v1/users/{name}/stars/{container}",
+            "/v1/users/alice/stars/{secret container}",
+            Value::Null,
+        ),
+        ask(post, "/v1/users/{name}/stars/{container}", "/v1/users/bob/stars/{secret container}", Value::Null),
+        ask(delete, "/v1/users/{name}/stars/{container}", "/v1/users/alice/stars/{container}", Value::Null),
     ]
 }
 
@@ -490,6 +535,29 @@ fn seen(answer: &Answer, name: &str) -> (StatusCode, (u32, u32), String) {
     (answer.status, answer.cost(), String::from_utf8_lossy(&answer.bytes).replace(name, "NAME"))
 }
 
+/// Requests about what is said of things, with a hidden and a missing name.
+fn hidden_descriptions() -> Vec<(Method, &'static str, &'static str, &'static str)> {
+    vec![
+        (Method::GET, "/v1/images?container=NAME&sort=-created", "alice/secret/bb", "nobody/at/all"),
+        (Method::GET, "/v1/containers?entity=NAME&sort=-name&private=true", "alice", "nobody-there"),
+        (Method::GET, "/v1/containers/NAME/images", "alice/secret/bb", "alice/secret/nothing"),
+        (Method::GET, "/v1/images/NAME:v1/inspect", "alice/secret/bb", "alice/secret/nothing"),
+        (Method::GET, "/api/repositories?entity=NAME", "alice", "nobody-there"),
+        (Method::GET, "/api/repositories/NAME", "alice/secret/bb", "alice/secret/nothing"),
+        (Method::GET, "/api/tags?repository=NAME", "alice/secret/bb", "nobody/at/all"),
+        (Method::GET, "/v1/search?value=bb1&entity=NAME", "alice", "nobody-there"),
+        (Method::GET, "/v1/users/NAME", "alice", "nobody-there"),
+        (Method::GET, "/v1/users/NAME/tokens", "alice", "nobody-there"),
+        (Method::GET, "/v1/users/NAME/stars", "alice", "nobody-there"),
+        (Method::PUT, "/v1/entities/NAME", "alice", "nobody-there"),
+        (Method::PUT, "/v1/collections/NAME", "alice/secret", "alice/nothing"),
+        (Method::PUT, "/v1/containers/NAME", "alice/secret/bb", "alice/secret/nothing"),
+        (Method::PUT, "/v1/images/NAME:v1", "alice/secret/bb", "alice/secret/nothing"),
+        (Method::PUT, "/v1/images/NAME:v1/tags", "alice/secret/bb", "alice/secret/nothing"),
+        (Method::PUT, "/v1/images/alice/secret/bb:NAME/tags", "v1", "v9"),
+    ]
+}
+
 #[tokio::test]
 async fn what_is_hidden_answers_as_if_it_were_missing() {
     let stage = Stage::set().await;
@@ -558,10 +626,15 @@ async fn what_is_hidden_answers_as_if_it_were_missing() {
             (Method::PATCH, "/api/repositories/alice/secret/bb:NAME", "v1", "v9"),
             (Method::PATCH, "/v1/images/NAME:v1", "alice/secret/bb", "alice/secret/nothing"),
             (Method::PATCH, "/v1/images/alice/secret/bb:NAME", "v1", "v9"),
-        ] {
+        ]
+        .into_iter()
+        .chain(hidden_descriptions())
+        {
             let answer = async |name: &str| {
                 let request = caller.request(method.clone(), &path.replace("NAME", name));
-                let request = if method == Method::PATCH { request.body("{}") } else { request };
+                let library_put = method == Method::PUT && path.starts_with("/v1/");
+                let body = if path.ends_with("/tags") { r#"{"tags":[]}"# } else { "{}" };
+                let request = if method == Method::PATCH || library_put { request.body(body) } else { request };
                 seen(&send(request).await, name)
             };
             let (hidden, missing) = (answer(hidden).await, answer(missing).await);
@@ -595,6 +668,13 @@ async fn an_id_that_points_where_the_caller_may_not_go_answers_as_one_that_point
     {
         // The number of reads may differ here: ids can't be guessed, so a caller who has one knows that it existed.
         let body = |answer: &Answer| (answer.status, String::from_utf8_lossy(&answer.bytes).into_owned());
+        let own = if *who == "stranger" { "bob" } else { "alice" };
+        for method in [Method::POST, Method::DELETE] {
+            let starred = async |id: &str| {
+                body(&send(caller.request(method.clone(), &format!("/v1/users/{own}/stars/{id}"))).await)
+            };
+            assert_eq!(starred(container).await, starred(nowhere).await, "{who}: {method} star");
+        }
         for (path, hidden) in [("/v1/tags/ID", container), ("/v2/tags/ID", container)] {
             let (hidden, missing) =
                 (caller.get(&path.replace("ID", hidden)).await, caller.get(&path.replace("ID", nowhere)).await);

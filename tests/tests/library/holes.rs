@@ -113,7 +113,11 @@ async fn hinkskalle_6_users_do_not_list_users() {
     let Stage { server, eve, .. } = Stage::set().await;
     eve.get("/api/users").await.error(403);
     server.nobody.get("/api/users").await.error(401);
-    eve.get("/v1/users").await.error(404);
+    eve.get("/v1/users").await.error(403);
+    server.nobody.get("/v1/users?username=eve").await.error(401);
+    let found = eve.get("/v1/users?username=adm").await.ok();
+    assert_eq!(found["data"][0]["username"], json!("admin"));
+    assert_eq!((found["data"][0].get("quota"), found["data"][0].get("isAdmin")), (None, None));
 }
 
 #[tokio::test]

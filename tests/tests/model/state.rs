@@ -137,6 +137,7 @@ impl Table {
                     RowKind::WrongPasswords
                     | RowKind::Event
                     | RowKind::Share
+                    | RowKind::About
                     | RowKind::RemovedEntity
                     | RowKind::Other => {}
                 }

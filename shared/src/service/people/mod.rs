@@ -1,5 +1,6 @@
 //! People: their accounts, tokens and passwords, and how they log in.
 
+pub mod directory;
 pub mod groups;
 pub mod invitations;
 pub mod login;

@@ -65,7 +65,7 @@ impl Held {
 }
 
 /// Makes a token. It is shown only this once.
-pub async fn add(app: &App, credential: &Credential, actor: &Actor, token: NewToken) -> Result<SecretString, Error> {
+pub async fn add(app: &App, credential: &Credential, actor: &Actor, token: NewToken) -> Result<Issued, Error> {
     if token.name.is_empty() || token.name.len() > 100 || token.name.chars().any(char::is_control) {
         return Err(Error::Invalid("a token's name must have 1 to 100 bytes and no control characters".to_owned()));
     }
@@ -92,7 +92,7 @@ pub async fn add(app: &App, credential: &Credential, actor: &Actor, token: NewTo
         }
         let row = Token { scope: scope.clone(), expires, ..row(app, actor, &name)? };
         if app.commit(&held.grant, people::token_made(&row, held.version)?).await? == Written::Done {
-            return sign(app, &row);
+            return Ok(Issued { secret: sign(app, &row)?, row });
         }
     }
 }

@@ -14,6 +14,7 @@
 //! 4. Abort an open multipart upload that no session names, and condemn an object that no row names, if they are old
 //!    enough.
 
+mod inventory;
 mod sweeper;
 
 use self::sweeper::Sweeper;

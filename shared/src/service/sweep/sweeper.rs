@@ -2,10 +2,11 @@
 
 mod removed;
 
+use super::inventory::Inventory;
 use super::{Ages, MAX_FOUND, Mode, Swept, WrongAccount};
 use crate::app::App;
 use crate::changes::{Changes, blobs, events, images, people, shares, streams};
-use crate::domain::{OciDigest, Repository, Time};
+use crate::domain::{OciDigest, Time};
 use crate::error::Error;
 use crate::rules::Grant;
 use crate::service::people::passwords::WINDOW;
@@ -13,44 +14,11 @@ use crate::service::{links, uploads};
 use crate::store::keys::{self, RowKind};
 use crate::store::objects::{ListedObject, OpenParts};
 use crate::store::rows::{
-    Account, Blob, Charge, Condemned, Event, EventEnd, Flow, Image, Link, Manifest, RemovedContainer, RemovedEntity,
-    Row, Session, ShareEnd, State, Stream, Surplus, Way, WrongPasswords,
+    About, Account, Blob, Charge, Condemned, Event, EventEnd, Flow, Image, Link, Manifest, Row, Session, ShareEnd,
+    State, Stream, Surplus, Way, WrongPasswords,
 };
 use crate::store::table::{Scanned, Written};
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-
-/// The findings of a sweep in the table.
-#[derive(Default)]
-struct Inventory {
-    objects: BTreeSet<String>,
-    uploads: BTreeSet<String>,
-    /// Used, reserved and surplus bytes and the rows of each entity, by its account and by everything that counts.
-    accounts: BTreeMap<String, (u64, u64, u64, u64)>,
-    charges: BTreeMap<String, (u64, u64, u64, u64)>,
-    /// Images whose bytes never came, expired sessions, and objects that were condemned long enough ago.
-    images: Vec<Image>,
-    sessions: Vec<Session>,
-    condemned: Vec<Condemned>,
-    /// Expired streams.
-    streams: Vec<Stream>,
-    /// Links that are old enough to remove, by repository.
-    links: BTreeMap<Repository, BTreeSet<OciDigest>>,
-    /// Deletions: of wrong passwords that count no more; of events whose time is over; of shares that ended long enough
-    /// ago, and of their entries in lists.
-    wrong_passwords: Vec<Changes>,
-    events: Vec<Changes>,
-    shares: Vec<Changes>,
-    /// Containers and entities that were deleted, and of which something is left.
-    removed_containers: Vec<RemovedContainer>,
-    removed_entities: Vec<RemovedEntity>,
-    /// How many others each log has.
-    logs: BTreeMap<String, u64>,
-    /// The most rows of each entity.
-    most_rows: BTreeMap<String, u64>,
-    /// The things that manifests name.
-    named: BTreeMap<Repository, BTreeSet<OciDigest>>,
-}
 
 /// A running sweep.
 pub(super) struct Sweeper<'a> {
@@ -157,9 +125,14 @@ impl<'a> Sweeper<'a> {
             }
             RowKind::RemovedContainer => self.inventory.removed_containers.push(row.read()?),
             RowKind::RemovedEntity => self.inventory.removed_entities.push(row.read()?),
+            RowKind::About => self.about(&row.read()?),
             RowKind::Other => {}
         }
         Ok(())
+    }
+
+    fn about(&mut self, row: &About) {
+        self.sum(row.of.entity()).3 += row.rows;
     }
 
     /// Forgets wrong passwords that count no more, events whose time is over, and shares that ended long ago, many at a
