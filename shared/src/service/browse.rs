@@ -38,13 +38,16 @@ pub async fn entity(app: &App, credential: &Credential, name: &EntityName) -> Re
     };
     access.require(Action::See, &resource, "entity", "see this entity")?;
     let account: Option<Account> = access.take(&account_key)?;
-    let (Some(entity), Some(mut account)) = (entity, account) else { return Err(Error::NotFound("entity")) };
-    // What all of it uses is not for those who have a role on a part.
-    let member = access.membership(name).is_some_and(|member| member.roles.entity.is_some());
-    if !member && access.probe(Action::Manage, &Resource::Entity(name.clone())).is_err() {
-        account.quota = Quota::default();
-    }
-    Ok(EntityView { entity, account })
+    let (Some(entity), Some(account), Some(member)) = (entity, account, access.membership(name)) else {
+        return Err(Error::NotFound("entity"));
+    };
+    Ok(EntityView { entity, account: seen_by(&access, &member, account) })
+}
+
+/// An account as a member sees it: what all of an entity uses is not for whoever has a role on a part.
+fn seen_by(access: &Access, member: &Membership, account: Account) -> Account {
+    let seen = access.may_in(Action::See, member, &Resource::Account(member.entity.clone()));
+    if seen { account } else { Account { quota: Quota::default(), ..account } }
 }
 
 /// Looks a collection up.
@@ -105,10 +108,8 @@ pub async fn entities(app: &App, credential: &Credential, after: Option<String>)
     for member in page.rows.iter().filter(|member| !Listable::in_library(&access, member).is_empty()) {
         let entity = found.take(&keys::entity(&member.entity))?;
         let account = found.take(&keys::account(&member.entity))?;
-        let all = member.roles.entity.is_some();
-        let seen = |account: Account| if all { account } else { Account { quota: Quota::default(), ..account } };
-        if let (Some(entity), Some(account)) = (entity, account.map(seen)) {
-            rows.push(EntityView { entity, account });
+        if let (Some(entity), Some(account)) = (entity, account) {
+            rows.push(EntityView { entity, account: seen_by(&access, member, account) });
         }
     }
     Ok(Page { rows, next: page.next })
