@@ -9,8 +9,20 @@
 //! answer to each must be of the class that the model says, and every list must show exactly what the model says.
 //! Every now and then the first site admin looks at everything.
 //!
-//! `PEOPLE_OPERATIONS` is how many there are, `PEOPLE_SEED` is the seed. They are spread over many installations, whose
-//! seeds follow each other; a failure names that of its own, which alone repeats it.
+//! # At once
+//!
+//! Two hundred requests at once on eight new groups, and that `PEOPLE_ROUNDS` times: roles are given and taken, admins
+//! leave and demote each other, invitations are made, accepted and revoked, settings and tags are set, images are looked
+//! up. For each group, a search looks for an order in which the model gives every answer, and in the end shows what the
+//! first site admin sees then; see [`order`] for what an order is. Groups share only accounts and tokens, and nobody
+//! changes those meanwhile, so an order for each of them is one for all. Not in it is what takes several transactions or
+//! readings: pushes of bytes, deletions, the removal of robots, and lists for members of a part.
+//!
+//! # Settings
+//!
+//! `PEOPLE_OPERATIONS` is how many there are one after another, `PEOPLE_SEED` is the seed. They are spread over many
+//! installations, whose seeds follow each other; a failure names that of its own, which alone repeats it. What happens
+//! at once is not repeated by its seed: a failure shows all that the search had.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
