@@ -32,6 +32,10 @@ pub(crate) fn role_set(found: &Found<'_>, set: &RoleAt, birth: &Birth) -> Result
     let before = found.before();
     let mut after = before.clone();
     after.set(set.part.as_ref(), set.role);
+    if matches!(found.actor, Actor::Robot(..)) && after.is_empty() {
+        // It would be in no list, and keep its name and its tokens.
+        return Err(Error::Invalid(format!("remove the robot {} itself, it has no other roles", found.actor)));
+    }
     let what = EventKind::RolesChanged(RoleChange {
         actor: found.actor.clone(),
         part: set.part.clone(),

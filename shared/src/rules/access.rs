@@ -29,6 +29,8 @@ pub enum Action {
     Share,
     /// Change its settings, members, tokens.
     Manage,
+    /// Give roles on it and on what lies under it, or take them.
+    Appoint,
     /// Become a member of it.
     Join,
     /// Give up one's own roles in it.
@@ -41,7 +43,7 @@ pub enum Action {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::List,
         Self::See,
         Self::Pull,
@@ -51,6 +53,7 @@ impl Action {
         Self::Delete,
         Self::Share,
         Self::Manage,
+        Self::Appoint,
         Self::Join,
         Self::Leave,
         Self::Star,
@@ -68,7 +71,8 @@ impl Action {
             Self::Retag => "retag",
             Self::Delete => "delete",
             Self::Share => "share",
-            Self::Manage => "manage",
+            // Who is looking for what somebody managed wants the roles, too.
+            Self::Manage | Self::Appoint => "manage",
             Self::Join => "join",
             Self::Leave => "leave",
             Self::Star => "star",
@@ -90,7 +94,7 @@ const fn needs(action: Action) -> (Role, Option<Right>) {
         Action::Pull => (Role::Reader, Some(Right::Pull)),
         Action::Create | Action::Push | Action::Retag | Action::Share => (Role::Contributor, Some(Right::Push)),
         Action::Delete => (Role::Admin, Some(Right::Delete)),
-        Action::Manage => (Role::Admin, Some(Right::Manage)),
+        Action::Manage | Action::Appoint => (Role::Admin, Some(Right::Manage)),
         Action::Join | Action::Leave | Action::Star => (Role::Reader, Some(Right::Manage)),
         Action::Sweep => (Role::Admin, Some(Right::Admin)),
     }
@@ -165,6 +169,8 @@ pub enum Resource {
     User(UserName),
     /// An entity.
     Entity(EntityName),
+    /// The account of an entity: what all of it uses, and its quota.
+    Account(EntityName),
     /// A group that does not exist yet.
     NewGroup {
         /// Its name.
@@ -226,9 +232,10 @@ impl Resource {
         match self {
             Self::Installation => Place::Installation,
             Self::User(name) => Place::User(name.clone()),
-            Self::Entity(entity) | Self::NewGroup { name: entity, .. } | Self::Invitation { entity, .. } => {
-                Place::Entity(entity.clone())
-            }
+            Self::Entity(entity)
+            | Self::Account(entity)
+            | Self::NewGroup { name: entity, .. }
+            | Self::Invitation { entity, .. } => Place::Entity(entity.clone()),
             Self::Collection(entity, collection) => Place::Collection(entity.clone(), collection.clone()),
             Self::Container { repository, .. }
             | Self::Image { repository, .. }
@@ -325,6 +332,8 @@ fn read(subject: Subject<'_>, action: Action, resource: &Resource, place: &Place
         // Everybody who is logged in may look up themselves and search; access to each result is decided separately.
         Resource::Installation => in_scope(subject.caller, action, place),
         Resource::User(name) => is_admin(subject.caller) || subject.caller.user() == Some(name),
+        // Whoever has a role on a part sees the entity, and not what all of it uses.
+        Resource::Account(_) => role.is_some() && (is_admin(subject.caller) || subject.roles.at(None).is_some()),
         _ => role >= Some(needs(action).0),
     };
     if may { Ok(()) } else { Err(Denial::Hidden) }
@@ -364,7 +373,9 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
         _ if action == Action::Join => false,
         _ if action == Action::Leave => subject.roles.under(None),
         // Only the user who opened an upload can continue it. Their role is decided again at the commit.
-        Resource::Upload { own, .. } => *own && action != Action::Manage,
+        Resource::Upload { own, .. } => *own && !matches!(action, Action::Manage | Action::Appoint),
+        // What pushes use is counted; only operators limit it.
+        Resource::Account(_) => is_admin(subject.caller),
         _ => role >= Some(needed),
     };
     match (may, resource) {
@@ -383,7 +394,7 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
 
 /// The rules that bind everybody, including site admins and Stackroom itself.
 fn obligations(action: Action, resource: &Resource) -> Result<(), Denial> {
-    let lifts = matches!(action, Action::Manage) || action.is_read();
+    let lifts = matches!(action, Action::Manage | Action::Appoint) || action.is_read();
     match resource {
         _ if lifts => Ok(()),
         Resource::Missing(_) => Err(Denial::Hidden),
@@ -443,13 +454,15 @@ fn in_scope(caller: &Caller, action: Action, place: &Place) -> bool {
 }
 
 /// Whether a token for `token` may be used at `place`. A token for a repository can also see and create the entity and
-/// collection that contain it, as a push needs.
+/// collection that contain it, as a push needs. It gives no roles: a role reaches what lies under the repository, too.
 fn reaches(token: &TokenPlace, action: Action, place: &Place) -> bool {
     let on_the_way = matches!(action, Action::See | Action::Create);
     match (token, place) {
         (TokenPlace::All, _) => true,
         (TokenPlace::Entity(entity), _) => place.entity() == Some(entity),
-        (TokenPlace::Repository(repository), Place::Repository(other)) => repository == other,
+        (TokenPlace::Repository(repository), Place::Repository(other)) => {
+            repository == other && action != Action::Appoint
+        }
         (TokenPlace::Repository(repository), Place::Entity(entity)) => on_the_way && repository.entity() == entity,
         (TokenPlace::Repository(repository), Place::Collection(entity, collection)) => {
             on_the_way
@@ -566,6 +579,7 @@ mod tests {
             ("other account".to_owned(), Resource::User("bob".parse().unwrap())),
             ("entity".to_owned(), Resource::Entity(entity.clone())),
             ("entity of own name".to_owned(), Resource::Entity(own)),
+            ("account of an entity".to_owned(), Resource::Account(entity.clone())),
             ("new group".to_owned(), Resource::NewGroup { name: entity.clone(), open: true }),
             ("new group, for operators".to_owned(), Resource::NewGroup { name: entity.clone(), open: false }),
             ("invitation".to_owned(), Resource::Invitation { entity: entity.clone(), good: true }),
@@ -710,7 +724,8 @@ mod tests {
                 for action in Action::ALL {
                     for (name, resource) in resources() {
                         let may = ask(&robot(scope), role, action, &resource).is_ok();
-                        let managing = matches!(action, Action::Manage | Action::Join | Action::Sweep);
+                        let managing =
+                            matches!(action, Action::Manage | Action::Appoint | Action::Join | Action::Sweep);
                         assert!(!may || !managing, "{scope} {role:?} {action:?} {name}");
                         let home = resource.place().entity().is_some_and(|entity| entity.as_str() == "acme");
                         assert!(!may || home, "{scope} {role:?} {action:?} {name}");
@@ -723,6 +738,18 @@ mod tests {
                     assert!(ask(&robot(scope), role, action, &elsewhere).is_err(), "{scope} {role:?} {action:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_token_for_one_repository_gives_no_roles() {
+        for (caller, role, _, resource) in cases() {
+            let narrow =
+                matches!(&caller, Caller::Known { scope, .. } if matches!(scope.place, TokenPlace::Repository(_)));
+            let given = ask(&caller, role, Action::Appoint, &resource);
+            assert!(!narrow || given.is_err(), "{caller:?} {role:?} {resource:?}");
+            // Nor does any other give them where its holder does not manage.
+            assert!(given.is_err() || ask(&caller, role, Action::Manage, &resource).is_ok(), "{caller:?} {resource:?}");
         }
     }
 
@@ -776,7 +803,8 @@ mod tests {
                     | Resource::Image { read_only: true, .. }
                     | Resource::Tag { read_only: true, .. }
             );
-            let changes = !action.is_read() && !matches!(action, Action::Manage | Action::Share | Action::Star);
+            let lifts = matches!(action, Action::Manage | Action::Appoint | Action::Share | Action::Star);
+            let changes = !action.is_read() && !lifts;
             if held && changes {
                 assert!(ask(&caller, role, action, &resource).is_err(), "{caller:?} {role:?} {action:?} {resource:?}");
             }

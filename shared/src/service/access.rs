@@ -5,9 +5,7 @@ use crate::app::App;
 use crate::auth::Credential;
 use crate::auth::token::REGISTRY_LIFE;
 use crate::changes::people;
-use crate::domain::{
-    Actor, Caller, EntityName, Id, Repository, Roles, SubPath, Time, TokenId, TokenPlace, TokenScope, Visibility,
-};
+use crate::domain::{Actor, Caller, EntityName, Id, Repository, Roles, SubPath, Time, TokenId, TokenScope, Visibility};
 use crate::error::{BAD_TOKEN, Error};
 use crate::rules::extent::Extent;
 use crate::rules::{self, Action, Denial, Grant, Place, Resource, Subject};
@@ -28,6 +26,8 @@ pub struct Access {
     /// When the caller's token ends, if it does.
     pub(crate) until: Option<Time>,
     roles: Roles,
+    /// Their row there, if they have one.
+    pub(crate) member: Option<Box<Member>>,
     /// The groups in which directories have the caller, as far as that still counts.
     groups: BTreeMap<String, GroupsSeen>,
     /// The caller's token, if its use is to be noted.
@@ -68,7 +68,8 @@ impl Access {
         batch.extend(own.iter().flat_map(|own| own.in_entity(app, entity)));
         let rows = if batch.is_empty() { Rows::default() } else { app.table.batch(batch).await? };
         let (caller, roles) = (Caller::Anonymous, Roles::default());
-        let mut access = Self { caller, until: None, roles, groups: BTreeMap::new(), unnoted: None, rows };
+        let (until, member, groups, unnoted) = (None, None, BTreeMap::new(), None);
+        let mut access = Self { caller, until, roles, member, groups, unnoted, rows };
         if let Some(own) = own {
             access.read_caller(app, &own)?;
             access.read_roles(app, own.actor, entity)?;
@@ -142,7 +143,8 @@ impl Access {
     /// Takes the rows that say which roles the caller has in an entity.
     pub(crate) fn read_roles(&mut self, app: &App, actor: &Actor, entity: Option<&EntityName>) -> Result<(), Error> {
         let Some(entity) = entity else { return Ok(()) };
-        self.roles = self.take::<Member>(&keys::member(entity, actor))?.map(|row| row.roles).unwrap_or_default();
+        self.member = self.take(&keys::member(entity, actor))?.map(Box::new);
+        self.roles = self.member.as_ref().map(|row| row.roles.clone()).unwrap_or_default();
         if app.config.directory_groups {
             let includes: Option<Includes> = self.take(&keys::includes(entity))?;
             self.roles.entity = self.roles.entity.max(includes.and_then(|includes| includes.role(&self.groups)));
@@ -218,23 +220,6 @@ impl Access {
         doing: &str,
     ) -> Result<Grant, Error> {
         self.decide(action, resource).map_err(|denial| Error::denied(denial, what, doing))
-    }
-
-    /// Checks that the caller may give roles on an entity, or on a part of it. A token for a single repository is not for
-    /// that: a role reaches what lies under the repository, too.
-    pub(crate) fn require_roles(
-        &self,
-        entity: &EntityName,
-        part: Option<&SubPath>,
-        doing: &str,
-    ) -> Result<Grant, Error> {
-        let grant = self.require(Action::Manage, &resource_of_part(entity, part), "entity", doing)?;
-        match &self.caller {
-            Caller::Known { scope: TokenScope { place: TokenPlace::Repository(_), .. }, .. } => {
-                Err(Error::denied(Denial::OutOfScope, "entity", doing))
-            }
-            _ => Ok(grant),
-        }
     }
 
     /// What the caller's credential reaches, and until when; `None` for callers that make no credentials: those without

@@ -10,7 +10,7 @@ use crate::domain::{Caller, CollectionName, Digest, EntityName, Id, Repository};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
 use crate::store::keys::{self, KeyRange};
-use crate::store::rows::{About, Account, Collection, Container, Counts, Entity, Image, Link, Row, Tag};
+use crate::store::rows::{About, Account, Collection, Container, Counts, Entity, Image, Link, Membership, Row, Tag};
 use crate::store::table::Page;
 use futures::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,14 +41,17 @@ pub async fn entity(app: &App, credential: &Credential, name: &EntityName) -> Re
     };
     access.require(Action::See, &resource, "entity", "see this entity")?;
     let account: Option<Account> = access.take(&account_key)?;
-    let (Some(entity), Some(mut account)) = (entity, account) else { return Err(Error::NotFound("entity")) };
-    // What all of it uses is not for those who have a role on a part.
-    let member = access.membership(name).is_some_and(|member| member.roles.entity.is_some());
-    if !member && access.probe(Action::Manage, &Resource::Entity(name.clone())).is_err() {
-        account.quota = Quota::default();
-    }
+    let (Some(entity), Some(account), Some(member)) = (entity, account, access.membership(name)) else {
+        return Err(Error::NotFound("entity"));
+    };
     let about = access.take(&about_key)?.filter(|about: &About| about.id == entity.id);
-    Ok(EntityView { entity, account, about })
+    Ok(EntityView { entity, account: seen_by(&access, &member, account), about })
+}
+
+/// An account as a member sees it: what all of an entity uses is not for whoever has a role on a part.
+pub(super) fn seen_by(access: &Access, member: &Membership, account: Account) -> Account {
+    let seen = access.may_in(Action::See, member, &Resource::Account(member.entity.clone()));
+    if seen { account } else { Account { quota: Quota::default(), ..account } }
 }
 
 /// A collection, with what is said about it.

@@ -386,3 +386,38 @@ async fn groups_are_made_by_users_as_far_as_the_operator_lets_them() {
     closed.admin.put("/api/entities/acme/members/alice", json!({ "role": "admin" })).await.ok();
     role_on(&alice, "acme", "admin", "reader", None).await.ok();
 }
+
+#[tokio::test]
+async fn a_robot_keeps_a_role_until_it_is_removed() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    group(&alice, "acme", &[]).await;
+    alice.post("/api/entities/acme/robots", json!({ "name": "ci", "role": "reader" })).await.ok();
+    // Without a role it would be in no list, and its name would be taken.
+    let why = role_on(&alice, "acme", "acme+ci", "", None).await.error(400);
+    assert!(why.contains("remove the robot"), "{why}");
+    role_on(&alice, "acme", "acme+ci", "contributor", Some("tools")).await.ok();
+    role_on(&alice, "acme", "acme+ci", "", None).await.ok();
+    role_on(&alice, "acme", "acme+ci", "", Some("tools")).await.error(400);
+    let robots = alice.get("/api/entities/acme/robots").await.ok();
+    assert_eq!(robots["data"].as_array().unwrap().len(), 1, "{robots}");
+    alice.delete("/api/entities/acme/robots/ci").await.ok();
+    alice.post("/api/entities/acme/robots", json!({ "name": "ci", "role": "reader" })).await.ok();
+}
+
+#[tokio::test]
+async fn a_disabled_admin_is_an_admin_still_and_operators_manage_a_group_that_has_no_other() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice", 0).await, server.user("bob", 0).await);
+    group(&alice, "acme", &[("bob", "admin")]).await;
+    server.admin.put("/api/users/bob/disabled", json!({ "disabled": true })).await.ok();
+    alice.delete("/api/entities/acme/members/alice").await.ok();
+    bob.get("/v1/entities/acme").await.error(401);
+    // Nobody takes the role away by disabling, and who enables the account gives it back.
+    server.admin.delete("/api/entities/acme/members/bob").await.error(409);
+    role_on(&server.admin, "acme", "alice", "admin", None).await.ok();
+    server.admin.delete("/api/entities/acme/members/bob").await.ok();
+    server.admin.put("/api/users/bob/disabled", json!({ "disabled": false })).await.ok();
+    bob.get("/v1/entities/acme").await.error(404);
+    alice.get("/v1/entities/acme").await.ok();
+}

@@ -9,6 +9,7 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 
+use futures::future::Either;
 use serde_json::json;
 use server::local::Local;
 use shared::config::Config;
@@ -26,8 +27,9 @@ enum Next {
     /// Nothing.
     #[default]
     Pass,
-    /// So many pass, and the one after them waits: it says so, and then waits for the other end.
-    Hold { after: usize, here: oneshot::Sender<()>, go: oneshot::Receiver<()> },
+    /// So many pass, and the one after them waits: it says so, and then waits for the other end. `reads`: reads of the
+    /// table count, too.
+    Hold { after: usize, reads: bool, here: oneshot::Sender<()>, go: oneshot::Receiver<()> },
     /// All are answered like that; counted.
     Fail { status: u16, body: &'static str, calls: usize },
 }
@@ -47,8 +49,12 @@ impl Layer {
 
     /// The next transaction after so many will wait; returns what says that it does, and what lets it go.
     fn hold(&self, after: usize) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        self.hold_some(after, false)
+    }
+
+    fn hold_some(&self, after: usize, reads: bool) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
         let ((here, waits), (release, go)) = (oneshot::channel(), oneshot::channel());
-        *self.0.lock().unwrap() = Next::Hold { after, here, go };
+        *self.0.lock().unwrap() = Next::Hold { after, reads, here, go };
         (waits, release)
     }
 }
@@ -66,11 +72,13 @@ impl fmt::Debug for Layered {
 
 impl HttpConnector for Layered {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let writes = request.headers().get("x-amz-target").is_some_and(|target| target.ends_with("TransactWriteItems"));
-        if !writes {
+        let target = request.headers().get("x-amz-target");
+        let writes = target.is_some_and(|target| target.ends_with("TransactWriteItems"));
+        let mut next = self.layer.0.lock().unwrap();
+        let reads = target.is_some() && matches!(&*next, Next::Hold { reads: true, .. });
+        if !writes && !reads {
             return self.inner.call(request);
         }
-        let mut next = self.layer.0.lock().unwrap();
         match &mut *next {
             Next::Pass => self.inner.call(request),
             Next::Hold { after: after @ 1.., .. } => {
@@ -99,6 +107,37 @@ async fn start() -> (Server, Caller, Layer) {
     let server = Server::start_through(&[], |client| layer.before(client)).await;
     let alice = server.user("alice", 0).await;
     (server, alice, layer)
+}
+
+#[tokio::test]
+async fn whoever_is_removed_meanwhile_does_not_come_back_by_their_own_invitation() {
+    let (server, alice, layer) = start().await;
+    let bob = server.user("bob", 0).await;
+    alice.post("/api/groups", json!({ "name": "acme" })).await.ok();
+    let mut held = 0;
+    for after in 0..6 {
+        alice.put("/api/entities/acme/members/bob", json!({ "role": "admin" })).await.ok();
+        let made = bob.post("/api/entities/acme/invitations", json!({ "role": "admin" })).await.ok();
+        let body = json!({ "invitation": made["data"]["link"] });
+        let (waits, release) = layer.hold_some(after, true);
+        let joining = std::pin::pin!(bob.post("/api/join", body));
+        // Before each call of the table that joining makes.
+        match futures::future::select(joining, waits).await {
+            Either::Left((joined, _)) => {
+                *layer.0.lock().unwrap() = Next::Pass;
+                joined.ok();
+                break;
+            }
+            Either::Right((_, joining)) => {
+                alice.delete("/api/entities/acme/members/bob").await.ok();
+                release.send(()).unwrap();
+                joining.await.error(404);
+                bob.get("/v1/entities/acme").await.error(404);
+                held += 1;
+            }
+        }
+    }
+    assert!(held >= 3, "{held}");
 }
 
 #[tokio::test]

@@ -11,12 +11,11 @@ use super::browse::{self, EntityView};
 use super::parts::{Listable, may_list};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::quota::Quota;
 use crate::domain::{CollectionName, EntityName, Order, Repository, SortBy, SubPath};
 use crate::error::Error;
 use crate::rules::Action;
 use crate::store::keys;
-use crate::store::rows::{Account, Collection, Container, Image, Membership, Tag};
+use crate::store::rows::{Collection, Container, Image, Membership, Tag};
 use crate::store::table::Page;
 use std::collections::BTreeSet;
 
@@ -53,9 +52,9 @@ pub async fn entities(app: &App, credential: &Credential, listing: &Listing) -> 
     for member in page.rows.iter().filter(|member| !Listable::in_library(&access, member).is_empty()) {
         let entity = found.take(&keys::entity(&member.entity))?;
         let account = found.take(&keys::account(&member.entity))?;
-        let all = member.roles.entity.is_some();
-        let seen = |account: Account| if all { account } else { Account { quota: Quota::default(), ..account } };
-        if let (Some(entity), Some(account)) = (entity, account.map(seen)) {
+        if let (Some(entity), Some(account)) =
+            (entity, account.map(|account| browse::seen_by(&access, member, account)))
+        {
             rows.push(EntityView { entity, account, about: None });
         }
     }

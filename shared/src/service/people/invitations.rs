@@ -2,7 +2,7 @@
 //!
 //! # Accepting one
 //!
-//! 1. Read the invitation, its maker's rights at this moment, and what the caller has there. A wrong, used-up, expired or
+//! 1. Read the invitation, what the caller has there, and then its maker's rights at this moment. A wrong, used-up, expired or
 //!    revoked invitation, and one whose maker may not give that role any more, have the same answer.
 //! 2. Who has such a role or a stronger one already is done: no use is spent, and no role is lowered.
 //! 3. In one transaction: the invitation counts one use more, on condition of its version; the role; and the maker's own
@@ -59,7 +59,8 @@ pub async fn make(
         return Err(Error::Invalid(format!("an invitation is for 1 to {MOST} people, and for at most {days} days")));
     }
     let mut access = Access::load(app, credential, Some(entity), [keys::entity(entity)]).await?;
-    let grant = access.require_roles(entity, part.as_ref(), "invite people there")?;
+    let resource = resource_of_part(entity, part.as_ref());
+    let grant = access.require(Action::Appoint, &resource, "entity", "invite people there")?;
     let row: Entity = access.take(&keys::entity(entity))?.ok_or(Error::NotFound("entity"))?;
     let by = grant.by().and_then(Actor::user).ok_or(Error::Unauthenticated(NO_TOKEN))?.clone();
     let at = RoleAt { part: part.clone(), role: Some(role) };
@@ -134,19 +135,17 @@ pub async fn accept(app: &App, credential: &Credential, text: &SecretString) -> 
     }
 }
 
-/// The row that lets the maker of an invitation invite, if it is one, and whether they still may.
+/// Whether the maker of an invitation still may invite, and the row that lets them, if it is one.
 async fn maker(app: &App, invitation: &Invitation) -> Result<(bool, Option<Member>), Error> {
-    let by = Actor::User(invitation.created_by.clone());
-    let member: Option<Member> = app.table.get(keys::member(&invitation.entity, &by)).await?;
-    let access = vec![TokenScope::full()];
-    let maker = Credential::Registry { actor: by.clone(), id: invitation.token, password: None, access };
+    let (by, access) = (Actor::User(invitation.created_by.clone()), vec![TokenScope::full()]);
+    let maker = Credential::Registry { actor: by, id: invitation.token, password: None, access };
     let rights = match Access::of_maker(app, &maker, Some(&invitation.entity), []).await {
         Ok(access) => access,
         Err(Error::Unauthenticated(_)) => return Ok((false, None)),
         Err(error) => return Err(error),
     };
     let resource = resource_of_part(&invitation.entity, invitation.part.as_ref());
-    Ok((rights.probe(Action::Manage, &resource).is_ok(), member))
+    Ok((rights.probe(Action::Appoint, &resource).is_ok(), rights.member.map(|member| *member)))
 }
 
 async fn try_to_accept(
@@ -161,13 +160,14 @@ async fn try_to_accept(
     let invitation: Option<Invitation> = access.take(&key)?;
     // Both sides are hashes, so the time of the comparison tells nothing about the secret.
     let shown = invitation.filter(|invitation| invitation.secret == *shown && invitation.expires > app.now());
-    let (held, by) = match &shown {
-        Some(invitation) => maker(app, invitation).await?,
-        None => (false, None),
-    };
+    // Before the rights of its maker, who may be the caller: what is written is conditional on this reading of the row.
     let loaded = match (access.caller.known(), &shown) {
         (Some(actor), Some(_)) => Some(Loaded::load(app, entity, actor).await?),
         _ => None,
+    };
+    let (held, by) = match &shown {
+        Some(invitation) => maker(app, invitation).await?,
+        None => (false, None),
     };
     let has = |invitation: &Invitation| {
         let member = loaded.as_ref().and_then(|loaded| loaded.member.as_ref());

@@ -10,7 +10,7 @@ use crate::changes::members::{self, Found};
 use crate::domain::{Actor, EntityName, Role, RoleAt};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
-use crate::service::access::Access;
+use crate::service::access::{Access, resource_of_part};
 use crate::service::parts::{Listable, may_list};
 use crate::service::retry::Retry;
 use crate::store::keys;
@@ -106,7 +106,8 @@ pub async fn set(
     loop {
         retry.pause().await?;
         let access = Access::load(app, credential, Some(entity), []).await?;
-        let grant = access.require_roles(entity, at.part.as_ref(), "change roles there")?;
+        let resource = resource_of_part(entity, at.part.as_ref());
+        let grant = access.require(Action::Appoint, &resource, "entity", "change roles there")?;
         let loaded = Loaded::load(app, entity, actor).await?;
         can_be_given(&loaded.entity, Some(actor), at)?;
         if at.role.is_some() && !loaded.known {
