@@ -1,11 +1,13 @@
 //! The command `stackroom`. Without the feature `server` it is only a client.
 
+mod accounts;
 mod admin;
 mod client;
 mod connect;
 mod group;
 mod log;
 mod output;
+mod register;
 mod scrub;
 #[cfg(feature = "server")]
 mod serve;
@@ -42,6 +44,8 @@ enum Command {
     Admin(admin::Admin),
     /// Manage groups and other entities with members: roles, invitations, robots.
     Group(group::Group),
+    /// Make an account for yourself, where the operator lets people do so.
+    Register(register::Register),
     /// Make, list and revoke URLs that let anybody who has one download one image.
     Share(share::Share),
     /// Show what was changed, by whom, when, and from where.
@@ -71,6 +75,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ingest(ingest) => runtime.block_on(ingest.run()),
         Command::Admin(admin) => runtime.block_on(admin.run()),
         Command::Group(group) => runtime.block_on(group.run()),
+        Command::Register(register) => runtime.block_on(register.run()),
         Command::Share(share) => runtime.block_on(share.run()),
         Command::Log(log) => runtime.block_on(log.run()),
         Command::Connect(connect) => connect.run(),

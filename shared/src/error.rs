@@ -6,6 +6,7 @@ use crate::domain::digest::{DigestError, HasherError};
 use crate::domain::ids::IdError;
 use crate::domain::names::NameError;
 use crate::domain::reference::ReferenceError;
+use crate::domain::registration::EmailError;
 use crate::domain::sif::SifError;
 use crate::rules::Denial;
 use crate::store::StoreError;
@@ -138,7 +139,7 @@ macro_rules! invalid {
         }
     )*};
 }
-invalid!(NameError, ReferenceError, IdError, DescriptionError, DigestError, ScopeError);
+invalid!(NameError, ReferenceError, IdError, DescriptionError, DigestError, ScopeError, EmailError);
 
 impl From<SifError> for Error {
     fn from(error: SifError) -> Self {

@@ -1,7 +1,8 @@
-//! The routes for people: users, their tokens and quotas; groups, members, robots, invitations; the logs of changes.
+//! The routes for people: users, their tokens and quotas; registering; groups, members, robots, invitations; the logs of changes.
 
 mod events;
 mod groups;
+mod registration;
 mod users;
 mod wire;
 
@@ -23,5 +24,5 @@ pub fn openapi() -> OpenApi {
 }
 
 fn routes() -> OpenApiRouter<App> {
-    users::routes().merge(groups::routes()).merge(events::routes())
+    users::routes().merge(registration::routes()).merge(groups::routes()).merge(events::routes())
 }

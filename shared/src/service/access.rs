@@ -2,6 +2,7 @@
 //! decides.
 
 use crate::app::App;
+use crate::app::looks::{self, Look};
 use crate::auth::Credential;
 use crate::auth::token::REGISTRY_LIFE;
 use crate::changes::people;
@@ -33,6 +34,8 @@ pub struct Access {
     /// The caller's token, if its use is to be noted.
     unnoted: Option<Box<Token>>,
     rows: Rows,
+    /// The installation, if the caller is a site admin: what they see as one is noted.
+    noting: Option<App>,
 }
 
 impl Access {
@@ -49,6 +52,9 @@ impl Access {
     ) -> Result<Self, Error> {
         let mut access = Self::of_maker(app, credential, entity, wanted).await?;
         telemetry::caller(access.caller.kind());
+        if matches!(access.caller, Caller::Known { admin: true, .. }) {
+            access.noting = Some(app.clone());
+        }
         if let Some(token) = access.unnoted.take() {
             Box::pin(note_use(app, &token)).await?;
         }
@@ -68,7 +74,8 @@ impl Access {
         batch.extend(own.iter().flat_map(|own| own.in_entity(app, entity)));
         let rows = if batch.is_empty() { Rows::default() } else { app.table.batch(batch).await? };
         let (caller, roles) = (Caller::Anonymous, Roles::default());
-        let mut access = Self { caller, until: None, roles, groups: BTreeMap::new(), unnoted: None, rows };
+        let mut access =
+            Self { caller, until: None, roles, groups: BTreeMap::new(), unnoted: None, rows, noting: None };
         if let Some(own) = own {
             access.read_caller(app, &own)?;
             access.read_roles(app, own.actor, entity)?;
@@ -97,9 +104,10 @@ impl Access {
             None => TokenScope::full(),
             Some(key) => {
                 let token: Option<Token> = self.take(&key)?;
-                let good = token.filter(|token| token.expires.is_none_or(|expires| expires > app.now()));
+                let end = |token: &Token| token.end(app.config.policy.max_token_life);
+                let good = token.filter(|token| end(token).is_none_or(|end| end > app.now()));
                 let token = good.ok_or(Error::Unauthenticated(BAD_TOKEN))?;
-                self.until = token.expires;
+                self.until = end(&token);
                 let scope = token.scope.clone();
                 self.unnoted = Some(token).filter(|token| unnoted(token, app.now())).map(Box::new);
                 scope
@@ -196,6 +204,9 @@ impl Access {
     /// Decides whether the caller may do what the request is for. The request's log line shows the last decision.
     pub fn decide(&self, action: Action, resource: &Resource) -> Result<Grant, Denial> {
         let decision = self.probe(action, resource);
+        if let (Some(app), Ok(grant)) = (&self.noting, &decision) {
+            self.note(app, grant, resource);
+        }
         telemetry::decided(match &decision {
             Ok(_) => "allow",
             Err(Denial::Unauthenticated) => "unauthenticated",
@@ -206,6 +217,26 @@ impl Access {
             Err(Denial::Frozen) => "frozen",
         });
         decision
+    }
+
+    /// Notes that the caller is shown something, if they may see it only as a site admin. [`decide`](Self::decide) does
+    /// so by itself.
+    pub(crate) fn shown(&self, action: Action, resource: &Resource) {
+        if let Some(app) = &self.noting
+            && let Ok(grant) = self.probe(action, resource)
+        {
+            self.note(app, &grant, resource);
+        }
+    }
+
+    fn note(&self, app: &App, grant: &Grant, resource: &Resource) {
+        let mut caller = self.caller.clone();
+        if let Caller::Known { admin, .. } = &mut caller {
+            *admin = false;
+        }
+        if rules::decide(Subject { caller: &caller, roles: &self.roles }, grant.action(), resource).is_err() {
+            looks::note(Look { app: app.clone(), grant: grant.clone() });
+        }
     }
 
     /// The same as [`decide`](Self::decide), with an error for a denial. `what` names the thing that is missing or

@@ -9,6 +9,7 @@ pub mod create;
 pub mod delete;
 pub mod events;
 mod links;
+pub mod looks;
 mod parts;
 pub mod people;
 pub mod pull;

@@ -37,13 +37,15 @@
 //! | `X#⟨object key⟩` | `-` | [`Condemned`](super::rows::Condemned): an object to be deleted |
 //! | `A#⟨entity⟩` | `T#⟨time⟩⟨random⟩` | [`Event`](super::rows::Event): who did what in an entity |
 //! | `A#+⟨user⟩`, `A#-` | `T#⟨time⟩⟨random⟩` | the same of a user's account, and of the installation |
+//! | `Y#⟨network⟩` | `-` | [`Registrations`](super::rows::Registrations): how often an address tried to register |
+//! | `L` | `V#⟨invitation⟩` | [`RegistrationInvitation`](super::rows::RegistrationInvitation) |
 //! | `L` | `U#⟨user⟩` | [`UserListed`](super::rows::UserListed): the list of users |
 //! | `L` | `S#⟨upload⟩` | [`SealedListed`](super::rows::SealedListed): the list of uploads that wait to be verified |
 
 use crate::domain::{
     Actor, CollectionName, Digest, EntityName, Id, OciDigest, Repository, ShareId, TagName, TokenId, UploadId, UserName,
 };
-use crate::rules::{Grant, Place};
+use crate::rules::{Action, Grant, Place};
 use serde::{Deserialize, Serialize};
 
 /// Where a row is.
@@ -93,6 +95,21 @@ pub fn user_listed(name: &UserName) -> Key {
 /// The partition and prefix of the list of users.
 pub fn users() -> KeyRange {
     range("L".to_owned(), "U#")
+}
+
+/// How often an address tried to register.
+pub fn registrations(network: &str) -> Key {
+    key(format!("Y#{network}"), SELF)
+}
+
+/// An invitation to register.
+pub fn registration_invitation(id: Id) -> Key {
+    key("L".to_owned(), format!("V#{id}"))
+}
+
+/// The partition and prefix of the invitations to register.
+pub fn registration_invitations() -> KeyRange {
+    range("L".to_owned(), "V#")
 }
 
 /// An upload's entry in the list of those that wait for verification.
@@ -368,6 +385,9 @@ pub fn lies_in(key: &Key, grant: &Grant) -> bool {
             || grant.by().and_then(Actor::user).is_some_and(|by| *key == groups_made(by))
     };
     match grant.place() {
+        Place::Installation if grant.action() == Action::Join => {
+            grant.by().and_then(Actor::user).is_some_and(|new| is_of_new(key, new))
+        }
         Place::Installation => true,
         Place::Nowhere => false,
         Place::User(name) => key.pk == format!("U#{name}") || key.pk == format!("A#+{name}"),
@@ -376,6 +396,15 @@ pub fn lies_in(key: &Key, grant: &Grant) -> bool {
             in_entity(repository.entity()) && (!key.pk.starts_with("R#") || key.pk == format!("R#{repository}"))
         }
     }
+}
+
+/// Whether a row is written when somebody registers: their account, their entity, their place in a group, and the use of
+/// their invitation.
+fn is_of_new(key: &Key, new: &UserName) -> bool {
+    [format!("U#{new}"), format!("E#{new}"), format!("A#+{new}")].contains(&key.pk)
+        || key.pk.starts_with("P#")
+        || (key.pk == "L" && (key.sk == format!("U#{new}") || key.sk.starts_with("V#")))
+        || (key.pk.starts_with("E#") && key.sk == format!("M#{new}"))
 }
 
 /// The kind of row that a key belongs to, as far as the sweeper needs it.
@@ -401,6 +430,8 @@ pub enum RowKind {
     Blob,
     /// The count of wrong passwords for a name.
     WrongPasswords,
+    /// How often an address tried to register.
+    Registrations,
     /// An event.
     Event,
     /// A share, or its entry in the list of its repository.
@@ -420,6 +451,7 @@ pub fn kind(key: &Key) -> RowKind {
         ("X#", _) => RowKind::Condemned,
         ("B#", _) => RowKind::Blob,
         ("A#", _) => RowKind::Event,
+        ("Y#", _) => RowKind::Registrations,
         ("D#", _) | ("R#", "L#") => RowKind::Share,
         ("E#", "B#") => RowKind::Charge,
         ("E#", "I#") => RowKind::Image,
@@ -462,6 +494,8 @@ mod tests {
         let keys = [
             user(&user_name),
             user_listed(&user_name),
+            registrations("192.0.2.1"),
+            registration_invitation(Id::from_random([0; 12])),
             wrong_passwords(&user_name),
             groups_made(&user_name),
             actor(&robot),
@@ -509,6 +543,7 @@ mod tests {
             (session(UploadId::from_random([0; 16])), RowKind::Session),
             (condemned("aa/a"), RowKind::Condemned),
             (event("a", 0, 0), RowKind::Event),
+            (registrations("192.0.2.1"), RowKind::Registrations),
             (share(ShareId::from_random([0; 12])), RowKind::Share),
             (share_listed(&repository, ShareId::from_random([0; 12])), RowKind::Share),
             (sealed_listed(UploadId::from_random([0; 16])), RowKind::Other),

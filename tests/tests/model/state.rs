@@ -127,7 +127,11 @@ impl Table {
                     RowKind::Stream => table.streams.push(row.read().unwrap()),
                     RowKind::Condemned => table.condemned.push(row.read().unwrap()),
                     RowKind::Image => table.images.push(row.read().unwrap()),
-                    RowKind::WrongPasswords | RowKind::Event | RowKind::Share | RowKind::Other => {}
+                    RowKind::WrongPasswords
+                    | RowKind::Registrations
+                    | RowKind::Event
+                    | RowKind::Share
+                    | RowKind::Other => {}
                 }
             }
             start = next;
