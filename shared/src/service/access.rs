@@ -1,11 +1,12 @@
 //! The access check of a request: loads the facts in one batch together with the other rows of the use case, then
 //! decides.
 
+mod noting;
+
+use self::noting::{note_use, unnoted};
 use crate::app::App;
-use crate::app::looks::{self, Look};
 use crate::auth::Credential;
 use crate::auth::token::REGISTRY_LIFE;
-use crate::changes::people;
 use crate::domain::{
     Actor, Caller, EntityName, Id, Repository, Roles, SubPath, Time, TokenId, TokenPlace, TokenScope, Visibility,
 };
@@ -229,16 +230,6 @@ impl Access {
         }
     }
 
-    fn note(&self, app: &App, grant: &Grant, resource: &Resource) {
-        let mut caller = self.caller.clone();
-        if let Caller::Known { admin, .. } = &mut caller {
-            *admin = false;
-        }
-        if rules::decide(Subject { caller: &caller, roles: &self.roles }, grant.action(), resource).is_err() {
-            looks::note(Look { app: app.clone(), grant: grant.clone() });
-        }
-    }
-
     /// The same as [`decide`](Self::decide), with an error for a denial. `what` names the thing that is missing or
     /// hidden, `doing` the refused action.
     pub fn require(
@@ -315,9 +306,6 @@ impl Access {
     }
 }
 
-/// How exactly it is known when a token was last used: the first use after that is written down.
-const USED: Duration = Duration::from_hours(24);
-
 /// What a credential says of its caller, to be looked up.
 struct Own<'a> {
     actor: &'a Actor,
@@ -363,28 +351,6 @@ pub(crate) fn resource_of_part(entity: &EntityName, part: Option<&SubPath>) -> R
         // Its path is too long for a repository.
         _ => Resource::Missing(Place::Nowhere),
     }
-}
-
-/// Whether the use of a token is to be noted: its first one, and then one a day.
-fn unnoted(token: &Token, now: Time) -> bool {
-    token.used.is_none_or(|used| used.plus(USED) <= now)
-}
-
-/// Notes that a token is in use. What it is used for does not depend on that.
-async fn note_use(app: &App, token: &Token) -> Result<(), Error> {
-    let now = app.now();
-    // Many requests may show the same token at once: one of them is enough.
-    let Some(_turn) = app.noting() else { return Ok(()) };
-    let resource = match &token.actor {
-        Actor::User(name) => Resource::User(name.clone()),
-        Actor::Robot(entity, _) => Resource::Entity(entity.clone()),
-        Actor::System => return Ok(()),
-    };
-    let noted = app.commit(&system(Action::Manage, &resource)?, people::token_used(token, now)?).await;
-    if let Err(error) = noted {
-        tracing::warn!(%error, "the use of a token is not noted");
-    }
-    Ok(())
 }
 
 /// A container, as the rules see it.
