@@ -1,14 +1,14 @@
 //! `stackroom admin`: a client of the API of a running library.
 
+use crate::accounts;
 use crate::client::Client;
 use crate::delete;
-use crate::output::{bytes, print, seconds, table};
+use crate::output::{bytes, password, print, seconds, table};
 use crate::scrub;
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
 /// Administer a running library.
@@ -86,6 +86,39 @@ enum Command {
         #[arg(long, required = true)]
         password_stdin: bool,
     },
+    /// Make a link with which people can register, and print it. It can't be shown again.
+    Invite {
+        /// How many people it may bring in.
+        #[arg(long, default_value = "1")]
+        uses: u64,
+        /// How long it is valid, like 12h or 7d.
+        #[arg(long, value_parser = seconds, default_value = "7d")]
+        expires: u64,
+        /// A group in which they get a role.
+        #[arg(long, requires = "role")]
+        group: Option<String>,
+        /// That role: reader or contributor.
+        #[arg(long, requires = "group")]
+        role: Option<String>,
+        /// Only on this collection of the group, or this container as `COLLECTION/CONTAINER`.
+        #[arg(long, requires = "group")]
+        on: Option<String>,
+    },
+    /// List the invitations to register.
+    Invitations,
+    /// Revoke an invitation to register.
+    Uninvite {
+        /// The invitation's id, as `invitations` prints it.
+        id: String,
+    },
+    /// Compare what the quota accounts say with everything that counts, while everything else goes on.
+    ///
+    /// Exits with an error if an account is wrong.
+    Accounts {
+        /// Correct those that are wrong.
+        #[arg(long)]
+        repair: bool,
+    },
     /// Clean up after abandoned uploads and deleted images.
     Sweep {
         /// Clean up everything at once, regardless of age. Only use this while nobody pushes or pulls.
@@ -124,6 +157,21 @@ enum User {
         /// Read a password from standard input. Without a password, they can only use tokens.
         #[arg(long)]
         password_stdin: bool,
+        /// Their e-mail address, which only they and administrators see.
+        #[arg(long)]
+        email: Option<String>,
+    },
+    /// Show a user: yourself, or as an administrator anybody.
+    Show {
+        /// The name.
+        name: String,
+    },
+    /// Set a user's e-mail address, or remove it.
+    Email {
+        /// The name.
+        name: String,
+        /// The address; without it, there is none any more.
+        email: Option<String>,
     },
     /// List users and their usage.
     List,
@@ -163,15 +211,6 @@ enum User {
 const FAILED: &str = "failed"; // counts no leftovers, but what could not be read or collected
 const SWEEPS: usize = 5;
 
-fn password() -> anyhow::Result<String> {
-    if std::io::stdin().is_terminal() {
-        bail!("pass the password on standard input, for example: printf %s \"$PASSWORD\" | stackroom admin …");
-    }
-    let mut text = String::new();
-    std::io::stdin().take(4096).read_to_string(&mut text).context("can't read the password")?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-}
-
 impl Admin {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match &self.command {
@@ -205,6 +244,19 @@ impl Admin {
                 let path: Vec<&str> = [api, kind].into_iter().chain(path.split('/')).collect();
                 self.client.call(Method::PATCH, &path, Some(body)).await.map(drop)
             }
+            Command::Invite { uses, expires, group, role, on } => {
+                let body = json!({ "uses": uses, "expires_in": expires, "group": group, "role": role, "on": on });
+                let made = self.client.call(Method::POST, &["api", "invitations"], Some(body)).await?;
+                print(made.get("link").and_then(Value::as_str).unwrap_or_default())
+            }
+            Command::Invitations => {
+                let rows = self.client.call(Method::GET, &["api", "invitations"], None).await?;
+                table(self.json, &rows, &["id", "group", "role", "on", "created_by", "expires", "over"])
+            }
+            Command::Uninvite { id } => {
+                self.client.call(Method::DELETE, &["api", "invitations", id], None).await.map(drop)
+            }
+            Command::Accounts { repair } => accounts::run(&self.client, *repair, self.json).await,
             #[cfg(feature = "server")]
             Command::Bootstrap { .. } => print(&crate::serve::bootstrap(password).await?),
             Command::Sweep { now, dry_run: true } => self.dry_run(*now).await,
@@ -236,14 +288,28 @@ impl Admin {
 
     async fn user(&self, user: &User) -> anyhow::Result<()> {
         match user {
-            User::Add { name, admin, quota, password_stdin } => {
+            User::Add { name, admin, quota, password_stdin, email } => {
                 let password = if *password_stdin { Some(password()?) } else { None };
-                let body = json!({ "name": name, "admin": admin, "quota": quota, "password": password });
+                let body =
+                    json!({ "name": name, "admin": admin, "quota": quota, "password": password, "email": email });
                 self.client.call(Method::POST, &["api", "users"], Some(body)).await.map(drop)
+            }
+            User::Show { name } => {
+                let user = self.client.call(Method::GET, &["api", "users", name], None).await?;
+                let columns = ["name", "email", "admin", "disabled", "used", "reserved", "limit", "level"];
+                if self.json {
+                    print(&serde_json::to_string_pretty(&user)?)
+                } else {
+                    table(false, &json!([user]), &columns)
+                }
+            }
+            User::Email { name, email } => {
+                let body = json!({ "email": email });
+                self.client.call(Method::PUT, &["api", "users", name, "email"], Some(body)).await.map(drop)
             }
             User::List => {
                 let users = self.client.call(Method::GET, &["api", "users"], None).await?;
-                table(self.json, &users, &["name", "admin", "disabled", "used", "reserved", "limit"])
+                table(self.json, &users, &["name", "admin", "disabled", "used", "reserved", "limit", "level"])
             }
             User::Passwd { name } => {
                 let body = json!({ "password": password()? });

@@ -25,8 +25,25 @@ impl Client {
         Ok(self.whole(method, path, body).await?.get("data").cloned().unwrap_or_default())
     }
 
+    /// The same for somebody who has no token yet.
+    pub(crate) async fn call_without_token(&self, method: Method, path: &[&str], body: Value) -> anyhow::Result<Value> {
+        let answer = self.answer(method, path, Some(body), None).await?;
+        Ok(answer.get("data").cloned().unwrap_or_default())
+    }
+
     /// The same with the whole answer, which for a list says where the next page begins.
     pub(crate) async fn whole(&self, method: Method, path: &[&str], body: Option<Value>) -> anyhow::Result<Value> {
+        let token = self.token()?;
+        self.answer(method, path, body, Some(token.trim())).await
+    }
+
+    async fn answer(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<Value>,
+        token: Option<&str>,
+    ) -> anyhow::Result<Value> {
         let mut url = reqwest::Url::parse(&self.url).with_context(|| format!("`{}` is not a URL", self.url))?;
         url.path_segments_mut()
             .map_err(|()| anyhow::anyhow!("`{}` is not the URL of a library", self.url))?
@@ -37,7 +54,10 @@ impl Client {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             url.query_pairs_mut().append_pair(name, &value);
         }
-        let mut request = reqwest::Client::new().request(method, url).bearer_auth(self.token()?.trim());
+        let mut request = reqwest::Client::new().request(method, url);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
         if let Some(body) = body.filter(|_| !asks) {
             request = request.json(&body);
         }

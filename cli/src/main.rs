@@ -1,5 +1,6 @@
 //! The command `stackroom`. Without the feature `server` it is only a client.
 
+mod accounts;
 mod admin;
 mod client;
 mod connect;
@@ -7,6 +8,7 @@ mod delete;
 mod group;
 mod log;
 mod output;
+mod register;
 mod scrub;
 #[cfg(feature = "server")]
 mod serve;
@@ -43,6 +45,8 @@ enum Command {
     Admin(admin::Admin),
     /// Manage groups and other entities with members: roles, invitations, robots.
     Group(group::Group),
+    /// Make an account for yourself, where the operator lets people do so.
+    Register(register::Register),
     /// Make, list and revoke URLs that let anybody who has one download one image.
     Share(share::Share),
     /// Delete an image, a container, a collection or a group, with everything in it.
@@ -74,6 +78,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ingest(ingest) => runtime.block_on(ingest.run()),
         Command::Admin(admin) => runtime.block_on(admin.run()),
         Command::Group(group) => runtime.block_on(group.run()),
+        Command::Register(register) => runtime.block_on(register.run()),
         Command::Share(share) => runtime.block_on(share.run()),
         Command::Delete(delete) => runtime.block_on(delete.run()),
         Command::Log(log) => runtime.block_on(log.run()),

@@ -1,8 +1,8 @@
 //! What commands print, for people or as JSON, and the units that they read.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{IsTerminal, Read, Write};
 
 /// Reads a number of bytes with a unit of 1024.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
@@ -70,6 +70,16 @@ pub(crate) fn table(json: bool, rows: &Value, columns: &[&str]) -> anyhow::Resul
         print(cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())
+}
+
+/// Reads a password from standard input.
+pub(crate) fn password() -> anyhow::Result<String> {
+    if std::io::stdin().is_terminal() {
+        bail!("pass the password on standard input, for example: printf %s \"$PASSWORD\" | stackroom …");
+    }
+    let mut text = String::new();
+    std::io::stdin().take(4096).read_to_string(&mut text).context("can't read the password")?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// Prints a line.

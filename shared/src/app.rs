@@ -1,7 +1,9 @@
 //! The state that every function shares: built once at each start.
 
+pub mod looks;
 pub mod places;
 
+use self::looks::Lately;
 use self::places::{Place, Places};
 use crate::auth::Keys;
 use crate::changes::Changes;
@@ -40,6 +42,8 @@ struct Turns {
     bodies: Places<Actor>,
     /// Small notes, of which one at a time is enough.
     noting: Semaphore,
+    /// What site admins looked at lately.
+    looks: Lately,
 }
 
 /// The most bodies of more than 64 KiB that are read whole at the same time for one user.
@@ -127,6 +131,7 @@ impl App {
             waiting: Semaphore::new(WAITING),
             bodies: Places::new(BODIES),
             noting: Semaphore::new(1),
+            looks: Lately::default(),
         };
         Self(Arc::new(parts), Arc::new(turns))
     }
@@ -139,6 +144,11 @@ impl App {
     /// The turn to note something that others would note as well; `None` if somebody is at it.
     pub(crate) fn noting(&self) -> Option<SemaphorePermit<'_>> {
         self.1.noting.try_acquire().ok()
+    }
+
+    /// What site admins looked at lately.
+    pub(crate) fn looks(&self) -> &Lately {
+        &self.1.looks
     }
 
     /// A place for a long body of a user or robot.

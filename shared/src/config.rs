@@ -1,5 +1,6 @@
 //! The settings, each defined once, with its default.
 
+use crate::domain::Registration;
 use crate::domain::reference::Defaults;
 use crate::domain::time::SKEW;
 use std::net::IpAddr;
@@ -60,6 +61,22 @@ pub struct Config {
     /// Whether we send blobs to registry clients ourselves, instead of redirecting them to the store.
     /// `STACKROOM_SERVE_BLOBS`.
     pub serve_blobs: bool,
+    /// What the operator decides about accounts.
+    pub policy: Policy,
+}
+
+/// What the operator decides about accounts.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The longest life of a token, whatever it says itself; `None` for no limit. `STACKROOM_MAX_TOKEN_LIFE`, seconds.
+    pub max_token_life: Option<Duration>,
+    /// The percentage of its quota from which an entity's pushes are answered with a warning, 0 for none.
+    /// `STACKROOM_QUOTA_WARNING`.
+    pub quota_warning: u64,
+    /// Who may make an account for themselves. `STACKROOM_REGISTRATION`.
+    pub registration: Registration,
+    /// How often one address may try to register within a day, where anybody may. `STACKROOM_REGISTRATIONS_PER_DAY`.
+    pub registrations_per_day: u64,
 }
 
 /// The longest lifetime of any URL: S3's own limit.
@@ -76,14 +93,7 @@ impl Config {
     /// Reads the settings through `get`, which looks up an environment variable.
     pub fn read(public_url: &str, get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut wrong = Vec::new();
-        let mut number = |name: &str, default: u64| match get(name).map(|text| text.parse()) {
-            None => default,
-            Some(Ok(number)) => number,
-            Some(Err(_)) => {
-                wrong.push(format!("`{name}` is not a whole number"));
-                default
-            }
-        };
+        let mut number = |name: &str, default: u64| whole(get(name), name, default, &mut wrong);
         let default_quota = number("STACKROOM_DEFAULT_QUOTA", 0);
         let pin_uploads = get("STACKROOM_PIN_UPLOADS").is_none_or(|text| text != "false");
         let verify_at_once = number("STACKROOM_VERIFY_AT_ONCE", u64::MAX);
@@ -104,6 +114,7 @@ impl Config {
         in_bounds("STACKROOM_UPLOAD_LIFE", upload_life, LONGEST_URL, &mut wrong);
         in_bounds("STACKROOM_DOWNLOAD_LIFE", download_life, LONGEST_URL, &mut wrong);
         in_bounds("STACKROOM_SHARE_LIFE", share_life, max_share_life, &mut wrong);
+        let policy = Policy::read(&get, &mut wrong);
         let proxies = addresses(get("STACKROOM_PROXIES").as_deref(), &mut wrong);
         let directory_groups = get("STACKROOM_DIRECTORY_GROUPS").is_some_and(|text| text == "true");
         let serve_blobs = get("STACKROOM_SERVE_BLOBS").is_some_and(|text| text == "true");
@@ -137,12 +148,44 @@ impl Config {
                 share_life,
                 max_share_life,
                 serve_blobs,
+                policy,
             }),
             (entity, collection) => {
                 wrong.extend(entity.err().map(|error| error.to_string()));
                 wrong.extend(collection.err().map(|error| error.to_string()));
                 Err(ConfigError(wrong))
             }
+        }
+    }
+}
+
+impl Policy {
+    fn read(get: &impl Fn(&str) -> Option<String>, wrong: &mut Vec<String>) -> Self {
+        let mut number = |name: &str, default: u64| whole(get(name), name, default, wrong);
+        let max_token_life = Some(number("STACKROOM_MAX_TOKEN_LIFE", 0)).filter(|life| *life > 0);
+        let quota_warning = number("STACKROOM_QUOTA_WARNING", 90);
+        let registrations_per_day = number("STACKROOM_REGISTRATIONS_PER_DAY", 20);
+        if quota_warning > 100 {
+            wrong.push("`STACKROOM_QUOTA_WARNING` is a percentage, at most 100".to_owned());
+        }
+        let registration = get("STACKROOM_REGISTRATION").map_or(Ok(Registration::Closed), |text| text.parse());
+        let registration = registration.unwrap_or_else(|()| {
+            wrong.push("`STACKROOM_REGISTRATION` is `open`, `invitation` or `closed`".to_owned());
+            Registration::Closed
+        });
+        let max_token_life = max_token_life.map(Duration::from_secs);
+        Self { max_token_life, quota_warning, registration, registrations_per_day }
+    }
+}
+
+/// Reads a whole number.
+fn whole(text: Option<String>, name: &str, default: u64, wrong: &mut Vec<String>) -> u64 {
+    match text.map(|text| text.parse()) {
+        None => default,
+        Some(Ok(number)) => number,
+        Some(Err(_)) => {
+            wrong.push(format!("`{name}` is not a whole number"));
+            default
         }
     }
 }
@@ -219,9 +262,11 @@ mod tests {
             "STACKROOM_UPLOAD_LIFE" => Some("0".to_owned()),
             "STACKROOM_DEFAULT_ENTITY" => Some("v2".to_owned()),
             "STACKROOM_PROXIES" => Some("127.0.0.1, proxy".to_owned()),
+            "STACKROOM_QUOTA_WARNING" => Some("101".to_owned()),
+            "STACKROOM_REGISTRATION" => Some("Open".to_owned()),
             _ => None,
         });
-        assert_eq!(error.unwrap_err().0.len(), 5);
+        assert_eq!(error.unwrap_err().0.len(), 7);
     }
 
     #[test]

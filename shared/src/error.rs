@@ -8,6 +8,7 @@ use crate::domain::ids::IdError;
 use crate::domain::names::NameError;
 use crate::domain::order::OrderError;
 use crate::domain::reference::ReferenceError;
+use crate::domain::registration::EmailError;
 use crate::domain::sif::SifError;
 use crate::domain::time::TimeError;
 use crate::rules::Denial;
@@ -153,7 +154,8 @@ invalid!(
     DescriptionError,
     DigestError,
     ScopeError,
-    TimeError
+    TimeError,
+    EmailError
 );
 
 impl From<SifError> for Error {

@@ -133,19 +133,22 @@ fn the_layers_of_shared_import_only_what_lies_below_them() {
     for (layer, allowed) in [
         ("domain/", &["domain"][..]),
         ("rules/", &["rules", "domain"]),
-        ("store/", &["store", "domain", "rules::Grant", "rules::Place", "telemetry"]),
+        ("store/", &["store", "domain", "rules::Action", "rules::Grant", "rules::Place", "telemetry"]),
         ("auth/", &["auth", "domain", "error", "random"]),
         (
             "service/",
             &["service", "app", "auth", "changes", "domain", "error", "random", "rules", "store", "telemetry"],
         ),
-        ("http/", &["http", "app", "auth::Credential", "domain", "error", "service::registry", "telemetry"]),
+        (
+            "http/",
+            &["http", "app", "auth::Credential", "domain", "error", "service::looks", "service::registry", "telemetry"],
+        ),
         ("changes/", &["changes", "domain", "error", "rules", "store"]),
         (
             "app.rs",
             &["app", "auth", "changes", "config", "domain", "error", "random", "rules::Grant", "store", "telemetry"],
         ),
-        ("app/", &["app"]),
+        ("app/", &["app", "domain", "rules"]),
         ("config.rs", &["config", "domain"]),
         ("error.rs", &["error", "domain", "rules", "store"]),
         ("random.rs", &["random", "error"]),
@@ -185,7 +188,7 @@ fn every_module_of_shared_has_its_place_among_the_layers() {
 }
 
 /// The rooms of `service`, each with the lower ones that it may name. A room that is not listed here may name none.
-const ROOMS: [(&str, &[&str]); 24] = [
+const ROOMS: [(&str, &[&str]); 25] = [
     ("access", &[]),
     ("parts", &["access"]),
     ("restore", &[]),
@@ -210,6 +213,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
     ("sweep", &["access", "links", "people", "removal", "share", "uploads"]),
     ("scrub", &["access"]),
     ("events", &["access"]),
+    ("looks", &["access"]),
 ];
 
 #[test]
@@ -613,13 +617,60 @@ fn every_test_that_a_page_for_users_names_is_there() {
         .flat_map(|(_, text)| after(text, "fn"))
         .filter_map(|rest| rest.trim_start().split(|c| !in_word(c)).next())
         .collect();
-    for (path, page) in files.iter().filter(|(path, _)| path.starts_with("docs/user/")) {
+    let pages = |path: &str| path.starts_with("docs/user/") || path.starts_with("docs/admin/");
+    for (path, page) in files.iter().filter(|(path, _)| pages(path)) {
         let named = page.split("<!-- Tests of these statements:\n").nth(1).unwrap_or_default();
         let named: Vec<&str> = named.lines().take_while(|line| *line != "-->").collect();
         assert!(!named.is_empty(), "{path} names no tests");
         for test in named {
             assert!(tests.contains(test), "{path}: there is no test {test}");
         }
+    }
+}
+
+/// The settings that the page for operators lists, with their defaults.
+fn listed_settings() -> BTreeMap<String, String> {
+    let page = files().remove("docs/admin/configuration.md").unwrap();
+    let mut listed = BTreeMap::new();
+    for line in page.lines().filter(|line| line.starts_with("| `STACKROOM_")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [name, default, unit, meaning] = cells[..] else { panic!("{line} has no four columns") };
+        assert!(!unit.is_empty() && meaning.len() > 5, "{line}");
+        let before = listed.insert(name.trim_matches('`').to_owned(), default.to_owned());
+        assert!(before.is_none(), "{name} is listed twice");
+    }
+    listed
+}
+
+#[test]
+fn every_setting_is_on_the_page_of_settings_with_its_default() {
+    let listed = listed_settings();
+    let mut read = BTreeSet::new();
+    let places = ["shared/src/", "infra/", "cli/src/", "functions/"];
+    for (_, source) in sources().iter().filter(|(path, _)| places.iter().any(|place| path.starts_with(place))) {
+        for rest in source.split("\"STACKROOM_").skip(1) {
+            let name = rest.split('"').next().unwrap();
+            if name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_') {
+                read.insert(format!("STACKROOM_{name}"));
+            }
+        }
+    }
+    assert_eq!(listed.keys().cloned().collect::<BTreeSet<_>>(), read, "listed, and read");
+    let config = |name: &str, value: Option<&str>| {
+        let get = |asked: &str| value.filter(|_| asked == name).map(str::to_owned);
+        shared::config::Config::read("http://library.example.org", get).map(|config| format!("{config:?}")).ok()
+    };
+    let defaults = config("", None);
+    assert!(defaults.is_some());
+    // For each of them, one of these is not the default.
+    let others = ["1", "33", "90000", "true", "false", "open", "192.0.2.1", "https://ingest.example.org"];
+    for name in read.iter().filter(|name| sources()["shared/src/config.rs"].contains(&format!("\"{name}\""))) {
+        let default = listed[name].strip_prefix('`').and_then(|default| default.strip_suffix('`'));
+        if let Some(default) = default {
+            assert_eq!(config(name, Some(default)), defaults, "{name} is not {default} by default");
+        }
+        let changes = |value: &&str| config(name, Some(value)).is_some_and(|changed| Some(changed) != defaults);
+        assert!(others.iter().any(changes), "{name} changes nothing");
     }
 }
 

@@ -23,12 +23,18 @@ impl Drop for Serving {
 impl Serving {
     /// Starts it and waits until it listens.
     pub(crate) fn start(name: &str, log: Stdio) -> Self {
+        Self::start_with(name, log, &[])
+    }
+
+    /// The same with settings.
+    pub(crate) fn start_with(name: &str, log: Stdio, settings: &[(&str, &str)]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         let _ = std::fs::remove_dir_all(&data);
         let child = Command::new(env!("CARGO_BIN_EXE_stackroom"))
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{port}"), "--data", data.to_str().unwrap()])
+            .envs(settings.iter().copied())
             .stderr(log)
             .spawn()
             .unwrap();

@@ -10,6 +10,7 @@ use shared::App;
 use shared::auth::Credential;
 use shared::http::library::{Answer, data, json, without_query};
 use shared::service::scrub::{self, Cursor};
+use shared::service::sweep::accounts::{self, Correction};
 use shared::service::sweep::{self, Ages, Mode};
 use utoipa::ToSchema;
 use utoipa::openapi::OpenApi;
@@ -28,7 +29,10 @@ pub fn openapi() -> OpenApi {
 }
 
 fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(sweep_now, sweep_dry)).routes(routes!(scrub_on))
+    OpenApiRouter::new()
+        .routes(routes!(sweep_now, sweep_dry))
+        .routes(routes!(accounts_compared, accounts_corrected))
+        .routes(routes!(scrub_on))
 }
 
 #[derive(Deserialize, Default, ToSchema)]
@@ -67,6 +71,39 @@ async fn sweep_dry(State(app): State<App>, caller: Credential, Query(Sweep { now
 async fn swept(app: &App, caller: &Credential, now: bool, mode: Mode) -> Answer {
     let ages = if now { Ages::zero() } else { Ages::safe(app) };
     Ok(data(wire::swept(sweep::sweep_as(app, caller, ages, mode).await?)))
+}
+
+/// Compares the accounts of all entities with everything that counts, and changes nothing.
+#[utoipa::path(
+    get,
+    path = "/api/accounts",
+    tag = "administration",
+    security(("bearer" = [])),
+    responses((status = 200, body = wire::Compared), (status = 403)),
+)]
+async fn accounts_compared(State(app): State<App>, caller: Credential) -> Answer {
+    Ok(data(wire::compared(accounts::compare(&app, &caller, Correction::Report).await?)))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Repair {
+    /// Whether wrong accounts are corrected.
+    repair: bool,
+}
+
+/// Compares the accounts of all entities with everything that counts, and corrects those that are wrong.
+#[utoipa::path(
+    post,
+    path = "/api/accounts",
+    tag = "administration",
+    request_body = Repair,
+    responses((status = 200, body = wire::Compared), (status = 403)),
+)]
+async fn accounts_corrected(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
+    let Repair { repair } = json(&body)?;
+    let correction = if repair { Correction::Correct } else { Correction::Report };
+    Ok(data(wire::compared(accounts::compare(&app, &caller, correction).await?)))
 }
 
 #[derive(Deserialize, Default, ToSchema)]

@@ -1,6 +1,8 @@
 //! The answers of the administration routes, field by field.
 
 use serde::Serialize;
+use shared::domain::quota;
+use shared::service::sweep::accounts;
 use shared::service::{scrub, sweep};
 use utoipa::ToSchema;
 
@@ -35,15 +37,74 @@ pub(crate) struct Swept {
 #[derive(Serialize, ToSchema)]
 struct WrongAccount {
     entity: String,
-    /// Used, reserved and surplus bytes, and rows of the table, according to the account's row.
-    account: (u64, u64, u64, u64),
+    /// What the account's row says.
+    account: Numbers,
     /// The same according to everything that counts.
-    charges: (u64, u64, u64, u64),
+    charges: Numbers,
+}
+
+/// The numbers of an account.
+#[derive(Serialize, ToSchema)]
+struct Numbers {
+    /// Bytes of images and other blobs.
+    used: i64,
+    /// Bytes of uploads that are not completed.
+    reserved: i64,
+    /// Bytes that are kept without being charged.
+    surplus: i64,
+    /// Tags, manifests, images, uploads and other entries.
+    rows: i64,
+}
+
+fn numbers(numbers: quota::Numbers) -> Numbers {
+    let quota::Numbers { used, reserved, surplus, rows } = numbers;
+    Numbers { used, reserved, surplus, rows }
+}
+
+/// What was found out about the accounts.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Compared {
+    /// How many accounts there are.
+    checked: u64,
+    /// Those that are not the sum of what counts.
+    wrong: Vec<Drift>,
+    /// Entities that changed too fast to be told.
+    undecided: Vec<String>,
+    /// Rows that could not be read; the log says which. Nothing is corrected while there are any.
+    failed: u64,
+}
+
+/// An account that is not the sum of what counts.
+#[derive(Serialize, ToSchema)]
+struct Drift {
+    entity: String,
+    /// What the account says.
+    account: Numbers,
+    /// What it should say.
+    sum: Numbers,
+    /// Whether it was corrected.
+    repaired: bool,
+}
+
+/// What was found out about the accounts.
+pub(crate) fn compared(compared: accounts::Compared) -> Compared {
+    let accounts::Compared { checked, wrong, undecided, failed } = compared;
+    let drift = |one: accounts::Drift| Drift {
+        account: numbers(one.account),
+        sum: numbers(one.sum),
+        repaired: one.corrected,
+        entity: one.entity,
+    };
+    Compared { checked, wrong: wrong.into_iter().map(drift).collect(), undecided, failed }
 }
 
 /// The results of a sweep.
 pub(crate) fn swept(swept: sweep::Swept) -> Swept {
-    let wrong = |sweep::WrongAccount { entity, account, charges }| WrongAccount { entity, account, charges };
+    let wrong = |sweep::WrongAccount { entity, account, charges }| WrongAccount {
+        entity,
+        account: numbers(account),
+        charges: numbers(charges),
+    };
     Swept {
         sessions: swept.sessions,
         sealed: swept.sealed.iter().map(ToString::to_string).collect(),

@@ -14,6 +14,7 @@ use range::Wanted;
 use route::Route;
 use shared::auth::Credential;
 use shared::domain::manifest::{MAX, OCI_INDEX, implied};
+use shared::domain::quota::{Level, Quota};
 use shared::domain::{ManifestId, OciDigest, Repository, TagName, UploadId};
 use shared::http::authorization;
 use shared::http::library::{self, Failure};
@@ -408,7 +409,7 @@ async fn put_manifest(
         let tags: Vec<&str> = put.tags.iter().map(TagName::as_str).collect();
         response = with(response, HeaderName::from_static("oci-tag"), &tags.join(", "));
     }
-    Ok(response)
+    Ok(warned(app, response, repository, put.quota))
 }
 
 /// Reads a whole manifest. Also returns a turn, which the caller must hold as long as the manifest is in memory.
@@ -583,9 +584,9 @@ async fn open(app: &App, credential: &Credential, repository: &Repository, parts
         upload::drain(body.into_data_stream().map_err(Into::into).boxed());
     }
     match started? {
-        Started::Mounted => {
+        Started::Mounted(quota) => {
             let digest = wanted.ok_or(Error::Internal("mounted nothing".to_owned()))?;
-            Ok(created(app, repository, &digest))
+            Ok(warned(app, created(app, repository, &digest), repository, Some(quota)))
         }
         Started::Session(opened) => {
             Ok(with(location(app, repository, &opened, StatusCode::ACCEPTED), header::RANGE, "0-0"))
@@ -694,6 +695,14 @@ async fn close(
     let chunk = chunk_of(app, headers, body)?;
     let owned = app.clone();
     let done = telemetry::spawn_detached(async move { upload::close(&owned, &right, &digest, chunk).await });
-    done.await.map_err(|error| Error::Internal(error.to_string()))??;
-    Ok(created(app, &repository, &digest))
+    let quota = done.await.map_err(|error| Error::Internal(error.to_string()))??;
+    Ok(warned(app, created(app, &repository, &digest), &repository, Some(quota)))
+}
+
+/// The response to a push with the specification's warning, if the quota is nearly used up. Clients show it to people.
+fn warned(app: &App, response: Response, repository: &Repository, quota: Option<Quota>) -> Response {
+    let filled = quota.filter(|quota| quota.level(app.config.policy.quota_warning) != Level::Free);
+    let Some(percent) = filled.and_then(|quota| quota.percent()) else { return response };
+    let entity = repository.entity();
+    with(response, header::WARNING, &format!("299 - \"{entity} uses {percent} % of its quota\""))
 }

@@ -1,7 +1,8 @@
-//! The routes for people: users, their tokens and quotas; groups, members, robots, invitations; the logs of changes.
+//! The routes for people: users, their tokens and quotas; registering; groups, members, robots, invitations; the logs of changes.
 
 mod events;
 mod groups;
+mod registration;
 mod users;
 mod v1;
 mod wire;
@@ -25,5 +26,6 @@ pub fn openapi() -> OpenApi {
 }
 
 fn routes() -> OpenApiRouter<App> {
-    users::routes().merge(groups::routes()).merge(events::routes()).merge(v1::routes())
+    let people = users::routes().merge(registration::routes()).merge(groups::routes());
+    people.merge(events::routes()).merge(v1::routes())
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json as value;
 use shared::App;
 use shared::auth::Credential;
-use shared::domain::{Actor, EntityName, TokenId, TokenScope, UserName};
+use shared::domain::{Actor, Email, EntityName, TokenId, TokenScope, UserName};
 use shared::http::library::{Answer, Deletion, data, deleted, json};
 use shared::service::people::tokens::{self, NewToken};
 use shared::service::people::users::{self, Change, NewUser};
@@ -22,12 +22,14 @@ use utoipa_axum::routes;
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(users, add_user))
+        .routes(routes!(user))
         .routes(routes!(set_password))
+        .routes(routes!(set_email))
         .routes(routes!(set_disabled))
         .routes(routes!(set_groups))
         .routes(routes!(tokens, add_token))
         .routes(routes!(revoke))
-        .routes(routes!(set_quota))
+        .routes(routes!(quota, set_quota))
 }
 
 /// The routes whose requests say in their query how something is to be deleted.
@@ -68,7 +70,7 @@ async fn delete_user(
 )]
 async fn users(State(app): State<App>, caller: Credential) -> Answer {
     let people = users::list(&app, &caller).await?;
-    Ok(data(people.iter().map(wire::user).collect::<Vec<_>>()))
+    Ok(data(people.iter().map(|view| wire::user(&app, view)).collect::<Vec<_>>()))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -83,6 +85,9 @@ struct User {
     admin: bool,
     /// The quota of the entity in bytes, 0 for unlimited; by default the configured one.
     quota: Option<u64>,
+    /// An e-mail address, which only the user and administrators see.
+    #[schema(value_type = Option<String>)]
+    email: Option<Email>,
 }
 
 /// Adds a user, and an entity of the same name.
@@ -94,8 +99,8 @@ struct User {
     responses((status = 200), (status = 403), (status = 409)),
 )]
 async fn add_user(State(app): State<App>, caller: Credential, body: Bytes) -> Answer {
-    let User { name, password, admin, quota } = json(&body)?;
-    users::add(&app, &caller, NewUser { name, password, admin, quota }).await?;
+    let User { name, password, admin, quota, email } = json(&body)?;
+    users::add(&app, &caller, NewUser { name, password, admin, quota, email }).await?;
     Ok(data(value!({})))
 }
 
@@ -118,6 +123,42 @@ struct Password {
 async fn set_password(State(app): State<App>, caller: Credential, Path(name): Path<String>, body: Bytes) -> Answer {
     let Password { password } = json(&body)?;
     users::change(&app, &caller, &name.parse()?, Change::Password(password)).await?;
+    Ok(data(value!({})))
+}
+
+/// A user, for themselves or an administrator.
+#[utoipa::path(
+    get,
+    path = "/api/users/{name}",
+    tag = "accounts",
+    security(("bearer" = [])),
+    params(("name" = String, Path, description = "The name of a user")),
+    responses((status = 200, body = wire::Person), (status = 403), (status = 404)),
+)]
+async fn user(State(app): State<App>, caller: Credential, Path(name): Path<String>) -> Answer {
+    Ok(data(wire::person(&app, &users::view(&app, &caller, &name.parse()?).await?)))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewEmail {
+    /// An e-mail address, or null for none.
+    #[schema(value_type = Option<String>)]
+    email: Option<Email>,
+}
+
+/// Sets the e-mail address: the caller's own, or as an administrator anybody's.
+#[utoipa::path(
+    put,
+    path = "/api/users/{name}/email",
+    tag = "accounts",
+    params(("name" = String, Path, description = "The name of a user")),
+    request_body = NewEmail,
+    responses((status = 200), (status = 403), (status = 404)),
+)]
+async fn set_email(State(app): State<App>, caller: Credential, Path(name): Path<String>, body: Bytes) -> Answer {
+    let NewEmail { email } = json(&body)?;
+    users::change(&app, &caller, &name.parse()?, Change::Email(email)).await?;
     Ok(data(value!({})))
 }
 
@@ -177,7 +218,7 @@ async fn set_groups(State(app): State<App>, caller: Credential, Path(name): Path
 )]
 async fn tokens(State(app): State<App>, caller: Credential, Path(name): Path<String>) -> Answer {
     let tokens = tokens::list(&app, &caller, &name.parse::<Actor>()?).await?;
-    Ok(data(tokens.iter().map(wire::token).collect::<Vec<_>>()))
+    Ok(data(tokens.iter().map(|token| wire::token(token, app.config.policy.max_token_life)).collect::<Vec<_>>()))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -189,7 +230,7 @@ struct Token {
     /// them, and for a robot pull and push in its entity.
     #[schema(value_type = Option<String>)]
     scope: Option<TokenScope>,
-    /// The lifetime in seconds; by default unlimited.
+    /// The lifetime in seconds; by default unlimited, or as long as the operator allows.
     expires_in: Option<u64>,
 }
 
@@ -233,6 +274,19 @@ struct Limit {
     limit: u64,
 }
 
+/// What an entity uses of its quota, for its members and administrators.
+#[utoipa::path(
+    get,
+    path = "/api/entities/{name}/quota",
+    tag = "accounts",
+    security(("bearer" = [])),
+    params(("name" = String, Path, description = "The name of an entity")),
+    responses((status = 200, body = wire::Quota), (status = 404)),
+)]
+async fn quota(State(app): State<App>, caller: Credential, Path(name): Path<String>) -> Answer {
+    Ok(data(wire::quota(&app, users::quota(&app, &caller, &name.parse::<EntityName>()?).await?)))
+}
+
 /// Sets the quota of an entity.
 #[utoipa::path(
     put,
@@ -245,5 +299,5 @@ struct Limit {
 async fn set_quota(State(app): State<App>, caller: Credential, Path(name): Path<String>, body: Bytes) -> Answer {
     let Limit { limit } = json(&body)?;
     let quota = users::set_quota(&app, &caller, &name.parse::<EntityName>()?, limit).await?;
-    Ok(data(wire::quota(quota)))
+    Ok(data(wire::quota(&app, quota)))
 }

@@ -1,12 +1,15 @@
 //! The answers of the routes for people, field by field.
 
 use serde::Serialize;
+use shared::App;
 use shared::domain::{Role, Time, quota};
 use shared::service::people::invitations::is_over;
+use shared::service::people::registration;
 use shared::service::people::robots::RobotView;
 use shared::service::people::users::UserView;
 use shared::store::rows;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use utoipa::ToSchema;
 
 /// The usage and the limit of an entity.
@@ -18,11 +21,15 @@ pub(crate) struct Quota {
     reserved: u64,
     /// The limit of used and reserved bytes together, 0 for unlimited.
     limit: u64,
+    /// How far it is filled: `free`; `warning` from the percentage on at which the operator lets pushes be warned; `full`.
+    #[schema(value_type = String)]
+    level: quota::Level,
 }
 
 /// The usage and the limit of an entity.
-pub(crate) fn quota(quota: quota::Quota) -> Quota {
-    Quota { used: quota.used(), reserved: quota.reserved, limit: quota.limit }
+pub(crate) fn quota(app: &App, quota: quota::Quota) -> Quota {
+    let level = quota.level(app.config.policy.quota_warning);
+    Quota { used: quota.used(), reserved: quota.reserved, limit: quota.limit, level }
 }
 
 /// A user, with the usage of their entity.
@@ -38,14 +45,104 @@ pub(crate) struct User {
 }
 
 /// A user, with the usage of their entity.
-pub(crate) fn user(view: &UserView) -> User {
+pub(crate) fn user(app: &App, view: &UserView) -> User {
     let user = &view.user;
     User {
         name: user.name.to_string(),
         admin: user.admin,
         disabled: user.disabled,
         created: user.created.to_string(),
-        quota: quota(view.quota),
+        quota: quota(app, view.quota),
+    }
+}
+
+/// A person, as they and administrators see them.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Person {
+    email: Option<String>,
+    #[serde(flatten)]
+    user: User,
+}
+
+/// A person, as they and administrators see them.
+pub(crate) fn person(app: &App, view: &UserView) -> Person {
+    Person { email: view.user.email.as_ref().map(ToString::to_string), user: user(app, view) }
+}
+
+/// Somebody who has registered.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Registered {
+    pub(crate) name: String,
+    /// A token with all of their rights.
+    #[schema(format = Password)]
+    pub(crate) token: Option<String>,
+}
+
+/// A user, as the clients of Hinkskalle read them.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct HinkskalleUser {
+    username: String,
+    firstname: String,
+    lastname: &'static str,
+    email: String,
+    is_admin: bool,
+    is_active: bool,
+    source: &'static str,
+    #[schema(format = DateTime)]
+    created_at: String,
+}
+
+/// Somebody who has registered, as the clients of Hinkskalle read them.
+pub(crate) fn hinkskalle_user(user: &rows::User) -> HinkskalleUser {
+    HinkskalleUser {
+        username: user.name.to_string(),
+        firstname: user.name.to_string(),
+        lastname: "",
+        email: user.email.as_ref().map(ToString::to_string).unwrap_or_default(),
+        is_admin: user.admin,
+        is_active: !user.disabled,
+        source: "local",
+        created_at: user.created.zoned(),
+    }
+}
+
+/// An invitation to register, without its secret.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RegistrationInvitation {
+    id: String,
+    /// The group in which it gives a role.
+    group: Option<String>,
+    #[schema(value_type = Option<String>)]
+    role: Option<Role>,
+    on: Option<String>,
+    /// How many people it has brought in.
+    used: u64,
+    /// How many it may bring in.
+    uses: u64,
+    created_by: String,
+    #[schema(format = DateTime)]
+    created: String,
+    #[schema(format = DateTime)]
+    expires: String,
+    /// Whether it brings in nobody any more.
+    over: bool,
+}
+
+/// An invitation to register, without its secret.
+pub(crate) fn registration_invitation(row: &rows::RegistrationInvitation, now: Time) -> RegistrationInvitation {
+    let group = row.group.as_ref();
+    RegistrationInvitation {
+        id: row.id.to_string(),
+        group: group.map(|group| group.entity.to_string()),
+        role: group.map(|group| group.role),
+        on: group.and_then(|group| group.part.as_ref()).map(ToString::to_string),
+        used: row.uses,
+        uses: row.max,
+        created_by: row.created_by.to_string(),
+        created: row.created.to_string(),
+        expires: row.expires.to_string(),
+        over: registration::is_over(row, now),
     }
 }
 
@@ -65,14 +162,14 @@ pub(crate) struct Token {
     used: Option<String>,
 }
 
-/// A token without its secret.
-pub(crate) fn token(token: &rows::Token) -> Token {
+/// A token without its secret, where tokens live no longer than `longest`.
+pub(crate) fn token(token: &rows::Token, longest: Option<Duration>) -> Token {
     Token {
         id: token.id.to_string(),
         name: token.name.clone(),
         scope: token.scope.to_string(),
         created: token.created.to_string(),
-        expires: token.expires.map(|time| time.to_string()),
+        expires: token.end(longest).map(|time| time.to_string()),
         used: token.used.map(|time| time.to_string()),
     }
 }

@@ -92,7 +92,7 @@ pub(crate) fn has_password<B>(request: &Request<B>) -> bool {
         return false;
     }
     let basic = |value: &HeaderValue| value.as_bytes().get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"basic"));
-    let form = matches!(uri.path(), "/token" | "/auth/tokens" | "/v1/get-token");
+    let form = matches!(uri.path(), "/token" | "/auth/tokens" | "/v1/get-token" | "/api/register" | "/v1/register");
     (form && request.method() == Method::POST) || request.headers().get(AUTHORIZATION).is_some_and(basic)
 }
 
@@ -145,7 +145,9 @@ mod tests {
         }
         assert!(asked("GET", "/v2/blobs/uploads/manifests/x"));
         let bare = |path: &str| has_password(&Request::builder().method("POST").uri(path).body(()).unwrap());
-        assert!(bare("/token") && bare("//token") && bare("/v1/get-token") && !bare("/v1/images"));
+        assert!(
+            bare("/token") && bare("//token") && bare("/v1/get-token") && bare("/api/register") && !bare("/v1/images")
+        );
     }
 
     #[tokio::test]

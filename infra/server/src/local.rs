@@ -160,6 +160,18 @@ impl Local {
         Ok(password)
     }
 
+    /// Writes the operator's token anew before its life is over, where the lives of tokens are limited: whoever holds the
+    /// data folder is the operator. One that was revoked stays so.
+    pub async fn renew_admin_token(&self) -> anyhow::Result<()> {
+        let file = self.admin_token();
+        let Ok(token) = std::fs::read_to_string(&file) else { return Ok(()) };
+        let token = SecretString::from(token.trim().to_owned());
+        if let Some(token) = users::operator_token_renewed(&self.app, &token).await? {
+            write_private(&file, secrecy::ExposeSecret::expose_secret(&token))?;
+        }
+        Ok(())
+    }
+
     /// Where the operator's token is.
     pub fn admin_token(&self) -> PathBuf {
         self.folder.join("admin.token")

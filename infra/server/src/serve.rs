@@ -68,9 +68,12 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
         None => format!("http://{address}"),
     };
     let config = Config::read(&public_url, |name| std::env::var(name).ok())?;
-    let local = Local::open(&settings.data, config).await?;
+    let local = Arc::new(Local::open(&settings.data, config).await?);
     let password = local.first_admin().await?;
+    local.renew_admin_token().await?;
     greet(&local, password.as_deref());
+    let renewed = Arc::clone(&local);
+    let renewing = tokio::spawn(restarted("renewing the operator's token", move || renew_always(Arc::clone(&renewed))));
     let (app, objects) = (local.app.clone(), local.objects.clone());
     let sweeping = tokio::spawn(restarted("sweeping", move || sweep_always(app.clone(), objects.clone())));
     let app = local.app.clone();
@@ -90,6 +93,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     }
     sweeping.abort();
     verifying.abort();
+    renewing.abort();
     Ok(())
 }
 
@@ -256,6 +260,20 @@ async fn sweep_always(app: shared::App, objects: embedded::objects::Objects) {
             Err(error) => tracing::error!(%error, cause = error.cause(), "sweep"),
         }
         collect(objects.clone(), LEFTOVERS_AFTER).await;
+    }
+}
+
+/// The longest time between two looks at the operator's token.
+const RENEW_EVERY: Duration = Duration::from_hours(1);
+
+/// Keeps the operator's token alive, if tokens don't live for ever.
+async fn renew_always(local: Arc<Local>) {
+    let Some(longest) = local.app.config.policy.max_token_life else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep((longest / 10).clamp(Duration::from_secs(1), RENEW_EVERY)).await;
+        if let Err(error) = local.renew_admin_token().await {
+            tracing::error!(%error, "the operator's token could not be renewed");
+        }
     }
 }
 

@@ -16,13 +16,18 @@ pub const LONGEST: usize = 1024;
 pub const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgb3duIHNhbA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
+/// Refuses a password that is too short or too long.
+pub fn check(password: &SecretString) -> Result<(), Error> {
+    if (SHORTEST..=LONGEST).contains(&password.expose_secret().len()) {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!("a password must have {SHORTEST} to {LONGEST} bytes")))
+}
+
 /// Hashes a password with a new salt. Takes tens of milliseconds: call it off the async threads.
 pub fn hash(password: &SecretString) -> Result<String, Error> {
-    let password = password.expose_secret();
-    if !(SHORTEST..=LONGEST).contains(&password.len()) {
-        return Err(Error::Invalid(format!("a password must have {SHORTEST} to {LONGEST} bytes")));
-    }
-    let hash = Argon2::default().hash_password(password.as_bytes());
+    check(password)?;
+    let hash = Argon2::default().hash_password(password.expose_secret().as_bytes());
     hash.map(|hash| hash.to_string()).map_err(|error| Error::Internal(format!("can't hash a password: {error}")))
 }
 

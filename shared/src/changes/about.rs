@@ -39,6 +39,12 @@ pub(crate) fn said(before: Option<About>, subject: Subject, said: &Said, now: Ti
     Ok(Changes::unrecorded().with(write).with(counted))
 }
 
+/// Removes what was said about something that is deleted.
+pub(crate) fn removed(row: &About) -> Changes {
+    let counted = accounts::rows(row.of.entity(), -row.rows.cast_signed());
+    Changes::unrecorded().with([Write::delete(row.key(), Condition::Version(row.version))]).with(counted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

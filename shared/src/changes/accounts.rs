@@ -4,7 +4,7 @@
 //! the inequality is rearranged: `charged <= limit - more`.
 
 use super::Changes;
-use crate::domain::quota::Quota;
+use crate::domain::quota::{Numbers, Quota};
 use crate::domain::{Digest, EntityName};
 use crate::error::Error;
 use crate::rules::Place;
@@ -171,8 +171,8 @@ pub(crate) fn fits(account: &Account, bytes: u64) -> Result<(), Error> {
 
 /// The row of a new entity's account.
 pub(crate) fn opened(entity: &EntityName, limit: u64) -> Result<Write, Error> {
-    let account =
-        Account { entity: entity.clone(), quota: Quota { limit, most_rows: most_rows(limit), ..Quota::default() } };
+    let quota = Quota { limit, most_rows: most_rows(limit), ..Quota::default() };
+    let account = Account { entity: entity.clone(), quota, version: 0 };
     Ok(Write::put(&account, Condition::Absent)?)
 }
 
@@ -188,6 +188,23 @@ pub(crate) fn limited(account: &Account, limit: u64) -> Changes {
     let write = Write::limit(&entity, before, limit, more_rows);
     let what = EventKind::LimitSet { entity: entity.clone(), before, after: limit };
     Changes::recorded(Place::Entity(entity), what).with([write])
+}
+
+/// Corrects the numbers of an account that was not changed since they were read.
+pub(crate) fn corrected(account: &Account, before: Numbers, sum: Numbers) -> Result<Changes, Error> {
+    let number = |number: i64| u64::try_from(number).unwrap_or(0);
+    let Numbers { used, reserved, surplus, rows } = sum;
+    let quota = Quota {
+        charged: number(used.saturating_add(reserved)),
+        reserved: number(reserved),
+        surplus: number(surplus),
+        rows: number(rows),
+        ..account.quota
+    };
+    let (entity, version) = (account.entity.clone(), account.version);
+    let row = Account { entity: entity.clone(), quota, version: version + 1 };
+    let what = EventKind::AccountCorrected { entity: entity.clone(), before, after: sum };
+    Ok(Changes::recorded(Place::Entity(entity), what).with([Write::put(&row, Condition::Version(version))?]))
 }
 
 /// The condition under which `more` bytes may be charged, and `surplus` more be in surplus.

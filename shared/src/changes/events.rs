@@ -25,6 +25,8 @@ pub(crate) struct Moment {
 pub(crate) struct Noted {
     pub(crate) place: Place,
     pub(crate) what: Vec<EventKind>,
+    /// The grant of whoever did it, if it is not that of the write: Stackroom writes down what others look at.
+    pub(crate) by: Option<Grant>,
 }
 
 /// The log that has the events of a place.
@@ -38,10 +40,11 @@ pub(crate) fn log(place: &Place) -> String {
 /// The write of an event, done with this grant. It is forgotten after `life`.
 pub(crate) fn event(
     grant: &Grant,
-    Noted { place, what }: Noted,
+    Noted { place, what, by }: Noted,
     at: Moment,
     life: Duration,
 ) -> Result<Write, StoreError> {
+    let grant = by.as_ref().unwrap_or(grant);
     let seconds = i64::try_from(at.millis / 1000).unwrap_or(i64::MAX);
     let row = Event {
         place: place.to_string(),

@@ -2,7 +2,7 @@
 
 use super::Changes;
 use super::entities::Birth;
-use crate::domain::{Actor, EntityName, Role, RoleAt, Roles, SubPath};
+use crate::domain::{Actor, EntityName, Role, RoleAt, Roles, SubPath, UserName};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::store::keys;
@@ -118,6 +118,22 @@ fn rows(
 pub(crate) fn first_member(entity: &EntityName, actor: &Actor, role: Role, birth: &Birth) -> Result<[Write; 2], Error> {
     // A role that was left behind by an entity of that name must not count.
     rows(entity, actor, Roles::on_all(role), birth.first_version.into(), Condition::None)
+}
+
+/// Somebody's first role in an entity that exists, if their account is made in the same transaction. They can't be an
+/// admin of it.
+pub(crate) fn new_member(
+    entity: &EntityName,
+    user: &UserName,
+    at: &RoleAt,
+    birth: &Birth,
+) -> Result<impl Iterator<Item = Write> + use<>, Error> {
+    let mut roles = Roles::default();
+    roles.set(at.part.as_ref(), at.role);
+    let there = Write::check(keys::entity(entity), Condition::Present);
+    let actor = user.clone().into();
+    let written = rows(entity, &actor, roles, birth.first_version.into(), Condition::None)?;
+    Ok(std::iter::once(there).chain(written))
 }
 
 /// Makes a robot with a role in its entity.

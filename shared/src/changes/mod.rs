@@ -23,7 +23,7 @@ pub(crate) mod tags;
 pub(crate) mod uploads;
 
 use self::events::Noted;
-use crate::rules::Place;
+use crate::rules::{Grant, Place};
 use crate::store::rows::EventKind;
 use crate::store::table::{MAX_WRITES, Write};
 
@@ -40,7 +40,13 @@ impl Changes {
 
     /// Changes that are recorded as an event at a place.
     pub fn recorded(place: Place, what: EventKind) -> Self {
-        Self { writes: Vec::new(), noted: Some(Noted { place, what: vec![what] }) }
+        Self { writes: Vec::new(), noted: Some(Noted { place, what: vec![what], by: None }) }
+    }
+
+    /// No change: a site admin sees what this grant shows for no other reason.
+    pub fn looked(grant: Grant) -> Self {
+        let (place, what) = (grant.place().clone(), vec![EventKind::Looked]);
+        Self { writes: Vec::new(), noted: Some(Noted { place, what, by: Some(grant) }) }
     }
 
     /// Intermediate steps that no event records: the progress of an upload, the time of the last request for
@@ -51,7 +57,7 @@ impl Changes {
 
     /// Records one more change. A transaction records everything at the place that was named first.
     pub fn record(&mut self, place: &Place, what: EventKind) {
-        let empty = || Noted { place: place.clone(), what: Vec::new() };
+        let empty = || Noted { place: place.clone(), what: Vec::new(), by: None };
         self.noted.get_or_insert_with(empty).what.push(what);
     }
 
@@ -84,7 +90,7 @@ impl Changes {
     /// Adds all changes of another set, and what it records.
     pub fn merge(&mut self, other: Self) {
         self.extend(other.writes);
-        if let Some(Noted { place, what }) = other.noted {
+        if let Some(Noted { place, what, .. }) = other.noted {
             for what in what {
                 self.record(&place, what);
             }

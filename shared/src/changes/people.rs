@@ -1,14 +1,15 @@
 //! People: accounts, tokens, and the wrong passwords for a name.
 
-use super::Changes;
 use super::entities::{self, Birth, NewEntity};
+use super::{Changes, members};
 use crate::domain::time::SKEW;
-use crate::domain::{Actor, Description, EntityName, Time, TokenId, UserName};
+use crate::domain::{Actor, Description, Email, EntityName, Id, RoleAt, Time, TokenId, UserName};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::store::keys;
 use crate::store::rows::{
-    EventKind, GroupsMade, GroupsSeen, RemovedEntity, Row, Token, User, UserListed, WrongPasswords,
+    EventKind, GroupRole, GroupsMade, GroupsSeen, RegistrationInvitation, Registrations, RemovedEntity, Robot, Row,
+    Token, User, UserListed, WrongPasswords,
 };
 use crate::store::table::{Condition, Write};
 use std::time::Duration;
@@ -34,6 +35,90 @@ pub(crate) fn user_added(
     ]))
 }
 
+/// An account that somebody makes for themselves.
+#[derive(Debug)]
+pub(crate) struct Registering<'a> {
+    pub(crate) user: &'a User,
+    /// The limit of the account of their entity.
+    pub(crate) limit: u64,
+    /// Their first token, if they want one.
+    pub(crate) token: Option<&'a Token>,
+    /// The invitation that they use, with its maker.
+    pub(crate) invited: Option<&'a Invited>,
+}
+
+/// An invitation to register that holds, and the account of its maker.
+#[derive(Debug)]
+pub(crate) struct Invited {
+    pub(crate) row: RegistrationInvitation,
+    pub(crate) maker: User,
+}
+
+/// Adds a user who registers, uses their invitation once, and gives them the role that comes with it. The maker of the
+/// invitation, and their token, must not have changed since.
+pub(crate) fn registered(new: &Registering<'_>, birth: &Birth) -> Result<Changes, Error> {
+    let Registering { user, limit, token, invited } = new;
+    let invitation = invited.map(|invited| invited.row.id);
+    let mut changes = Changes::recorded(Place::User(user.name.clone()), EventKind::Registered { invitation });
+    changes.merge(user_added(user, birth.clone(), *limit, None)?);
+    if let Some(token) = token {
+        changes.merge(token_event(token).with([Write::put(*token, Condition::Absent)?]));
+    }
+    let Some(Invited { row, maker }) = invited else { return Ok(changes) };
+    let used = RegistrationInvitation { uses: row.uses + 1, version: row.version + 1, ..row.clone() };
+    changes.add(Write::put(&used, Condition::Version(row.version))?);
+    changes.add(Write::check(maker.key(), Condition::Version(maker.version)));
+    let by = Actor::User(maker.name.clone());
+    changes.extend(row.token.map(|id| Write::check(keys::token(&by, id), Condition::Present)));
+    if let Some(GroupRole { entity, role, part }) = &row.group {
+        changes.extend(members::new_member(
+            entity,
+            &user.name,
+            &RoleAt { part: part.clone(), role: Some(*role) },
+            birth,
+        )?);
+    }
+    Ok(changes)
+}
+
+/// Writes a new invitation to register.
+pub(crate) fn registration_invited(row: &RegistrationInvitation) -> Result<Changes, Error> {
+    let what = EventKind::RegistrationInvited { id: row.id };
+    Ok(Changes::recorded(Place::Installation, what).with([Write::put(row, Condition::Absent)?]))
+}
+
+/// Revokes an invitation to register, which must be there.
+pub(crate) fn registration_uninvited(id: Id) -> Changes {
+    let deleted = Write::delete(keys::registration_invitation(id), Condition::Present);
+    Changes::recorded(Place::Installation, EventKind::RegistrationUninvited { id }).with([deleted])
+}
+
+/// Counts one more try of an address to register. When `window` has passed since the first one, the count starts again.
+pub(crate) fn registration_tried(
+    network: &str,
+    before: Option<&Registrations>,
+    now: Time,
+    window: Duration,
+) -> Result<Changes, Error> {
+    let condition = before.map_or(Condition::Absent, |before| Condition::Version(before.version));
+    let version = before.map_or(0, |before| before.version + 1);
+    // What a clock counted that was ahead does not count.
+    let running = before.filter(|before| before.since.plus(window) > now && before.since <= now.plus(SKEW));
+    let (count, since) = running.map_or((1, now), |before| (before.count.saturating_add(1), before.since));
+    let row = Registrations { network: network.to_owned(), count, since, version };
+    Ok(Changes::unrecorded().with([Write::put(&row, condition)?]))
+}
+
+/// Forgets the tries of an address, unless there was another one since they were read.
+pub(crate) fn registrations_forgotten(row: &Registrations) -> Changes {
+    Changes::unrecorded().with([Write::delete(row.key(), Condition::Version(row.version))])
+}
+
+/// Sets the e-mail address, or removes it.
+pub(crate) fn email_set(user: User, email: Option<Email>) -> Result<Changes, Error> {
+    user_changed(User { email, ..user }, EventKind::EmailSet)
+}
+
 /// Disables an account, or enables it again.
 pub(crate) fn user_disabled(user: User, disabled: bool) -> Result<Changes, Error> {
     user_changed(User { disabled, ..user }, EventKind::UserDisabled { disabled })
@@ -56,20 +141,56 @@ fn passwords_forgotten(name: &UserName) -> Write {
     Write::delete(keys::wrong_passwords(name), Condition::None)
 }
 
-/// Writes the row of a new token, if its account still has the version that was read: it was not removed meanwhile.
-pub(crate) fn token_made(token: &Token, account: u64) -> Result<Changes, Error> {
-    token_written(token, account, Condition::Absent)
+/// An account that has tokens.
+#[derive(Debug)]
+pub(crate) enum Holder {
+    /// A person's.
+    User(User),
+    /// A robot's.
+    Robot(Robot),
 }
 
-/// Writes the row of a new token in the place of one that has expired, which must be there.
-pub(crate) fn token_made_again(token: &Token, account: u64) -> Result<Changes, Error> {
-    token_written(token, account, Condition::Present)
+impl Holder {
+    /// Counts one more change of the account, of which there was none since it was read.
+    fn changed(&self) -> Result<Write, Error> {
+        Ok(match self {
+            Self::User(user) => {
+                let changed = User { version: user.version + 1, ..user.clone() };
+                Write::put(&changed, Condition::Version(user.version))?
+            }
+            Self::Robot(robot) => {
+                let changed = Robot { version: robot.version + 1, ..robot.clone() };
+                Write::put(&changed, Condition::Version(robot.version))?
+            }
+        })
+    }
 }
 
-fn token_written(token: &Token, account: u64, condition: Condition) -> Result<Changes, Error> {
+/// Writes the row of a new token, and takes away some that have expired. The account changes with it, so of two tokens
+/// that are made at once, the second one counts the first.
+pub(crate) fn token_made(token: &Token, holder: &Holder, expired: &[Token]) -> Result<Changes, Error> {
+    let writes = [holder.changed()?, Write::put(token, Condition::Absent)?];
+    Ok(token_event(token).with(writes).with(tokens_gone(expired)))
+}
+
+/// Writes the row of the token of a login, which does not count. The account has not changed since it was read.
+pub(crate) fn login_made(token: &Token, user: &User) -> Result<Changes, Error> {
+    token_written(token, user, Condition::Absent)
+}
+
+/// Writes the row of a token in the place of one that is there.
+pub(crate) fn token_made_again(token: &Token, user: &User) -> Result<Changes, Error> {
+    token_written(token, user, Condition::Present)
+}
+
+fn token_written(token: &Token, user: &User, condition: Condition) -> Result<Changes, Error> {
+    let there = Write::check(user.key(), Condition::Version(user.version));
+    Ok(token_event(token).with([there, Write::put(token, condition)?]))
+}
+
+fn token_event(token: &Token) -> Changes {
     let what = EventKind::TokenMade { robot: robot(&token.actor), id: token.id, scope: token.scope.clone() };
-    let there = Write::check(keys::actor(&token.actor), Condition::Version(account));
-    Ok(Changes::recorded(place_of(&token.actor), what).with([there, Write::put(token, condition)?]))
+    Changes::recorded(place_of(&token.actor), what)
 }
 
 /// Notes that a token was used, unless it was revoked meanwhile.
@@ -86,7 +207,11 @@ pub(crate) fn token_revoked(actor: &Actor, id: TokenId) -> Changes {
 
 /// Removes tokens that no account is behind any more.
 pub(crate) fn tokens_removed(tokens: &[Token]) -> Changes {
-    Changes::unrecorded().with(tokens.iter().map(|token| Write::delete(token.key(), Condition::None)))
+    Changes::unrecorded().with(tokens_gone(tokens))
+}
+
+fn tokens_gone(tokens: &[Token]) -> impl Iterator<Item = Write> {
+    tokens.iter().map(|token| Write::delete(token.key(), Condition::None))
 }
 
 /// A robot, as the log of its entity names it.

@@ -1,14 +1,14 @@
 //! Deleting containers, collections, entities and users: what hides them, and what removes the rows that they leave.
 
-use super::{Changes, accounts, blobs, images, manifests, tags};
+use super::{Changes, about, accounts, blobs, images, manifests, tags};
 use crate::changes::blobs::Unlinking;
 use crate::domain::{Actor, EntityName, Time};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::store::keys::{self, Key};
 use crate::store::rows::{
-    Collection, Container, Entity, EventKind, GroupsMade, Image, ManifestLinks, Member, Membership, RemovedContainer,
-    RemovedEntity, Row, ShareListed, Tag, User,
+    About, Collection, Container, Entity, EventKind, GroupsMade, Image, ManifestLinks, Member, Membership,
+    RemovedContainer, RemovedEntity, Row, ShareListed, Tag, User,
 };
 use crate::store::table::{Condition, Write};
 
@@ -41,8 +41,12 @@ pub(crate) fn containers_hidden(
 }
 
 /// Deletes collections in which nothing is left, unless something was made in one of them since it was read.
-pub(crate) fn collections_removed(collections: &[Collection], place: &Place) -> Changes {
+/// `said` is what is said about them.
+pub(crate) fn collections_removed(collections: &[Collection], said: &[About], place: &Place) -> Changes {
     let mut changes = Changes::unrecorded();
+    for about in said {
+        changes.merge(about::removed(about));
+    }
     for collection in collections {
         changes.record(place, EventKind::CollectionRemoved { collection: collection.name.clone() });
         changes.extend([

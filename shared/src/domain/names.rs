@@ -31,6 +31,7 @@ const RESERVED: &[&str] = &[
     "openapi.json",
     "pks",
     "readyz",
+    "register",
     "robots.txt",
     "static",
     "tags",

@@ -26,6 +26,28 @@ pub struct Quota {
     pub most_rows: u64,
 }
 
+/// What an account should be the sum of. A sum is never below zero; what an account says may be, by mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Numbers {
+    /// Bytes of committed blobs and long manifests.
+    pub used: i64,
+    /// Bytes of uploads that are not committed.
+    pub reserved: i64,
+    /// Bytes in the bucket that are not charged.
+    pub surplus: i64,
+    /// What is in the table.
+    pub rows: i64,
+}
+
+impl std::ops::AddAssign for Numbers {
+    fn add_assign(&mut self, more: Self) {
+        self.used = self.used.saturating_add(more.used);
+        self.reserved = self.reserved.saturating_add(more.reserved);
+        self.surplus = self.surplus.saturating_add(more.surplus);
+        self.rows = self.rows.saturating_add(more.rows);
+    }
+}
+
 /// A number that is below zero by mistake is read as 0. Its count is wrong, but that must not make the rest of the
 /// entity's data unreadable. The sweeper reports it.
 fn or_zero<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
@@ -41,7 +63,34 @@ fn or_zero<'de, D: Deserializer<'de>>(number: D) -> Result<u64, D::Error> {
     })
 }
 
+/// How far an account is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// There is room.
+    Free,
+    /// It is filled so far that whoever pushes is warned.
+    Warning,
+    /// There is no room for a single byte.
+    Full,
+}
+
 impl Quota {
+    /// How much of the limit is charged, in whole percent; `None` if there is no limit.
+    pub fn percent(&self) -> Option<u64> {
+        let percent = (u128::from(self.charged) * 100).checked_div(self.limit.into())?;
+        Some(u64::try_from(percent).unwrap_or(u64::MAX))
+    }
+
+    /// How far it is filled, if pushes are to be warned from `warning` percent on; 0 for no warning.
+    pub fn level(&self, warning: u64) -> Level {
+        match self.percent() {
+            Some(_) if self.charged >= self.limit => Level::Full,
+            Some(percent) if warning > 0 && percent >= warning => Level::Warning,
+            _ => Level::Free,
+        }
+    }
+
     /// Bytes of committed blobs.
     pub fn used(&self) -> u64 {
         self.charged.saturating_sub(self.reserved)
@@ -52,6 +101,26 @@ impl Quota {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn an_account_is_free_then_warned_of_then_full() {
+        let level = |charged, limit, warning| Quota { charged, limit, ..Quota::default() }.level(warning);
+        for (charged, limit, warning, expected) in [
+            (0, 10, 90, Level::Free),
+            (8, 10, 90, Level::Free),
+            (9, 10, 90, Level::Warning),
+            (899, 1000, 90, Level::Free),
+            (900, 1000, 90, Level::Warning),
+            (10, 10, 90, Level::Full),
+            (11, 10, 0, Level::Full),
+            (9, 10, 0, Level::Free),
+            (9, 10, 100, Level::Free),
+            (u64::MAX, 0, 1, Level::Free),
+            (u64::MAX - 1, u64::MAX, 99, Level::Warning),
+        ] {
+            assert_eq!(level(charged, limit, warning), expected, "{charged} of {limit}, {warning} %");
+        }
+    }
 
     #[test]
     fn a_number_below_zero_is_read_as_zero() {

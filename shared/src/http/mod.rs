@@ -8,6 +8,7 @@ mod narrowing;
 pub mod registry;
 
 use crate::app::App;
+use crate::app::looks;
 use crate::domain::ShareId;
 use crate::telemetry::{self, Summary};
 use axum::Router;
@@ -69,11 +70,12 @@ async fn handle(form: Form, honoured: Honoured, router: Router, mut request: Req
     *request.uri_mut() = normal(request.uri());
     let from = request.extensions().get::<telemetry::Address>().copied();
     let path = beginning(&without_secrets(request.uri().path()));
-    let refused = (!matches!(method, Method::GET | Method::HEAD)).then(|| ignoring(form, honoured, &request)).flatten();
+    let reads = matches!(method, Method::GET | Method::HEAD);
+    let refused = (!reads).then(|| ignoring(form, honoured, &request)).flatten();
     let answering = async {
         match refused {
             Some(refused) => Ok(refused),
-            None => router.oneshot(request).await,
+            None => told(form, !reads, router.oneshot(request)).await,
         }
     };
     let (answer, summary) = telemetry::recorded(from, AssertUnwindSafe(answering).catch_unwind()).await;
@@ -91,6 +93,23 @@ async fn handle(form: Form, honoured: Honoured, router: Router, mut request: Req
     // For code around the router, like the tests that count reads.
     response.extensions_mut().insert(summary);
     protected(response)
+}
+
+/// Answers only after it was written down what a site admin sees in the answer.
+async fn told<E>(
+    form: Form,
+    changing: bool,
+    answering: impl Future<Output = Result<Response, E>>,
+) -> Result<Response, E> {
+    let (answer, looks) = looks::collected(answering).await;
+    let response = answer?;
+    if looks.is_empty() || response.status().is_client_error() || response.status().is_server_error() {
+        return Ok(response);
+    }
+    let Err(error) = crate::service::looks::write_down(looks, changing).await else { return Ok(response) };
+    telemetry::cause(error.cause().unwrap_or_else(|| error.to_string()));
+    let why = "what administrators see of others is written down, and can't be now: try again later";
+    Ok(form(StatusCode::SERVICE_UNAVAILABLE, why))
 }
 
 /// The most characters of a path in the log: a line must not be as long as its client likes.

@@ -185,6 +185,13 @@ pub enum Resource {
         /// Whether it holds: it was shown with its secret, is not used up or over, and its maker may still give it.
         good: bool,
     },
+    /// An account that somebody makes for themselves.
+    Registration {
+        /// Its name.
+        name: UserName,
+        /// Whether they may: anybody may register here, or their invitation holds.
+        good: bool,
+    },
     /// A collection.
     Collection(EntityName, CollectionName),
     /// A container, or another repository.
@@ -230,7 +237,7 @@ pub enum Resource {
 impl Resource {
     fn place(&self) -> Place {
         match self {
-            Self::Installation => Place::Installation,
+            Self::Installation | Self::Registration { .. } => Place::Installation,
             Self::User(name) => Place::User(name.clone()),
             Self::Entity(entity)
             | Self::Account(entity)
@@ -318,13 +325,18 @@ pub fn decide(subject: Subject<'_>, action: Action, resource: &Resource) -> Resu
     };
     // The rules that bind everybody come last, so that only callers with write access learn about them.
     allowed.and_then(|()| obligations(action, resource))?;
-    Ok(Grant { action, place, by: subject.caller.actor(), token: subject.caller.token() })
+    let by = match (subject.caller, resource) {
+        // Nobody yet: they become somebody with it.
+        (Caller::Anonymous, Resource::Registration { name, .. }) => Some(Actor::User(name.clone())),
+        (caller, _) => caller.actor(),
+    };
+    Ok(Grant { action, place, by, token: subject.caller.token() })
 }
 
 fn read(subject: Subject<'_>, action: Action, resource: &Resource, place: &Place) -> Result<(), Denial> {
     let role = effective_role(subject, action, place);
     let may = match resource {
-        Resource::Missing(_) => false,
+        Resource::Missing(_) | Resource::Registration { .. } => false,
         Resource::Container { visibility: Visibility::Public, .. } if action != Action::List => true,
         Resource::Container { visibility: Visibility::Internal, .. } if action != Action::List => {
             in_scope(subject.caller, action, place)
@@ -340,6 +352,13 @@ fn read(subject: Subject<'_>, action: Action, resource: &Resource, place: &Place
 }
 
 fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Place) -> Result<(), Denial> {
+    // The only thing that somebody without an account may do.
+    if *subject.caller == Caller::Anonymous
+        && action == Action::Join
+        && matches!(resource, Resource::Registration { good: true, .. })
+    {
+        return Ok(());
+    }
     let Some(actor) = subject.caller.known() else { return Err(Denial::Unauthenticated) };
     if !in_scope(subject.caller, action, place) {
         return Err(Denial::OutOfScope);
@@ -359,6 +378,8 @@ fn write(subject: Subject<'_>, action: Action, resource: &Resource, place: &Plac
         }
         _ if action == Action::Star => false,
         Resource::Installation => is_admin(subject.caller),
+        // Whoever has an account needs none.
+        Resource::Registration { .. } => false,
         // Sweeping applies to everything, or to nothing.
         _ if action == Action::Sweep => false,
         Resource::User(name) => is_admin(subject.caller) || (action == Action::Manage && actor.user() == Some(name)),
@@ -584,6 +605,8 @@ mod tests {
             ("new group, for operators".to_owned(), Resource::NewGroup { name: entity.clone(), open: false }),
             ("invitation".to_owned(), Resource::Invitation { entity: entity.clone(), good: true }),
             ("invitation that does not hold".to_owned(), Resource::Invitation { entity: entity.clone(), good: false }),
+            ("registration".to_owned(), Resource::Registration { name: "carol".parse().unwrap(), good: true }),
+            ("registration, closed".to_owned(), Resource::Registration { name: "carol".parse().unwrap(), good: false }),
             ("collection".to_owned(), Resource::Collection(entity.clone(), tools.clone())),
         ];
         for visibility in Visibility::ALL {
@@ -786,9 +809,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_writes_anonymously() {
+    fn nobody_writes_anonymously_but_to_register() {
         for (_, resource) in resources() {
             for action in Action::ALL.into_iter().filter(|action| !action.is_read()) {
+                if action == Action::Join && matches!(resource, Resource::Registration { good: true, .. }) {
+                    let grant = ask(&Caller::Anonymous, NOBODY, action, &resource).unwrap();
+                    assert_eq!(grant.by(), Some(&"carol".parse().unwrap()));
+                    continue;
+                }
                 assert_eq!(ask(&Caller::Anonymous, NOBODY, action, &resource), Err(Denial::Unauthenticated));
             }
         }

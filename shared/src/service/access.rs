@@ -1,10 +1,12 @@
 //! The access check of a request: loads the facts in one batch together with the other rows of the use case, then
 //! decides.
 
+mod noting;
+
+use self::noting::{note_use, unnoted};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::auth::token::REGISTRY_LIFE;
-use crate::changes::people;
 use crate::domain::{Actor, Caller, EntityName, Id, Repository, Roles, SubPath, Time, TokenId, TokenScope, Visibility};
 use crate::error::{BAD_TOKEN, Error};
 use crate::rules::extent::Extent;
@@ -33,6 +35,8 @@ pub struct Access {
     /// The caller's token, if its use is to be noted.
     unnoted: Option<Box<Token>>,
     rows: Rows,
+    /// The installation, if the caller is a site admin: what they see as one is noted.
+    noting: Option<App>,
 }
 
 impl Access {
@@ -49,6 +53,9 @@ impl Access {
     ) -> Result<Self, Error> {
         let mut access = Self::of_maker(app, credential, entity, wanted).await?;
         telemetry::caller(access.caller.kind());
+        if matches!(access.caller, Caller::Known { admin: true, .. }) {
+            access.noting = Some(app.clone());
+        }
         if let Some(token) = access.unnoted.take() {
             Box::pin(note_use(app, &token)).await?;
         }
@@ -68,8 +75,8 @@ impl Access {
         batch.extend(own.iter().flat_map(|own| own.in_entity(app, entity)));
         let rows = if batch.is_empty() { Rows::default() } else { app.table.batch(batch).await? };
         let (caller, roles) = (Caller::Anonymous, Roles::default());
-        let (until, member, groups, unnoted) = (None, None, BTreeMap::new(), None);
-        let mut access = Self { caller, until, roles, member, groups, unnoted, rows };
+        let (until, member, groups, unnoted, noting) = (None, None, BTreeMap::new(), None, None);
+        let mut access = Self { caller, until, roles, member, groups, unnoted, rows, noting };
         if let Some(own) = own {
             access.read_caller(app, &own)?;
             access.read_roles(app, own.actor, entity)?;
@@ -98,9 +105,10 @@ impl Access {
             None => TokenScope::full(),
             Some(key) => {
                 let token: Option<Token> = self.take(&key)?;
-                let good = token.filter(|token| token.expires.is_none_or(|expires| expires > app.now()));
+                let end = |token: &Token| token.end(app.config.policy.max_token_life);
+                let good = token.filter(|token| end(token).is_none_or(|end| end > app.now()));
                 let token = good.ok_or(Error::Unauthenticated(BAD_TOKEN))?;
-                self.until = token.expires;
+                self.until = end(&token);
                 let scope = token.scope.clone();
                 self.unnoted = Some(token).filter(|token| unnoted(token, app.now())).map(Box::new);
                 scope
@@ -198,6 +206,9 @@ impl Access {
     /// Decides whether the caller may do what the request is for. The request's log line shows the last decision.
     pub fn decide(&self, action: Action, resource: &Resource) -> Result<Grant, Denial> {
         let decision = self.probe(action, resource);
+        if let (Some(app), Ok(grant)) = (&self.noting, &decision) {
+            self.note(app, grant, resource);
+        }
         telemetry::decided(match &decision {
             Ok(_) => "allow",
             Err(Denial::Unauthenticated) => "unauthenticated",
@@ -208,6 +219,16 @@ impl Access {
             Err(Denial::Frozen) => "frozen",
         });
         decision
+    }
+
+    /// Notes that the caller is shown something, if they may see it only as a site admin. [`decide`](Self::decide) does
+    /// so by itself.
+    pub(crate) fn shown(&self, action: Action, resource: &Resource) {
+        if let Some(app) = &self.noting
+            && let Ok(grant) = self.probe(action, resource)
+        {
+            self.note(app, &grant, resource);
+        }
     }
 
     /// The same as [`decide`](Self::decide), with an error for a denial. `what` names the thing that is missing or
@@ -269,9 +290,6 @@ impl Access {
     }
 }
 
-/// How exactly it is known when a token was last used: the first use after that is written down.
-const USED: Duration = Duration::from_hours(24);
-
 /// What a credential says of its caller, to be looked up.
 struct Own<'a> {
     actor: &'a Actor,
@@ -317,28 +335,6 @@ pub(crate) fn resource_of_part(entity: &EntityName, part: Option<&SubPath>) -> R
         // Its path is too long for a repository.
         _ => Resource::Missing(Place::Nowhere),
     }
-}
-
-/// Whether the use of a token is to be noted: its first one, and then one a day.
-fn unnoted(token: &Token, now: Time) -> bool {
-    token.used.is_none_or(|used| used.plus(USED) <= now)
-}
-
-/// Notes that a token is in use. What it is used for does not depend on that.
-async fn note_use(app: &App, token: &Token) -> Result<(), Error> {
-    let now = app.now();
-    // Many requests may show the same token at once: one of them is enough.
-    let Some(_turn) = app.noting() else { return Ok(()) };
-    let resource = match &token.actor {
-        Actor::User(name) => Resource::User(name.clone()),
-        Actor::Robot(entity, _) => Resource::Entity(entity.clone()),
-        Actor::System => return Ok(()),
-    };
-    let noted = app.commit(&system(Action::Manage, &resource)?, people::token_used(token, now)?).await;
-    if let Err(error) = noted {
-        tracing::warn!(%error, "the use of a token is not noted");
-    }
-    Ok(())
 }
 
 /// A container, as the rules see it.

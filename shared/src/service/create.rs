@@ -62,7 +62,7 @@ pub async fn entity(
     let resource = Resource::Entity(name.clone());
     if let Some(existing) = existing
         && access.caller.known().is_some()
-        && access.probe(Action::See, &resource).is_ok()
+        && access.decide(Action::See, &resource).is_ok()
     {
         properties.kept_by(existing.default_private, false)?;
         return Ok(existing);
@@ -101,7 +101,7 @@ pub async fn collection(
     let existing: Option<Collection> = access.take(&key)?;
     if let Some(existing) = existing
         && access.caller.known().is_some()
-        && access.probe(Action::See, &resource).is_ok()
+        && access.decide(Action::See, &resource).is_ok()
     {
         properties.kept_by(existing.private, false)?;
         return Ok(existing);
@@ -140,7 +140,7 @@ pub async fn container(
         // Anybody may see a public container, but this call returns it only to those who may see it as a private one.
         let visibility = Visibility::Private;
         let resource = Resource::Container { repository: repository.clone(), visibility, read_only: false };
-        if access.caller.known().is_some() && access.probe(Action::See, &resource).is_ok() {
+        if access.caller.known().is_some() && access.decide(Action::See, &resource).is_ok() {
             properties.kept_by(existing.visibility == Visibility::Private, existing.read_only)?;
             return Ok(existing);
         }

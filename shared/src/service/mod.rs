@@ -12,6 +12,7 @@ pub mod image;
 pub mod latest;
 mod links;
 pub mod lists;
+pub mod looks;
 mod parts;
 pub mod people;
 pub mod pull;

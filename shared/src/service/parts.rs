@@ -143,5 +143,6 @@ pub(crate) async fn may_list(app: &App, credential: &Credential, entity: &Entity
         let resource = if there && !access.is_registrys() { Resource::Entity(entity.clone()) } else { missing() };
         access.require(Action::List, &resource, "entity", "list this entity")?;
     }
+    access.shown(Action::List, &Resource::Entity(entity.clone()));
     Ok(access)
 }

@@ -44,6 +44,8 @@
 //! | `X#⟨object key⟩` | `-` | [`Condemned`](super::rows::Condemned): an object to be deleted |
 //! | `A#⟨entity⟩` | `T#⟨time⟩⟨random⟩` | [`Event`](super::rows::Event): who did what in an entity |
 //! | `A#+⟨user⟩`, `A#-` | `T#⟨time⟩⟨random⟩` | the same of a user's account, and of the installation |
+//! | `Y#⟨network⟩` | `-` | [`Registrations`](super::rows::Registrations): how often an address tried to register |
+//! | `L` | `V#⟨invitation⟩` | [`RegistrationInvitation`](super::rows::RegistrationInvitation) |
 //! | `L` | `U#⟨user⟩` | [`UserListed`](super::rows::UserListed): the list of users |
 //! | `L` | `S#⟨upload⟩` | [`SealedListed`](super::rows::SealedListed): the list of uploads that wait to be verified |
 
@@ -107,6 +109,21 @@ pub fn users() -> KeyRange {
 /// The partition and prefix of the users in that list whose names begin with some letters.
 pub fn users_named(beginning: &str) -> KeyRange {
     range("L".to_owned(), format!("U#{beginning}"))
+}
+
+/// How often an address tried to register.
+pub fn registrations(network: &str) -> Key {
+    key(format!("Y#{network}"), SELF)
+}
+
+/// An invitation to register.
+pub fn registration_invitation(id: Id) -> Key {
+    key("L".to_owned(), format!("V#{id}"))
+}
+
+/// The partition and prefix of the invitations to register.
+pub fn registration_invitations() -> KeyRange {
+    range("L".to_owned(), "V#")
 }
 
 /// An upload's entry in the list of those that wait for verification.
@@ -444,6 +461,9 @@ pub fn lies_in(key: &Key, grant: &Grant) -> bool {
             || (key.pk.starts_with("U#") && key.sk == "G" && grant.action() == Action::Delete)
     };
     match grant.place() {
+        Place::Installation if grant.action() == Action::Join => {
+            grant.by().and_then(Actor::user).is_some_and(|new| is_of_new(key, new))
+        }
         Place::Installation => true,
         Place::Nowhere => false,
         Place::User(name) => key.pk == format!("U#{name}") || key.pk == format!("A#+{name}"),
@@ -455,6 +475,15 @@ pub fn lies_in(key: &Key, grant: &Grant) -> bool {
                 || starred()
         }
     }
+}
+
+/// Whether a row is written when somebody registers: their account, their entity, their place in a group, and the use of
+/// their invitation.
+fn is_of_new(key: &Key, new: &UserName) -> bool {
+    [format!("U#{new}"), format!("E#{new}"), format!("A#+{new}")].contains(&key.pk)
+        || key.pk.starts_with("P#")
+        || (key.pk == "L" && (key.sk == format!("U#{new}") || key.sk.starts_with("V#")))
+        || (key.pk.starts_with("E#") && key.sk == format!("M#{new}"))
 }
 
 /// The kind of row that a key belongs to, as far as the sweeper needs it.
@@ -480,6 +509,8 @@ pub enum RowKind {
     Blob,
     /// The count of wrong passwords for a name.
     WrongPasswords,
+    /// How often an address tried to register.
+    Registrations,
     /// An event.
     Event,
     /// A share, or its entry in the list of its repository.
@@ -505,6 +536,7 @@ pub fn kind(key: &Key) -> RowKind {
         ("X#", _) => RowKind::Condemned,
         ("B#", _) => RowKind::Blob,
         ("A#", _) => RowKind::Event,
+        ("Y#", _) => RowKind::Registrations,
         ("D#", _) | ("R#", "L#") => RowKind::Share,
         ("E#", "B#") => RowKind::Charge,
         ("E#", "I#") => RowKind::Image,
@@ -551,6 +583,8 @@ mod tests {
         let keys = [
             user(&user_name),
             user_listed(&user_name),
+            registrations("192.0.2.1"),
+            registration_invitation(Id::from_random([0; 12])),
             wrong_passwords(&user_name),
             groups_made(&user_name),
             actor(&robot),
@@ -605,6 +639,7 @@ mod tests {
             (session(UploadId::from_random([0; 16])), RowKind::Session),
             (condemned("aa/a"), RowKind::Condemned),
             (event("a", 0, 0), RowKind::Event),
+            (registrations("192.0.2.1"), RowKind::Registrations),
             (share(ShareId::from_random([0; 12])), RowKind::Share),
             (share_listed(&repository, ShareId::from_random([0; 12])), RowKind::Share),
             (sealed_listed(UploadId::from_random([0; 16])), RowKind::Other),

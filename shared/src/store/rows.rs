@@ -1,16 +1,18 @@
 //! The contents of the table: one struct for each kind of row. [`keys`] defines their places.
 
 use super::keys::{self, Key};
-use crate::domain::quota::Quota;
+use crate::domain::quota::{Numbers, Quota};
 use crate::domain::sif::SifFacts;
 use crate::domain::{
-    Actor, CollectionName, CustomData, Description, Digest, EntityName, FileName, Id, OciDigest, Readme, Repository,
-    Role, Roles, ShareId, SourceUrl, SubPath, TagName, Time, TokenId, TokenScope, UploadId, UserName, Visibility,
+    Actor, CollectionName, CustomData, Description, Digest, Email, EntityName, FileName, Id, OciDigest, Readme,
+    Repository, Role, Roles, ShareId, SourceUrl, SubPath, TagName, Time, TokenId, TokenScope, UploadId, UserName,
+    Visibility,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// A row with its place in the table.
 pub trait Row: Serialize + DeserializeOwned {
@@ -36,6 +38,9 @@ pub struct User {
     pub name: UserName,
     /// argon2id in PHC form; `None`: no password, tokens only.
     pub password: Option<String>,
+    /// Their address, which only they and site admins see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<Email>,
     /// Whether they are a site admin.
     pub admin: bool,
     /// Whether the account is disabled.
@@ -121,6 +126,60 @@ pub struct WrongPasswords {
 }
 row!(WrongPasswords, row => keys::wrong_passwords(&row.user));
 
+/// How often an address tried to register lately.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Registrations {
+    /// The address, or the network that it lies in.
+    pub network: String,
+    /// How often.
+    pub count: u64,
+    /// The time of the first try.
+    pub since: Time,
+    /// Counts the changes of this row; each change is conditional on it.
+    pub version: u64,
+}
+row!(Registrations, row => keys::registrations(&row.network));
+
+/// A role that an invitation to register gives in a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRole {
+    /// The group.
+    pub entity: EntityName,
+    /// The role.
+    pub role: Role,
+    /// On what; `None` for all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<SubPath>,
+}
+
+/// An invitation to register: whoever shows its secret may make an account for themselves.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RegistrationInvitation {
+    /// Its id, which is in its link too.
+    pub id: Id,
+    /// The SHA-256 of the secret.
+    pub secret: Digest,
+    /// The role in a group that comes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupRole>,
+    /// How many people it may bring in.
+    pub max: u64,
+    /// How many it has brought in.
+    pub uses: u64,
+    /// Its maker: it holds only while they are a site admin.
+    pub created_by: UserName,
+    /// The token that made it, if one did: it holds only while that does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
+    /// When it was made.
+    pub created: Time,
+    /// When it is over.
+    pub expires: Time,
+    /// Counts the changes of this row; each change is conditional on it.
+    pub version: u64,
+}
+row!(RegistrationInvitation, row => keys::registration_invitation(row.id));
+
 /// A token of a person or robot. Deleting the row revokes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Token {
@@ -144,6 +203,17 @@ pub struct Token {
     pub login: bool,
 }
 row!(Token, row => keys::token(&row.actor, row.id));
+
+impl Token {
+    /// When it ends, where tokens live no longer than `longest`.
+    pub fn end(&self, longest: Option<Duration>) -> Option<Time> {
+        let most = longest.map(|longest| self.created.plus(longest));
+        match (self.expires, most) {
+            (Some(own), Some(most)) => Some(own.min(most)),
+            (own, most) => own.or(most),
+        }
+    }
+}
 
 /// The roles of a person or robot in an entity.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -275,8 +345,40 @@ pub struct Account {
     /// Its numbers.
     #[serde(flatten)]
     pub quota: Quota,
+    /// Counts the changes of this row. They don't depend on it: it tells whether there was one.
+    #[serde(default)]
+    pub version: u64,
 }
 row!(Account, row => keys::account(&row.entity));
+
+/// The numbers of an account as they are written, which by mistake may be below zero.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountNumbers {
+    /// Whose.
+    pub entity: EntityName,
+    /// Used and reserved bytes.
+    pub charged: i64,
+    /// Reserved bytes.
+    pub reserved: i64,
+    /// Bytes in surplus.
+    #[serde(default)]
+    pub surplus: i64,
+    /// Rows of the table.
+    #[serde(default)]
+    pub rows: i64,
+    /// Counts the changes of the account.
+    #[serde(default)]
+    pub version: u64,
+}
+row!(AccountNumbers, row => keys::account(&row.entity));
+
+impl AccountNumbers {
+    /// The same as what should be their sum.
+    pub fn numbers(&self) -> Numbers {
+        let Self { charged, reserved, surplus, rows, .. } = *self;
+        Numbers { used: charged.saturating_sub(reserved), reserved, surplus, rows }
+    }
+}
 
 /// A collection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -1138,8 +1240,26 @@ pub enum EventKind {
         /// The name.
         name: UserName,
     },
+    /// Somebody made the account for themselves.
+    Registered {
+        /// With this invitation; `None` where anybody may.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        invitation: Option<Id>,
+    },
+    /// An invitation to register was made.
+    RegistrationInvited {
+        /// Its id.
+        id: Id,
+    },
+    /// An invitation to register was revoked.
+    RegistrationUninvited {
+        /// Its id.
+        id: Id,
+    },
     /// A password was set.
     PasswordSet,
+    /// The e-mail address was set or removed.
+    EmailSet,
     /// An account was disabled, or enabled again.
     UserDisabled {
         /// Whether it is disabled now.
@@ -1223,6 +1343,8 @@ pub enum EventKind {
         /// Its id.
         id: ShareId,
     },
+    /// A site admin without a role there saw something that is not public.
+    Looked,
     /// The limit of an entity's account was set, in bytes.
     LimitSet {
         /// The entity.
@@ -1231,6 +1353,15 @@ pub enum EventKind {
         before: u64,
         /// What it is now.
         after: u64,
+    },
+    /// The numbers of an entity's account were wrong, and were corrected.
+    AccountCorrected {
+        /// The entity.
+        entity: EntityName,
+        /// What they were.
+        before: Numbers,
+        /// What they are now.
+        after: Numbers,
     },
 }
 

@@ -195,7 +195,7 @@ impl Write {
     /// Changes the numbers of the account of an entity.
     pub fn charge(entity: &EntityName, by: AccountChange, condition: Condition) -> Self {
         let AccountChange { charged, reserved, surplus, rows } = by;
-        let all = [("charged", charged), ("reserved", reserved), ("surplus", surplus), (ROWS, rows)];
+        let all = [("charged", charged), ("reserved", reserved), ("surplus", surplus), (ROWS, rows), (VERSION, 1)];
         let numbers = all.into_iter().filter(|(_, number)| *number != 0).collect();
         Self(Operation::Add(keys::account(entity), numbers, condition))
     }
@@ -203,7 +203,7 @@ impl Write {
     /// Changes the limit of an entity's account from its old value, and the most rows that it may have.
     pub fn limit(entity: &EntityName, before: u64, after: u64, more_rows: i128) -> Self {
         let more = i128::from(after) - i128::from(before);
-        let numbers = vec![("limit", more), (MOST_ROWS, more_rows)];
+        let numbers = vec![("limit", more), (MOST_ROWS, more_rows), (VERSION, 1)];
         Self(Operation::Add(keys::account(entity), numbers, Condition::Limit(before)))
     }
 
@@ -269,6 +269,8 @@ impl Write {
 /// The attribute of an account that counts its rows, and that of the most.
 const ROWS: &str = "rows";
 const MOST_ROWS: &str = "most_rows";
+/// The attribute that counts the changes of a row. A row that has none yet begins with 0.
+const VERSION: &str = "version";
 
 fn adds_rows(numbers: &[(&'static str, i128)]) -> bool {
     numbers.iter().any(|(name, more)| *name == ROWS && *more > 0)
@@ -333,13 +335,17 @@ impl Expression {
 
     /// The update `SET #a = #a + :a …`, with the names and values that it needs in addition to those of the condition.
     fn additions(&mut self, numbers: &[(&'static str, i128)]) -> String {
-        let mut terms = Vec::new();
+        let (mut terms, mut counts) = (Vec::new(), "");
         for (name, number) in numbers {
             self.name(name);
             self.bind(&format!(":add_{name}"), number);
-            terms.push(format!("#{name} = #{name} + :add_{name}"));
+            if *name == VERSION {
+                counts = "ADD #version :add_version";
+            } else {
+                terms.push(format!("#{name} = #{name} + :add_{name}"));
+            }
         }
-        format!("SET {}", terms.join(", "))
+        if terms.is_empty() { counts.to_owned() } else { format!("SET {} {counts}", terms.join(", ")) }
     }
 
     /// Requires that there is room for more rows: a condition may compare two attributes, though it can't add them.
@@ -397,7 +403,7 @@ pub struct Page<R> {
 }
 
 /// A row of unknown kind, for the sweeper.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Scanned {
     /// Where it is.
     pub key: Key,
@@ -789,15 +795,15 @@ mod tests {
             };
             all.into_iter().filter_map(shown).collect::<Vec<_>>()
         };
-        assert_eq!(joined(vec![present(1), present(-3)]), [(vec![("charged", -2)], true)]);
+        assert_eq!(joined(vec![present(1), present(-3)]), [(vec![("charged", -2), (VERSION, 2)], true)]);
         // The stronger condition stays.
-        assert_eq!(joined(vec![present(1), limited(2)]), [(vec![("charged", 3)], false)]);
-        assert_eq!(joined(vec![limited(2), present(1)]), [(vec![("charged", 3)], false)]);
+        assert_eq!(joined(vec![present(1), limited(2)]), [(vec![("charged", 3), (VERSION, 2)], false)]);
+        assert_eq!(joined(vec![limited(2), present(1)]), [(vec![("charged", 3), (VERSION, 2)], false)]);
         assert_eq!(joined(vec![limited(1), limited(2)]).len(), 2);
         assert_eq!(joined(vec![present(1), charge("bob", 1, Condition::Present)]).len(), 2);
         let by = AccountChange { reserved: 5, ..AccountChange::default() };
         let reserved = Write::charge(&"alice".parse().unwrap(), by, Condition::Present);
-        assert_eq!(joined(vec![present(1), reserved]), [(vec![("charged", 1), ("reserved", 5)], true)]);
+        assert_eq!(joined(vec![present(1), reserved]), [(vec![("charged", 1), (VERSION, 2), ("reserved", 5)], true)]);
     }
 
     #[test]
@@ -842,8 +848,9 @@ mod tests {
             }
         };
         let repository: Repository = "a/b/c".parse().unwrap();
-        let account = Account { entity: repository.entity().clone(), quota: Quota::default() };
-        named(serde_dynamo::to_item(account).unwrap(), &["charged", "reserved", "surplus", "limit", ROWS, MOST_ROWS]);
+        let account = Account { entity: repository.entity().clone(), quota: Quota::default(), version: 0 };
+        let account = serde_dynamo::to_item(account).unwrap();
+        named(account, &["charged", "reserved", "surplus", "limit", ROWS, MOST_ROWS, VERSION]);
         let (id, digest) = (crate::domain::Id::from_random([0; 12]), crate::domain::Digest::of(b""));
         let container = Container {
             id,

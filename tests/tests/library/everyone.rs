@@ -29,8 +29,9 @@ fn get(route: &'static str, path: &'static str) -> Question {
 }
 
 fn questions() -> Vec<Question> {
-    let all = [about_metadata(), about_descriptions(), about_bytes_and_people(), about_groups(), about_the_registry()];
-    all.into_iter().flatten().collect()
+    let metadata = [about_metadata(), about_descriptions()];
+    let others = [about_bytes_and_people(), about_the_operator(), about_groups(), about_the_registry()];
+    metadata.into_iter().chain(others).flatten().collect()
 }
 
 fn about_metadata() -> Vec<Question> {
@@ -234,6 +235,35 @@ fn about_bytes_and_people() -> Vec<Question> {
         ask(post.clone(), "/api/scrub", "/api/scrub", json!({})),
         get("/pks/lookup", "/pks/lookup?op=get&search=0x0"),
         ask(post, "/pks/add", "/pks/add", Value::Null),
+    ]
+}
+
+fn about_the_operator() -> Vec<Question> {
+    let (post, put, delete) = (Method::POST, Method::PUT, Method::DELETE);
+    vec![
+        get("/api/users/{name}", "/api/users/alice"),
+        get("/api/users/{name}", "/api/users/missing"),
+        ask(put, "/api/users/{name}/email", "/api/users/alice/email", json!({ "email": null })),
+        get("/api/entities/{name}/quota", "/api/entities/alice/quota"),
+        get("/api/entities/{name}/quota", "/api/entities/missing/quota"),
+        ask(
+            post.clone(),
+            "/api/register",
+            "/api/register",
+            json!({ "name": "{fresh}", "password": "correct horse", "invitation": "0.0" }),
+        ),
+        ask(
+            post.clone(),
+            "/v1/register",
+            "/v1/register",
+            json!({ "username": "{fresh}", "password": "correct horse" }),
+        ),
+        get("/register", "/register"),
+        get("/api/invitations", "/api/invitations"),
+        ask(post.clone(), "/api/invitations", "/api/invitations", json!({})),
+        ask(delete, "/api/invitations/{id}", "/api/invitations/000000000000000000000000", Value::Null),
+        get("/api/accounts", "/api/accounts"),
+        ask(post, "/api/accounts", "/api/accounts", json!({ "repair": true })),
     ]
 }
 

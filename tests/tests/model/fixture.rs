@@ -129,7 +129,8 @@ impl Fixture {
         let documents = documents(&blobs);
         let mut places = Vec::new();
         for name in ["alice", "bob"] {
-            let new = users::NewUser { name: name.parse().unwrap(), password: None, admin: false, quota: Some(0) };
+            let (name, quota) = (name.parse().unwrap(), Some(0));
+            let new = users::NewUser { name, password: None, admin: false, quota, email: None };
             users::add(&app, &who, new).await.unwrap();
         }
         for path in ["alice/one/aa", "alice/one/bb", "bob/one/aa", "bob/plain"] {

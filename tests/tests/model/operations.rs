@@ -165,7 +165,7 @@ impl Doing<'_> {
             Way::Mount(from) => {
                 let mount = Mount { digest, from: Some(places[from].repository.clone()) };
                 match start::session(app, who, repository, Some(mount)).await? {
-                    Started::Mounted => Ok(()),
+                    Started::Mounted(_) => Ok(()),
                     Started::Session(opened) => self.bring(blob, Some(opened), 1).await,
                 }
             }
@@ -177,7 +177,7 @@ impl Doing<'_> {
         let Fixture { app, who, places, .. } = self.fixture;
         match start::session(app, who, &places[self.place].repository, None).await? {
             Started::Session(opened) => Ok(opened),
-            Started::Mounted => panic!("mounted, although no mount was asked for"),
+            Started::Mounted(_) => panic!("mounted, although no mount was asked for"),
         }
     }
 
@@ -193,7 +193,7 @@ impl Doing<'_> {
             let some = rest.split_to(rest.len() / 2);
             upload::append(app, &right, brought(some)).await?;
         }
-        upload::close(app, &right, &blobs[blob].digest.into(), brought(rest)).await
+        upload::close(app, &right, &blobs[blob].digest.into(), brought(rest)).await.map(drop)
     }
 
     async fn begin(&self, blob: usize, cancel: bool) -> Result<()> {

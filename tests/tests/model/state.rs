@@ -135,6 +135,7 @@ impl Table {
                         table.removed.insert(row.read::<RemovedContainer>().unwrap().repository);
                     }
                     RowKind::WrongPasswords
+                    | RowKind::Registrations
                     | RowKind::Event
                     | RowKind::Share
                     | RowKind::About

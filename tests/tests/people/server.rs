@@ -18,6 +18,7 @@ use shared::domain::{
     ShareKey, SubPath, TagName, Time, TokenPlace, TokenScope, Visibility,
 };
 use shared::service::create::{self, Properties};
+use shared::service::lists::{self, Listing};
 use shared::service::people::{groups, invitations, members, robots, tokens, users};
 use shared::service::registry::parse::NewManifest;
 use shared::service::registry::pull::Reference;
@@ -310,12 +311,12 @@ impl Server {
             Act::SeeContainer { at } => {
                 let seen = browse::container(app, by, &repository(at)).await?;
                 let images = seen.images.iter().map(|image| self.image(&image.hash));
-                let open = match seen.container.visibility {
+                let open = match seen.repository.container.visibility {
                     Visibility::Public => Openness::Public,
                     Visibility::Internal => Openness::Internal,
                     Visibility::Private => Openness::Private,
                 };
-                let settings = format!("{open:?} {}", seen.container.read_only);
+                let settings = format!("{open:?} {}", seen.repository.container.read_only);
                 Answer::shown(images.chain(seen.tags.iter().map(|tag| self.tag(tag))).chain([settings]))
             }
             Act::Find { at, which, download } => {
@@ -328,7 +329,7 @@ impl Server {
                 Answer::shown(tags.iter().map(|tag| self.tag(tag)))
             }
             Act::Images { at } => {
-                let (_, page) = browse::images(app, by, &repository(at), None).await?;
+                let (_, page) = lists::images(app, by, &repository(at), &Listing::default()).await?;
                 Answer::shown(page.rows.iter().map(|image| self.image(&image.hash)))
             }
             Act::Search { text } => self.search(by, text).await?,
@@ -354,12 +355,12 @@ impl Server {
         let app = &self.app;
         Ok(match *act {
             Act::Entities => {
-                let page = browse::entities(app, by, None).await?;
+                let page = lists::entities(app, by, &Listing::default()).await?;
                 let quota = |one: &browse::EntityView| one.account.quota.limit == QUOTA;
                 Answer::shown(page.rows.iter().map(|one| format!("{} quota {}", one.entity.name, quota(one))))
             }
             Act::Collections { entity: name } => {
-                let page = browse::collections(app, by, &entity(name), None).await?;
+                let page = lists::collections(app, by, &entity(name), &Listing::default()).await?;
                 Answer::shown(page.rows.iter().map(|one| one.name.to_string()))
             }
             Act::UsedCollections { entity: name } => {
@@ -368,7 +369,7 @@ impl Server {
             }
             Act::Containers { entity: name, collection } => {
                 let collection = collection.map(|name| name.parse().unwrap());
-                let page = browse::containers(app, by, &entity(name), collection.as_ref(), None).await?;
+                let page = lists::containers(app, by, &entity(name), collection.as_ref(), &Listing::default()).await?;
                 Answer::shown(page.rows.iter().map(|one| below(&one.repository)))
             }
             Act::UsedContainers { at: (name, collection) } => {
@@ -503,7 +504,13 @@ impl Server {
                 return self.tokens(by, operation).await;
             }
             Act::AddUser { name, admin } => {
-                let new = users::NewUser { name: name.parse().unwrap(), password: None, admin: *admin, quota: None };
+                let new = users::NewUser {
+                    name: name.parse().unwrap(),
+                    password: None,
+                    email: None,
+                    admin: *admin,
+                    quota: None,
+                };
                 users::add(app, by, new).await?;
                 let operator = self.credential(&Credential::Token(OPERATOR));
                 let own = browse::entity(app, &operator, &entity(name)).await?;
@@ -535,7 +542,7 @@ impl Server {
                 let expires = life.map(|life| Time(app.now().0 + life));
                 let (name, scope) = (operation.number.to_string(), asked.as_ref().map(scope));
                 let made = tokens::add(app, by, &actor(*of), tokens::NewToken { name, scope, expires }).await?;
-                let credential = app.keys.token(made.expose_secret(), app.now()).unwrap();
+                let credential = app.keys.token(made.secret.expose_secret(), app.now()).unwrap();
                 self.known.lock().unwrap().tokens.insert(operation.number, credential);
             }
             Act::RevokeToken { of, token } => match self.credential(&Credential::Token(*token)) {

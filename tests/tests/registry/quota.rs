@@ -8,7 +8,7 @@ use crate::support::{
 use crate::wire::{Wire, stream};
 use futures::future::join_all;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::rules::{Action, Resource};
 use shared::service::access::system;
 use shared::service::sweep::{self, Ages};
@@ -379,4 +379,44 @@ async fn an_image_that_the_library_deletes_gives_back_what_its_long_manifests_co
     assert_eq!((server.quota("alice").await, tags(&alice, BB).await), ((0, 0), Vec::new()));
     sweep_up(&server).await;
     assert_eq!(server.objects().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_push_that_nearly_fills_the_quota_is_answered_with_a_warning_and_reads_no_more() {
+    let server = Server::start_with(&[("STACKROOM_QUOTA_WARNING", "80")]).await;
+    let alice = server.user("alice", 100_000).await;
+    let mut costs = Vec::new();
+    for (seed, length, warning) in [
+        (1, 39_000, None),
+        (2, 40_000, None),
+        (4, 1_000, Some("299 - \"alice uses 80 % of its quota\"")),
+        (3, 20_000, Some("299 - \"alice uses 100 % of its quota\"")),
+    ] {
+        let bytes = junk(seed, length);
+        let url = open(&alice, BB).await;
+        let closed = close(&alice, &url, &digest(&bytes), &bytes).await;
+        assert_eq!((closed.status.as_u16(), closed.header("warning")), (201, warning), "{length}");
+        costs.push(closed.cost());
+    }
+    // The first one made the repository.
+    costs.remove(0);
+    costs.dedup();
+    assert_eq!(costs.len(), 1, "{costs:?}");
+    // Mounting within the entity costs no byte, and warns as well.
+    let mount = format!("/v2/alice/tools/other/blobs/uploads/?mount={}&from={BB}", digest(&junk(1, 39_000)));
+    let mounted = alice.post(&mount, Value::Null).await;
+    assert_eq!((mounted.status.as_u16(), mounted.header("warning").is_some()), (201, true));
+    // Pulling never does.
+    let pulled = alice.get(&blob_at(BB, &digest(&junk(1, 39_000)))).await;
+    assert_eq!((pulled.status.as_u16(), pulled.header("warning")), (200, None));
+    // Without a limit, or with the warning off, there is none.
+    let bob = server.user("bob", 0).await;
+    let url = open(&bob, "bob/tools/bb").await;
+    let closed = close(&bob, &url, &digest(b"x"), b"x").await;
+    assert_eq!((closed.status.as_u16(), closed.header("warning")), (201, None));
+    let silent = Server::start_with(&[("STACKROOM_QUOTA_WARNING", "0")]).await;
+    let carol = silent.user("carol", 10).await;
+    let url = open(&carol, "carol/tools/bb").await;
+    let closed = close(&carol, &url, &digest(b"012345678"), b"012345678").await;
+    assert_eq!((closed.status.as_u16(), closed.header("warning")), (201, None));
 }

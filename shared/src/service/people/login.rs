@@ -11,7 +11,7 @@ use crate::error::{BAD_TOKEN, Error};
 use crate::rules::{Action, Resource};
 use crate::service::access::Access;
 use crate::store::keys;
-use crate::store::rows::User;
+use crate::store::rows::{Token, User};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -67,7 +67,8 @@ pub async fn for_keeps(app: &App, name: &str, secret: &SecretString) -> Result<L
     let Caller::Known { actor, admin, .. } = &access.caller else { return Err(wrong()) };
     let token = match (credential, actor.user()) {
         (Credential::Token { id, .. }, _) => {
-            let row = app.table.get(keys::token(actor, id)).await?.ok_or_else(wrong)?;
+            let row: Token = app.table.get(keys::token(actor, id)).await?.ok_or_else(wrong)?;
+            let row = Token { expires: row.end(app.config.policy.max_token_life), ..row };
             Issued { secret: secret.clone(), row }
         }
         (_, None) => return Err(wrong()),

@@ -6,6 +6,7 @@ pub mod invitations;
 pub mod login;
 pub mod members;
 pub(crate) mod passwords;
+pub mod registration;
 pub mod robots;
 pub mod tokens;
 pub mod users;

@@ -49,7 +49,15 @@ async fn turn(queue: &Semaphore, turns: &'static Semaphore) -> Result<SemaphoreP
 
 /// Hashes a password. Only for callers who may set it.
 pub(crate) async fn hashed(password: SecretString) -> Result<String, Error> {
-    let turn = turn(&WAITING_TO_SET, &SETTING).await?;
+    hashed_in(turn(&WAITING_TO_SET, &SETTING).await?, password).await
+}
+
+/// The same for strangers: they wait with those who log in, and hold up nobody who sets a password.
+pub(crate) async fn hashed_for_stranger(password: SecretString) -> Result<String, Error> {
+    hashed_in(turn(&WAITING, &HASHING).await?, password).await
+}
+
+async fn hashed_in(turn: SemaphorePermit<'static>, password: SecretString) -> Result<String, Error> {
     let hash = tokio::task::spawn_blocking(move || {
         // It is held until the hash is done, whether or not anybody still waits for it.
         let _turn = turn;

@@ -7,15 +7,15 @@ use crate::auth::Credential;
 use crate::changes::entities::Birth;
 use crate::changes::{accounts, people, removal};
 use crate::domain::quota::Quota;
-use crate::domain::{EntityName, UserName};
+use crate::domain::{Actor, Email, EntityName, Time, UserName};
 use crate::error::Error;
-use crate::rules::{Action, Grant, Resource};
+use crate::rules::{Action, Grant, Place, Resource};
 use crate::service::access::{Access, system};
 use crate::service::retry::Retry;
 use crate::store::keys;
 use crate::store::rows::{Account, GroupsSeen, User, UserListed};
 use crate::store::table::Written;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A new person.
@@ -29,6 +29,8 @@ pub struct NewUser {
     pub admin: bool,
     /// The quota of their entity in bytes, 0 for unlimited; by default the configured one.
     pub quota: Option<u64>,
+    /// Their e-mail address.
+    pub email: Option<Email>,
 }
 
 /// A person, with the account of their entity.
@@ -60,7 +62,7 @@ async fn site_admin(app: &App, credential: &Credential, doing: &str) -> Result<G
 }
 
 async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
-    let NewUser { name, password, admin, quota } = new;
+    let NewUser { name, password, admin, quota, email } = new;
     let password = match password {
         Some(password) => Some(passwords::hashed(password).await?),
         None => None,
@@ -68,7 +70,7 @@ async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
     let birth = Birth { by: Some(name.clone().into()), ..app.birth(grant)? };
     let (created, version) = (birth.at, birth.first_version.into());
     let (disabled, groups) = (false, BTreeMap::new());
-    let user = User { name: name.clone(), password, admin, disabled, created, groups, version };
+    let user = User { name: name.clone(), password, email, admin, disabled, created, groups, version };
     // Whoever adds users is a site admin, or the operator.
     let freed = removal::freed(app.table.get(keys::removed_entity(&(&name).into())).await?, true)?;
     let limit = quota.unwrap_or(app.config.default_quota);
@@ -86,7 +88,8 @@ pub async fn bootstrap(app: &App, name: UserName, password: SecretString) -> Res
         return Ok(None);
     }
     let grant = system(Action::Manage, &Resource::Installation)?;
-    make(app, &grant, NewUser { name: name.clone(), password: Some(password), admin: true, quota: Some(0) }).await?;
+    let new = NewUser { name: name.clone(), password: Some(password), admin: true, quota: Some(0), email: None };
+    make(app, &grant, new).await?;
     operator_token(app, &name).await.map(Some)
 }
 
@@ -99,6 +102,21 @@ pub async fn none(app: &App) -> Result<bool, Error> {
 pub async fn operator_token(app: &App, name: &UserName) -> Result<SecretString, Error> {
     let user: Option<User> = app.table.get(keys::user(name)).await?;
     tokens::for_operator(app, &user.ok_or(Error::NotFound("user"))?).await
+}
+
+/// The same token once more, where tokens don't live for ever: for the file in which the operator's token is. `None` if
+/// it stays as it is: it was revoked, or has lived only for a while.
+pub async fn operator_token_renewed(app: &App, token: &SecretString) -> Result<Option<SecretString>, Error> {
+    // Whether it has expired does not matter here.
+    let Some(Credential::Token { actor: Actor::User(name), id }) =
+        app.keys.token(token.expose_secret(), Time(i64::MIN))
+    else {
+        return Ok(None);
+    };
+    match app.table.get::<User>(keys::user(&name)).await?.filter(|user| !user.disabled) {
+        Some(user) => tokens::renewed(app, &user, id).await,
+        None => Ok(None),
+    }
 }
 
 /// All users, with their usage. Site admins only.
@@ -116,11 +134,25 @@ pub async fn list(app: &App, credential: &Credential) -> Result<Vec<UserView>, E
     Ok(views)
 }
 
+/// A person with the account of their entity, for themselves and for site admins.
+pub async fn view(app: &App, credential: &Credential, name: &UserName) -> Result<UserView, Error> {
+    let access = Access::load(app, credential, None, []).await?;
+    // A token for a job, which manages nothing, is not for that.
+    access.require(Action::Manage, &Resource::User(name.clone()), "user", "see this account")?;
+    let (user, account) = (keys::user(name), keys::account(&name.into()));
+    let mut rows = app.table.batch([user.clone(), account.clone()]).await?;
+    let (user, account) = (rows.take::<User>(&user)?, rows.take::<Account>(&account)?);
+    let (user, account) = user.zip(account).ok_or(Error::NotFound("user"))?;
+    Ok(UserView { user, quota: account.quota })
+}
+
 /// A change of an account.
 #[derive(Debug)]
 pub enum Change {
     /// A new password. The caller's own, or anybody's as a site admin.
     Password(SecretString),
+    /// An e-mail address, or none. The caller's own, or anybody's as a site admin.
+    Email(Option<Email>),
     /// Whether the account is disabled. Site admins only.
     Disabled(bool),
 }
@@ -134,6 +166,7 @@ pub async fn change(app: &App, credential: &Credential, name: &UserName, change:
         let mut account = Managed::load(app, credential, name, "change this account").await?;
         let user = account.user.ok_or(Error::NotFound("user"))?;
         let changes = match &change {
+            Change::Email(email) => people::email_set(user, email.clone())?,
             Change::Disabled(disabled) => {
                 account.grant = site_admin(app, credential, "disable accounts").await?;
                 if !disabled {
@@ -172,6 +205,17 @@ impl Managed {
         let grant = access.require(Action::Manage, &Resource::User(name.clone()), "user", doing)?;
         Ok(Self { grant, access, user: app.table.get(keys::user(name)).await? })
     }
+}
+
+/// What an entity uses of its quota, for those who have a role on all of it.
+pub async fn quota(app: &App, credential: &Credential, entity: &EntityName) -> Result<Quota, Error> {
+    let key = keys::account(entity);
+    let mut access = Access::load(app, credential, Some(entity), [key.clone()]).await?;
+    let account: Option<Account> = access.take(&key)?;
+    let missing = || Resource::Missing(Place::Entity(entity.clone()));
+    let resource = account.as_ref().map_or_else(missing, |_| Resource::Entity(entity.clone()));
+    access.require(Action::List, &resource, "entity", "see its quota")?;
+    account.map(|account| account.quota).ok_or(Error::NotFound("entity"))
 }
 
 /// Sets the quota of an entity, in bytes; 0 for unlimited. Site admins only.

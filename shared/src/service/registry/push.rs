@@ -21,6 +21,7 @@ use crate::changes::blobs::{VerifiedBytes, VerifiedImage};
 use crate::changes::manifests::{self, Pushed};
 use crate::changes::tags::{self, Replacing};
 use crate::changes::{Changes, accounts};
+use crate::domain::quota::Quota;
 use crate::domain::{Description, Digest, OciDigest, Repository, TagName};
 use crate::error::Error;
 use crate::random;
@@ -51,6 +52,8 @@ pub struct Taken {
     pub subject: Option<OciDigest>,
     /// The tags that it was given.
     pub tags: Vec<TagName>,
+    /// The numbers of the account that pays for it, if it is long enough to cost something.
+    pub quota: Option<Quota>,
 }
 
 /// Checks that the caller may push manifests to a repository, before there are any bytes. The push itself decides
@@ -86,7 +89,7 @@ pub async fn manifest(
         }
     }
     let Parsed { digest, document, tags, .. } = parsed;
-    taken.map(|()| Taken { digest, subject: document.subject, tags })
+    taken.map(|quota| Taken { digest, subject: document.subject, tags, quota })
 }
 
 /// An object that this push wrote and that no row may name.
@@ -102,7 +105,7 @@ async fn accept(
     repository: &Repository,
     new: &Parsed<'_>,
     ours: &mut Option<OwnObject>,
-) -> Result<(), Refused> {
+) -> Result<Option<Quota>, Refused> {
     let mut retry = Retry::of("pushes to the same repository");
     loop {
         retry.pause().await?;
@@ -123,7 +126,7 @@ async fn accept(
             push.list_images(app).await?;
         }
         let object = push.object(app, new, ours).await?;
-        let grant = push.grant.clone();
+        let (grant, quota) = (push.grant.clone(), push.quota);
         let changes = push.changes(app, new, object)?;
         if !changes.have_room_for(0) {
             return Err(Refused::code(Code::TooLarge, "this is too much for one change, set its tags one by one"));
@@ -134,7 +137,7 @@ async fn accept(
             *ours = None;
         }
         if written? == Written::Done {
-            return Ok(());
+            return Ok(quota);
         }
     }
 }
@@ -146,6 +149,8 @@ struct Push {
     before: Option<Manifest>,
     /// The write of its charge, if it is new.
     charged: Option<Write>,
+    /// The account's numbers with it, if it is charged now.
+    quota: Option<Quota>,
     /// The bytes charged for it.
     cost: u64,
     /// The rows of its existing tags.
@@ -185,19 +190,20 @@ impl Push {
             return Err(Refused::code(Code::ManifestBlobUnknown, format!("{missing} is not in this repository")));
         }
         let cost = before.as_ref().map_or(cost, |before| before.cost);
-        let charged = match account_key.filter(|_| before.is_none()) {
+        let (charged, quota) = match account_key.filter(|_| before.is_none()) {
             Some(key) => {
                 let account: Account = access.loaded.take(&key)?.ok_or(Error::NotFound("entity"))?;
-                Some(accounts::manifest_charged(&account, cost)?)
+                let quota = Quota { charged: account.quota.charged.saturating_add(cost), ..account.quota };
+                (Some(accounts::manifest_charged(&account, cost)?), Some(quota))
             }
-            None => None,
+            None => (None, None),
         };
         let mut container = access.made(app, &grant).await?;
         if access.container.is_none() {
             // If somebody else has created it since, these reads may be from before their first push.
             container.epoch = 0;
         }
-        Ok(Self { grant, container, before, charged, cost, old, names, children, images: Vec::new() })
+        Ok(Self { grant, container, before, charged, quota, cost, old, names, children, images: Vec::new() })
     }
 
     /// Creates the library image of a manifest whose layer is one, if the library can express the repository's name.

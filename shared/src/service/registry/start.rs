@@ -7,6 +7,7 @@ use crate::auth::Credential;
 use crate::auth::token::UploadTicket;
 use crate::changes::Changes;
 use crate::changes::blobs::{self, BlobRows, Linked, VerifiedBytes};
+use crate::domain::quota::Quota;
 use crate::domain::{OciDigest, Repository, UploadId, Visibility};
 use crate::error::Error;
 use crate::rules::{Grant, Place};
@@ -27,8 +28,8 @@ pub struct UploadSession {
 /// The result of asking for an upload session.
 #[derive(Debug)]
 pub enum Started {
-    /// The blob exists already.
-    Mounted,
+    /// The blob was there already. These are the numbers of the account that pays for it.
+    Mounted(Quota),
     /// The client has to upload its bytes.
     Session(UploadSession),
 }
@@ -69,7 +70,7 @@ pub async fn session(
         if let Some((source, blob_keys)) = source.zip(blob_keys) {
             let found = BlobRows::take(access.loaded.rows(), &blob_keys)?;
             match mounted(app, &access, &grant, &source, found).await? {
-                Try::Done(()) => return Ok(Started::Mounted),
+                Try::Done(quota) => return Ok(Started::Mounted(quota)),
                 Try::Lost => continue,
             }
         }
@@ -129,15 +130,15 @@ async fn mounted(
     grant: &Grant,
     source: &Link,
     found: BlobRows,
-) -> Result<Try<()>, Refused> {
+) -> Result<Try<Quota>, Refused> {
     let Some(blob) = &found.blob else { return Ok(Try::Lost) };
     let bytes = VerifiedBytes { digest: blob.digest, object: blob.object.clone(), size: blob.size };
     access.made(app, grant).await?;
     let repository = &access.repository;
     let new = linking(app, repository, source.name, &bytes, 0)?;
-    let Linked { writes, .. } = blobs::link(found, &new)?;
+    let Linked { writes, quota, .. } = blobs::link(found, &new)?;
     let changes =
         Changes::recorded(Place::Repository(repository.clone()), EventKind::BlobLinked { digest: source.name })
             .with([blobs::repository_there(repository)]);
-    Ok(Try::of(&app.commit(grant, changes.with(writes)).await?, ()))
+    Ok(Try::of(&app.commit(grant, changes.with(writes)).await?, quota))
 }

@@ -19,6 +19,7 @@ use crate::auth::token::UploadTicket;
 use crate::changes::blobs::{self, BlobRows, Linked, Linking, VerifiedBytes};
 use crate::changes::streams::{self, Stored};
 use crate::changes::{Changes, accounts};
+use crate::domain::quota::Quota;
 use crate::domain::{OciDigest, Repository, Right, TokenPlace, TokenScope, UploadId};
 use crate::error::Error;
 use crate::random;
@@ -221,8 +222,9 @@ async fn discard(app: &App, grant: &Grant, row: &Stream) {
     }
 }
 
-/// Receives the last bytes of an upload, if there are any, and makes a blob of them all.
-pub async fn close(app: &App, right: &UploadRight, digest: &OciDigest, mut chunk: Chunk) -> Result<(), Refused> {
+/// Receives the last bytes of an upload, if there are any, and makes a blob of them all. Returns the numbers of the
+/// account that pays for it.
+pub async fn close(app: &App, right: &UploadRight, digest: &OciDigest, mut chunk: Chunk) -> Result<Quota, Refused> {
     let closed = close_with(app, right, digest, &mut chunk).await;
     if closed.is_err() {
         drain(chunk.body);
@@ -230,11 +232,11 @@ pub async fn close(app: &App, right: &UploadRight, digest: &OciDigest, mut chunk
     closed
 }
 
-async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &mut Chunk) -> Result<(), Refused> {
+async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &mut Chunk) -> Result<Quota, Refused> {
     let repository = &right.0.repository;
     let receiving = Receiving::load(app, right).await?;
     if receiving.row.as_ref().is_some_and(|row| row.flow == Flow::Done(*digest)) {
-        return still_there(app, repository, digest).await;
+        return still_there(app, repository, digest).await.map(|()| receiving.account.quota);
     }
     let (account, grant) = (&receiving.account, &receiving.grant);
     let mut intake = receiving.intake(app, right, chunk.start, chunk.length).await?;
@@ -265,7 +267,7 @@ async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &
     let verified = VerifiedBytes { digest: own, object: object.clone(), size };
     let committed = commit(app, grant, digest, &verified, intake.as_stored()).await;
     match &committed {
-        Ok(()) => intake.whole(&object).await,
+        Ok(_) => intake.whole(&object).await,
         // Delete only what was surely not committed and no row names. After other errors the sweeper checks.
         Err(Refused::Error(Error::QuotaExceeded { .. } | Error::TooManyRows { .. })) if !intake.as_stored().kept => {
             drop(app.objects.delete(grant, &object).await);
@@ -287,7 +289,7 @@ async fn commit(
     name: &OciDigest,
     bytes: &VerifiedBytes,
     stored: Stored<'_>,
-) -> Result<(), Refused> {
+) -> Result<Quota, Refused> {
     let row = stored.row;
     let repository = &row.repository;
     let blob_keys = BlobRows::keys(repository, &bytes.digest, name);
@@ -306,7 +308,10 @@ async fn commit(
         {
             // Another request has closed or changed it in the meantime.
             return match other.flow {
-                Flow::Done(done) if done == *name => still_there(app, repository, name).await,
+                Flow::Done(done) if done == *name => {
+                    still_there(app, repository, name).await?;
+                    Ok(BlobRows::take(&mut rows, &blob_keys)?.account.quota)
+                }
                 _ => Err(unknown_upload()),
             };
         }
@@ -318,7 +323,7 @@ async fn commit(
             restore::bytes(app, grant, bytes, &blob.object).await?;
         }
         let new = linking(app, repository, *name, bytes, row.reserved)?;
-        let Linked { writes, object, .. } = blobs::link(found, &new)?;
+        let Linked { writes, object, quota } = blobs::link(found, &new)?;
         let place = Place::Repository(repository.clone());
         let mut changes = Changes::recorded(place, EventKind::BlobLinked { digest: *name }).with(writes);
         changes.add(blobs::repository_there(repository));
@@ -333,7 +338,7 @@ async fn commit(
                 let ours = Stream { object: Some(bytes.object.clone()), upload: None, ..row.clone() };
                 discard(app, grant, &ours).await;
             }
-            return Ok(());
+            return Ok(quota);
         }
     }
 }

@@ -14,7 +14,8 @@
 use crate::app::App;
 use crate::changes::Changes;
 use crate::changes::blobs::Unlinking;
-use crate::changes::removal;
+use crate::changes::stars::{self, Starring};
+use crate::changes::{about, removal};
 use crate::domain::{Actor, Digest, EntityName, Repository, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
@@ -23,8 +24,8 @@ use crate::service::people::robots::{self, Left};
 use crate::service::retry::Retry;
 use crate::store::keys::{self, Key, KeyRange};
 use crate::store::rows::{
-    Account, Blob, Charge, Entity, Image, Link, ManifestLinks, Member, Membership, RemovedContainer, RemovedEntity,
-    Row, ShareListed, Tag,
+    About, Account, Blob, Charge, Container, Counts, Entity, Image, Link, ManifestLinks, Member, Membership,
+    RemovedContainer, RemovedEntity, Row, ShareListed, Star, Tag,
 };
 use crate::store::table::{Page, Written};
 use std::collections::BTreeMap;
@@ -107,6 +108,7 @@ impl<'a> Drain<'a> {
             && self.manifests(repository).await?
             && self.links(repository).await?
             && self.images(repository).await?
+            && self.about(keys::about_container(repository)).await?
             && self.rest(keys::all_of_repository(repository)).await?;
         if done {
             // Whoever drains it too may have been faster.
@@ -184,6 +186,20 @@ impl<'a> Drain<'a> {
         }
     }
 
+    /// Removes what was said about it.
+    async fn about(&mut self, key: Key) -> Result<bool, Error> {
+        while let Some(row) = self.app.table.get::<About>(key.clone()).await? {
+            if !self.in_time() {
+                return Ok(false);
+            }
+            if self.over {
+                break;
+            }
+            self.step(about::removed(&row)).await?;
+        }
+        Ok(true)
+    }
+
     /// Removes rows that count for nothing.
     async fn rest(&mut self, range: KeyRange) -> Result<bool, Error> {
         loop {
@@ -210,7 +226,8 @@ impl<'a> Drain<'a> {
                 }
             }
         }
-        if !(self.members(name).await? && self.rest(keys::invitations(name)).await?) {
+        let about = self.about(keys::about_entity(name)).await?;
+        if !(about && self.members(name).await? && self.rest(keys::invitations(name)).await?) {
             return Ok(false);
         }
         self.step(removal::rows_removed([keys::includes(name)])).await?;
@@ -245,7 +262,31 @@ impl<'a> Drain<'a> {
                 self.step(removal::membership_removed(row, entity.as_ref())?).await?;
             }
             if rows.is_empty() {
-                return self.rest(keys::all_of_user(name)).await;
+                return Ok(self.stars(name).await? && self.rest(keys::all_of_user(name)).await?);
+            }
+        }
+    }
+
+    /// Takes back the stars of a user who was deleted.
+    async fn stars(&mut self, name: &UserName) -> Result<bool, Error> {
+        loop {
+            let Some(rows) = self.first::<Star>(keys::stars(name), PAGE).await? else { return Ok(false) };
+            if rows.is_empty() {
+                return Ok(true);
+            }
+            for row in rows {
+                let (at, counts) = (keys::container(&row.repository), keys::counts(&row.repository));
+                let mut found = self.app.table.batch([at.clone(), counts.clone()]).await?;
+                let Some(container) = found.take::<Container>(&at)? else {
+                    self.step(removal::rows_removed([row.key()])).await?;
+                    continue;
+                };
+                let counts: Option<Counts> = found.take(&counts)?;
+                let star = Some(row);
+                let starring = Starring { user: name, container: &container, star, counts, first_version: 0 };
+                if let Some(taken) = stars::taken(&starring)? {
+                    self.step(taken).await?;
+                }
             }
         }
     }

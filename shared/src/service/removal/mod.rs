@@ -34,7 +34,7 @@ use crate::error::Error;
 use crate::rules::{Action, Denial, Grant, Place, Resource};
 use crate::store::keys;
 use crate::store::rows::{
-    Collection, Container, Entity, EntityKind, GroupsMade, Membership, RemovedContainer, RemovedEntity, User,
+    About, Collection, Container, Entity, EntityKind, GroupsMade, Membership, RemovedContainer, RemovedEntity, User,
 };
 use crate::store::table::Written;
 use std::time::{Duration, Instant};
@@ -120,8 +120,7 @@ pub async fn collection(
         found.retain(|container| container.collection_id == Some(row.id));
         deleting.look(&found, 0).await?;
         if how.dry_run
-            || deleting.hides(&grant, &found, &place).await?
-                && app.commit(&grant, removal::collections_removed(&[row], &place)).await? == Written::Done
+            || deleting.hides(&grant, &found, &place).await? && deleting.removes(&grant, &[row], &place).await?
         {
             return Ok(deleting.end().await);
         }
@@ -290,6 +289,15 @@ impl<'a> Deleting<'a> {
         Ok(done)
     }
 
+    /// Removes collections in which nothing is left. Returns whether they are.
+    async fn removes(&self, grant: &Grant, collections: &[Collection], place: &Place) -> Result<bool, Error> {
+        let about = |one: &Collection| keys::about_collection(&one.entity, &one.name);
+        let mut rows = self.app.table.batch(collections.iter().map(about)).await?;
+        let said = collections.iter().filter_map(|one| rows.take::<About>(&about(one)).transpose());
+        let said = said.collect::<Result<Vec<_>, _>>()?;
+        Ok(self.app.commit(grant, removal::collections_removed(collections, &said, place)).await? == Written::Done)
+    }
+
     /// Looks at what is in an entity.
     async fn entity_found(&mut self, emptied: &Emptied<'_>) -> Result<(Vec<Container>, Vec<Collection>), Error> {
         let name = &emptied.entity.name;
@@ -311,7 +319,7 @@ impl<'a> Deleting<'a> {
             return Ok(Try::Lost);
         }
         for some in collections.chunks(AT_A_TIME) {
-            if self.app.commit(grant, removal::collections_removed(some, &place)).await? != Written::Done {
+            if !self.removes(grant, some, &place).await? {
                 return Ok(Try::Lost);
             }
         }

@@ -1,6 +1,8 @@
 //! What a sweep finds in the table, to be worked through after the scan.
 
+use super::tally::Tally;
 use crate::changes::Changes;
+use crate::domain::quota::Numbers;
 use crate::domain::{OciDigest, Repository};
 use crate::store::rows::{Condemned, Image, RemovedContainer, RemovedEntity, Session, Stream};
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Inventory {
     pub(super) objects: BTreeSet<String>,
     pub(super) uploads: BTreeSet<String>,
-    /// Used, reserved and surplus bytes and the rows of each entity, by its account and by everything that counts.
-    pub(super) accounts: BTreeMap<String, (u64, u64, u64, u64)>,
-    pub(super) charges: BTreeMap<String, (u64, u64, u64, u64)>,
+    /// What the account of each entity says, and what is its sum.
+    pub(super) accounts: BTreeMap<String, Numbers>,
+    pub(super) tally: Tally,
     /// Images whose bytes never came, expired sessions, and objects that were condemned long enough ago: they go after
     /// the scan, as streams do.
     pub(super) images: Vec<Image>,
@@ -24,6 +26,8 @@ pub(super) struct Inventory {
     pub(super) links: BTreeMap<Repository, BTreeSet<OciDigest>>,
     /// Deletions of wrong passwords that count no more.
     pub(super) wrong_passwords: Vec<Changes>,
+    /// Deletions of tries to register that count no more.
+    pub(super) registrations: Vec<Changes>,
     /// Deletions of events whose time is over.
     pub(super) events: Vec<Changes>,
     /// Deletions of shares that ended long enough ago, and of their entries in lists.

@@ -14,8 +14,10 @@
 //! 4. Abort an open multipart upload that no session names, and condemn an object that no row names, if they are old
 //!    enough.
 
+pub mod accounts;
 mod inventory;
 mod sweeper;
+mod tally;
 
 use self::sweeper::Sweeper;
 use super::access::{Access, system};
@@ -23,11 +25,13 @@ use super::{links, share};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::UploadId;
+use crate::domain::quota::Numbers;
 use crate::domain::time::SKEW;
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::StoreError;
 use crate::store::objects::ListedObject;
+use crate::store::table::Scanned;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -122,10 +126,10 @@ pub struct Swept {
 pub struct WrongAccount {
     /// The entity.
     pub entity: String,
-    /// Used, reserved and surplus bytes, and rows, according to the account's row.
-    pub account: (u64, u64, u64, u64),
+    /// What the account's row says.
+    pub account: Numbers,
     /// The same according to all rows that count.
-    pub charges: (u64, u64, u64, u64),
+    pub charges: Numbers,
 }
 
 /// How many leftovers a dry run lists.
@@ -146,20 +150,8 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<
     let mut sweeper = Sweeper::new(app, grant, ages, mode);
     let uploads = app.objects.open_parts().await?;
     let objects = all_objects(app).await?;
-    let (mut start, mut unread) = (None, false);
-    loop {
-        let (rows, next) = app.table.scan(start).await?;
-        for row in rows {
-            let key = row.key.clone();
-            let done = sweeper.row(row);
-            unread |= matches!(done, Err(Error::Unavailable(StoreError::Row(_))));
-            sweeper.tried(&key, done);
-        }
-        start = next;
-        if start.is_none() {
-            break;
-        }
-    }
+    let unread = all_rows(app, |row| sweeper.row(row)).await?;
+    sweeper.unread(unread);
     sweeper.images().await;
     sweeper.sessions().await;
     sweeper.deletable().await;
@@ -169,10 +161,36 @@ async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<
     sweeper.forgettable().await;
     sweeper.logs().await;
     // Something that can't be read may name other things.
-    if !unread {
+    if unread == 0 {
         sweeper.unnamed(uploads, objects).await;
     }
     Ok(sweeper.accounts())
+}
+
+/// Passes on all rows of the table, page by page. Returns how many could not be read; the log says which.
+async fn all_rows(app: &App, mut take: impl FnMut(Scanned) -> Result<(), Error>) -> Result<u64, Error> {
+    let (mut start, mut unread) = (None, 0);
+    loop {
+        let (rows, next) = app.table.scan(start).await?;
+        for row in rows {
+            let key = row.key.clone();
+            if let Err(error) = take(row) {
+                tracing::error!(?key, %error, cause = error.cause(), "a row of the table can't be read");
+                unread += 1;
+            }
+        }
+        start = next;
+        if start.is_none() {
+            return Ok(unread);
+        }
+        // An embedded table answers at once: others get their turn between two pages.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Whether a row was read that this version does not understand.
+fn is_unreadable(error: &StoreError) -> bool {
+    matches!(error, StoreError::Row(_))
 }
 
 async fn all_objects(app: &App) -> Result<Vec<ListedObject>, Error> {

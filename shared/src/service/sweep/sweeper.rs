@@ -10,12 +10,13 @@ use crate::domain::{OciDigest, Time};
 use crate::error::Error;
 use crate::rules::Grant;
 use crate::service::people::passwords::WINDOW;
+use crate::service::people::registration;
 use crate::service::{links, uploads};
 use crate::store::keys::{self, RowKind};
 use crate::store::objects::{ListedObject, OpenParts};
 use crate::store::rows::{
-    About, Account, Blob, Charge, Condemned, Event, EventEnd, Flow, Image, Link, Manifest, Row, Session, ShareEnd,
-    State, Stream, Surplus, Way, WrongPasswords,
+    Account, AccountNumbers, Blob, Charge, Condemned, Event, EventEnd, Flow, Image, Link, Manifest, Registrations, Row,
+    Session, ShareEnd, State, Stream, Way, WrongPasswords,
 };
 use crate::store::table::{Scanned, Written};
 use std::fmt::Debug;
@@ -53,15 +54,13 @@ impl<'a> Sweeper<'a> {
         false
     }
 
-    /// What counts for an entity.
-    fn sum(&mut self, entity: &impl ToString) -> &mut (u64, u64, u64, u64) {
-        self.inventory.charges.entry(entity.to_string()).or_default()
+    /// Notes how many rows could not be read.
+    pub(super) fn unread(&mut self, count: u64) {
+        self.swept.failed += count;
     }
 
     pub(super) fn row(&mut self, row: Scanned) -> Result<(), Error> {
-        if let Some(entity) = keys::counted(&row.key).map(str::to_owned) {
-            self.sum(&entity).3 += 1;
-        }
+        self.inventory.tally.row(&row.key);
         match keys::kind(&row.key) {
             RowKind::Session => self.session(row.read()?),
             RowKind::Image => {
@@ -84,28 +83,27 @@ impl<'a> Sweeper<'a> {
             }
             RowKind::Manifest => {
                 let manifest: Manifest = row.read()?;
-                let sum = self.sum(manifest.repository.entity());
-                sum.0 += manifest.cost;
-                sum.3 += manifest.rows;
+                self.inventory.tally.manifest(&manifest);
                 self.inventory.objects.extend(manifest.object);
                 self.inventory.named.entry(manifest.repository).or_default().extend(manifest.names);
             }
-            RowKind::Charge => {
-                let charge: Charge = row.read()?;
-                let sum = self.sum(&charge.entity);
-                *(if charge.links == 0 { &mut sum.1 } else { &mut sum.0 }) += charge.size;
-                sum.2 += charge.kept;
-            }
+            RowKind::Charge => self.inventory.tally.charge(&row.read()?),
             RowKind::Account => {
-                let Account { entity, quota } = row.read()?;
+                let Account { entity, quota, .. } = row.clone().read()?;
                 self.inventory.most_rows.insert(entity.to_string(), quota.most_rows);
-                let numbers = (quota.used(), quota.reserved, quota.surplus, quota.rows);
+                let numbers = row.read::<AccountNumbers>()?.numbers();
                 self.inventory.accounts.insert(entity.to_string(), numbers);
             }
             RowKind::WrongPasswords => {
                 let wrong: WrongPasswords = row.read()?;
                 if wrong.since.plus(WINDOW) <= self.now {
                     self.inventory.wrong_passwords.push(people::wrong_passwords_forgotten(&wrong));
+                }
+            }
+            RowKind::Registrations => {
+                let tried: Registrations = row.read()?;
+                if tried.since.plus(registration::WINDOW) <= self.now {
+                    self.inventory.registrations.push(people::registrations_forgotten(&tried));
                 }
             }
             RowKind::Event => {
@@ -125,21 +123,23 @@ impl<'a> Sweeper<'a> {
             }
             RowKind::RemovedContainer => self.inventory.removed_containers.push(row.read()?),
             RowKind::RemovedEntity => self.inventory.removed_entities.push(row.read()?),
-            RowKind::About => self.about(&row.read()?),
+            RowKind::About => self.inventory.tally.about(&row.read()?),
             RowKind::Other => {}
         }
         Ok(())
-    }
-
-    fn about(&mut self, row: &About) {
-        self.sum(row.of.entity()).3 += row.rows;
     }
 
     /// Forgets wrong passwords that count no more, events whose time is over, and shares that ended long ago, many at a
     /// time. Each kind by itself: if one of the passwords counts again, only its neighbours wait for the next sweep.
     pub(super) async fn forgettable(&mut self) {
         let inventory = &mut self.inventory;
-        let kinds = [&mut inventory.wrong_passwords, &mut inventory.events, &mut inventory.shares].map(std::mem::take);
+        let kinds = [
+            &mut inventory.wrong_passwords,
+            &mut inventory.registrations,
+            &mut inventory.events,
+            &mut inventory.shares,
+        ];
+        let kinds = kinds.map(std::mem::take);
         for kind in kinds {
             if self.mode == Mode::DryRun {
                 continue;
@@ -190,9 +190,7 @@ impl<'a> Sweeper<'a> {
     fn stream(&mut self, row: Stream) {
         self.inventory.objects.extend(row.object.iter().chain(&row.tail).cloned());
         self.inventory.uploads.extend(row.upload.clone());
-        let sum = self.sum(row.repository.entity());
-        sum.1 += row.reserved;
-        sum.3 += 1;
+        self.inventory.tally.stream(&row);
         if self.ages.all_sessions || row.expires.plus(self.ages.session) <= self.now {
             self.inventory.streams.push(row);
         }
@@ -200,9 +198,7 @@ impl<'a> Sweeper<'a> {
 
     fn session(&mut self, row: Session) {
         self.inventory.objects.insert(row.object.clone());
-        let sum = self.sum(row.repository.entity());
-        sum.2 += if row.surplus { row.size } else { 0 };
-        sum.3 += 1;
+        self.inventory.tally.session(&row);
         if let Way::Parts(upload) = &row.way {
             self.inventory.uploads.insert(upload.clone());
         }
@@ -255,11 +251,7 @@ impl<'a> Sweeper<'a> {
     fn condemned(&mut self, row: Condemned) {
         self.inventory.objects.insert(row.object.clone());
         self.inventory.uploads.extend(row.upload.clone());
-        if let Some(Surplus { entity, size }) = &row.of {
-            let sum = self.sum(entity);
-            sum.2 += size;
-            sum.3 += 1;
-        }
+        self.inventory.tally.condemned(&row);
         if row.since.plus(self.ages.condemned) <= self.now {
             self.inventory.condemned.push(row);
         }
@@ -366,7 +358,7 @@ impl<'a> Sweeper<'a> {
     pub(super) fn accounts(self) -> Swept {
         let Self { inventory, mut swept, .. } = self;
         for (entity, account) in inventory.accounts {
-            let charges = inventory.charges.get(&entity).copied().unwrap_or_default();
+            let charges = inventory.tally.sum(&entity).numbers;
             // While pushes run, the two are read at different moments.
             if account != charges {
                 swept.wrong_accounts.push(WrongAccount { entity, account, charges });
