@@ -586,7 +586,7 @@ async fn delete_entity(
 ) -> Answer {
     let name = app.config.defaults.entity(&name)?;
     let done = removal::entity(&app, &caller, &name, how).await?;
-    Ok(deleted(how, &done))
+    Ok(deleted(how, done.contents, done.done))
 }
 
 /// Deletes a collection with its containers, in the same way.
@@ -610,7 +610,7 @@ async fn delete_collection(
 ) -> Answer {
     let (entity, name) = app.config.defaults.collection(&path)?;
     let done = removal::collection(&app, &caller, &entity, &name, how).await?;
-    Ok(deleted(how, &done))
+    Ok(deleted(how, done.contents, done.done))
 }
 
 /// Deletes a container with everything in it, in the same way.
@@ -634,7 +634,7 @@ async fn delete_container(
 ) -> Answer {
     let repository = app.config.defaults.container(&path)?;
     let done = removal::container(&app, &caller, &repository, how).await?;
-    Ok(deleted(how, &done))
+    Ok(deleted(how, done.contents, done.done))
 }
 
 /// Deletes a repository by its registry name, which can have any number of parts, in the same way.
@@ -657,7 +657,7 @@ async fn delete_repository(
     Deletion(how): Deletion,
 ) -> Answer {
     let done = removal::container(&app, &caller, &name.parse()?, how).await?;
-    Ok(deleted(how, &done))
+    Ok(deleted(how, done.contents, done.done))
 }
 
 /// Freezes the tag of a reference with `{"frozen": true}`, or unfreezes it.

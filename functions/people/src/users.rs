@@ -57,7 +57,7 @@ async fn delete_user(
     Deletion(how): Deletion,
 ) -> Answer {
     let done = removal::user(&app, &caller, &name.parse()?, how).await?;
-    Ok(deleted(how, &done))
+    Ok(deleted(how, done.contents, done.done))
 }
 
 /// All users, with their usage.

@@ -6,6 +6,7 @@
 pub mod about;
 pub mod actor;
 pub mod caller;
+pub mod deletion;
 pub mod description;
 pub mod digest;
 pub mod ids;
@@ -24,6 +25,7 @@ pub mod visibility;
 pub use about::{CustomData, Readme, Said, SourceUrl};
 pub use actor::Actor;
 pub use caller::{Caller, Right, Role, TokenPlace, TokenScope};
+pub use deletion::HowToDelete;
 pub use description::Description;
 pub use digest::{Digest, OciDigest};
 pub use ids::{Id, ShareId, TokenId, UploadId};

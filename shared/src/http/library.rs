@@ -4,9 +4,9 @@ use super::authorization;
 use super::narrowing::{in_body, refusal};
 use crate::app::App;
 use crate::auth::Credential;
+use crate::domain::HowToDelete;
 use crate::domain::reference::LibraryRef;
 use crate::error::Error;
-use crate::service::removal::{Deleted, How};
 use crate::telemetry;
 use axum::Json;
 use axum::body::Bytes;
@@ -118,14 +118,14 @@ impl FromRequestParts<App> for OnlyArch {
 
 /// How something is to be deleted with what is in it: `?cascade=1&force=1&dry-run=1`. The query may say nothing else.
 #[derive(Debug)]
-pub struct Deletion(pub How);
+pub struct Deletion(pub HowToDelete);
 
 impl FromRequestParts<App> for Deletion {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Failure> {
         let pairs = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map(|Query(pairs)| pairs);
-        let mut how = How::default();
+        let mut how = HowToDelete::default();
         for (key, value) in pairs.map_err(|error| Failure(Error::Invalid(error.to_string())))? {
             let wanted = match value.to_ascii_lowercase().as_str() {
                 "1" | "true" | "yes" => true,
@@ -147,10 +147,18 @@ impl FromRequestParts<App> for Deletion {
 }
 
 /// The answer to a deletion: 202 if it is hidden, and not all of it removed yet.
-pub fn deleted(how: How, Deleted { contents, done }: &Deleted) -> Response {
-    let status = if *done || how.dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let data = json!({ "contents": contents, "dryRun": how.dry_run, "done": done });
-    (status, Json(json!({ "data": data }))).into_response()
+pub fn deleted(how: HowToDelete, contents: impl Serialize, done: bool) -> Response {
+    let status = if done || how.dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Deleted<T> {
+        contents: T,
+        dry_run: bool,
+        done: bool,
+    }
+    let mut response = data(Deleted { contents, dry_run: how.dry_run, done });
+    *response.status_mut() = status;
+    response
 }
 
 /// A request whose path had an empty part. Old clients leave a name empty, and mean the default.

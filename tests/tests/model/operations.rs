@@ -4,6 +4,7 @@ use crate::fixture::Fixture;
 use axum::body::{Body, Bytes};
 use futures::{StreamExt, stream};
 use shared::Error;
+use shared::domain::HowToDelete;
 use shared::domain::{Description, LibraryRef, OciDigest, Selector};
 use shared::service::registry::blob;
 use shared::service::registry::parse::NewManifest;
@@ -11,7 +12,7 @@ use shared::service::registry::pull::{self, Reference};
 use shared::service::registry::start::{self, Mount, Started, UploadSession};
 use shared::service::registry::upload::{self, Chunk};
 use shared::service::registry::{Code, Refused, push, remove};
-use shared::service::removal::{self, How};
+use shared::service::removal;
 use shared::service::settings::{self, Settings};
 use shared::service::sweep::{Ages, sweep};
 use shared::service::uploads::single::{self, Announced};
@@ -284,7 +285,7 @@ impl Doing<'_> {
 
     async fn cascade(&self, force: bool) -> std::result::Result<(), Error> {
         let Fixture { app, who, places, .. } = self.fixture;
-        let how = How { cascade: true, force, dry_run: false };
+        let how = HowToDelete { cascade: true, force, dry_run: false };
         Box::pin(removal::container(app, who, &places[self.place].repository, how)).await.map(drop)
     }
 

@@ -29,7 +29,7 @@ use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::removal::{self, Deletion, Emptied};
 use crate::changes::{Changes, people};
-use crate::domain::{Actor, CollectionName, EntityName, Repository, Role, UserName};
+use crate::domain::{Actor, CollectionName, EntityName, HowToDelete, Repository, Role, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Denial, Grant, Place, Resource};
 use crate::store::keys;
@@ -38,17 +38,6 @@ use crate::store::rows::{
 };
 use crate::store::table::Written;
 use std::time::{Duration, Instant};
-
-/// How something is to be deleted.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct How {
-    /// With everything in it. Otherwise, it must be empty.
-    pub cascade: bool,
-    /// Even if a tag in it is frozen, or a container read-only. A user, even if a group is left without an admin.
-    pub force: bool,
-    /// Only say what is in it.
-    pub dry_run: bool,
-}
 
 /// What was deleted, or would be.
 #[derive(Debug, Clone, Default)]
@@ -69,7 +58,7 @@ pub async fn container(
     app: &App,
     credential: &Credential,
     repository: &Repository,
-    how: How,
+    how: HowToDelete,
 ) -> Result<Deleted, Error> {
     let key = keys::container(repository);
     let place = Place::Repository(repository.clone());
@@ -100,7 +89,7 @@ pub async fn collection(
     credential: &Credential,
     entity: &EntityName,
     name: &CollectionName,
-    how: How,
+    how: HowToDelete,
 ) -> Result<Deleted, Error> {
     let key = keys::collection(entity, name);
     let place = Place::Collection(entity.clone(), name.clone());
@@ -128,7 +117,7 @@ pub async fn collection(
 }
 
 /// Deletes a group with everything in it. A user's own entity goes with its user.
-pub async fn entity(app: &App, credential: &Credential, name: &EntityName, how: How) -> Result<Deleted, Error> {
+pub async fn entity(app: &App, credential: &Credential, name: &EntityName, how: HowToDelete) -> Result<Deleted, Error> {
     let key = keys::entity(name);
     let mut deleting = Deleting::new(app, "delete this entity", how);
     let mut retry = Retry::of("changes of the same entity");
@@ -158,7 +147,7 @@ pub async fn entity(app: &App, credential: &Credential, name: &EntityName, how: 
 }
 
 /// Deletes a user with everything that is theirs. Site admins only, and not themselves.
-pub async fn user(app: &App, credential: &Credential, name: &UserName, how: How) -> Result<Deleted, Error> {
+pub async fn user(app: &App, credential: &Credential, name: &UserName, how: HowToDelete) -> Result<Deleted, Error> {
     let entity = EntityName::from(name);
     let mut deleting = Deleting::new(app, "delete users", how);
     let mut retry = Retry::of("changes of the same account");
@@ -211,7 +200,7 @@ async fn others_have_admins(app: &App, name: &UserName) -> Result<(), Error> {
 struct Deleting<'a> {
     app: &'a App,
     doing: &'static str,
-    how: How,
+    how: HowToDelete,
     /// How many of the containers in it are what is to be deleted.
     itself: u64,
     /// When to answer, whatever is left.
@@ -223,7 +212,7 @@ struct Deleting<'a> {
 }
 
 impl<'a> Deleting<'a> {
-    fn new(app: &'a App, doing: &'static str, how: How) -> Self {
+    fn new(app: &'a App, doing: &'static str, how: HowToDelete) -> Self {
         let until = Instant::now() + LONGEST;
         Self { app, doing, how, itself: 0, until, contents: None, hidden: Vec::new(), removed: None }
     }
