@@ -148,7 +148,6 @@ impl FromRequestParts<App> for Deletion {
 
 /// The answer to a deletion: 202 if it is hidden, and not all of it removed yet.
 pub fn deleted(how: HowToDelete, contents: impl Serialize, done: bool) -> Response {
-    let status = if done || how.dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Deleted<T> {
@@ -156,6 +155,8 @@ pub fn deleted(how: HowToDelete, contents: impl Serialize, done: bool) -> Respon
         dry_run: bool,
         done: bool,
     }
+
+    let status = if done || how.dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
     let mut response = data(Deleted { contents, dry_run: how.dry_run, done });
     *response.status_mut() = status;
     response
