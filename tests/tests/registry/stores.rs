@@ -110,6 +110,50 @@ async fn start() -> (Server, Caller, Layer) {
 }
 
 #[tokio::test]
+async fn what_comes_into_an_empty_container_while_it_is_deleted_stops_the_deletion() {
+    let (server, alice, layer) = start().await;
+    alice.container(BB).await;
+    for path in [format!("/v1/containers/{BB}"), "/v1/collections/alice/other".to_owned()] {
+        let entity = json!({ "name": "alice" });
+        let entity = alice.post("/v1/entities", entity).await.ok()["data"]["id"].clone();
+        alice.post("/v1/collections", json!({ "name": "other", "entity": entity })).await.ok();
+        let (waits, release) = layer.hold(0);
+        let deleting = std::pin::pin!(alice.delete(&path));
+        let Either::Right((_, deleting)) = futures::future::select(deleting, waits).await else { panic!("{path}") };
+        let (bytes, into) = (sif(1), if path.contains("other") { "alice/other/bb" } else { BB });
+        alice.push(into, "v1", "amd64", &bytes).await.ok();
+        release.send(()).unwrap();
+        deleting.await.error(412);
+        assert_eq!(server.nobody.pull(&format!("{into}:v1")).await.bytes, bytes);
+    }
+}
+
+#[tokio::test]
+async fn whoever_drains_a_container_late_takes_nothing_from_a_new_one_of_that_name() {
+    let (server, alice, layer) = start().await;
+    for number in 0..3 {
+        alice.push(BB, &format!("v{number}"), "amd64", &sif(number)).await.ok();
+    }
+    // Each of the first writes of the drain in turn comes after somebody else has drained it.
+    for after in 1..5 {
+        alice.push(BB, "v1", "amd64", &sif(1)).await.ok();
+        let (waits, release) = layer.hold(after);
+        let path = format!("/v1/containers/{BB}?cascade=1");
+        let deleting = std::pin::pin!(alice.delete(&path));
+        let Either::Right((_, deleting)) = futures::future::select(deleting, waits).await else { panic!("{after}") };
+        server.sweep_all().await;
+        let (new, tag) = (sif(9), format!("new{after}"));
+        alice.push(BB, &tag, "amd64", &new).await.ok();
+        release.send(()).unwrap();
+        deleting.await.ok();
+        assert_eq!(server.nobody.pull(&format!("{BB}:{tag}")).await.bytes, new, "after {after} writes");
+        server.nobody.get(&format!("/v1/images/{BB}:v1")).await.error(404);
+        server.sweep_all().await;
+        assert_eq!(server.nobody.pull(&format!("{BB}:{tag}")).await.bytes, new, "after {after} writes");
+    }
+}
+
+#[tokio::test]
 async fn whoever_is_removed_meanwhile_does_not_come_back_by_their_own_invitation() {
     let (server, alice, layer) = start().await;
     let bob = server.user("bob", 0).await;

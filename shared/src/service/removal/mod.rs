@@ -229,12 +229,12 @@ impl<'a> Deleting<'a> {
     /// Looks at what is in containers that are to go, with so many collections, and refuses what may not.
     async fn look(&mut self, containers: &[Container], collections: u64) -> Result<(), Error> {
         let found = Contents { collections, ..survey::of(self.app, containers).await? };
-        let contents = self.contents.get_or_insert_with(|| found.clone());
+        self.contents.get_or_insert_with(|| found.clone());
         if self.how.dry_run {
             return Ok(());
         }
-        if !self.how.cascade && !contents.is_empty(self.itself) {
-            return Err(Error::NotEmpty(format!("it is not empty: {contents}; ask for a cascade to delete all of it")));
+        if !self.how.cascade && !found.is_empty(self.itself) {
+            return Err(Error::NotEmpty(format!("it is not empty: {found}; ask for a cascade to delete all of it")));
         }
         // A tag may have been frozen since.
         if let Some(tag) = found.frozen.filter(|_| !self.how.force) {
