@@ -207,6 +207,10 @@ async fn a_deleted_group_leaves_its_name_to_nobody_but_site_admins() {
     push_artifact(&bob, "acme/deep/er/files", "v1", b"bytes").await;
     alice.post("/api/entities/acme/invitations", json!({ "role": "reader" })).await.ok();
 
+    for path in ["entities/acme", "collections/acme/tools", "containers/acme/tools/bb"] {
+        set(&alice, &format!("/v1/{path}"), json!({ "readme": "long ".repeat(1000) })).await.ok();
+    }
+
     alice.delete("/v1/entities/acme").await.error(412);
     alice.delete("/v1/entities/alice").await.error(409);
     let dry = alice.delete("/v1/entities/acme?dry-run=1").await.ok();
@@ -268,6 +272,13 @@ async fn a_user_is_deleted_with_everything_that_is_theirs() {
     let bytes = sif(1);
     alice.push(BB, "v1", "amd64", &bytes).await.ok();
     alice.push("acme/tools/bb", "v1", "amd64", &bytes).await.ok();
+    let container = bob.get("/v1/containers/acme/tools/bb").await.ok();
+    let starred = format!("stars/{}", text(&container, "/data/id"));
+    for who in [&alice, &bob] {
+        let name = if who.token == alice.token { "alice" } else { "bob" };
+        who.post(&format!("/v1/users/{name}/{starred}"), json!({})).await.ok();
+    }
+    set(&alice, "/v1/entities/alice", json!({ "readme": "about me" })).await.ok();
 
     let path = "/api/users/alice";
     bob.delete(path).await.error(403);
@@ -293,6 +304,8 @@ async fn a_user_is_deleted_with_everything_that_is_theirs() {
         let members = names(bob.get(&format!("/api/entities/{entity}/members")).await.ok());
         assert_eq!(members, ["bob"], "{entity}");
     }
+    let stars = bob.get("/v1/containers/acme/tools/bb").await.ok()["data"]["stars"].clone();
+    assert_eq!(stars, json!(1), "the star of who is gone counts no more");
     // The count of admins went with them: bob is the last one now.
     bob.delete("/api/entities/acme/members/bob").await.error(409);
     assert!(!names(server.admin.get("/api/users").await.ok()).contains(&"alice".to_owned()));
