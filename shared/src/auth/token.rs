@@ -3,7 +3,7 @@
 //! A token is a JWT that names its user (`sub`) and its row (`jti`), so the row can be read in the same batch as
 //! everything else. The scope is in the row, not in the token.
 
-use crate::domain::{Actor, Repository, Time, TokenId, TokenScope, UploadId};
+use crate::domain::{Actor, Id, Repository, Time, TokenId, TokenScope, UploadId};
 use crate::error::{BAD_TOKEN, Error};
 use crate::random;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -101,6 +101,9 @@ pub struct UploadTicket {
     /// The mark of the password that was used for it, if one was.
     #[serde(rename = "pw", default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
+    /// The id of the repository, if it was there: the upload ends with it.
+    #[serde(rename = "co", default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Id>,
     /// When it ends.
     #[serde(rename = "un")]
     pub until: Time,

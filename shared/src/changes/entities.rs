@@ -81,6 +81,10 @@ pub(crate) fn entity(new: NewEntity<'_>, birth: Birth) -> Result<Made<Entity>, E
     let mut made = made(row, id, Target::Entity(name.clone()), EventKind::EntityMade)?;
     made.changes.add(accounts::opened(name, limit)?);
     made.changes.add(removal::name_taken(name, freed));
+    if kind == EntityKind::Group {
+        // Whoever is deleted meanwhile makes none.
+        made.changes.add(Write::check(keys::user(owner), Condition::Present));
+    }
     made.changes.extend(first);
     Ok(made)
 }
@@ -144,7 +148,7 @@ pub(crate) fn container(new: NewContainer<'_>, birth: Birth) -> Result<Made<Cont
         read_only,
         created_by: by,
         created: at,
-        epoch: 0,
+        epoch: first_version.into(),
         version: first_version.into(),
     };
     let mut made = made(row, id, Target::Container(repository.clone()), EventKind::ContainerMade)?;

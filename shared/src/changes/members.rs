@@ -146,15 +146,12 @@ pub(crate) fn robot_made(robot: &Robot, entity: &EntityName, at: &RoleAt, birth:
         .with(rows(entity, &robot.actor, roles, birth.first_version.into(), Condition::None)?))
 }
 
-/// Takes a robot's roles, and disables its account: none of its tokens works from now on.
+/// Disables a robot's account: none of its tokens works from now on. Its roles stay until it is gone, since they list it.
 pub(crate) fn robot_stopped(robot: &Robot, entity: &EntityName) -> Result<Changes, Error> {
     let stopped = Robot { disabled: true, version: robot.version + 1, ..robot.clone() };
     let what = EventKind::RobotRemoved { robot: robot.actor.clone() };
-    Ok(Changes::recorded(Place::Entity(entity.clone()), what).with([
-        Write::put(&stopped, Condition::Version(robot.version))?,
-        Write::delete(keys::member(entity, &robot.actor), Condition::None),
-        Write::delete(keys::membership(&robot.actor, entity), Condition::None),
-    ]))
+    Ok(Changes::recorded(Place::Entity(entity.clone()), what)
+        .with([Write::put(&stopped, Condition::Version(robot.version))?]))
 }
 
 /// Removes the account of a robot that was stopped and has no tokens any more.

@@ -2,7 +2,7 @@
 
 use super::{Changes, about, accounts, blobs, images, manifests, tags};
 use crate::changes::blobs::Unlinking;
-use crate::domain::{Actor, EntityName, Time};
+use crate::domain::{Actor, EntityName, Role, Time};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::store::keys::{self, Key};
@@ -17,20 +17,22 @@ use crate::store::table::{Condition, Write};
 pub(crate) struct Deletion {
     pub(crate) by: Option<Actor>,
     pub(crate) at: Time,
+    /// Drawn at random.
+    pub(crate) version: u64,
 }
 
 /// Hides containers, unless one of them changed since it was read. `place` is what was asked to be deleted.
 pub(crate) fn containers_hidden(
     containers: &[Container],
     place: &Place,
-    Deletion { by, at }: &Deletion,
+    Deletion { by, at, version }: &Deletion,
 ) -> Result<Changes, Error> {
     let mut changes = Changes::unrecorded();
     for container in containers {
         let repository = container.repository.clone();
         changes.record(place, EventKind::ContainerRemoved { repository: repository.clone() });
         // Its name counts as a row as long as this one is there.
-        let removed = RemovedContainer { repository, by: by.clone(), at: *at };
+        let removed = RemovedContainer { repository, by: by.clone(), at: *at, version: *version };
         changes.extend([
             Write::delete(container.key(), Condition::Version(container.version)),
             Write::delete(keys::pointer(container.id), Condition::None),
@@ -71,10 +73,11 @@ pub(crate) struct Emptied<'a> {
 /// Deletes an entity in which nothing is left, unless something was made in it since it was read.
 pub(crate) fn entity_removed(
     Emptied { entity, made, user }: Emptied<'_>,
-    Deletion { by, at }: &Deletion,
+    Deletion { by, at, version }: &Deletion,
 ) -> Result<Changes, Error> {
     let name = entity.name.clone();
-    let removed = RemovedEntity { name: name.clone(), user: user.is_some(), by: by.clone(), at: *at, gone: false };
+    let (at, version, with_user) = (*at, *version, user.is_some());
+    let removed = RemovedEntity { name: name.clone(), user: with_user, by: by.clone(), at, gone: false, version };
     let mut changes = match user {
         Some(user) => Changes::recorded(Place::Installation, EventKind::UserRemoved { name: user.name.clone() }),
         None => Changes::recorded(Place::Entity(name), EventKind::EntityRemoved),
@@ -106,7 +109,7 @@ pub(crate) fn name_taken(name: &EntityName, freed: Option<&RemovedEntity>) -> Wr
     let key = keys::removed_entity(name);
     match freed {
         None => Write::check(key, Condition::Absent),
-        Some(_) => Write::delete(key, Condition::Present),
+        Some(freed) => Write::delete(key, Condition::Version(freed.version)),
     }
 }
 
@@ -131,8 +134,15 @@ pub(crate) fn freed(removed: Option<RemovedEntity>, may_free: bool) -> Result<Op
 
 /// The condition that something is still being removed. Its name may be used again once it is not, and then nothing of
 /// what is there now may go.
-pub(crate) fn still_removed(removed: Key) -> Write {
-    Write::check(removed, Condition::Present)
+pub(crate) fn still_removed(removed: &Removed) -> Write {
+    Write::check(removed.key.clone(), Condition::Version(removed.version))
+}
+
+/// The row that says that something is being removed.
+#[derive(Debug, Clone)]
+pub(crate) struct Removed {
+    pub(crate) key: Key,
+    pub(crate) version: u64,
 }
 
 /// Removes tags of a container that was deleted.
@@ -177,7 +187,7 @@ pub(crate) fn rows_removed(rows: impl IntoIterator<Item = Key>) -> Changes {
 /// Forgets a container of which nothing is left: its name can be used again.
 pub(crate) fn container_gone(removed: &RemovedContainer) -> Changes {
     let counted = accounts::rows(removed.repository.entity(), -1);
-    Changes::unrecorded().with([Write::delete(removed.key(), Condition::Present)]).with(counted)
+    Changes::unrecorded().with([Write::delete(removed.key(), Condition::Version(removed.version))]).with(counted)
 }
 
 /// Removes members of an entity that was deleted.
@@ -187,11 +197,16 @@ pub(crate) fn members_removed(members: &[Member]) -> Changes {
 }
 
 /// Removes a user who was deleted from an entity, even if that has no admin then.
-pub(crate) fn membership_removed(membership: &Membership, entity: Option<&Entity>) -> Result<Changes, Error> {
-    let Membership { entity: name, actor, roles } = membership;
-    let mut changes = rows_removed([keys::member(name, actor), membership.key()]);
-    if let Some(entity) = entity.filter(|entity| entity.admins > 0 && roles.entity == Some(crate::domain::Role::Admin))
-    {
+pub(crate) fn membership_removed(
+    membership: &Membership,
+    member: Option<&Member>,
+    entity: Option<&Entity>,
+) -> Result<Changes, Error> {
+    let mut changes = rows_removed([membership.key()]);
+    let Some(member) = member else { return Ok(changes) };
+    changes.add(Write::delete(member.key(), Condition::Version(member.version)));
+    let was_admin = |entity: &&Entity| entity.admins > 0 && member.roles.entity == Some(Role::Admin);
+    if let Some(entity) = entity.filter(was_admin) {
         let fewer = Entity { admins: entity.admins - 1, version: entity.version + 1, ..entity.clone() };
         changes.add(Write::put(&fewer, Condition::Version(entity.version))?);
     }
@@ -201,5 +216,6 @@ pub(crate) fn membership_removed(membership: &Membership, entity: Option<&Entity
 /// Closes the account of an entity that was deleted, if nothing counts in it any more: nothing is left of it.
 pub(crate) fn entity_gone(removed: &RemovedEntity) -> Result<Changes, Error> {
     let gone = RemovedEntity { gone: true, ..removed.clone() };
-    Ok(Changes::unrecorded().with([accounts::closed(&removed.name), Write::put(&gone, Condition::Present)?]))
+    Ok(Changes::unrecorded()
+        .with([accounts::closed(&removed.name), Write::put(&gone, Condition::Version(removed.version))?]))
 }

@@ -52,6 +52,7 @@ pub(crate) fn given(starring: &Starring<'_>, now: Time) -> Result<Option<Changes
         Write::put(&star, condition)?,
         starring.counted(1)?,
         Write::check(keys::container(repository), Condition::Present),
+        Write::check(keys::user(starring.user), Condition::Present),
     ])))
 }
 

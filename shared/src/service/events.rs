@@ -65,10 +65,15 @@ pub async fn list(
         Log::User(name) => (None, Resource::User(name.clone()), Place::User(name.clone())),
         Log::Installation => (None, Resource::Installation, Place::Installation),
     };
-    let key = entity.map(keys::entity);
+    // A user's own entity was made with the user.
+    let key = match log {
+        Log::Entity(name) => Some(keys::entity(name)),
+        Log::User(name) => Some(keys::entity(&name.into())),
+        Log::Installation => None,
+    };
     let mut access = Access::load(app, credential, entity, key.clone()).await?;
     access.require(Action::Manage, &resource, "log", "read this log")?;
-    // What happened to another entity of that name, which was deleted, is for site admins.
+    // What happened to another entity or user of that name, who was deleted, is for site admins.
     let row: Option<Entity> = key.map(|key| access.take(&key)).transpose()?.flatten();
     let all = access.probe(Action::Manage, &Resource::Installation).is_ok();
     let from = row.filter(|_| !all).map_or(0, |row| millis(row.created));

@@ -162,6 +162,9 @@ pub struct RegistrationInvitation {
     /// The role in a group that comes with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupRole>,
+    /// The id of that group, which another one of its name does not have: that brings nobody in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_id: Option<Id>,
     /// How many people it may bring in.
     pub max: u64,
     /// How many it has brought in.
@@ -445,6 +448,8 @@ pub struct RemovedContainer {
     pub by: Option<Actor>,
     /// When.
     pub at: Time,
+    /// Drawn at random, so that it is not taken for another one of the same name.
+    pub version: u64,
 }
 row!(RemovedContainer, row => keys::removed_container(&row.repository));
 
@@ -462,6 +467,8 @@ pub struct RemovedEntity {
     pub at: Time,
     /// Whether nothing is left of it but this row.
     pub gone: bool,
+    /// Drawn at random, so that it is not taken for another one of the same name.
+    pub version: u64,
 }
 row!(RemovedEntity, row => keys::removed_entity(&row.name));
 /// What a row with texts is about.

@@ -198,6 +198,20 @@ async fn an_invitation_to_register_holds_as_long_as_its_maker_and_their_token_do
 }
 
 #[tokio::test]
+async fn an_invitation_to_register_into_a_group_brings_nobody_into_another_one_of_its_name() {
+    let server = Server::start_with(&[INVITED]).await;
+    let alice = server.user("alice", 0).await;
+    alice.post("/api/groups", json!({ "name": "acme" })).await.ok();
+    let (_, link) = invitation(&server, json!({ "uses": 9, "group": "acme", "role": "reader" })).await;
+    alice.delete("/v1/entities/acme").await.ok();
+    register(&server, "a1", Some(&link)).await.error(404);
+    crate::support::sweep_up(&server).await;
+    server.admin.post("/api/groups", json!({ "name": "acme" })).await.ok();
+    register(&server, "a2", Some(&link)).await.error(404);
+    assert!(!users(&server).await.iter().any(|name| name.starts_with('a') && name.len() == 2));
+}
+
+#[tokio::test]
 async fn an_e_mail_address_is_shown_to_its_user_and_to_administrators_alone() {
     let server = Server::start_with(&[OPEN]).await;
     let body = json!({ "name": "carol", "password": PASSWORD, "email": "carol@example.org" });

@@ -281,6 +281,8 @@ async fn a_user_is_deleted_with_everything_that_is_theirs() {
     set(&alice, "/v1/entities/alice", json!({ "readme": "about me" })).await.ok();
 
     let path = "/api/users/alice";
+    let tokens = server.admin.get("/api/users/alice/tokens").await.ok();
+    let token_id = text(&tokens, "/data/0/id");
     bob.delete(path).await.error(403);
     alice.delete(path).await.error(403);
     server.admin.delete("/api/users/nobody?cascade=1").await.error(404);
@@ -313,7 +315,12 @@ async fn a_user_is_deleted_with_everything_that_is_theirs() {
     assert_eq!(rows(&server.local, keys::all_of_user(&"alice".parse().unwrap())).await, Vec::<String>::new());
     assert_eq!(rows(&server.local, keys::all_of_entity(&"alice".parse().unwrap())).await, ["Z"]);
     assert_eq!(bob.post("/api/groups", json!({ "name": "alice" })).await.status, 409);
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let again = server.user("alice", 0).await;
+    let log = again.get("/api/users/alice/events").await.ok().to_string();
+    assert!(log.contains("token_made") || log.contains("TokenMade"), "{log}");
+    assert!(!log.contains(&token_id), "what the one before did is not theirs to read: {log}");
+    assert!(server.admin.get("/api/users/alice/events").await.ok().to_string().contains(&token_id));
     assert!(again.get("/v1/entities").await.ok().to_string().contains("alice"));
     assert!(!again.get("/v1/entities").await.ok().to_string().contains("acme"));
 }
@@ -329,6 +336,32 @@ async fn an_upload_that_is_open_ends_with_its_container() {
     assert!(complete(&alice, &push).await.status.is_client_error());
     let again = begin(&alice, BB, &bytes).await;
     assert!(!again.uploaded);
+    sweep_up(&server).await;
+    assert_eq!((server.quota("alice").await, server.objects().await), ((0, 0), Vec::new()));
+}
+
+#[tokio::test]
+async fn an_upload_to_the_registry_that_is_open_does_not_bring_its_repository_back() {
+    let server = Server::start().await;
+    let (alice, bob) = (server.user("alice", 0).await, server.user("bob", 0).await);
+    alice.container(BB).await;
+    set(&alice, &format!("/v1/containers/{BB}"), json!({ "visibility": "private" })).await.ok();
+    let opened = send(alice.request(Method::POST, &format!("/v2/{BB}/blobs/uploads/"))).await;
+    let location = opened.header("location").unwrap().to_owned();
+    alice.delete(&format!("/v1/containers/{BB}?cascade=1")).await.ok();
+    let layer = b"secret".to_vec();
+    let mut url = location;
+    url.push_str(if url.contains('?') { "&" } else { "?" });
+    url.push_str("digest=");
+    url.push_str(&shared::domain::Digest::of(&layer).to_string());
+    let closed = send(alice.request(Method::PUT, &url).body(layer.clone())).await;
+    assert_eq!(closed.status, 404, "{}", String::from_utf8_lossy(&closed.bytes));
+    alice.get(&format!("/v1/containers/{BB}")).await.error(404);
+    // Nor is it an upload to a new one of that name.
+    alice.container(BB).await;
+    assert_eq!(send(alice.request(Method::PUT, &url).body(layer.clone())).await.status, 404);
+    let digest = shared::domain::Digest::of(&layer);
+    assert_eq!(bob.get(&format!("/v2/{BB}/blobs/{digest}")).await.status, 404);
     sweep_up(&server).await;
     assert_eq!((server.quota("alice").await, server.objects().await), ((0, 0), Vec::new()));
 }
@@ -477,6 +510,8 @@ async fn with_images() -> Server {
     group(&alice, "acme").await;
     alice.put("/api/entities/acme/members/bob", json!({ "role": "reader" })).await.ok();
     bob.push("bob/tools/bb", "v1", "amd64", &sif(0)).await.ok();
+    alice.post("/api/entities/acme/robots", json!({ "name": "ci", "role": "contributor" })).await.ok();
+    alice.post("/api/users/acme+ci/tokens", json!({ "name": "job" })).await.ok();
     for number in 0..images() {
         let path = format!("acme/tools/k{}", number % CONTAINERS);
         alice.push(&path, &format!("v{number}"), "amd64", &sif(number)).await.ok();
@@ -530,6 +565,8 @@ async fn a_cascade_over_500_images_killed_at_every_write_in_turn() {
             let repository = format!("acme/tools/k{number}").parse().unwrap();
             assert_eq!(rows(&local, keys::all_of_repository(&repository)).await, Vec::<String>::new());
         }
+        let robot = KeyRange { pk: "U#acme+ci".to_owned(), prefix: String::new() };
+        assert_eq!(rows(&local, robot).await, Vec::<String>::new(), "after {writes} writes");
         assert!(there(&local, "bob/tools/bb:v1").await, "after {writes} writes");
         assert_eq!(local.app.objects.list(None).await.unwrap().len(), 1, "only bob's bytes, after {writes} writes");
         if !died {

@@ -40,7 +40,7 @@ async fn hazard_upload_session_hijack_and_capability_url() {
     let until = server.local.app.now().minus(Duration::from_secs(1));
     let upload: UploadId = id.parse().unwrap();
     let (repository, actor) = (BB.parse().unwrap(), "alice".parse().unwrap());
-    let expired = UploadTicket { upload, repository, actor, token: None, password: None, until };
+    let expired = UploadTicket { upload, repository, actor, token: None, password: None, container: None, until };
     let expired = server.local.app.keys.sign_upload(&expired).unwrap();
     let short = narrowed(&alice, "alice", &[&format!("repository:{BB}:pull,push")]).await;
     let hop = server.local.app.keys.seal(&format!("{}{url}", server.url)).unwrap();

@@ -185,7 +185,15 @@ async fn invited(app: &App, text: &SecretString) -> Result<Invited, Error> {
     let row: Option<RegistrationInvitation> = app.table.get(keys::registration_invitation(id)).await?;
     // Both sides are hashes, so the time of the comparison tells nothing about the secret.
     let row = row.filter(|row| row.secret == shown && !is_over(row, app.now())).ok_or_else(missing)?;
+    if let Some(group) = &row.group {
+        let entity: Option<Entity> = app.table.get(keys::entity(&group.entity)).await?;
+        entity.filter(|entity| Some(entity.id) == row.group_id).ok_or_else(missing)?;
+    }
     let maker: User = app.table.get(keys::user(&row.created_by)).await?.ok_or_else(missing)?;
+    // Another user of that name did not make it.
+    if maker.created > row.created {
+        return Err(missing());
+    }
     let access = vec![TokenScope::full()];
     let by = Credential::Registry { actor: Actor::User(maker.name.clone()), id: row.token, password: None, access };
     // Read after the row of the maker, which the transaction requires to be the same.
@@ -231,9 +239,10 @@ pub async fn invite(
         let days = LONGEST.as_secs() / 86_400;
         return Err(Error::Invalid(format!("an invitation is for 1 to {MOST} people, and for at most {days} days")));
     }
-    if let Some(group) = &group {
-        check_group(app, group).await?;
-    }
+    let group_id = match &group {
+        Some(group) => Some(check_group(app, group).await?),
+        None => None,
+    };
     let open = app.table.query::<RegistrationInvitation>(keys::registration_invitations(), None, MAX_OPEN).await?;
     if open.rows.len() >= MAX_OPEN {
         let why = format!("there are {MAX_OPEN} invitations to register already, the most there can be: revoke some");
@@ -248,6 +257,7 @@ pub async fn invite(
         id: birth.id,
         secret: Digest::of(secret.as_bytes()),
         group,
+        group_id,
         max,
         uses: 0,
         created_by: by,
@@ -262,16 +272,18 @@ pub async fn invite(
     }
 }
 
-/// Checks that a role can come with an invitation: it is one of a group that exists, and manages nothing.
-async fn check_group(app: &App, group: &GroupRole) -> Result<(), Error> {
+/// Checks that a role can come with an invitation: it is one of a group that exists, and manages nothing. Returns the
+/// id of the group.
+async fn check_group(app: &App, group: &GroupRole) -> Result<Id, Error> {
     let entity: Option<Entity> = app.table.get(keys::entity(&group.entity)).await?;
+    let entity = entity.ok_or(Error::NotFound("group"))?;
     let at = RoleAt { part: group.part.clone(), role: Some(group.role) };
-    can_be_given(&entity.ok_or(Error::NotFound("group"))?, None, &at)?;
+    can_be_given(&entity, None, &at)?;
     if group.role > crate::domain::Role::Contributor {
         let why = "an invitation to register makes readers and contributors: make somebody an admin afterwards";
         return Err(Error::Invalid(why.to_owned()));
     }
-    Ok(())
+    Ok(entity.id)
 }
 
 async fn site_admin(app: &App, credential: &Credential, doing: &str) -> Result<(Access, Grant), Error> {

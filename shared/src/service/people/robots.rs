@@ -2,7 +2,7 @@
 //!
 //! # Removing one
 //!
-//! 1. In one transaction: its account is disabled, and its roles are gone. From now on none of its tokens works, and none
+//! 1. In one transaction: its account is disabled. From now on none of its tokens works, and none
 //!    can be made, because that requires the account as it was. *Dies*: removing it again goes on here.
 //! 2. Its tokens are removed.
 //! 3. Its account is removed. Only now can its name be used again, and no old token is left that would work then.
@@ -11,13 +11,14 @@ use super::members::can_be_given;
 use super::tokens;
 use crate::app::App;
 use crate::auth::Credential;
-use crate::changes::{members, removal};
+use crate::changes::members;
+use crate::changes::removal::{self, Removed};
 use crate::domain::{Actor, Description, EntityName, RoleAt, UserName};
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::service::access::Access;
 use crate::service::retry::{Retry, Try};
-use crate::store::keys::{self, Key};
+use crate::store::keys;
 use crate::store::rows::{Entity, Member, Robot};
 use crate::store::table::Written;
 
@@ -101,7 +102,7 @@ pub(crate) struct Left<'a> {
     pub(crate) entity: &'a EntityName,
     pub(crate) robot: &'a Actor,
     /// The row that says that the entity is being removed.
-    pub(crate) removed: &'a Key,
+    pub(crate) removed: &'a Removed,
 }
 
 /// Removes a robot that is left, unless there is a new entity of that name.
@@ -109,11 +110,11 @@ pub(crate) async fn remove_left(app: &App, grant: &Grant, left: Left<'_>) -> Res
     let mut retry = Retry::of("changes of the same robot");
     loop {
         retry.pause().await?;
-        let mut rows = app.table.batch([keys::actor(left.robot), left.removed.clone()]).await?;
+        let mut rows = app.table.batch([keys::actor(left.robot), left.removed.key.clone()]).await?;
         let robot: Option<Robot> = rows.take(&keys::actor(left.robot))?;
-        let Some(robot) = robot.filter(|_| rows.has(left.removed)) else { return Ok(()) };
+        let Some(robot) = robot.filter(|_| rows.has(&left.removed.key)) else { return Ok(()) };
         if !robot.disabled {
-            let still = removal::still_removed(left.removed.clone());
+            let still = removal::still_removed(left.removed);
             let _read_again = app.commit(grant, members::robot_stopped(&robot, left.entity)?.with([still])).await?;
         } else if let Try::Done(()) = removed(app, grant, left.entity, robot).await? {
             return Ok(());

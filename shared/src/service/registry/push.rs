@@ -198,10 +198,10 @@ impl Push {
             }
             None => (None, None),
         };
-        let mut container = access.made(app, &grant).await?;
+        let container = access.made(app, &grant).await?;
         if access.container.is_none() {
             // If somebody else has created it since, these reads may be from before their first push.
-            container.epoch = 0;
+            return Box::pin(Self::prepare(app, credential, repository, new)).await;
         }
         Ok(Self { grant, container, before, charged, quota, cost, old, names, children, images: Vec::new() })
     }

@@ -8,7 +8,7 @@ use crate::auth::token::UploadTicket;
 use crate::changes::Changes;
 use crate::changes::blobs::{self, BlobRows, Linked, VerifiedBytes};
 use crate::domain::quota::Quota;
-use crate::domain::{OciDigest, Repository, UploadId, Visibility};
+use crate::domain::{Id, OciDigest, Repository, UploadId, Visibility};
 use crate::error::Error;
 use crate::rules::{Grant, Place};
 use crate::service::restore;
@@ -74,7 +74,8 @@ pub async fn session(
                 Try::Lost => continue,
             }
         }
-        return Ok(Started::Session(signed(app, credential, repository)?));
+        let container = access.container.as_ref().map(|container| container.id);
+        return Ok(Started::Session(signed(app, credential, repository, container)?));
     }
 }
 
@@ -96,7 +97,12 @@ pub async fn privately(app: &App, credential: &Credential, repository: &Reposito
     }
 }
 
-fn signed(app: &App, credential: &Credential, repository: &Repository) -> Result<UploadSession, Refused> {
+fn signed(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    container: Option<Id>,
+) -> Result<UploadSession, Refused> {
     let (actor, token, password) = match credential {
         Credential::Anonymous => return Err(Error::Unauthenticated(crate::error::NO_TOKEN).into()),
         Credential::Token { actor, id } => (actor, Some(*id), None),
@@ -105,7 +111,7 @@ fn signed(app: &App, credential: &Credential, repository: &Repository) -> Result
     let id = app.new_upload()?;
     let until = app.now().plus(app.config.upload_life);
     let (repository, actor) = (repository.clone(), actor.clone());
-    let right = UploadTicket { upload: id, repository, actor, token, password, until };
+    let right = UploadTicket { upload: id, repository, actor, token, password, container, until };
     Ok(UploadSession { id, ticket: app.keys.sign_upload(&right)? })
 }
 

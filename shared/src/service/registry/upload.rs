@@ -122,6 +122,11 @@ impl Receiving {
         let wanted = [key.clone(), account_key.clone()];
         let mut access = RepositoryAccess::to_write(app, &right.credential(), &right.0.repository, wanted).await?;
         let grant = access.may_push()?;
+        // What was deleted does not come back by an upload that was opened before, as another one than it was.
+        let there = access.container.as_ref().map(|container| container.id);
+        if right.0.container.is_some_and(|id| there != Some(id)) {
+            return Err(Refused::code(Code::NameUnknown, "the repository was deleted"));
+        }
         let account: Account = access.loaded.take(&account_key)?.ok_or(Error::NotFound("entity"))?;
         let row = access.loaded.take::<Stream>(&key)?;
         Ok(Self { access, grant, account, row })

@@ -14,6 +14,7 @@
 use crate::app::App;
 use crate::changes::Changes;
 use crate::changes::blobs::Unlinking;
+use crate::changes::removal::Removed;
 use crate::changes::stars::{self, Starring};
 use crate::changes::{about, removal};
 use crate::domain::{Actor, Digest, EntityName, Repository, UserName};
@@ -46,7 +47,7 @@ const LINKS: usize = 18;
 
 /// Removes what is left of a container. Returns whether nothing is.
 pub(crate) async fn container(app: &App, removed: &RemovedContainer, until: Option<Instant>) -> Result<bool, Error> {
-    Drain::new(app, removed.key(), until)?.container(removed).await
+    Drain::new(app, Removed { key: removed.key(), version: removed.version }, until)?.container(removed).await
 }
 
 /// Removes what is left of an entity. Returns whether nothing is.
@@ -54,14 +55,14 @@ pub(crate) async fn entity(app: &App, removed: &RemovedEntity, until: Option<Ins
     if removed.gone {
         return Ok(true);
     }
-    Drain::new(app, removed.key(), until)?.entity(removed).await
+    Drain::new(app, Removed { key: removed.key(), version: removed.version }, until)?.entity(removed).await
 }
 
 struct Drain<'a> {
     app: &'a App,
     grant: Grant,
     /// The row that says that it is being removed.
-    removed: Key,
+    removed: Removed,
     /// Whether that was seen to be gone: somebody else has done all of it.
     over: bool,
     until: Option<Instant>,
@@ -69,7 +70,7 @@ struct Drain<'a> {
 }
 
 impl<'a> Drain<'a> {
-    fn new(app: &'a App, removed: Key, until: Option<Instant>) -> Result<Self, Error> {
+    fn new(app: &'a App, removed: Removed, until: Option<Instant>) -> Result<Self, Error> {
         let grant = system(Action::Delete, &Resource::Installation)?;
         Ok(Self { app, grant, removed, over: false, until, retry: Retry::of(CONTENDED) })
     }
@@ -80,12 +81,13 @@ impl<'a> Drain<'a> {
 
     /// Commits a step. If it is lost, the rows are read again, after a pause.
     async fn step(&mut self, changes: Changes) -> Result<(), Error> {
-        let changes = changes.with([removal::still_removed(self.removed.clone())]);
+        let changes = changes.with([removal::still_removed(&self.removed)]);
         if self.app.commit(&self.grant, changes).await? == Written::Done {
             self.retry = Retry::of(CONTENDED);
             return Ok(());
         }
-        self.over = !self.app.table.batch([self.removed.clone()]).await?.has(&self.removed);
+        let still = Changes::unrecorded().with([removal::still_removed(&self.removed)]);
+        self.over = self.app.commit(&self.grant, still).await? != Written::Done;
         self.retry.pause().await
     }
 
@@ -258,8 +260,10 @@ impl<'a> Drain<'a> {
                 return Ok(false);
             };
             for row in &rows {
-                let entity: Option<Entity> = self.app.table.get(keys::entity(&row.entity)).await?;
-                self.step(removal::membership_removed(row, entity.as_ref())?).await?;
+                let (at, of) = (keys::entity(&row.entity), keys::member(&row.entity, &row.actor));
+                let mut found = self.app.table.batch([at.clone(), of.clone()]).await?;
+                let (entity, member) = (found.take::<Entity>(&at)?, found.take::<Member>(&of)?);
+                self.step(removal::membership_removed(row, member.as_ref(), entity.as_ref())?).await?;
             }
             if rows.is_empty() {
                 return Ok(self.stars(name).await? && self.rest(keys::all_of_user(name)).await?);

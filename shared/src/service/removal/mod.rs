@@ -106,7 +106,7 @@ pub async fn collection(
         let grant = deleting.granted(&access, &resource, "collection")?;
         let row = row.ok_or(Error::NotFound("collection"))?;
         let mut found: Vec<Container> = app.table.query_all(keys::containers(entity, Some(name))).await?;
-        found.retain(|container| container.collection_id == Some(row.id));
+        found.retain(|container| container.collection_id.is_some());
         deleting.look(&found, 0).await?;
         if how.dry_run
             || deleting.hides(&grant, &found, &place).await? && deleting.removes(&grant, &[row], &place).await?
@@ -220,6 +220,8 @@ impl<'a> Deleting<'a> {
     /// Decides. To force something is to manage it first.
     fn granted(&self, access: &Access, resource: &Resource, what: &'static str) -> Result<Grant, Error> {
         let grant = access.require(Action::Delete, resource, what, self.doing)?;
+        // It shows what is in it, whether or not it is deleted then.
+        access.shown(Action::List, resource);
         if self.how.force {
             access.require(Action::Manage, resource, what, self.doing)?;
         }
@@ -248,8 +250,9 @@ impl<'a> Deleting<'a> {
         Ok(())
     }
 
-    fn deletion(&self, grant: &Grant) -> Deletion {
-        Deletion { by: grant.by().cloned(), at: self.app.now() }
+    fn deletion(&self, grant: &Grant) -> Result<Deletion, Error> {
+        let version = self.app.birth(grant)?.first_version.into();
+        Ok(Deletion { by: grant.by().cloned(), at: self.app.now(), version })
     }
 
     /// Hides containers. Returns whether all of them are.
@@ -267,13 +270,13 @@ impl<'a> Deleting<'a> {
     }
 
     async fn hides_at_once(&mut self, grant: &Grant, some: &[Container], place: &Place) -> Result<bool, Error> {
-        let deletion = self.deletion(grant);
+        let deletion = self.deletion(grant)?;
         let changes = removal::containers_hidden(some, place, &deletion)?;
         let done = self.app.commit(grant, changes).await? == Written::Done;
         if done {
-            let Deletion { by, at } = deletion;
-            let repositories = some.iter().map(|container| container.repository.clone());
-            self.hidden.extend(repositories.map(|repository| RemovedContainer { repository, by: by.clone(), at }));
+            let Deletion { by, at, version } = deletion;
+            let removed = |repository| RemovedContainer { repository, by: by.clone(), at, version };
+            self.hidden.extend(some.iter().map(|container| container.repository.clone()).map(removed));
         }
         Ok(done)
     }
@@ -312,12 +315,12 @@ impl<'a> Deleting<'a> {
                 return Ok(Try::Lost);
             }
         }
-        let (deletion, user) = (self.deletion(grant), emptied.user.is_some());
+        let (deletion, user) = (self.deletion(grant)?, emptied.user.is_some());
         if self.app.commit(grant, removal::entity_removed(emptied, &deletion)?).await? != Written::Done {
             return Ok(Try::Lost);
         }
-        let Deletion { by, at } = deletion;
-        self.removed = Some(RemovedEntity { name, user, by, at, gone: false });
+        let Deletion { by, at, version } = deletion;
+        self.removed = Some(RemovedEntity { name, user, by, at, gone: false, version });
         Ok(Try::Done(()))
     }
 
