@@ -51,6 +51,7 @@ fn signed() -> Vec<(String, Said)> {
         actor: user.clone().into(),
         token: Some(id),
         password: None,
+        container: None,
         until: LATER,
     };
     let url = "http://127.0.0.1:8080/objects/x?X-Amz-Expires=60".to_owned();
@@ -186,6 +187,7 @@ fn drawn(drawn: Drawn) {
         actor: user.clone().into(),
         token: expires.map(|_| id),
         password: expires.is_none().then(|| "0123456789abcdef".to_owned()),
+        container: None,
         until,
     };
     let text = KEYS.sign_upload(&ticket).expect("a ticket");
