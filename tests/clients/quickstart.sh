@@ -96,7 +96,7 @@ holds "the token is for its owner's eyes only" test "$(stat -c %a "$checkout/tok
 holds "the client's list has the remote, active" grep -q '^Active: stackroom$' "$work/home/.apptainer/remote.yaml"
 refused "after the delete there is nothing to pull" 'image does not exist in the library' \
   env HOME="$work/home" "$work/bin/apptainer" pull --force --disable-cache again.sif library://alice/tools/hello:1.0
-prints "the deleted bytes are given back to the quota" '^alice +- +- +0 B +0 B +10\.0 GiB$' \
+prints "the deleted bytes are given back to the quota" '^alice +- +- +0 B +0 B +10\.0 GiB +free$' \
   env STACKROOM_DATA="$checkout/data" timeout 30 "$STACKROOM_BIN" admin user list
 refused "no server calls itself by an address that nobody can reach" 'give an address that they can reach with --public-url' \
   env "${unset[@]}" timeout 20 "$STACKROOM_BIN" serve --listen 0.0.0.0:0 --data "$work/unspecified"

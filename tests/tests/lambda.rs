@@ -401,7 +401,8 @@ fn anonymous(value: &Value, name: &str) -> Value {
         Value::Array(list) => list.iter().map(|value| anonymous(value, name)).collect(),
         Value::String(text) => {
             let id = text.len() == 24 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-            let time = text.len() >= 20 && text.ends_with('Z') && text.as_bytes()[10] == b'T';
+            let time =
+                text.len() >= 20 && (text.ends_with('Z') || text.ends_with("+00:00")) && text.as_bytes()[10] == b'T';
             let url = text.split_once("/objects/").map(|(_, url)| {
                 let names = url.split(['?', '&']).skip(1).map(|pair| pair.split('=').next().unwrap());
                 names.collect::<Vec<_>>().join(" ")
