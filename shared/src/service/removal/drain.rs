@@ -112,11 +112,12 @@ impl<'a> Drain<'a> {
             && self.images(repository).await?
             && self.about(keys::about_container(repository)).await?
             && self.rest(keys::all_of_repository(repository)).await?;
-        if done {
-            // Whoever drains it too may have been faster.
-            let _faster = self.app.commit(&self.grant, removal::container_gone(removed)).await?;
+        if !done || self.app.commit(&self.grant, removal::container_gone(removed)).await? == Written::Done {
+            return Ok(done);
         }
-        Ok(done)
+        // Whoever drains it too may have been faster. Otherwise it waits for the next sweep, and is not tried for ever.
+        let still = Changes::unrecorded().with([removal::still_removed(&self.removed)]);
+        Ok(self.app.commit(&self.grant, still).await? != Written::Done)
     }
 
     async fn shares(&mut self, repository: &Repository) -> Result<bool, Error> {
