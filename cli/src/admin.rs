@@ -54,28 +54,6 @@ enum Command {
         /// The token's id, as `tokens` prints it.
         id: String,
     },
-    /// Change an entity, a collection, a container or another repository, or a tag.
-    Set {
-        /// `entity`, `entity/collection`, `entity/collection/container`, the name of a repository, or that with
-        /// `:tag`. Two parts mean a repository if `--visibility` or `--read-only` is given, since collections have
-        /// neither.
-        path: String,
-        /// A description.
-        #[arg(long)]
-        description: Option<String>,
-        /// Entity or collection: whether new containers in it are private.
-        #[arg(long)]
-        private: Option<bool>,
-        /// Container or repository: who may read it: public, internal or private.
-        #[arg(long)]
-        visibility: Option<String>,
-        /// Container or repository: whether it is read-only.
-        #[arg(long)]
-        read_only: Option<bool>,
-        /// Tag: whether it is protected from being moved or deleted.
-        #[arg(long)]
-        frozen: Option<bool>,
-    },
     /// Create the first site administrator, `admin`, of a deployment on AWS, and print a token for them.
     ///
     /// Works directly on the table, with AWS credentials and the settings of a function in the environment:
@@ -226,23 +204,6 @@ impl Admin {
             }
             Command::Revoke { user, id } => {
                 self.client.call(Method::DELETE, &["api", "users", user, "tokens", id], None).await.map(drop)
-            }
-            Command::Set { path, description, private, visibility, read_only, frozen } => {
-                let of_repository = path.contains(':') || visibility.is_some() || read_only.is_some();
-                let (api, kind) = match path.split('/').count() {
-                    1 => ("v1", "entities"),
-                    2 if !of_repository => ("v1", "collections"),
-                    _ => ("api", "repositories"),
-                };
-                let mut body = json!({
-                    "description": description, "private": private, "visibility": visibility, "readOnly": read_only,
-                    "frozen": frozen,
-                });
-                if let Some(body) = body.as_object_mut() {
-                    body.retain(|_, value| !value.is_null());
-                }
-                let path: Vec<&str> = [api, kind].into_iter().chain(path.split('/')).collect();
-                self.client.call(Method::PATCH, &path, Some(body)).await.map(drop)
             }
             Command::Invite { uses, expires, group, role, on } => {
                 let body = json!({ "uses": uses, "expires_in": expires, "group": group, "role": role, "on": on });

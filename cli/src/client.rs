@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use clap::Args;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 // The options that say which running library to use. Not a doc comment: clap would use it as the command's
@@ -35,6 +35,19 @@ impl Client {
     pub(crate) async fn whole(&self, method: Method, path: &[&str], body: Option<Value>) -> anyhow::Result<Value> {
         let token = self.token()?;
         self.answer(method, path, body, Some(token.trim())).await
+    }
+
+    /// All pages of a list.
+    pub(crate) async fn list(&self, path: &[&str], mut query: Map<String, Value>) -> anyhow::Result<Vec<Value>> {
+        let mut all = Vec::new();
+        loop {
+            let page = self.whole(Method::GET, path, Some(Value::Object(query.clone()))).await?;
+            all.extend(page.get("data").and_then(Value::as_array).into_iter().flatten().cloned());
+            match page.pointer("/page/next").and_then(Value::as_str) {
+                Some(next) if !next.is_empty() => drop(query.insert("after".to_owned(), next.into())),
+                _ => return Ok(all),
+            }
+        }
     }
 
     async fn answer(

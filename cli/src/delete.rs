@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::output::{human, print};
+use crate::path::{plain, route};
 use anyhow::bail;
 use clap::Args;
 use reqwest::Method;
@@ -45,21 +46,9 @@ pub(crate) struct How {
     yes: bool,
 }
 
-/// The route of what a path names.
-fn route(path: &str, repository: bool) -> Vec<&str> {
-    let kind = match path.split('/').count() {
-        _ if path.contains(':') => ["v1", "images"],
-        1 => ["v1", "entities"],
-        2 if !repository => ["v1", "collections"],
-        3 => ["v1", "containers"],
-        _ => ["api", "repositories"],
-    };
-    kind.into_iter().chain(path.split('/')).collect()
-}
-
 impl Delete {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let path = self.path.strip_prefix("library://").unwrap_or(&self.path).trim_matches('/');
+        let path = plain(&self.path);
         let route = route(path, self.repository);
         if !path.contains(':') {
             return self.how.delete(&self.client, &route, path, self.json).await;

@@ -4,15 +4,20 @@ mod accounts;
 mod admin;
 mod client;
 mod connect;
+mod create;
 mod delete;
 mod group;
 mod log;
+mod ls;
 mod output;
+mod path;
 mod register;
 mod scrub;
 #[cfg(feature = "server")]
 mod serve;
+mod set;
 mod share;
+mod star;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -43,6 +48,16 @@ enum Command {
     Ingest(serve::Ingest),
     /// Administer a running library: users, tokens, quotas, sweeping.
     Admin(admin::Admin),
+    /// List entities, collections, containers or tags.
+    Ls(ls::Ls),
+    /// Show what something says of itself.
+    Info(ls::Info),
+    /// Make a collection or a container.
+    Create(create::Create),
+    /// Change what something says of itself, who may read it, and what is protected.
+    Set(set::Set),
+    /// Star a container, or list what you have starred.
+    Star(star::Star),
     /// Manage groups and other entities with members: roles, invitations, robots.
     Group(group::Group),
     /// Make an account for yourself, where the operator lets people do so.
@@ -77,6 +92,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "server")]
         Command::Ingest(ingest) => runtime.block_on(ingest.run()),
         Command::Admin(admin) => runtime.block_on(admin.run()),
+        Command::Ls(ls) => runtime.block_on(ls.run()),
+        Command::Info(info) => runtime.block_on(info.run()),
+        Command::Create(create) => runtime.block_on(create.run()),
+        Command::Set(set) => runtime.block_on(set.run()),
+        Command::Star(star) => runtime.block_on(star.run()),
         Command::Group(group) => runtime.block_on(group.run()),
         Command::Register(register) => runtime.block_on(register.run()),
         Command::Share(share) => runtime.block_on(share.run()),

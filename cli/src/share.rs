@@ -88,25 +88,12 @@ impl Share {
                 Ok(())
             }
             Command::List { repository } => {
-                let shares = self.list(repository).await?;
+                let query = [("repository".to_owned(), json!(repository))].into_iter().collect();
+                let shares = self.client.list(&["api", "shares"], query).await?;
                 if self.json { print(&serde_json::to_string_pretty(&shares)?) } else { table(&shares) }
             }
             Command::Revoke { share } => {
                 self.client.call(Method::DELETE, &["api", "shares", id_of(share)], None).await.map(drop)
-            }
-        }
-    }
-
-    /// All pages of the list.
-    async fn list(&self, repository: &str) -> anyhow::Result<Vec<Value>> {
-        let mut body = json!({ "repository": repository });
-        let mut all = Vec::new();
-        loop {
-            let page = self.client.whole(Method::GET, &["api", "shares"], Some(body)).await?;
-            all.extend(page.get("data").and_then(Value::as_array).into_iter().flatten().cloned());
-            match page.pointer("/page/next").and_then(Value::as_str) {
-                Some(next) if !next.is_empty() => body = json!({ "repository": repository, "after": next }),
-                _ => return Ok(all),
             }
         }
     }

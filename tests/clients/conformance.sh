@@ -146,7 +146,7 @@ for name in image both referrer; do ok "what is read without a login is pushed w
 asking=
 if [ -n "$ours" ]; then
   holds "nobody sees it yet without a login" test "$(ask GET "/v2/$shown/tags/list")" = 401
-  ok "its owner makes it public" env STACKROOM_TOKEN="$token" timeout 30 "$STACKROOM_BIN" admin set "$shown" --visibility public
+  ok "its owner makes it public" env STACKROOM_TOKEN="$token" timeout 30 "$STACKROOM_BIN" set "$shown" --visibility public
 fi
 # anonymously METHOD PLACE [CURL…]: as a caller without name and password, who does fetch a token when told to.
 anonymously() { asking=: ask "$@"; }

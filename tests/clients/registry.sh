@@ -564,7 +564,7 @@ oci_sif() {
   status=$(ask GET "$url/v1/imagefile/$place:squashed?arch=$arch")
   cp "$work/body" "$out"
   holds "nor does the library say that they are there" test "$status" = 404
-  ok "they are made public" "$STACKROOM_BIN" admin set "$place" --visibility public
+  ok "they are made public" "$STACKROOM_BIN" set "$place" --visibility public
   for name in squashed oci-sif; do
     sentence="public layers of squashfs: $name"
     rm -rf "$back"
@@ -577,11 +577,11 @@ oci_sif() {
   place=$space/flat-$RANDOM
   ok "a repository of two names: crane pushes to it" at oci-sif crane_push "$images/squashed" "$place" one
   closed "a repository of two names: nobody pulls it yet" crane_pull "$place" one "$work/none"
-  ok "it is made public, too" "$STACKROOM_BIN" admin set "$place" --visibility public
+  ok "it is made public, too" "$STACKROOM_BIN" set "$place" --visibility public
   ok "a repository of two names: anybody pulls it" at nobody crane_pull "$place" one "$back"
-  ok "its tag is frozen" "$STACKROOM_BIN" admin set "$place:one" --frozen true
+  ok "its tag is frozen" "$STACKROOM_BIN" set "$place:one" --frozen true
   refused "a repository of two names: a frozen tag stays" frozen at oci-sif crane_ delete "$registry/$place:one"
-  ok "its tag is frozen no more" "$STACKROOM_BIN" admin set "$place:one" --frozen false
+  ok "its tag is frozen no more" "$STACKROOM_BIN" set "$place:one" --frozen false
   rm -rf "$back"
 }
 # points_to_the_registry SENTENCE TAG TOKEN: a library pull is refused with the words that tell SingularityCE to use the

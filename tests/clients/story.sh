@@ -167,18 +167,18 @@ can alice apptainer pull --disable-cache --force hash.sif "library://alice/tools
 has alice hash.sif hello.sif
 
 step "A frozen tag can't be moved, and its image can't be deleted."
-can alice stackroom admin set alice/tools/hello:1.0 --frozen true
+can alice stackroom set alice/tools/hello:1.0 --frozen true
 cannot alice 'frozen|403' apptainer push -U third.sif library://alice/tools/hello:1.0
 cannot alice 'frozen|403' apptainer delete --force library://alice/tools/hello:1.0
 can alice apptainer pull --disable-cache --force frozen.sif library://alice/tools/hello:1.0
 has alice frozen.sif hello.sif
-can alice stackroom admin set alice/tools/hello:1.0 --frozen false
+can alice stackroom set alice/tools/hello:1.0 --frozen false
 
 step 'A read-only container takes no pushes and no deletions.'
-can alice stackroom admin set alice/tools/hello --read-only true
+can alice stackroom set alice/tools/hello --read-only true
 cannot alice 'read-only|403' apptainer push -U third.sif library://alice/tools/hello:3.0
 cannot alice 'read-only|403' apptainer delete --force library://alice/tools/hello:1.0
-can alice stackroom admin set alice/tools/hello --read-only false
+can alice stackroom set alice/tools/hello --read-only false
 
 step '**What is no SIF image** goes through the registry: images of layers with `docker`, `podman` and the like, other files with `oras`.'
 if [ -z "$have" ]; then skip_step; else
@@ -254,7 +254,7 @@ sees bob '"name": *"bob"' curl -H "$(bearer bob)" "$url/v1/entities"
 that lacks '"name": *"alice"'
 
 step 'Only members pull from a private container; for everybody else it is not there.'
-can alice stackroom admin set alice/public/hello --visibility private
+can alice stackroom set alice/public/hello --visibility private
 can alice apptainer pull --disable-cache --force private.sif library://alice/public/hello:1.0
 for who in bob nobody; do
   cannot "$who" "$missing" apptainer pull --disable-cache --force private.sif library://alice/public/hello:1.0
@@ -272,10 +272,10 @@ cannot nobody 404 curl -L -o private.sif "$url/v1/imagefile/alice/public/hello:1
 
 step 'New containers in a private collection are private, and so are all new ones in a private entity.'
 can alice apptainer push -U hello.sif library://alice/secret/before:1.0
-can alice stackroom admin set alice/secret --private true
+can alice stackroom set alice/secret --private true
 can alice apptainer push -U hello.sif library://alice/secret/after:1.0
 cannot bob "$missing" apptainer pull --disable-cache --force secret.sif library://alice/secret/after:1.0
-can bob stackroom admin set bob --private true
+can bob stackroom set bob --private true
 can bob apptainer push -U hello.sif library://bob/any/hello:1.0
 cannot alice "$missing" apptainer pull --disable-cache --force secret.sif library://bob/any/hello:1.0
 can bob apptainer pull --disable-cache --force secret.sif library://bob/any/hello:1.0
@@ -330,13 +330,13 @@ can alice stackroom group add acme bob --role contributor
 can bob apptainer push -U other.sif library://acme/new/other:1.0,stable
 can carol apptainer pull --disable-cache --force other.sif library://acme/new/other:stable
 cannot bob "$forbidden" apptainer delete --force library://acme/tools/hello:1.0
-cannot bob "$forbidden" stackroom admin set acme/new/other --visibility public
+cannot bob "$forbidden" stackroom set acme/new/other --visibility public
 cannot bob "$forbidden" stackroom group add acme small --role reader
 can bob apptainer delete --force library://acme/new/other:1.0
 
 step 'An admin also changes settings and members, and deletes everything.'
 can bob apptainer push -U other.sif library://acme/new/other:1.0
-can alice stackroom admin set acme/new/other --visibility public
+can alice stackroom set acme/new/other --visibility public
 can nobody apptainer pull --disable-cache --force other.sif library://acme/new/other:1.0
 can alice apptainer delete --force library://acme/new/other:1.0
 sees alice 'bob +contributor' stackroom group members acme

@@ -119,9 +119,12 @@ pub(crate) fn email_set(user: User, email: Option<Email>) -> Result<Changes, Err
     user_changed(User { email, ..user }, EventKind::EmailSet)
 }
 
-/// Disables an account, or enables it again.
-pub(crate) fn user_disabled(user: User, disabled: bool) -> Result<Changes, Error> {
-    user_changed(User { disabled, ..user }, EventKind::UserDisabled { disabled })
+/// Disables an account, or enables it again. `by` is the site admin who does it, as long as nothing of theirs changes: of
+/// two who disable each other, only one succeeds.
+pub(crate) fn user_disabled(user: User, disabled: bool, by: Option<&User>) -> Result<Changes, Error> {
+    let other = by.filter(|by| by.name != user.name);
+    let same = other.map(|by| Write::check(by.key(), Condition::Version(by.version)));
+    Ok(user_changed(User { disabled, ..user }, EventKind::UserDisabled { disabled })?.with(same))
 }
 
 /// Sets a password, by its hash. Wrong passwords from before no longer count.

@@ -13,7 +13,7 @@ use crate::rules::extent::Extent;
 use crate::rules::{self, Action, Denial, Grant, Place, Resource, Subject};
 use crate::store::keys::{self, Key};
 use crate::store::rows::{
-    Container, GroupsSeen, Includes, Member, Membership, Pointer, Robot, Row, Target, Token, User,
+    Container, Entity, GroupsSeen, Includes, Member, Membership, Pointer, Robot, Row, Target, Token, User,
 };
 use crate::store::table::{Page, Rows};
 use crate::telemetry;
@@ -60,6 +60,19 @@ impl Access {
             Box::pin(note_use(app, &token)).await?;
         }
         Ok(access)
+    }
+
+    /// The access to an entity as a whole. Whoever was a member of one that was deleted keeps their row for a while, and
+    /// is told that it is missing.
+    pub(crate) async fn to_entity(
+        app: &App,
+        credential: &Credential,
+        entity: &EntityName,
+    ) -> Result<(Self, Resource), Error> {
+        let key = keys::entity(entity);
+        let mut access = Self::load(app, credential, Some(entity), [key.clone()]).await?;
+        let row: Option<Entity> = access.take(&key)?;
+        Ok((access, entity_at(entity, row.as_ref())))
     }
 
     /// The same for somebody who is not the caller, but made what the caller shows.
@@ -334,6 +347,14 @@ pub(crate) fn resource_of_part(entity: &EntityName, part: Option<&SubPath>) -> R
         Place::Entity(entity) => Resource::Entity(entity),
         // Its path is too long for a repository.
         _ => Resource::Missing(Place::Nowhere),
+    }
+}
+
+/// The entity of a name, or a resource that says that there is none.
+pub(crate) fn entity_at(name: &EntityName, row: Option<&Entity>) -> Resource {
+    match row {
+        Some(_) => Resource::Entity(name.clone()),
+        None => Resource::Missing(Place::Entity(name.clone())),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Browsing entities, collections and containers, one by one, and in lists for clients that know no pages.
 
 use super::MAX_LISTED;
-use super::access::{Access, resource_at};
+use super::access::{Access, entity_at, resource_at};
 use super::parts::{Listable, may_list};
 use crate::app::App;
 use crate::auth::Credential;
@@ -35,11 +35,7 @@ pub async fn entity(app: &App, credential: &Credential, name: &EntityName) -> Re
     let wanted = [key.clone(), account_key.clone(), about_key.clone()];
     let mut access = Access::load(app, credential, Some(name), wanted).await?;
     let entity: Option<Entity> = access.take(&key)?;
-    let resource = match &entity {
-        Some(_) => Resource::Entity(name.clone()),
-        None => Resource::Missing(Place::Entity(name.clone())),
-    };
-    access.require(Action::See, &resource, "entity", "see this entity")?;
+    access.require(Action::See, &entity_at(name, entity.as_ref()), "entity", "see this entity")?;
     let account: Option<Account> = access.take(&account_key)?;
     let (Some(entity), Some(account), Some(member)) = (entity, account, access.membership(name)) else {
         return Err(Error::NotFound("entity"));

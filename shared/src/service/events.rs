@@ -1,6 +1,6 @@
 //! Reading the logs of changes: who did what, when, from where and with which token.
 
-use super::access::Access;
+use super::access::{Access, entity_at};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::events;
@@ -60,10 +60,10 @@ pub async fn list(
     filter: &Filter,
     before: Option<String>,
 ) -> Result<Page<Event>, Error> {
-    let (entity, resource, place) = match log {
-        Log::Entity(name) => (Some(name), Resource::Entity(name.clone()), Place::Entity(name.clone())),
-        Log::User(name) => (None, Resource::User(name.clone()), Place::User(name.clone())),
-        Log::Installation => (None, Resource::Installation, Place::Installation),
+    let (entity, place) = match log {
+        Log::Entity(name) => (Some(name), Place::Entity(name.clone())),
+        Log::User(name) => (None, Place::User(name.clone())),
+        Log::Installation => (None, Place::Installation),
     };
     // A user's own entity was made with the user.
     let key = match log {
@@ -72,10 +72,16 @@ pub async fn list(
         Log::Installation => None,
     };
     let mut access = Access::load(app, credential, entity, key.clone()).await?;
-    access.require(Action::Manage, &resource, "log", "read this log")?;
-    // What happened to another entity or user of that name, who was deleted, is for site admins.
+    // What happened to an entity or user who was deleted is for site admins, whoever has the name now.
     let row: Option<Entity> = key.map(|key| access.take(&key)).transpose()?.flatten();
     let all = access.probe(Action::Manage, &Resource::Installation).is_ok();
+    let resource = match log {
+        Log::Entity(name) if all => Resource::Entity(name.clone()),
+        Log::Entity(name) => entity_at(name, row.as_ref()),
+        Log::User(name) => Resource::User(name.clone()),
+        Log::Installation => Resource::Installation,
+    };
+    access.require(Action::Manage, &resource, "log", "read this log")?;
     let from = row.filter(|_| !all).map_or(0, |row| millis(row.created));
     let _turn = app.long_read().await?;
     let range = keys::events(&events::log(&place));

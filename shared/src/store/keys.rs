@@ -73,6 +73,15 @@ pub struct KeyRange {
     pub prefix: String,
 }
 
+impl KeyRange {
+    /// Those of them whose names begin like this.
+    #[must_use]
+    pub fn narrowed(mut self, beginning: &str) -> Self {
+        self.prefix.push_str(beginning);
+        self
+    }
+}
+
 fn range(pk: String, prefix: impl Into<String>) -> KeyRange {
     KeyRange { pk, prefix: prefix.into() }
 }
@@ -513,8 +522,8 @@ pub enum RowKind {
     Registrations,
     /// An event.
     Event,
-    /// A share, or its entry in the list of its repository.
-    Share,
+    /// What ends at a time that it says: an invitation, a share, or its entry in the list of its repository.
+    Ending,
     /// A container that was deleted.
     RemovedContainer,
     /// An entity that was deleted.
@@ -537,7 +546,8 @@ pub fn kind(key: &Key) -> RowKind {
         ("B#", _) => RowKind::Blob,
         ("A#", _) => RowKind::Event,
         ("Y#", _) => RowKind::Registrations,
-        ("D#", _) | ("R#", "L#") => RowKind::Share,
+        ("D#", _) | ("R#", "L#") | ("E#", "V#") => RowKind::Ending,
+        (_, "V#") if key.pk == "L" => RowKind::Ending,
         ("E#", "B#") => RowKind::Charge,
         ("E#", "I#") => RowKind::Image,
         ("E#", "Z#") => RowKind::RemovedContainer,
@@ -640,8 +650,10 @@ mod tests {
             (condemned("aa/a"), RowKind::Condemned),
             (event("a", 0, 0), RowKind::Event),
             (registrations("192.0.2.1"), RowKind::Registrations),
-            (share(ShareId::from_random([0; 12])), RowKind::Share),
-            (share_listed(&repository, ShareId::from_random([0; 12])), RowKind::Share),
+            (share(ShareId::from_random([0; 12])), RowKind::Ending),
+            (share_listed(&repository, ShareId::from_random([0; 12])), RowKind::Ending),
+            (invitation(repository.entity(), Id::from_random([0; 12])), RowKind::Ending),
+            (registration_invitation(Id::from_random([0; 12])), RowKind::Ending),
             (sealed_listed(UploadId::from_random([0; 16])), RowKind::Other),
             (blob(&digest), RowKind::Blob),
             (charge(repository.entity(), &digest), RowKind::Charge),

@@ -1106,9 +1106,9 @@ pub struct ShareListed {
 }
 row!(ShareListed, row => keys::share_listed(&row.repository, row.share));
 
-/// When a share ends, from its row or its entry in the list.
+/// When a share or an invitation ends, from its row or its entry in a list.
 #[derive(Debug, Clone, Copy, Deserialize)]
-pub struct ShareEnd {
+pub struct Ending {
     /// The time.
     pub expires: Time,
 }

@@ -1,8 +1,12 @@
 //! Groups, members with roles on all or parts of an entity, robots, invitations, groups of directories.
 
-use crate::support::{sif, text};
+use crate::support::{sif, text, write};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use shared::domain::Time;
+use shared::service::sweep::{self, Ages};
+use shared::store::keys;
+use shared::store::rows::{Invitation, RegistrationInvitation};
 use stackroom_tests::{Answer, Caller, Server, send};
 
 /// Makes a group and gives roles in it, as `(name, role)`.
@@ -289,6 +293,31 @@ async fn an_invitation_for_3_accepted_by_20_at_once_makes_3() {
     let (rows, _) = server.local.app.table.scan(None).await.unwrap();
     assert!(!rows.is_empty() && !format!("{rows:?}").contains(link.rsplit('.').next().unwrap()));
     server.nobody.post("/api/join", json!({ "invitation": link })).await.error(401);
+}
+
+#[tokio::test]
+async fn invitations_are_forgotten_a_week_after_their_end_and_make_room_for_others() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    group(&alice, "acme", &[]).await;
+    let new = json!({ "role": "reader", "expires_in": 3600 });
+    for _ in 0..100 {
+        alice.post("/api/entities/acme/invitations", new.clone()).await.ok();
+    }
+    server.admin.post("/api/invitations", json!({})).await.ok();
+    let why = alice.post("/api/entities/acme/invitations", new.clone()).await.error(409);
+    assert!(why.contains("100 invitations"), "{why}");
+    let app = &server.local.app;
+    let rows: Vec<Invitation> = app.table.query_all(keys::invitations(&"acme".parse().unwrap())).await.unwrap();
+    let (week, now) = (7 * 24 * 3600, app.now().0);
+    write(&server, &Invitation { expires: Time(now - week), ..rows[0].clone() }).await;
+    write(&server, &Invitation { expires: Time(now - week + 60), ..rows[1].clone() }).await;
+    let rows: Vec<RegistrationInvitation> = app.table.query_all(keys::registration_invitations()).await.unwrap();
+    write(&server, &RegistrationInvitation { expires: Time(now - week), ..rows[0].clone() }).await;
+    sweep::sweep(app, Ages::safe(app)).await.unwrap();
+    assert_eq!(alice.get("/api/entities/acme/invitations").await.ok()["data"].as_array().unwrap().len(), 99);
+    assert_eq!(server.admin.get("/api/invitations").await.ok()["data"], json!([]));
+    alice.post("/api/entities/acme/invitations", new).await.ok();
 }
 
 #[tokio::test]

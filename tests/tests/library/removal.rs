@@ -13,9 +13,11 @@ use shared::auth::Credential;
 use shared::config::Config;
 use shared::domain::HowToDelete;
 use shared::domain::reference::LibraryRef;
+use shared::error::Error;
+use shared::service::people::{invitations, members, robots, users};
 use shared::service::pull::{self, Purpose};
-use shared::service::removal;
 use shared::service::sweep::{self, Ages};
+use shared::service::{events, removal};
 use shared::store::keys::{self, KeyRange};
 use stackroom_tests::{Answer, Caller, Server, send};
 use std::os::unix::fs::PermissionsExt;
@@ -146,6 +148,9 @@ async fn what_is_frozen_or_read_only_is_deleted_by_force_alone() {
         let why = alice.delete(&format!("{path}?cascade=1")).await.error(403);
         assert!(why.contains("read-only"), "{why}");
     }
+    // What would go can be seen without force.
+    let seen = alice.delete(&format!("/v1/containers/{BB}?cascade=1&dry-run=1")).await.ok();
+    assert_eq!((counts(&seen)[2], &seen["data"]["contents"]["readOnly"]), (1, &json!(BB)));
     assert_eq!(server.nobody.pull(&format!("{BB}:v1")).await.bytes, bytes);
     assert_eq!(server.nobody.pull("alice/tools/cc:v1").await.bytes, bytes, "nothing was deleted");
     // Force is for those who could change that first.
@@ -323,6 +328,36 @@ async fn a_user_is_deleted_with_everything_that_is_theirs() {
     assert!(server.admin.get("/api/users/alice/events").await.ok().to_string().contains(&token_id));
     assert!(again.get("/v1/entities").await.ok().to_string().contains("alice"));
     assert!(!again.get("/v1/entities").await.ok().to_string().contains("acme"));
+}
+
+#[tokio::test]
+async fn of_two_site_admins_who_delete_or_disable_each_other_one_stays() {
+    let server = Server::start().await;
+    let admins = [("ann", "ben"), ("ben", "ann")];
+    let mut callers = Vec::new();
+    for (name, _) in admins {
+        let new = json!({ "name": name, "password": "correct horse", "admin": true });
+        server.admin.post("/api/users", new).await.ok();
+        callers.push(server.token(name, json!({ "name": "t" })).await);
+    }
+    for (round, disable) in [true, false, true, false].into_iter().enumerate() {
+        let each = callers.iter().zip(admins).map(|(caller, (_, other))| async move {
+            if disable {
+                return caller.put(&format!("/api/users/{other}/disabled"), json!({ "disabled": true })).await;
+            }
+            caller.delete(&format!("/api/users/{other}?cascade=1")).await
+        });
+        let answers = futures::future::join_all(each).await;
+        let done = answers.iter().filter(|answer| answer.status.is_success()).count();
+        let statuses: Vec<u16> = answers.iter().map(|answer| answer.status.as_u16()).collect();
+        assert_eq!(done, 1, "round {round}: {statuses:?}");
+        if !disable {
+            break;
+        }
+        for (name, _) in admins {
+            server.admin.put(&format!("/api/users/{name}/disabled"), json!({ "disabled": false })).await.ok();
+        }
+    }
 }
 
 #[tokio::test]
@@ -576,4 +611,43 @@ async fn a_cascade_over_500_images_killed_at_every_write_in_turn() {
     }
     assert!(writes > 30, "only {writes} writes");
     assert!(first_answer.is_some_and(|first| first <= 5), "{first_answer:?}");
+}
+
+#[tokio::test]
+async fn a_deleted_group_answers_its_members_no_more_before_they_are_removed() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    group(&alice, "acme").await;
+    let original = server.local.admin_token();
+    let token = format!("Bearer {}", alice.token.as_ref().unwrap());
+    let acme = "acme".parse().unwrap();
+    for writes in 0.. {
+        let folder = TempDir::new().unwrap();
+        let data = folder.path().join("data");
+        copied(original.parent().unwrap(), &data);
+        let config = || Config::read("http://127.0.0.1:1", |_| None).unwrap();
+        let lives = Arc::new(AtomicI64::new(i64::MAX));
+        let local = Local::open_through(&data, config(), |client| mortal(&client, &lives)).await.unwrap();
+        let who = local.app.keys.credential(Some(&token), local.app.now()).unwrap();
+        lives.store(writes, Ordering::SeqCst);
+        let deleted = removal::entity(&local.app, &who, &acme, HowToDelete::default()).await;
+        lives.store(i64::MAX, Ordering::SeqCst);
+        if deleted.is_err() {
+            continue;
+        }
+        let left = rows(&local, KeyRange { pk: "E#acme".to_owned(), prefix: String::new() }).await;
+        assert!(left.iter().any(|sk| sk.contains("alice")), "nothing is left after {writes} writes: {left:?}");
+        let (app, log) = (&local.app, events::Log::Entity(acme.clone()));
+        let answers = [
+            users::quota(app, &who, &acme).await.err(),
+            robots::list(app, &who, &acme).await.err(),
+            invitations::list(app, &who, &acme).await.err(),
+            events::list(app, &who, &log, &events::Filter::default(), None).await.err(),
+            members::remove(app, &who, &acme, &"alice".parse().unwrap()).await.err(),
+        ];
+        for (at, answer) in answers.iter().enumerate() {
+            assert!(matches!(answer, Some(Error::NotFound(_) | Error::Forbidden(_))), "{at}: {answer:?}");
+        }
+        return;
+    }
 }

@@ -137,7 +137,7 @@ impl Table {
                     RowKind::WrongPasswords
                     | RowKind::Registrations
                     | RowKind::Event
-                    | RowKind::Share
+                    | RowKind::Ending
                     | RowKind::About
                     | RowKind::RemovedEntity
                     | RowKind::Other => {}

@@ -33,6 +33,7 @@ impl Model {
             Act::PushManifest { at, tag } => self.push_manifest(caller, at, tag),
             Act::SetTag { at, tag, image } => self.set_tag(caller, at, (tag, image)),
             Act::Delete { at, which } => self.delete(caller, at, which),
+            Act::Remove { what, how } => self.remove(caller, what, how),
             Act::SetEntity { entity, private } => {
                 let there = self.entities.contains_key(entity);
                 self.must_manage(caller, Place::Entity(entity), there)?;
@@ -95,7 +96,11 @@ impl Model {
             return Err(Answer::Conflict);
         }
         if !caller.operates() {
+            let freed = !self.removed.contains(name);
             let own = self.users.get_mut(user).filter(|user| user.groups < GROUPS).ok_or(Answer::Forbidden)?;
+            if !freed {
+                return Err(Answer::Conflict);
+            }
             own.groups += 1;
         }
         self.group_made(user, name, private);
@@ -104,7 +109,9 @@ impl Model {
 
     fn group_made(&mut self, user: Name, name: Name, private: bool) {
         let admin = Roles { whole: Some(Rank::Admin), ..Roles::default() };
-        let entity = Entity { private, members: [(Who::User(user), admin)].into(), ..Entity::default() };
+        let members = [(Who::User(user), admin)].into();
+        let entity = Entity { private, by: Some(user), members, ..Entity::default() };
+        self.removed.remove(name);
         self.entities.insert(name, entity);
     }
 
@@ -166,7 +173,8 @@ impl Model {
 
     fn repository_made(&mut self, at: (Name, Name), open: Openness) -> Openness {
         let open = self.openness(at, open);
-        let repository = Repository { open, read_only: false, images: [].into(), tags: [].into() };
+        let repository =
+            Repository { open, read_only: false, images: [].into(), tags: [].into(), used: false, manifest: false };
         self.entities.entry(at.0).or_default().repositories.insert(at.1, repository);
         open
     }
@@ -187,7 +195,9 @@ impl Model {
             pulls && self.entities[entity].repositories.values().any(|one| one.images.contains_key(&image))
         };
         let known = there || self.memberships(caller.who).any(holds);
-        self.repository_mut(at)?.images.entry(image).or_insert(Image { by: caller.who, made });
+        let repository = self.repository_mut(at)?;
+        repository.used = true;
+        repository.images.entry(image).or_insert(Image { by: caller.who, made });
         Ok(Answer::shown([(if known { "known" } else { "sent" }).to_owned()]))
     }
 
@@ -207,7 +217,9 @@ impl Model {
             // The tag of a push needs the right to push, too.
             self.repository_made(at, Openness::Internal);
         }
-        self.repository_mut(at)?.tags.insert(tag, Tag { image: None, frozen: false });
+        let repository = self.repository_mut(at)?;
+        (repository.used, repository.manifest) = (true, true);
+        repository.tags.insert(tag, Tag { image: None, frozen: false });
         Ok(Answer::Done)
     }
 
@@ -309,7 +321,7 @@ impl Model {
                 return Err(Answer::Forbidden);
             }
         } else {
-            self.must(Some(caller), Need::Manage, Place::Entity(entity), Rank::Admin)?;
+            self.must_manage(Some(caller), Place::Entity(entity), self.entities.contains_key(entity))?;
         }
         if matches!(who, Who::Robot(..)) || who == Who::User(entity) {
             return Err(Answer::Invalid);

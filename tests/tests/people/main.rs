@@ -5,7 +5,7 @@
 //!
 //! Site admins, members, robots and strangers do what can be done to groups, users' own entities, and what lies in
 //! them, with tokens of every kind: look, list, search, push, tag, delete, share, change settings, give and take roles,
-//! leave, invite, join, make and remove robots and tokens, disable accounts. Time goes by, so that what ends ends. The
+//! leave, invite, join, make and remove robots and tokens, disable accounts, delete things with everything in them. Time goes by, so that what ends ends. The
 //! answer to each must be of the class that the model says, and every list must show exactly what the model says.
 //! Every now and then the first site admin looks at everything.
 //!
@@ -38,6 +38,7 @@ mod operation;
 mod order;
 mod races;
 mod reading;
+mod removing;
 mod rules;
 mod server;
 
@@ -203,6 +204,7 @@ fn something_happened(counts: &Counts) {
         ("PushManifest", &["done", "login", "forbidden"]),
         ("SetTag", &["done", "missing", "login", "forbidden"]),
         ("Delete", &["done", "missing", "login", "forbidden"]),
+        ("Remove", &["done", "missing", "login", "forbidden", "conflict", "full"]),
         ("MakeGroup", &["done", "login", "forbidden", "conflict"]),
         ("MakeCollection", &["done", "login", "forbidden", "conflict"]),
         ("MakeContainer", &["done", "login", "forbidden", "conflict"]),

@@ -19,6 +19,8 @@ pub(crate) enum Answer {
     Login,
     /// 409.
     Conflict,
+    /// 412: there is something in it.
+    Full,
     /// 400.
     Invalid,
     /// 410: it was there, and is over.
@@ -41,6 +43,7 @@ impl Answer {
             Self::Forbidden => "forbidden",
             Self::Login => "login",
             Self::Conflict => "conflict",
+            Self::Full => "full",
             Self::Invalid => "invalid",
             Self::Gone => "gone",
             Self::Busy => "busy",
@@ -117,11 +120,24 @@ pub(crate) struct Repository {
     pub(crate) read_only: bool,
     pub(crate) images: BTreeMap<usize, Image>,
     pub(crate) tags: BTreeMap<Name, Tag>,
+    /// Whether anything was ever pushed to it. What was deleted again leaves bytes until they are collected.
+    pub(crate) used: bool,
+    /// Whether the registry's manifest was pushed to it, which no tag needs to name.
+    pub(crate) manifest: bool,
+}
+
+impl Repository {
+    /// Whether there is something in it.
+    pub(crate) fn is_full(&self) -> bool {
+        self.manifest || !self.images.is_empty() || !self.tags.is_empty()
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Entity {
     pub(crate) personal: bool,
+    /// Who made it.
+    pub(crate) by: Option<Name>,
     pub(crate) private: bool,
     pub(crate) members: BTreeMap<Who, Roles>,
     pub(crate) robots: BTreeSet<Name>,
@@ -145,6 +161,8 @@ pub(crate) struct Model {
     pub(crate) entities: BTreeMap<Name, Entity>,
     pub(crate) tokens: BTreeMap<Made, Token>,
     pub(crate) shares: BTreeMap<Made, Share>,
+    /// Names of entities that were deleted, which only site admins use again.
+    pub(crate) removed: BTreeSet<Name>,
     /// Whether whoever asks has been found permitted to, at an earlier moment of the same request.
     pub(crate) permitted: bool,
 }
@@ -183,7 +201,8 @@ impl Model {
         self.users.insert(name, User { admin, disabled: false, groups: 0 });
         let owner = Roles { whole: Some(Rank::Owner), ..Roles::default() };
         let members = [(Who::User(name), owner)].into();
-        self.entities.insert(name, Entity { personal: true, members, ..Entity::default() });
+        self.removed.remove(name);
+        self.entities.insert(name, Entity { personal: true, by: Some(name), members, ..Entity::default() });
     }
 
     /// The answer to a request, and what it changes.

@@ -1,6 +1,6 @@
 //! What people and robots ask for, and how it is drawn.
 
-use crate::model::Model;
+use crate::model::{Model, Repository};
 use crate::rules::{At, Made, Name, Rank, Right, Scope, Who, is_container};
 use stackroom_tests::chance::Chance;
 use std::fmt;
@@ -52,6 +52,24 @@ pub(crate) enum Which {
     Image(usize),
 }
 
+/// What is deleted with everything in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum What {
+    Repository(Name, Name),
+    Collection(Name, Name),
+    Entity(Name),
+    User(Name),
+}
+
+/// How something is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct How {
+    pub(crate) cascade: bool,
+    pub(crate) force: bool,
+    /// Only to see what would be deleted.
+    pub(crate) dry: bool,
+}
+
 /// What a request asks for. `at` is an entity and a path below it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Act {
@@ -79,6 +97,7 @@ pub(crate) enum Act {
     PushManifest { at: (Name, Name), tag: Name },
     SetTag { at: (Name, Name), tag: Name, image: usize },
     Delete { at: (Name, Name), which: Which },
+    Remove { what: What, how: How },
     SetEntity { entity: Name, private: bool },
     SetCollection { at: (Name, Name), private: bool },
     SetContainer { at: (Name, Name), open: Option<Openness>, read_only: Option<bool> },
@@ -372,6 +391,7 @@ impl Draw {
             47..62 => Act::SetTag { at, tag, image },
             62..76 => Act::Delete { at, which: self.which() },
             76..78 => Act::SetEntity { entity, private },
+            94..97 => self.removal(model, entity),
             78..80 => Act::SetCollection { at: (entity, self.one(&COLLECTIONS)), private },
             80..94 => {
                 let open = self.one(&[Openness::Public, Openness::Internal, Openness::Private, Openness::Private]);
@@ -380,6 +400,27 @@ impl Draw {
             }
             _ => Act::Freeze { at: any, tag, frozen: self.chance.percent(30) },
         }
+    }
+
+    fn removal(&mut self, model: &Model, entity: Name) -> Act {
+        let at = self.container(model, entity);
+        let what = match self.chance.below(20) {
+            0..9 => What::Repository(at.0, at.1),
+            9 => What::Repository(entity, self.one(&OTHERS)),
+            10..15 => What::Collection(entity, self.one(&COLLECTIONS)),
+            15..18 => What::Entity(entity),
+            _ => match self.user(model) {
+                ADMIN => What::Entity(entity),
+                name => What::User(name),
+            },
+        };
+        let mut percent = |often| self.chance.percent(often);
+        let how = How { cascade: percent(60), force: percent(35), dry: percent(15) };
+        // Bytes that nothing names any more may still be counted: whether something is empty is then not said.
+        let unclear = |path: &Name, one: &Repository| one.used && !one.is_full() && what.has(path);
+        let there = model.entities.get(what.entity());
+        let unclear = there.is_some_and(|there| there.repositories.iter().any(|(path, one)| unclear(path, one)));
+        Act::Remove { what, how: How { cascade: how.cascade || unclear, ..how } }
     }
 
     fn membership(&mut self, model: &Model, entity: Name) -> Act {
@@ -460,11 +501,35 @@ impl Draw {
     }
 }
 
+impl What {
+    /// The entity that it is, or lies in.
+    pub(crate) fn entity(self) -> Name {
+        match self {
+            Self::Repository(entity, _) | Self::Collection(entity, _) | Self::Entity(entity) | Self::User(entity) => {
+                entity
+            }
+        }
+    }
+
+    /// Whether a repository of the same entity goes with it. Only the library's own lie in collections.
+    pub(crate) fn has(self, path: &str) -> bool {
+        match self {
+            Self::Repository(_, own) => path == own,
+            Self::Collection(_, name) => is_container(path) && path.split('/').next() == Some(name),
+            Self::Entity(_) | Self::User(_) => true,
+        }
+    }
+}
+
 impl Act {
     /// The entity that it concerns, if it is one.
     pub(crate) fn entity(&self) -> Option<Name> {
         match self {
-            Self::SeeCollection { at: (entity, _), .. }
+            Self::Remove {
+                what: What::Repository(entity, _) | What::Collection(entity, _) | What::Entity(entity),
+                ..
+            }
+            | Self::SeeCollection { at: (entity, _), .. }
             | Self::SeeContainer { at: (entity, _) }
             | Self::Find { at: (entity, _), .. }
             | Self::Tags { at: (entity, _) }

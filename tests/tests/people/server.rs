@@ -1,7 +1,7 @@
 //! The same requests to a real installation: the use cases behind every route, on the embedded store.
 
 use crate::model::Answer;
-use crate::operation::{ADMIN, Act, Credential, IMAGES, OPERATOR, Openness, Operation, Which};
+use crate::operation::{ADMIN, Act, Credential, How, IMAGES, OPERATOR, Openness, Operation, What, Which};
 use crate::reading::{shown, shown_roles};
 use crate::rules::{At, Made, Name, Rank, Right as TokenRight, Roles as RolesOf, Scope, Who};
 use axum::body::{Body, Bytes};
@@ -14,8 +14,8 @@ use shared::app::Parts;
 use shared::auth::{Credential as Shown, Keys};
 use shared::config::Config;
 use shared::domain::{
-    Actor, Description, Digest, Id, LibraryRef, OciDigest, Repository, Right, Role, RoleAt, Roles, Selector, ShareId,
-    ShareKey, SubPath, TagName, Time, TokenPlace, TokenScope, Visibility,
+    Actor, Description, Digest, HowToDelete, Id, LibraryRef, OciDigest, Repository, Right, Role, RoleAt, Roles,
+    Selector, ShareId, ShareKey, SubPath, TagName, Time, TokenPlace, TokenScope, Visibility,
 };
 use shared::service::create::{self, Properties};
 use shared::service::lists::{self, Listing};
@@ -28,8 +28,9 @@ use shared::service::registry::{Code, Refused, list, pull as registry, push};
 use shared::service::search::{self, Query};
 use shared::service::settings::{self, Settings};
 use shared::service::share::{self, Chosen, NewShare};
+use shared::service::sweep::{self, Ages};
 use shared::service::uploads::single::{self, Announced};
-use shared::service::{browse, delete, events, pull, tag};
+use shared::service::{browse, delete, events, pull, removal, tag};
 use shared::{App, Error};
 use stackroom_tests::sif::SifBuilder;
 use std::cell::Cell;
@@ -90,6 +91,7 @@ fn refused(error: &Error) -> Answer {
         Error::Forbidden(_) => Answer::Forbidden,
         Error::Invalid(_) => Answer::Invalid,
         Error::Conflict(_) => Answer::Conflict,
+        Error::NotEmpty(_) => Answer::Full,
         Error::Busy { .. } => Answer::Busy,
         error => panic!("{error:?}"),
     }
@@ -421,6 +423,7 @@ impl Server {
                 self.learn(format!("{name}/{path}"), made.id);
             }
             Act::Push { at, image } => return self.push(by, at, image).await,
+            Act::Remove { what, how } => self.remove(by, what, how).await?,
             Act::SetTag { at: (name, path), tag: to, image } => {
                 let path = format!("{name}/{path}");
                 let image = self.id(&format!("{path} {image}"));
@@ -452,6 +455,29 @@ impl Server {
             _ => unreachable!("{act:?}"),
         }
         Ok(Answer::Done)
+    }
+
+    /// Deletes something, and then collects what nothing names any more, so that its name is free at once.
+    async fn remove(&self, by: &Shown, what: What, how: How) -> Result<(), Error> {
+        let app = &self.app;
+        let how = HowToDelete { cascade: how.cascade, force: how.force, dry_run: how.dry };
+        let deleted = match what {
+            What::Repository(name, path) => removal::container(app, by, &repository((name, path)), how).await?,
+            What::Collection(name, collection) => {
+                removal::collection(app, by, &entity(name), &collection.parse().unwrap(), how).await?
+            }
+            What::Entity(name) => removal::entity(app, by, &entity(name), how).await?,
+            What::User(name) => removal::user(app, by, &name.parse().unwrap(), how).await?,
+        };
+        if !how.dry_run {
+            // What ended is forgotten after days, which the model does not count.
+            let ages = Ages { ended: Duration::from_hours(24 * 36_500), ..Ages::zero() };
+            for _ in 0..3 {
+                let swept = sweep::sweep(app, ages).await?;
+                assert_eq!((swept.failed, swept.wrong_accounts.len()), (0, 0), "{what:?} {deleted:?}");
+            }
+        }
+        Ok(())
     }
 
     /// As clients push: the image, and its bytes if they are asked for.

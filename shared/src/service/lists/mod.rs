@@ -27,8 +27,7 @@ pub async fn entities(app: &App, credential: &Credential, listing: &Listing) -> 
         return Ok(Page { rows: Vec::new(), next: None });
     };
     let Order { by, backwards } = listing.order;
-    let range = keys::memberships(actor);
-    let range = keys::KeyRange { prefix: format!("{}{}", range.prefix, listing.prefix), ..range };
+    let range = keys::memberships(actor).narrowed(&listing.prefix);
     let prefix = listing.prefix.as_str();
     let (access, page) = futures::try_join!(Access::load(app, credential, None, []), async {
         let after = listing.after.clone();

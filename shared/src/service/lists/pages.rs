@@ -145,7 +145,7 @@ pub(super) async fn page<R: Listed>(
     listing: &Listing,
     keep: impl Fn(&R) -> bool,
 ) -> Result<Page<R>, Error> {
-    let range = KeyRange { prefix: format!("{}{}", range.prefix, listing.prefix), ..range };
+    let range = range.narrowed(&listing.prefix);
     if listing.order.by == SortBy::Name {
         return by_name(app, &range, listing, |row: &R| row.taken_by(&listing.filter) && keep(row)).await;
     }

@@ -96,8 +96,8 @@ pub async fn make(
 
 /// The invitations of an entity that are not revoked, for those who manage it.
 pub async fn list(app: &App, credential: &Credential, entity: &EntityName) -> Result<Vec<Invitation>, Error> {
-    let access = Access::load(app, credential, Some(entity), []).await?;
-    access.require(Action::Manage, &Resource::Entity(entity.clone()), "entity", "list its invitations")?;
+    let (access, resource) = Access::to_entity(app, credential, entity).await?;
+    access.require(Action::Manage, &resource, "entity", "list its invitations")?;
     Ok(app.table.query(keys::invitations(entity), None, MAX_OPEN).await?.rows)
 }
 

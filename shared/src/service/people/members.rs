@@ -131,8 +131,7 @@ pub async fn remove(app: &App, credential: &Credential, entity: &EntityName, act
     let mut retry = Retry::of("changes of the same members");
     loop {
         retry.pause().await?;
-        let access = Access::load(app, credential, Some(entity), []).await?;
-        let resource = Resource::Entity(entity.clone());
+        let (access, resource) = Access::to_entity(app, credential, entity).await?;
         let grant: Grant = if access.caller.is(actor) {
             access.require(Action::Leave, &resource, "entity", "leave it")?
         } else {
@@ -185,8 +184,7 @@ pub async fn set_includes(
     let mut retry = Retry::of("changes of the same members");
     loop {
         retry.pause().await?;
-        let access = Access::load(app, credential, Some(entity), []).await?;
-        let resource = Resource::Entity(entity.clone());
+        let (access, resource) = Access::to_entity(app, credential, entity).await?;
         let grant = access.require(Action::Manage, &resource, "entity", "change its members")?;
         directory_groups(app)?;
         let before: Option<Includes> = app.table.get(keys::includes(entity)).await?;

@@ -15,8 +15,8 @@ use crate::changes::members;
 use crate::changes::removal::{self, Removed};
 use crate::domain::{Actor, Description, EntityName, RoleAt, UserName};
 use crate::error::Error;
-use crate::rules::{Action, Grant, Resource};
-use crate::service::access::Access;
+use crate::rules::{Action, Grant};
+use crate::service::access::{Access, entity_at};
 use crate::service::retry::{Retry, Try};
 use crate::store::keys;
 use crate::store::rows::{Entity, Member, Robot};
@@ -39,9 +39,10 @@ pub struct NewRobot {
 /// Makes a robot. It needs a token to do anything.
 pub async fn make(app: &App, credential: &Credential, entity: &EntityName, new: NewRobot) -> Result<Actor, Error> {
     let mut access = Access::load(app, credential, Some(entity), [keys::entity(entity)]).await?;
-    let resource = Resource::Entity(entity.clone());
+    let row: Option<Entity> = access.take(&keys::entity(entity))?;
+    let resource = entity_at(entity, row.as_ref());
     let grant = access.require(Action::Manage, &resource, "entity", "make robots there")?;
-    let row: Entity = access.take(&keys::entity(entity))?.ok_or(Error::NotFound("entity"))?;
+    let row = row.ok_or(Error::NotFound("entity"))?;
     let NewRobot { name, description, at } = new;
     let actor = Actor::Robot(entity.clone(), name);
     can_be_given(&row, Some(&actor), &at)?;
@@ -68,8 +69,8 @@ pub struct RobotView {
 
 /// The robots of an entity, for those who manage it.
 pub async fn list(app: &App, credential: &Credential, entity: &EntityName) -> Result<Vec<RobotView>, Error> {
-    let access = Access::load(app, credential, Some(entity), []).await?;
-    access.require(Action::Manage, &Resource::Entity(entity.clone()), "entity", "list its robots")?;
+    let (access, resource) = Access::to_entity(app, credential, entity).await?;
+    access.require(Action::Manage, &resource, "entity", "list its robots")?;
     let members = app.table.query::<Member>(keys::robots(entity), None, MAX_ROBOTS).await?.rows;
     let mut rows = app.table.batch(members.iter().map(|member| keys::actor(&member.actor))).await?;
     let mut views = Vec::new();
@@ -86,8 +87,7 @@ pub async fn remove(app: &App, credential: &Credential, entity: &EntityName, nam
     let mut retry = Retry::of("changes of the same robot");
     loop {
         retry.pause().await?;
-        let access = Access::load(app, credential, Some(entity), []).await?;
-        let resource = Resource::Entity(entity.clone());
+        let (access, resource) = Access::to_entity(app, credential, entity).await?;
         let grant = access.require(Action::Manage, &resource, "entity", "remove its robots")?;
         let robot: Option<Robot> = app.table.get(keys::actor(&actor)).await?;
         if let Try::Done(()) = removed(app, &grant, entity, robot.ok_or(Error::NotFound("robot"))?).await? {

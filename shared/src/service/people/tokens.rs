@@ -61,8 +61,8 @@ impl Held {
             let Managed { grant, access, user } = Managed::load(app, credential, name, doing).await?;
             return Ok(Self { grant, access, holder: Holder::User(user.ok_or(Error::NotFound("user"))?) });
         };
-        let access = Access::load(app, credential, Some(entity), []).await?;
-        let grant = access.require(Action::Manage, &Resource::Entity(entity.clone()), "robot", doing)?;
+        let (access, resource) = Access::to_entity(app, credential, entity).await?;
+        let grant = access.require(Action::Manage, &resource, "robot", doing)?;
         let robot: Option<Robot> = app.table.get(keys::actor(actor)).await?;
         let robot = robot.filter(|robot| !robot.disabled).ok_or(Error::NotFound("robot"))?;
         Ok(Self { grant, access, holder: Holder::Robot(robot) })

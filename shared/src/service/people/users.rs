@@ -8,12 +8,12 @@ use crate::changes::entities::Birth;
 use crate::changes::{accounts, people, removal};
 use crate::domain::quota::Quota;
 use crate::domain::{Actor, Email, EntityName, Time, UserName};
-use crate::error::Error;
-use crate::rules::{Action, Grant, Place, Resource};
-use crate::service::access::{Access, system};
+use crate::error::{BAD_TOKEN, Error};
+use crate::rules::{Action, Grant, Resource};
+use crate::service::access::{Access, entity_at, system};
 use crate::service::retry::Retry;
 use crate::store::keys;
-use crate::store::rows::{Account, GroupsSeen, User, UserListed};
+use crate::store::rows::{Account, Entity, GroupsSeen, User, UserListed};
 use crate::store::table::Written;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +59,16 @@ pub async fn add(app: &App, credential: &Credential, new: NewUser) -> Result<(),
 async fn site_admin(app: &App, credential: &Credential, doing: &str) -> Result<Grant, Error> {
     let access = Access::load(app, credential, None, []).await?;
     access.require(Action::Manage, &Resource::Installation, "installation", doing)
+}
+
+/// The account of the site admin who does something; `None` for Stackroom itself.
+///
+/// # Errors
+/// [`Error::Unauthenticated`] if they may not do anything any more.
+pub(crate) async fn acting(app: &App, grant: &Grant) -> Result<Option<User>, Error> {
+    let Some(name) = grant.by().and_then(Actor::user) else { return Ok(None) };
+    let user = app.table.get::<User>(keys::user(name)).await?.filter(|user| user.admin && !user.disabled);
+    Ok(Some(user.ok_or(Error::Unauthenticated(BAD_TOKEN))?))
 }
 
 async fn make(app: &App, grant: &Grant, new: NewUser) -> Result<(), Error> {
@@ -172,7 +182,8 @@ pub async fn change(app: &App, credential: &Credential, name: &UserName, change:
                 if !disabled {
                     account.access.require_whole("enable an account")?;
                 }
-                people::user_disabled(user, *disabled)?
+                let by = acting(app, &account.grant).await?;
+                people::user_disabled(user, *disabled, by.as_ref())?
             }
             Change::Password(password) => {
                 account.access.require_whole("set a password")?;
@@ -209,12 +220,10 @@ impl Managed {
 
 /// What an entity uses of its quota, for those who have a role on all of it.
 pub async fn quota(app: &App, credential: &Credential, entity: &EntityName) -> Result<Quota, Error> {
-    let key = keys::account(entity);
-    let mut access = Access::load(app, credential, Some(entity), [key.clone()]).await?;
-    let account: Option<Account> = access.take(&key)?;
-    let missing = || Resource::Missing(Place::Entity(entity.clone()));
-    let resource = account.as_ref().map_or_else(missing, |_| Resource::Entity(entity.clone()));
-    access.require(Action::List, &resource, "entity", "see its quota")?;
+    let (key, account) = (keys::entity(entity), keys::account(entity));
+    let mut access = Access::load(app, credential, Some(entity), [key.clone(), account.clone()]).await?;
+    let (row, account) = (access.take::<Entity>(&key)?, access.take::<Account>(&account)?);
+    access.require(Action::List, &entity_at(entity, row.as_ref()), "entity", "see its quota")?;
     account.map(|account| account.quota).ok_or(Error::NotFound("entity"))
 }
 

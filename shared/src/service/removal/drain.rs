@@ -25,8 +25,8 @@ use crate::service::people::robots::{self, Left};
 use crate::service::retry::Retry;
 use crate::store::keys::{self, Key, KeyRange};
 use crate::store::rows::{
-    About, Account, Blob, Charge, Container, Counts, Entity, Image, Link, ManifestLinks, Member, Membership,
-    RemovedContainer, RemovedEntity, Row, ShareListed, Star, Tag,
+    About, Account, Blob, Charge, Container, Counts, Entity, Link, ManifestLinks, Member, Membership, RemovedContainer,
+    RemovedEntity, Row, Star,
 };
 use crate::store::table::{Page, Written};
 use std::collections::BTreeMap;
@@ -105,11 +105,11 @@ impl<'a> Drain<'a> {
 
     async fn container(&mut self, removed: &RemovedContainer) -> Result<bool, Error> {
         let repository = &removed.repository;
-        let done = self.shares(repository).await?
-            && self.tags(repository).await?
+        let done = self.all(keys::shares(repository), PAIRS, removal::shares_removed).await?
+            && self.all(keys::tags(repository), PAGE, removal::tags_removed).await?
             && self.manifests(repository).await?
             && self.links(repository).await?
-            && self.images(repository).await?
+            && self.all(keys::images(repository), IMAGES, removal::images_removed).await?
             && self.about(keys::about_container(repository)).await?
             && self.rest(keys::all_of_repository(repository)).await?;
         if !done || self.app.commit(&self.grant, removal::container_gone(removed)).await? == Written::Done {
@@ -120,32 +120,13 @@ impl<'a> Drain<'a> {
         Ok(self.app.commit(&self.grant, still).await? != Written::Done)
     }
 
-    async fn shares(&mut self, repository: &Repository) -> Result<bool, Error> {
+    /// Removes the rows of a kind, some in a transaction.
+    async fn all<R: Row>(&mut self, range: KeyRange, most: usize, removed: fn(&[R]) -> Changes) -> Result<bool, Error> {
         loop {
-            match self.first::<ShareListed>(keys::shares(repository), PAIRS).await? {
+            match self.first::<R>(range.clone(), most).await? {
                 None => return Ok(false),
                 Some(rows) if rows.is_empty() => return Ok(true),
-                Some(rows) => self.step(removal::shares_removed(&rows)).await?,
-            }
-        }
-    }
-
-    async fn tags(&mut self, repository: &Repository) -> Result<bool, Error> {
-        loop {
-            match self.first::<Tag>(keys::tags(repository), PAGE).await? {
-                None => return Ok(false),
-                Some(rows) if rows.is_empty() => return Ok(true),
-                Some(rows) => self.step(removal::tags_removed(&rows)).await?,
-            }
-        }
-    }
-
-    async fn images(&mut self, repository: &Repository) -> Result<bool, Error> {
-        loop {
-            match self.first::<Image>(keys::images(repository), IMAGES).await? {
-                None => return Ok(false),
-                Some(rows) if rows.is_empty() => return Ok(true),
-                Some(rows) => self.step(removal::images_removed(&rows)).await?,
+                Some(rows) => self.step(removed(&rows)).await?,
             }
         }
     }

@@ -23,7 +23,8 @@ mod survey;
 
 pub use self::survey::Contents;
 
-use super::access::{Access, resource_at};
+use super::access::{Access, entity_at, resource_at};
+use super::people::users::acting;
 use super::retry::{Retry, Try};
 use crate::app::App;
 use crate::auth::Credential;
@@ -70,7 +71,7 @@ pub async fn container(
         let row: Option<Container> = access.take(&key)?;
         let mut resource = resource_at(repository, row.as_ref());
         if let Resource::Container { read_only, .. } = &mut resource
-            && how.force
+            && (how.force || how.dry_run)
         {
             *read_only = false;
         }
@@ -125,11 +126,7 @@ pub async fn entity(app: &App, credential: &Credential, name: &EntityName, how: 
         retry.pause().await?;
         let mut access = Access::load(app, credential, Some(name), [key.clone()]).await?;
         let row: Option<Entity> = access.take(&key)?;
-        let resource = match &row {
-            Some(_) => Resource::Entity(name.clone()),
-            None => Resource::Missing(Place::Entity(name.clone())),
-        };
-        let grant = deleting.granted(&access, &resource, "entity")?;
+        let grant = deleting.granted(&access, &entity_at(name, row.as_ref()), "entity")?;
         let row = row.ok_or(Error::NotFound("entity"))?;
         if row.kind == EntityKind::Personal {
             let why = "this entity is a user's own, and goes with its user: delete the collections in it instead";
@@ -173,7 +170,8 @@ pub async fn user(app: &App, credential: &Credential, name: &UserName, how: HowT
         } else {
             // So that nothing is made any more while everything is deleted.
             deleting.entity_found(&emptied).await?;
-            let _read_again = app.commit(&grant, people::user_disabled(user, true)?).await?;
+            let by = acting(app, &grant).await?;
+            let _read_again = app.commit(&grant, people::user_disabled(user, true, by.as_ref())?).await?;
         }
     }
 }

@@ -30,8 +30,8 @@ pub(super) struct Inventory {
     pub(super) registrations: Vec<Changes>,
     /// Deletions of events whose time is over.
     pub(super) events: Vec<Changes>,
-    /// Deletions of shares that ended long enough ago, and of their entries in lists.
-    pub(super) shares: Vec<Changes>,
+    /// Deletions of shares and invitations that ended long enough ago, and of their entries in lists.
+    pub(super) ended: Vec<Changes>,
     /// Containers and entities that were deleted, and of which something is left.
     pub(super) removed_containers: Vec<RemovedContainer>,
     pub(super) removed_entities: Vec<RemovedEntity>,

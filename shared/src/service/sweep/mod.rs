@@ -9,7 +9,7 @@
 //!    [ended](super::uploads::end): its reservation is given back, its object condemned. An object that was condemned
 //!    long enough ago is deleted, then its row. An expired stream releases what it holds. A link that no manifest names
 //!    and that no push asked for lately is [removed](super::links::free), unless something came to name it since.
-//!    Expired counts of wrong passwords, expired events, and shares that ended long enough ago are forgotten, and so are
+//!    Expired counts of wrong passwords, expired events, and shares and invitations that ended long enough ago are forgotten, and so are
 //!    the oldest events of an entity that has more of them than it may have rows.
 //! 4. Abort an open multipart upload that no session names, and condemn an object that no row names, if they are old
 //!    enough.
@@ -48,8 +48,8 @@ pub struct Ages {
     pub unnamed: Duration,
     /// A link that no manifest names is removed after this long: its push may still be running.
     pub link: Duration,
-    /// A share is forgotten this long after its end: until then, its holders learn that it is over.
-    pub share: Duration,
+    /// A share or an invitation is forgotten this long after its end: until then, it is said to be over.
+    pub ended: Duration,
     /// Whether sessions are ended regardless of their expiry.
     pub all_sessions: bool,
 }
@@ -71,7 +71,7 @@ impl Ages {
             // upload.
             unnamed: 2 * longest + 24 * MARGIN,
             link: links::LEASE,
-            share: share::KEPT,
+            ended: share::KEPT,
             all_sessions: false,
         }
     }
@@ -79,7 +79,7 @@ impl Ages {
     /// Everything at once. Only while nothing else runs.
     pub fn zero() -> Self {
         let zero = Duration::ZERO;
-        Self { session: zero, image: zero, condemned: zero, unnamed: zero, link: zero, share: zero, all_sessions: true }
+        Self { session: zero, image: zero, condemned: zero, unnamed: zero, link: zero, ended: zero, all_sessions: true }
     }
 }
 

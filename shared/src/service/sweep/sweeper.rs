@@ -15,8 +15,8 @@ use crate::service::{links, uploads};
 use crate::store::keys::{self, RowKind};
 use crate::store::objects::{ListedObject, OpenParts};
 use crate::store::rows::{
-    Account, AccountNumbers, Blob, Charge, Condemned, Event, EventEnd, Flow, Image, Link, Manifest, Registrations, Row,
-    Session, ShareEnd, State, Stream, Way, WrongPasswords,
+    Account, AccountNumbers, Blob, Charge, Condemned, Ending, Event, EventEnd, Flow, Image, Link, Manifest,
+    Registrations, Row, Session, State, Stream, Way, WrongPasswords,
 };
 use crate::store::table::{Scanned, Written};
 use std::fmt::Debug;
@@ -114,11 +114,11 @@ impl<'a> Sweeper<'a> {
                     *self.inventory.logs.entry(event.log).or_default() += 1;
                 }
             }
-            RowKind::Share => {
+            RowKind::Ending => {
                 let key = row.key.clone();
-                let end: ShareEnd = row.read_part()?;
-                if end.expires.plus(self.ages.share) <= self.now {
-                    self.inventory.shares.push(shares::forgotten(key));
+                let end: Ending = row.read_part()?;
+                if end.expires.plus(self.ages.ended) <= self.now {
+                    self.inventory.ended.push(shares::forgotten(key));
                 }
             }
             RowKind::RemovedContainer => self.inventory.removed_containers.push(row.read()?),
@@ -129,16 +129,13 @@ impl<'a> Sweeper<'a> {
         Ok(())
     }
 
-    /// Forgets wrong passwords that count no more, events whose time is over, and shares that ended long ago, many at a
+    /// Forgets wrong passwords that count no more, events whose time is over, and shares and invitations that
+    /// ended long ago, many at a
     /// time. Each kind by itself: if one of the passwords counts again, only its neighbours wait for the next sweep.
     pub(super) async fn forgettable(&mut self) {
         let inventory = &mut self.inventory;
-        let kinds = [
-            &mut inventory.wrong_passwords,
-            &mut inventory.registrations,
-            &mut inventory.events,
-            &mut inventory.shares,
-        ];
+        let kinds =
+            [&mut inventory.wrong_passwords, &mut inventory.registrations, &mut inventory.events, &mut inventory.ended];
         let kinds = kinds.map(std::mem::take);
         for kind in kinds {
             if self.mode == Mode::DryRun {
