@@ -57,7 +57,7 @@ enum Command {
     /// Create the first site administrator, `admin`, of a deployment on AWS, and print a token for them.
     ///
     /// Works directly on the table, with AWS credentials and the settings of a function in the environment:
-    /// `STACKROOM_TABLE`, `STACKROOM_BUCKET`, `STACKROOM_PUBLIC_URL`, `STACKROOM_TOKEN_KEYS`.
+    /// `STACKROOM_TABLE`, `STACKROOM_BUCKET`, `STACKROOM_PUBLIC_URL`, `STACKROOM_TOKEN_KEYS_SECRET`.
     #[cfg(feature = "server")]
     Bootstrap {
         /// Read a password from standard input.

@@ -1,10 +1,13 @@
 //! The state that every function shares: built once at each start.
 
+mod deployment;
 pub mod looks;
 pub mod places;
+mod renewal;
 
 use self::looks::Lately;
 use self::places::{Place, Places};
+use self::renewal::Renewal;
 use crate::auth::Keys;
 use crate::changes::Changes;
 use crate::changes::entities::Birth;
@@ -20,7 +23,6 @@ use crate::store::rows::Account;
 use crate::store::table::Written;
 use crate::store::{Objects, Table, keys};
 use crate::telemetry;
-use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -44,6 +46,8 @@ struct Turns {
     noting: Semaphore,
     /// What site admins looked at lately.
     looks: Lately,
+    /// Where the token keys come from, if they can be read again.
+    renewal: Option<Renewal>,
 }
 
 /// The most bodies of more than 64 KiB that are read whole at the same time for one user.
@@ -80,45 +84,13 @@ impl std::ops::Deref for App {
     }
 }
 
-/// A setting that a deployment must have, or an error that names it.
-fn setting(name: &str) -> Result<String, Error> {
-    std::env::var(name).map_err(|_| Error::Internal(format!("`{name}` is not set")))
-}
-
 impl App {
-    /// Builds the parts of a deployment on AWS, or on stores that speak its protocols, from the environment:
-    /// `STACKROOM_TABLE`, `STACKROOM_BUCKET`, `STACKROOM_TOKEN_KEYS`, `STACKROOM_PUBLIC_URL`, the settings in
-    /// [`Config`], and the variables that the AWS SDK reads. `STACKROOM_S3_PUBLIC_URL` is the bucket's endpoint for
-    /// clients, if it differs from ours.
-    pub async fn from_env() -> Result<Self, Error> {
-        let aws = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
-        let config = Config::read(&setting("STACKROOM_PUBLIC_URL")?, |name| std::env::var(name).ok());
-        let config = config.map_err(|error| Error::Internal(error.to_string()))?;
-        let s3 = aws_sdk_s3::config::Builder::from(&aws)
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            // Stores other than AWS's address their buckets by path.
-            .force_path_style(aws.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some());
-        let public = std::env::var("STACKROOM_S3_PUBLIC_URL").ok();
-        if let Some(url) = &public {
-            crate::config::beside(&config.public_url, url).map_err(|error| Error::Internal(error.to_string()))?;
-        }
-        let public = public.map_or_else(|| s3.clone(), |url| s3.clone().endpoint_url(url));
-        Ok(Self::new(Parts {
-            config,
-            table: Table::new(aws_sdk_dynamodb::Client::new(&aws), setting("STACKROOM_TABLE")?),
-            objects: Objects::new(
-                aws_sdk_s3::Client::from_conf(s3.build()),
-                aws_sdk_s3::Client::from_conf(public.build()),
-                setting("STACKROOM_BUCKET")?,
-            ),
-            keys: Keys::parse(&setting("STACKROOM_TOKEN_KEYS")?)?,
-            clock: system_clock,
-        }))
-    }
-
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
+        Self::assembled(parts, None)
+    }
+
+    fn assembled(parts: Parts, renewal: Option<Renewal>) -> Self {
         let buffers = usize::try_from(parts.config.buffers).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let half = || std::thread::available_parallelism().map_or(1, |threads| (threads.get() / 2).max(1));
         let reads = match parts.config.long_reads {
@@ -132,8 +104,18 @@ impl App {
             bodies: Places::new(BODIES),
             noting: Semaphore::new(1),
             looks: Lately::default(),
+            renewal,
         };
         Self(Arc::new(parts), Arc::new(turns))
+    }
+
+    /// Whether the token keys can be read again.
+    pub fn renews_keys(&self) -> bool {
+        self.1.renewal.is_some()
+    }
+
+    fn renewal(&self) -> Option<&Renewal> {
+        self.1.renewal.as_ref()
     }
 
     /// Memory for bytes on their way to the store: one permit for each MiB.

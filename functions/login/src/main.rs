@@ -3,5 +3,6 @@
 #[tokio::main]
 async fn main() -> Result<(), lambda_http::Error> {
     shared::telemetry::init();
-    shared::http::lambda::run(login::router(&shared::App::from_env().await?)).await
+    let app = shared::App::in_function().await?;
+    shared::http::lambda::run(&app, login::router(&app)).await
 }

@@ -5,7 +5,7 @@ use lambda_http::lambda_runtime::{LambdaEvent, run, service_fn};
 #[tokio::main]
 async fn main() -> Result<(), lambda_http::Error> {
     shared::telemetry::init();
-    let app = &shared::App::from_env().await?;
+    let app = &shared::App::in_function_without_tokens()?;
     let sweep = async |_: LambdaEvent<serde_json::Value>| sweep::handle(app).await.map_err(lambda_http::Error::from);
     run(service_fn(sweep)).await
 }

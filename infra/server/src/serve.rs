@@ -104,7 +104,7 @@ pub async fn ingest(address: SocketAddr) -> anyhow::Result<()> {
     let app = shared::App::from_env().await?;
     tracing::info!(address = %listener.local_addr()?, "accepting uploads of blobs");
     let limits = Limits::of(&app.config);
-    answer(listener, oci::ingest(app), limits, stopped()).await;
+    answer(listener, shared::http::renewing(&app, oci::ingest(app.clone())), limits, stopped()).await;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How long a registry client's token lives.
@@ -109,8 +109,11 @@ pub struct UploadTicket {
     pub until: Time,
 }
 
-/// The keys that sign and verify tokens, by key id.
-pub struct Keys {
+/// The keys that sign and verify tokens. They can be replaced while requests are answered.
+pub struct Keys(RwLock<Arc<Ring>>);
+
+/// The keys of one moment, by key id.
+struct Ring {
     current: String,
     signing: EncodingKey,
     verifying: HashMap<String, DecodingKey>,
@@ -133,13 +136,12 @@ const MAX_VERIFIED: usize = 1024;
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys").field("current", &self.current).finish_non_exhaustive()
+        f.debug_struct("Keys").field("current", &self.ring().current).finish_non_exhaustive()
     }
 }
 
-impl Keys {
-    /// Reads keys from lines `id:64 hexadecimal digits`. The first key signs; all of them verify.
-    pub fn parse(text: &str) -> Result<Self, Error> {
+impl Ring {
+    fn parse(text: &str) -> Result<Self, Error> {
         let bad = || Error::Internal("the token keys must be lines of `id:64 hexadecimal digits`".to_owned());
         let mut keys = Vec::new();
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -162,6 +164,34 @@ impl Keys {
             validation,
             verified: Mutex::default(),
         })
+    }
+}
+
+impl Keys {
+    /// Reads keys from lines `id:64 hexadecimal digits`. The first key signs; all of them verify.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        Ok(Self(RwLock::new(Arc::new(Ring::parse(text)?))))
+    }
+
+    /// Takes other keys from now on. If they can't be read, nothing changes.
+    pub fn replace(&self, text: &str) -> Result<(), Error> {
+        let ring = Arc::new(Ring::parse(text)?);
+        // A ring is replaced as a whole, so a panic elsewhere left none half written.
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = ring;
+        Ok(())
+    }
+
+    fn ring(&self) -> Arc<Ring> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a text is a token that names a key which is not among these.
+    pub fn misses(&self, token: &str) -> bool {
+        let kid = Some(token).filter(|token| token.len() <= LONGEST).and_then(|token| {
+            let header = jsonwebtoken::decode_header(token).ok()?;
+            header.kid
+        });
+        kid.is_some_and(|kid| !self.ring().verifying.contains_key(&kid))
     }
 
     /// A line for [`Keys::parse`] with a new random key.
@@ -217,8 +247,9 @@ impl Keys {
     }
 
     fn encode(&self, claims: &impl Serialize) -> Result<String, Error> {
-        let header = Header { kid: Some(self.current.clone()), ..Header::new(Algorithm::HS256) };
-        jsonwebtoken::encode(&header, claims, &self.signing)
+        let ring = self.ring();
+        let header = Header { kid: Some(ring.current.clone()), ..Header::new(Algorithm::HS256) };
+        jsonwebtoken::encode(&header, claims, &ring.signing)
             .map_err(|error| Error::Internal(format!("can't sign: {error}")))
     }
 
@@ -255,14 +286,21 @@ impl Keys {
         if token.len() > LONGEST {
             return None;
         }
-        let known = self.verified.lock().ok().and_then(|verified| verified.get(token).cloned());
-        let verified = known.or_else(|| self.check(token))?;
+        let ring = self.ring();
+        let known = ring.verified.lock().ok().and_then(|verified| verified.get(token).cloned());
+        let verified = known.or_else(|| ring.check(token))?;
         if verified.expires.is_some_and(|expires| expires <= now.0) {
             return None;
         }
         Some(verified.credential)
     }
 
+    fn decode<T: DeserializeOwned>(&self, token: &str) -> Option<T> {
+        self.ring().decode(token)
+    }
+}
+
+impl Ring {
     /// Checks the signature of a token, and remembers a valid one.
     fn check(&self, token: &str) -> Option<Verified> {
         let Claims { sub, jti, exp: expires, pwd: password, acc, .. } = self.decode(token)?;
@@ -376,5 +414,22 @@ mod tests {
         let header = format!("Bearer {}", token(&Keys::parse(&old).unwrap(), None));
         let both = Keys::parse(&format!("{new}{old}")).unwrap();
         assert!(both.credential(Some(&header), NOW).is_ok());
+    }
+
+    #[test]
+    fn keys_are_replaced_as_a_whole_or_not_at_all() {
+        let (old, new) = (Keys::generate().unwrap(), Keys::generate().unwrap());
+        let (keys, others) = (Keys::parse(&old).unwrap(), Keys::parse(&new).unwrap());
+        let (first, second) = (token(&keys, None), token(&others, None));
+        let known = |keys: &Keys, token: &str| (keys.token(token, NOW).is_some(), keys.misses(token));
+        assert_eq!((known(&keys, &first), known(&keys, &second)), ((true, false), (false, true)));
+        assert!(keys.replace("").is_err() && keys.replace(&format!("{new}x:1")).is_err());
+        assert_eq!((known(&keys, &first), known(&keys, &second)), ((true, false), (false, true)));
+        keys.replace(&new).unwrap();
+        // What was remembered of the old key is forgotten with it.
+        assert_eq!((known(&keys, &first), known(&keys, &second)), ((false, true), (true, false)));
+        for text in ["", "x", "a.b.c", "eyJhbGciOiJIUzI1NiJ9.e30.x", &"a.".repeat(5000)] {
+            assert!(!keys.misses(text), "{text} names no key");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! A function's router behind API Gateway.
 
+use super::renewing;
+use crate::app::App;
 use crate::telemetry::Address;
 use axum::Router;
 use http::Uri;
@@ -9,8 +11,8 @@ use std::fmt::Write;
 use tower::ServiceExt;
 
 /// Answers requests until the function is told to stop.
-pub async fn run(router: Router) -> Result<(), Error> {
-    lambda_http::run(ServiceExt::<Request>::map_request(router, as_sent)).await
+pub async fn run(app: &App, router: Router) -> Result<(), Error> {
+    lambda_http::run(ServiceExt::<Request>::map_request(renewing(app, router), as_sent)).await
 }
 
 /// Notes the address from which the gateway took the request.

@@ -6,6 +6,9 @@ pub mod lambda;
 pub mod library;
 mod narrowing;
 pub mod registry;
+mod renewing;
+
+pub use self::renewing::renewing;
 
 use crate::app::App;
 use crate::app::looks;

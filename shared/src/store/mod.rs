@@ -1,4 +1,4 @@
-//! The only code that knows `DynamoDB` and S3.
+//! The only code that knows `DynamoDB`, S3 and Secrets Manager.
 //!
 //! [`table`] and [`objects`] are the two narrow modules over the SDKs. [`rows`] defines the contents of the table,
 //! [`keys`] their places. Every call that changes something requires a [`Grant`](crate::rules::Grant), and changes
@@ -7,7 +7,9 @@
 pub mod keys;
 pub mod objects;
 pub mod rows;
+pub mod secrets;
 pub mod table;
 
 pub use objects::Objects;
+pub use secrets::Secret;
 pub use table::{StoreError, Table};

@@ -1,0 +1,148 @@
+//! An installation on AWS, or on stores that speak its protocols, from the variables in the environment.
+
+use super::renewal::{self, Renewal};
+use super::{App, Parts, system_clock};
+use crate::auth::Keys;
+use crate::config::Config;
+use crate::error::Error;
+use crate::store::{Objects, Secret, Table};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_s3::config::{BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation};
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+
+/// How the services of AWS are reached.
+struct Access {
+    table: aws_sdk_dynamodb::config::Builder,
+    bucket: aws_sdk_s3::config::Builder,
+    region: String,
+    credentials: SharedCredentialsProvider,
+}
+
+/// A variable that is set and not empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// A setting that a deployment must have, or an error that names it.
+fn setting(name: &str) -> Result<String, Error> {
+    variable(name).ok_or_else(|| Error::Internal(format!("`{name}` is not set")))
+}
+
+/// The endpoint of a service, if it is not AWS's own.
+fn endpoint(service: &str) -> Option<String> {
+    variable(&format!("AWS_ENDPOINT_URL_{service}")).or_else(|| variable("AWS_ENDPOINT_URL"))
+}
+
+/// How a function of AWS Lambda reaches the services: all that it needs is in its environment. So none of the other
+/// places is looked at where the SDK would find credentials, and their code is not in the function.
+fn in_lambda() -> Result<Access, Error> {
+    let region = setting("AWS_REGION")?;
+    let credentials = Credentials::new(
+        setting("AWS_ACCESS_KEY_ID")?,
+        setting("AWS_SECRET_ACCESS_KEY")?,
+        variable("AWS_SESSION_TOKEN"),
+        None,
+        "environment",
+    );
+    let credentials = SharedCredentialsProvider::new(credentials);
+    // One for both: certificates are read once.
+    let client = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
+    let mut table = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(region.clone()))
+        .credentials_provider(credentials.clone())
+        .http_client(client.clone());
+    let mut bucket = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(region.clone()))
+        .credentials_provider(credentials.clone())
+        .http_client(client);
+    table.set_endpoint_url(endpoint("DYNAMODB"));
+    bucket.set_endpoint_url(endpoint("S3"));
+    Ok(Access { table, bucket, region, credentials })
+}
+
+/// How a program elsewhere reaches the services: as the SDK finds out, from profiles and roles too.
+#[cfg(feature = "profiles")]
+async fn anywhere() -> Result<Access, Error> {
+    let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let credentials = aws.credentials_provider();
+    Ok(Access {
+        table: aws_sdk_dynamodb::config::Builder::from(&aws),
+        bucket: aws_sdk_s3::config::Builder::from(&aws),
+        region: aws.region().map(ToString::to_string).unwrap_or_default(),
+        credentials: credentials.ok_or_else(|| Error::Internal("there are no AWS credentials".to_owned()))?,
+    })
+}
+
+/// The token keys of a deployment, and what is needed to read them again.
+async fn keys(access: &Access) -> Result<(Keys, Option<Renewal>), Error> {
+    let Some(id) = variable("STACKROOM_TOKEN_KEYS_SECRET") else {
+        let without = |_| {
+            let needed = "neither `STACKROOM_TOKEN_KEYS_SECRET` nor `STACKROOM_TOKEN_KEYS` is set";
+            Error::Internal(needed.to_owned())
+        };
+        return Ok((Keys::parse(&setting("STACKROOM_TOKEN_KEYS").map_err(without)?)?, None));
+    };
+    let secret = Secret::new(id, &access.region, endpoint("SECRETS_MANAGER"), access.credentials.clone());
+    let keys = Keys::parse(&renewal::first(&secret).await?)?;
+    Ok((keys, Some(Renewal::new(secret, system_clock()))))
+}
+
+/// Puts an installation together: `STACKROOM_TABLE`, `STACKROOM_BUCKET`, `STACKROOM_PUBLIC_URL`, and the settings in
+/// [`Config`]. `STACKROOM_S3_PUBLIC_URL` is the bucket's endpoint for clients, if it differs from ours.
+fn app(access: Access, keys: Keys, renewal: Option<Renewal>) -> Result<App, Error> {
+    let config = Config::read(&setting("STACKROOM_PUBLIC_URL")?, |name| std::env::var(name).ok());
+    let config = config.map_err(|error| Error::Internal(error.to_string()))?;
+    let s3 = access
+        .bucket
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        // Stores other than AWS's address their buckets by path.
+        .force_path_style(endpoint("S3").is_some());
+    let public = variable("STACKROOM_S3_PUBLIC_URL");
+    if let Some(url) = &public {
+        crate::config::beside(&config.public_url, url).map_err(|error| Error::Internal(error.to_string()))?;
+    }
+    let public = public.map_or_else(|| s3.clone(), |url| s3.clone().endpoint_url(url));
+    let parts = Parts {
+        config,
+        table: Table::new(aws_sdk_dynamodb::Client::from_conf(access.table.build()), setting("STACKROOM_TABLE")?),
+        objects: Objects::new(
+            aws_sdk_s3::Client::from_conf(s3.build()),
+            aws_sdk_s3::Client::from_conf(public.build()),
+            setting("STACKROOM_BUCKET")?,
+        ),
+        keys,
+        clock: system_clock,
+    };
+    Ok(App::assembled(parts, renewal))
+}
+
+impl App {
+    /// The installation that a function of AWS Lambda belongs to. The token keys come from the secret that
+    /// `STACKROOM_TOKEN_KEYS_SECRET` names, or from `STACKROOM_TOKEN_KEYS`.
+    pub async fn in_function() -> Result<Self, Error> {
+        let access = in_lambda()?;
+        let (keys, renewal) = keys(&access).await?;
+        app(access, keys, renewal)
+    }
+
+    /// The same for a function that neither signs nor reads tokens: it can't read the token keys, and asks nobody for
+    /// anything before its first request.
+    pub fn in_function_without_tokens() -> Result<Self, Error> {
+        // These keys are nobody's: a token that came here all the same would not be believed.
+        app(in_lambda()?, Keys::parse(&Keys::generate()?)?, None)
+    }
+
+    /// The installation that a command on another machine works on: its environment has the settings of a function, and
+    /// credentials are where the AWS SDK finds them.
+    #[cfg(feature = "profiles")]
+    pub async fn from_env() -> Result<Self, Error> {
+        let access = anywhere().await?;
+        let (keys, renewal) = keys(&access).await?;
+        app(access, keys, renewal)
+    }
+}
