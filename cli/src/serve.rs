@@ -3,6 +3,7 @@
 use anyhow::bail;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
+use server::serve::{Settings, Stores};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -12,9 +13,19 @@ pub(crate) struct Serve {
     /// Where to listen.
     #[arg(long, env = "STACKROOM_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// The folder that holds everything.
+    /// The folder that holds everything, for a library of one server.
     #[arg(long, env = "STACKROOM_DATA", default_value = "data")]
     data: PathBuf,
+    /// Instead of a folder: a table on AWS's `DynamoDB` or a store that speaks its protocol, which any number of servers
+    /// use together. `AWS_ENDPOINT_URL_DYNAMODB` says where it is, if not on AWS.
+    #[arg(long, env = "STACKROOM_TABLE", requires = "bucket")]
+    table: Option<String>,
+    /// The bucket that goes with the table, on AWS's S3 or a store that speaks its protocol, at `AWS_ENDPOINT_URL_S3`.
+    #[arg(long, env = "STACKROOM_BUCKET", requires = "table")]
+    bucket: Option<String>,
+    /// Make the table and the bucket, if they are not there.
+    #[arg(long, requires = "table")]
+    create: bool,
     /// A second address that only accepts blob uploads; `STACKROOM_INGEST_URL` sends registry clients there.
     #[arg(long, env = "STACKROOM_INGEST_LISTEN")]
     ingest_listen: Option<SocketAddr>,
@@ -25,8 +36,12 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Self { listen, data, ingest_listen, public_url } = self;
-        server::serve::serve(server::serve::Settings { listen, data, ingest_listen, public_url }).await
+        let Self { listen, data, table, bucket, create, ingest_listen, public_url } = self;
+        let stores = match table.zip(bucket) {
+            Some((table, bucket)) => Stores::Shared { table, bucket, create },
+            None => Stores::Folder(data),
+        };
+        server::serve::serve(Settings { listen, stores, ingest_listen, public_url }).await
     }
 }
 

@@ -5,6 +5,8 @@ pub mod looks;
 pub mod places;
 mod renewal;
 
+#[cfg(feature = "profiles")]
+pub use self::deployment::{Assembly, Deployed};
 use self::looks::Lately;
 use self::places::{Place, Places};
 use self::renewal::Renewal;

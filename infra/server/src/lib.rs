@@ -3,5 +3,6 @@
 pub mod limits;
 pub mod local;
 pub mod openapi;
+pub mod probe;
 pub mod routes;
 pub mod serve;

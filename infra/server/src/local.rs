@@ -191,7 +191,7 @@ fn locked(folder: &Path, path: &Path) -> anyhow::Result<File> {
 }
 
 /// Random hexadecimal digits from `N` bytes.
-fn random_text<const N: usize>() -> anyhow::Result<String> {
+pub(crate) fn random_text<const N: usize>() -> anyhow::Result<String> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
     Ok(bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))

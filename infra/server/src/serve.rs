@@ -2,6 +2,7 @@
 
 use crate::limits::{self, Addresses, Limits};
 use crate::local::{BUCKET, Local};
+use crate::probe::probe;
 use crate::routes;
 use anyhow::{Context, bail};
 use axum::Router;
@@ -14,7 +15,10 @@ use futures::FutureExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use shared::App;
+use shared::app::{Assembly, Deployed};
 use shared::config::Config;
+use shared::service::people::users;
 use shared::service::sweep::{self, Ages};
 use shared::service::uploads::verify;
 use shared::telemetry::Address;
@@ -28,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
@@ -36,12 +41,28 @@ use tower::ServiceExt;
 pub struct Settings {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// The data folder.
-    pub data: PathBuf,
+    /// Where everything is kept.
+    pub stores: Stores,
     /// The address that only accepts blob uploads, if any.
     pub ingest_listen: Option<SocketAddr>,
     /// The URL under which clients reach the server, if it is not simply the listening address.
     pub public_url: Option<String>,
+}
+
+/// Where a library is kept.
+#[derive(Debug, Clone)]
+pub enum Stores {
+    /// In a folder, by this process alone.
+    Folder(PathBuf),
+    /// On a table and a bucket that several servers use.
+    Shared {
+        /// The name of the table.
+        table: String,
+        /// The name of the bucket.
+        bucket: String,
+        /// Whether to make them, if they are not there.
+        create: bool,
+    },
 }
 
 /// The longest time for the head of a request, and for an idle connection between two requests.
@@ -60,41 +81,105 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     limits::raise_open_files();
     let listener = listen(settings.listen).await?;
     let address = listener.local_addr()?;
-    let public_url = match settings.public_url {
-        Some(url) => url,
-        None if address.ip().is_unspecified() => {
+    let public_url = match (settings.public_url, &settings.stores) {
+        (Some(url), _) => url,
+        (None, Stores::Shared { .. }) => {
+            bail!("several servers are one library under one URL: say which with --public-url")
+        }
+        (None, Stores::Folder(_)) if address.ip().is_unspecified() => {
             bail!("clients can't reach {address}: give an address that they can reach with --public-url")
         }
-        None => format!("http://{address}"),
+        (None, Stores::Folder(_)) => format!("http://{address}"),
     };
-    let config = Config::read(&public_url, |name| std::env::var(name).ok())?;
-    let local = Arc::new(Local::open(&settings.data, config).await?);
+    let serving = match settings.stores {
+        Stores::Folder(data) => in_folder(&data, &public_url).await?,
+        Stores::Shared { table, bucket, create } => on_stores(Deployed { table, bucket, public_url }, create).await?,
+    };
+    serving.answer(listener, settings.ingest_listen).await
+}
+
+/// A library that can be served, and what is done for it meanwhile.
+struct Serving {
+    app: App,
+    router: Router,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Serving {
+    async fn answer(self, listener: TcpListener, ingest: Option<SocketAddr>) -> anyhow::Result<()> {
+        let limits = Limits::of(&self.app.config);
+        let taking = match ingest {
+            Some(address) => {
+                let (listener, router) = (listen(address).await?, oci::ingest(self.app.clone()));
+                let router = shared::http::renewing(&self.app, router);
+                Some(tokio::spawn(answer(listener, router, limits.clone(), stopped())))
+            }
+            None => None,
+        };
+        answer(listener, self.router, limits, stopped()).await;
+        if let Some(taking) = taking {
+            taking.await?;
+        }
+        for task in self.tasks {
+            task.abort();
+        }
+        Ok(())
+    }
+}
+
+/// Opens the library in a folder.
+async fn in_folder(data: &Path, public_url: &str) -> anyhow::Result<Serving> {
+    let config = Config::read(public_url, |name| std::env::var(name).ok())?;
+    let local = Arc::new(Local::open(data, config).await?);
     let password = local.first_admin().await?;
     local.renew_admin_token().await?;
     greet(&local, password.as_deref());
-    let renewed = Arc::clone(&local);
-    let renewing = tokio::spawn(restarted("renewing the operator's token", move || renew_always(Arc::clone(&renewed))));
-    let (app, objects) = (local.app.clone(), local.objects.clone());
-    let sweeping = tokio::spawn(restarted("sweeping", move || sweep_always(app.clone(), objects.clone())));
-    let app = local.app.clone();
-    let verifying = tokio::spawn(restarted("verifying", move || verify_always(app.clone())));
-    let router = router(&local)?;
-    let limits = Limits::of(&local.app.config);
-    let taking = match settings.ingest_listen {
-        Some(address) => {
-            let (listener, router) = (listen(address).await?, oci::ingest(local.app.clone()));
-            Some(tokio::spawn(answer(listener, router, limits.clone(), stopped())))
-        }
-        None => None,
-    };
-    answer(listener, router, limits, stopped()).await;
-    if let Some(taking) = taking {
-        taking.await?;
+    let (router, app) = (router(&local)?, local.app.clone());
+    let mut tasks = kept_up(&app, Some(&local.objects));
+    tasks.push(tokio::spawn(restarted("renewing the operator's token", move || renew_always(Arc::clone(&local)))));
+    Ok(Serving { app, router, tasks })
+}
+
+/// Opens a library on a table and a bucket that other servers use, too. Nothing of it is kept in this process: each may
+/// end at any time, and any of them answers any request.
+///
+/// 1. With `create`, make the table and the bucket, if they are not there. *Twice at once*: one of them makes them.
+/// 2. Try the stores out, and choose how uploads are checked.
+async fn on_stores(place: Deployed, create: bool) -> anyhow::Result<Serving> {
+    let mut assembly = Assembly::of(place).await?;
+    if create {
+        assembly.parts.table.create().await.context("the table can't be made")?;
+        assembly.parts.objects.create().await.context("the bucket can't be made")?;
+        assembly.parts.table.usable().await.context("the new table can't be used")?;
     }
-    sweeping.abort();
-    verifying.abort();
-    renewing.abort();
-    Ok(())
+    let probed = probe(&assembly.parts.table, &assembly.parts.objects).await?;
+    let config = &mut assembly.parts.config;
+    if config.pin_uploads && !probed.pins {
+        tracing::warn!(
+            "the bucket does not refuse other bytes than those that a URL is for: uploads are read and hashed instead, \
+             as with STACKROOM_PIN_UPLOADS=false"
+        );
+        config.pin_uploads = false;
+    }
+    let app = assembly.app();
+    let url = &app.config.public_url;
+    tracing::info!(url, pins = app.config.pin_uploads, "serving a library on shared stores");
+    if users::none(&app).await? {
+        tracing::warn!("there are no users yet: `stackroom admin bootstrap` makes the first administrator");
+    }
+    let router = shared::http::renewing(&app, routes::router(&app)?);
+    let router = router.layer(middleware::map_response(async |response| shared::http::protected(response)));
+    let tasks = kept_up(&app, None);
+    Ok(Serving { app, router, tasks })
+}
+
+/// What every server does from time to time. Several may do it at once: each step has its conditions.
+fn kept_up(app: &App, objects: Option<&embedded::objects::Objects>) -> Vec<JoinHandle<()>> {
+    let (swept, objects, verified) = (app.clone(), objects.cloned(), app.clone());
+    vec![
+        tokio::spawn(restarted("sweeping", move || sweep_always(swept.clone(), objects.clone()))),
+        tokio::spawn(restarted("verifying", move || verify_always(verified.clone()))),
+    ]
 }
 
 /// Accepts blob uploads for a deployment on functions, until the process is told to stop.
@@ -246,7 +331,7 @@ async fn restarted<F: Future<Output = ()>>(task: &str, start: impl Fn() -> F) {
     }
 }
 
-async fn sweep_always(app: shared::App, objects: embedded::objects::Objects) {
+async fn sweep_always(app: App, objects: Option<embedded::objects::Objects>) {
     let mut every = tokio::time::interval_at(Instant::now() + FIRST_SWEEP, SWEEP_EVERY);
     loop {
         every.tick().await;
@@ -259,7 +344,9 @@ async fn sweep_always(app: shared::App, objects: embedded::objects::Objects) {
             }
             Err(error) => tracing::error!(%error, cause = error.cause(), "sweep"),
         }
-        collect(objects.clone(), LEFTOVERS_AFTER).await;
+        if let Some(objects) = &objects {
+            collect(objects.clone(), LEFTOVERS_AFTER).await;
+        }
     }
 }
 
@@ -280,7 +367,7 @@ async fn renew_always(local: Arc<Local>) {
 /// How often a server looks for uploads to verify, if its settings leave any to be verified later.
 const VERIFY_EVERY: Duration = Duration::from_secs(5);
 
-async fn verify_always(app: shared::App) {
+async fn verify_always(app: App) {
     let mut every = tokio::time::interval(VERIFY_EVERY);
     // Uploads left over from an earlier run are verified in any case.
     let always = app.config.verify_at_once < u64::MAX;

@@ -80,21 +80,50 @@ async fn anywhere() -> Result<Access, Error> {
 /// The token keys of a deployment, and what is needed to read them again.
 async fn keys(access: &Access) -> Result<(Keys, Option<Renewal>), Error> {
     let Some(id) = variable("STACKROOM_TOKEN_KEYS_SECRET") else {
-        let without = |_| {
-            let needed = "neither `STACKROOM_TOKEN_KEYS_SECRET` nor `STACKROOM_TOKEN_KEYS` is set";
-            Error::Internal(needed.to_owned())
-        };
-        return Ok((Keys::parse(&setting("STACKROOM_TOKEN_KEYS").map_err(without)?)?, None));
+        return Ok((Keys::parse(&own_keys()?)?, None));
     };
     let secret = Secret::new(id, &access.region, endpoint("SECRETS_MANAGER"), access.credentials.clone());
     let keys = Keys::parse(&renewal::first(&secret).await?)?;
     Ok((keys, Some(Renewal::new(secret, system_clock()))))
 }
 
+/// The token keys of an installation that has them in its environment, or in a file.
+fn own_keys() -> Result<String, Error> {
+    if let Some(file) = variable("STACKROOM_TOKEN_KEYS_FILE") {
+        let read = std::fs::read_to_string(&file);
+        return read.map_err(|error| Error::Internal(format!("the token keys in {file} can't be read: {error}")));
+    }
+    variable("STACKROOM_TOKEN_KEYS").ok_or_else(|| {
+        let needed = "set `STACKROOM_TOKEN_KEYS_SECRET`, `STACKROOM_TOKEN_KEYS_FILE` or `STACKROOM_TOKEN_KEYS`";
+        Error::Internal(format!("there are no token keys: {needed}"))
+    })
+}
+
 /// Puts an installation together: `STACKROOM_TABLE`, `STACKROOM_BUCKET`, `STACKROOM_PUBLIC_URL`, and the settings in
-/// [`Config`]. `STACKROOM_S3_PUBLIC_URL` is the bucket's endpoint for clients, if it differs from ours.
+/// [`Config`].
 fn app(access: Access, keys: Keys, renewal: Option<Renewal>) -> Result<App, Error> {
-    let config = Config::read(&setting("STACKROOM_PUBLIC_URL")?, |name| std::env::var(name).ok());
+    let place = Deployed {
+        table: setting("STACKROOM_TABLE")?,
+        bucket: setting("STACKROOM_BUCKET")?,
+        public_url: setting("STACKROOM_PUBLIC_URL")?,
+    };
+    Ok(App::assembled(parts(access, keys, place)?, renewal))
+}
+
+/// Where an installation is.
+#[derive(Debug, Clone)]
+pub struct Deployed {
+    /// The name of its table.
+    pub table: String,
+    /// The name of its bucket.
+    pub bucket: String,
+    /// The URL under which clients reach it.
+    pub public_url: String,
+}
+
+/// The parts of an installation. `STACKROOM_S3_PUBLIC_URL` is the bucket's endpoint for clients, if it differs from ours.
+fn parts(access: Access, keys: Keys, place: Deployed) -> Result<Parts, Error> {
+    let config = Config::read(&place.public_url, |name| std::env::var(name).ok());
     let config = config.map_err(|error| Error::Internal(error.to_string()))?;
     let s3 = access
         .bucket
@@ -107,18 +136,42 @@ fn app(access: Access, keys: Keys, renewal: Option<Renewal>) -> Result<App, Erro
         crate::config::beside(&config.public_url, url).map_err(|error| Error::Internal(error.to_string()))?;
     }
     let public = public.map_or_else(|| s3.clone(), |url| s3.clone().endpoint_url(url));
-    let parts = Parts {
+    Ok(Parts {
         config,
-        table: Table::new(aws_sdk_dynamodb::Client::from_conf(access.table.build()), setting("STACKROOM_TABLE")?),
+        table: Table::new(aws_sdk_dynamodb::Client::from_conf(access.table.build()), place.table),
         objects: Objects::new(
             aws_sdk_s3::Client::from_conf(s3.build()),
             aws_sdk_s3::Client::from_conf(public.build()),
-            setting("STACKROOM_BUCKET")?,
+            place.bucket,
         ),
         keys,
         clock: system_clock,
-    };
-    Ok(App::assembled(parts, renewal))
+    })
+}
+
+/// An installation on stores that others use too, before it is put together: its settings may depend on what the stores
+/// can do.
+#[cfg(feature = "profiles")]
+#[derive(Debug)]
+pub struct Assembly {
+    /// The parts.
+    pub parts: Parts,
+    renewal: Option<Renewal>,
+}
+
+#[cfg(feature = "profiles")]
+impl Assembly {
+    /// Takes the token keys, the credentials and all other settings from the environment.
+    pub async fn of(place: Deployed) -> Result<Self, Error> {
+        let access = anywhere().await?;
+        let (keys, renewal) = keys(&access).await?;
+        Ok(Self { parts: parts(access, keys, place)?, renewal })
+    }
+
+    /// Puts it together.
+    pub fn app(self) -> App {
+        App::assembled(self.parts, self.renewal)
+    }
 }
 
 impl App {

@@ -452,6 +452,16 @@ pub fn condemned(object: &str) -> Key {
     key(format!("X#{object}"), SELF)
 }
 
+/// A row with which the table is tried out.
+pub fn probe(trial: &str, name: &str) -> Key {
+    key(format!("T#{trial}"), name)
+}
+
+/// The rows of a trial of the table.
+pub fn probes(trial: &str) -> KeyRange {
+    range(format!("T#{trial}"), "")
+}
+
 /// Whether a row may be written with `grant`: rows of an entity, a repository or a user require a grant for that
 /// place. Rows of the installation – ids, sessions, blobs, shares, condemned objects – can be written with any grant
 /// for an entity.
@@ -628,6 +638,7 @@ mod tests {
             details(&repository, &digest),
             newest(&repository, "amd64"),
             blob(&digest),
+            probe("a", "a"),
             pointer(Id::from_random([0; 12])),
             session(UploadId::from_random([0; 16])),
             stream(UploadId::from_random([0; 16])),

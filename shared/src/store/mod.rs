@@ -6,6 +6,7 @@
 
 pub mod keys;
 pub mod objects;
+pub mod probe;
 pub mod rows;
 pub mod secrets;
 pub mod table;

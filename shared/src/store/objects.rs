@@ -8,6 +8,7 @@ use crate::rules::Grant;
 use aws_runtime::auth::SigV4OperationSigningConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::create_bucket::CreateBucketError;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::presigning::PresigningConfig;
 pub use aws_sdk_s3::primitives::ByteStream;
@@ -107,6 +108,19 @@ impl Objects {
     /// The bucket `bucket`: we reach it through `client`, and clients at the endpoint of `public`.
     pub fn new(client: Client, public: Client, bucket: String) -> Self {
         Self { client, public, bucket }
+    }
+
+    /// Creates the bucket if it doesn't exist.
+    pub async fn create(&self) -> Result<(), StoreError> {
+        match self.client.create_bucket().bucket(&self.bucket).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.as_service_error().is_some_and(CreateBucketError::is_bucket_already_owned_by_you) => {
+                Ok(())
+            }
+            // Where all buckets are of one owner, it is said so; and the trial shows whether it is ours.
+            Err(error) if error.as_service_error().is_some_and(CreateBucketError::is_bucket_already_exists) => Ok(()),
+            Err(error) => Err(failed(&error)),
+        }
     }
 
     /// Whether the bucket answers.

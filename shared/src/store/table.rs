@@ -13,7 +13,7 @@ use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, ConditionCheck, Delete, KeySchemaElement, KeyType,
-    KeysAndAttributes, Put, ScalarAttributeType, TransactWriteItem, Update,
+    KeysAndAttributes, Put, ScalarAttributeType, TableStatus, TransactWriteItem, Update,
 };
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeSet, HashMap};
@@ -479,6 +479,21 @@ impl Table {
         }
     }
 
+    /// Waits until a new table can be used: on AWS, half a minute at most.
+    pub async fn usable(&self) -> Result<(), StoreError> {
+        const TRIES: u32 = 60;
+        for _ in 0..TRIES {
+            let answer = self.client.describe_table().table_name(&self.name).send().await;
+            let answer = answer.map_err(|error| StoreError::unavailable(&error))?;
+            let status = answer.table.and_then(|table| table.table_status);
+            if status.is_none_or(|status| status == TableStatus::Active) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        Err(StoreError::Unavailable("the table is still being made".to_owned()))
+    }
+
     /// Whether the table answers.
     pub async fn ready(&self) -> Result<(), StoreError> {
         let answer = self.client.describe_table().table_name(&self.name).send().await;
@@ -577,9 +592,13 @@ impl Table {
 
     fn asking(&self, pk: &str, prefix: &str, start: Option<Item>) -> QueryFluentBuilder {
         let request = self.client.query().table_name(&self.name).consistent_read(true).set_exclusive_start_key(start);
+        let request = request.expression_attribute_values(":pk", AttributeValue::S(pk.to_owned()));
+        // No part of a key may be compared with an empty text.
+        if prefix.is_empty() {
+            return request.key_condition_expression("pk = :pk");
+        }
         request
             .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
-            .expression_attribute_values(":pk", AttributeValue::S(pk.to_owned()))
             .expression_attribute_values(":prefix", AttributeValue::S(prefix.to_owned()))
     }
 

@@ -19,6 +19,7 @@
 )]
 
 mod registry;
+mod servers;
 #[path = "../registry/support.rs"]
 #[expect(dead_code, reason = "the registry's own tests use the rest")]
 mod support;
@@ -34,6 +35,7 @@ use shared::app::{App, Parts};
 use shared::auth::Keys;
 use shared::config::Config;
 use shared::domain::Digest;
+use shared::store::keys::KeyRange;
 use shared::store::{Objects, Table};
 use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Answer, Caller, send};
@@ -238,6 +240,43 @@ async fn an_image_is_pushed_tagged_looked_up_pulled_and_deleted() {
         assert_eq!(server.quota("alice").await, (0, 0));
         server.sweep_all().await;
         assert_eq!(server.objects().await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn groups_and_users_are_deleted_with_everything_in_them() {
+    everywhere(|server| async move {
+        let (alice, bob) = (server.user("alice", 0).await, server.user("bob", 0).await);
+        alice.post("/api/groups", json!({ "name": "acme" })).await.ok();
+        alice.put("/api/entities/acme/members/bob", json!({ "role": "contributor" })).await.ok();
+        alice.post("/api/entities/acme/robots", json!({ "name": "ci", "role": "reader" })).await.ok();
+        let bytes = SifBuilder::new("amd64").build();
+        assert_eq!(push(&server, &bob, "acme/tools/bb", "v1", &bytes).await, 200);
+        assert_eq!(push(&server, &bob, "bob/tools/bb", "v1", &bytes).await, 200);
+        let image = json!({ "image": "acme/tools/bb:v1" });
+        alice.post("/api/shares", image).await.ok();
+        alice.delete("/v1/entities/acme").await.error(412);
+        let gone = alice.delete("/v1/entities/acme?cascade=1").await;
+        assert_eq!(
+            (gone.status.as_u16(), &gone.json["data"]["done"]),
+            (202, &json!(false)),
+            "bytes are kept for a while"
+        );
+        server.nobody.get("/v1/images/acme/tools/bb:v1").await.error(404);
+        assert_eq!(server.nobody.pull("bob/tools/bb:v1").await.bytes, bytes);
+        server.admin.delete("/api/users/bob?cascade=1").await;
+        bob.get("/v1/entities/bob").await.error(401);
+        server.sweep_all().await;
+        for name in ["acme", "bob"] {
+            for kind in ["E", "U"] {
+                let left = KeyRange { pk: format!("{kind}#{name}"), prefix: String::new() };
+                let left = server.app.table.first_keys(left, 100).await.unwrap();
+                assert!(left.iter().all(|key| key.sk == "Z"), "{left:?}");
+            }
+        }
+        assert_eq!(server.objects().await, 0);
+        server.admin.post("/api/users", json!({ "name": "bob" })).await.ok();
     })
     .await;
 }

@@ -1,0 +1,164 @@
+//! Whether a table and a bucket of somebody else do what Stackroom relies on. Tried out at each start, before anybody is
+//! served: many stores speak the protocols of `DynamoDB` and S3, and not all of them keep every promise.
+//!
+//! 1. The table, as [`shared::store::probe`] says.
+//! 2. The bucket: whole objects by URL with the right and with wrong bytes, parts, ranges, the headers of answers, lists.
+//! 3. What was written is deleted. *Dies*: a sweep removes the objects, because nothing names them.
+//!
+//! A bucket that does not accept URLs with the digest of the bytes in them, or accepts other bytes, is used without such
+//! URLs: then Stackroom reads what clients sent, and hashes it. Whatever else is missing ends the start.
+
+use anyhow::{Context, bail};
+use reqwest::header::{CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use reqwest::{Client, Response};
+use shared::domain::Digest;
+use shared::rules::{Action, Grant, Resource};
+use shared::service::access::system;
+use shared::store::objects::{NewPart, NewPut, OwnPart, Part};
+use shared::store::{Objects, Table, probe};
+use std::time::Duration;
+
+/// How long the URLs of the trial are valid.
+const LIFE: Duration = Duration::from_mins(5);
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The smallest part that is not the last one, by S3's rules, in bytes.
+const PART: usize = 5 << 20;
+
+/// What a bucket can do, beside what it must.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probed {
+    /// Whether it refuses other bytes than those whose digest a URL names.
+    pub pins: bool,
+}
+
+/// Tries a table and a bucket out.
+///
+/// # Errors
+/// If one of them can't be reached, or does not do something that must be.
+pub async fn probe(table: &Table, objects: &Objects) -> anyhow::Result<Probed> {
+    let grant = system(Action::Manage, &Resource::Installation)?;
+    let trial = crate::local::random_text::<8>()?;
+    let wrong = probe::table(table, &grant, &trial).await.context("the table can't be used")?;
+    if !wrong.is_empty() {
+        bail!("the table can't be used: it fails at {}", wrong.join("; at "));
+    }
+    let bucket = Bucket { objects, grant, client: Client::builder().timeout(PATIENCE).build()?, trial };
+    let mut wrong = Vec::new();
+    let tried = bucket.try_out(&mut wrong).await;
+    for name in NAMES {
+        // It is only tidied up: a sweep does the rest.
+        let _ = objects.delete(&bucket.grant, &bucket.name(name)).await;
+    }
+    let pins = tried.context("the bucket can't be used")?;
+    if !wrong.is_empty() {
+        bail!("the bucket can't be used: it fails at {}", wrong.join("; at "));
+    }
+    Ok(Probed { pins })
+}
+
+/// The objects of a trial.
+const NAMES: [&str; 4] = ["pinned", "other", "whole", "parts"];
+
+struct Bucket<'a> {
+    objects: &'a Objects,
+    grant: Grant,
+    client: Client,
+    trial: String,
+}
+
+impl Bucket<'_> {
+    fn name(&self, name: &str) -> String {
+        format!("probe/{}-{name}", self.trial)
+    }
+
+    /// Tries everything, and collects what is wrong. Returns whether URLs can pin bytes.
+    async fn try_out(&self, wrong: &mut Vec<&'static str>) -> anyhow::Result<bool> {
+        let pins = self.pins().await?;
+        self.whole(wrong).await?;
+        self.parts(wrong).await?;
+        Ok(pins)
+    }
+
+    async fn send(&self, url: String, bytes: &[u8], digest: Option<Digest>) -> anyhow::Result<Response> {
+        let mut request = self.client.put(url).body(bytes.to_vec());
+        if let Some(digest) = digest {
+            request = request.header("x-amz-content-sha256", digest.hex());
+        }
+        request.send().await.context("the bucket can't be reached at the URL that clients get")
+    }
+
+    /// Whether the right bytes are taken at a URL with a digest, and others are not, whatever digest their sender claims.
+    async fn pins(&self) -> anyhow::Result<bool> {
+        let (right, other) = (b"the right bytes".as_slice(), b"the other bytes".as_slice());
+        let put = NewPut { size: right.len() as u64, digest: Some(Digest::of(right)) };
+        let url = async |name: &str| self.objects.presign_put(&self.grant, &self.name(name), put, LIFE).await;
+        let taken = self.send(url("pinned").await?, right, put.digest).await?.status().is_success();
+        let refused = !self.send(url("other").await?, other, put.digest).await?.status().is_success()
+            && !self.send(url("other").await?, other, Some(Digest::of(other))).await?.status().is_success()
+            && self.objects.size(&self.name("other")).await?.is_none();
+        Ok(taken && refused)
+    }
+
+    async fn whole(&self, wrong: &mut Vec<&'static str>) -> anyhow::Result<()> {
+        let mut must = |holds: bool, what| wrong.extend((!holds).then_some(what));
+        let name = self.name("whole");
+        let bytes = b"0123456789".as_slice();
+        let put = NewPut { size: bytes.len() as u64, digest: None };
+        let url = self.objects.presign_put(&self.grant, &name, put, LIFE).await?;
+        let long = self.send(url.clone(), b"0123456789x", None).await?;
+        must(!long.status().is_success(), "refusing more bytes than a URL is for");
+        must(self.send(url, bytes, None).await?.status().is_success(), "accepting an object by URL");
+        must(self.objects.size(&name).await? == Some(bytes.len() as u64), "telling the size of an object");
+        must(self.objects.read(&name, 3..6).await?.as_ref() == b"345", "reading a range");
+
+        let url = self.objects.presign_get(&name, Some("a.sif"), LIFE).await?;
+        let changed = url.replace("a.sif", "b.sif");
+        let answer = self.client.get(&url).header(RANGE, "bytes=2-4").send().await?;
+        let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        must(answer.status() == 206 && header(CONTENT_RANGE) == "bytes 2-4/10", "answering a range by URL");
+        must(header(CONTENT_TYPE) == "application/octet-stream", "the content type that a URL names");
+        must(header(CONTENT_DISPOSITION).contains("a.sif"), "the file name that a URL names");
+        must(answer.bytes().await?.as_ref() == b"234", "sending the range that was asked for");
+        let answer = self.client.get(changed).send().await?;
+        must(!answer.status().is_success(), "refusing a URL that was changed");
+
+        let after = Some(format!("probe/{}", self.trial));
+        let listed = self.objects.list(after).await?;
+        must(listed.iter().any(|one| one.object == name), "listing an object");
+        self.objects.delete(&self.grant, &name).await?;
+        must(self.objects.size(&name).await?.is_none(), "forgetting at once what was deleted");
+        Ok(())
+    }
+
+    async fn parts(&self, wrong: &mut Vec<&'static str>) -> anyhow::Result<()> {
+        let mut must = |holds: bool, what| wrong.extend((!holds).then_some(what));
+        let (name, grant, objects) = (self.name("parts"), &self.grant, self.objects);
+        let upload = objects.begin_parts(grant, &name).await?;
+        let open = objects.open_parts().await?;
+        must(open.iter().any(|one| one.upload == upload), "listing uploads in parts");
+        let part = NewPart { upload: &upload, number: 1, length: PART as u64, digest: None };
+        let url = objects.presign_part(grant, &name, part, LIFE).await?;
+        let sent = self.send(url, &vec![b'a'; PART], None).await?;
+        let etag = sent.headers().get("etag").and_then(|etag| etag.to_str().ok()).unwrap_or_default().to_owned();
+        must(sent.status().is_success() && !etag.is_empty(), "accepting a part by URL");
+        let second = OwnPart { upload: &upload, number: 2, bytes: b"bb".as_slice().into() };
+        let second = objects.put_part(grant, &name, second).await?;
+        let list = |first: &str| {
+            [(1, first), (2, second.as_str())].map(|(number, etag)| Part { number, etag: etag.to_owned() })
+        };
+        let broken = objects.complete_parts(grant, &name, &upload, &list("\"00000000000000000000000000000000\"")).await;
+        must(broken.is_err(), "refusing to put parts together that were not sent");
+        must(objects.complete_parts(grant, &name, &upload, &list(&etag)).await.is_ok(), "putting parts together");
+        let (start, end) = (PART as u64 - 1, PART as u64 + 2);
+        must(objects.read(&name, start..end).await.is_ok_and(|bytes| bytes.as_ref() == b"abb"), "reading across parts");
+        let copy = self.name("other");
+        must(objects.copy(grant, &name, &copy, end).await.is_ok(), "copying an object");
+        must(objects.size(&copy).await? == Some(end), "copying all of an object");
+        let upload = objects.begin_parts(grant, &name).await?;
+        must(objects.abort_parts(grant, &name, &upload).await.is_ok(), "ending an upload in parts");
+        let open = objects.open_parts().await?;
+        must(!open.iter().any(|one| one.upload == upload), "forgetting an upload that was ended");
+        Ok(())
+    }
+}

@@ -1,0 +1,199 @@
+//! Several `stackroom serve` processes on one table and one bucket are one library: what one of them has acknowledged is
+//! there at the others at once, and each may die at any moment.
+
+use crate::{Server, everywhere, push};
+use futures::future::join_all;
+use serde_json::{Value, json};
+use stackroom_tests::Caller;
+use stackroom_tests::chance::Chance;
+use stackroom_tests::sif::SifBuilder;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// One process.
+struct Process {
+    child: Child,
+    port: u16,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Process {
+    /// Starts a process on the stores of `server`, and waits until it answers.
+    async fn start(server: &Server, port: u16) -> Self {
+        let program = std::env::var("STACKROOM_BIN").expect("STACKROOM_BIN is the built `stackroom`");
+        let mut command = Command::new(program);
+        command.args(["serve", "--create", "--listen", &format!("127.0.0.1:{port}")]);
+        command.envs(server.environment.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.spawn().unwrap();
+        let mut process = Self { child, port };
+        for _ in 0..1200 {
+            if let Some(status) = process.child.try_wait().unwrap() {
+                panic!("`stackroom serve` ended: {status}");
+            }
+            if reqwest::get(format!("http://127.0.0.1:{port}/readyz")).await.is_ok_and(|ready| ready.status() == 200) {
+                return process;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("`stackroom serve` does not answer");
+    }
+
+    /// The same caller, asking this process.
+    fn of(&self, caller: &Caller) -> Caller {
+        Caller::new(&format!("http://127.0.0.1:{}", self.port), caller.token.clone())
+    }
+}
+
+fn image(seed: u64) -> Vec<u8> {
+    SifBuilder::new("amd64").seed(seed).payload_len(5_000).build()
+}
+
+#[tokio::test]
+async fn two_servers_on_the_same_stores_are_one_library() {
+    everywhere(|server| async move {
+        let (one, two) = tokio::join!(Process::start(&server, free_port()), Process::start(&server, free_port()));
+        let alice = server.user("alice", 0).await;
+        let (here, there, nobody) = (one.of(&alice), two.of(&alice), two.of(&server.nobody));
+        assert_eq!(push(&server, &here, "alice/tools/bb", "v1", &image(1)).await, 200);
+        assert_eq!(nobody.pull("alice/tools/bb:v1").await.bytes, image(1));
+        // A token that one of them made, the other one knows, until it is revoked.
+        let made = here.post("/api/users/alice/tokens", json!({ "name": "short" })).await.ok()["data"].clone();
+        let short = two.of(&Caller::new("", Some(made["token"].as_str().unwrap().to_owned())));
+        short.get("/api/users/alice").await.ok();
+        let listed = here.get("/api/users/alice/tokens").await.ok()["data"].clone();
+        let row = listed.as_array().unwrap().iter().find(|row| row["name"] == "short").unwrap().clone();
+        here.delete(&format!("/api/users/alice/tokens/{}", row["id"].as_str().unwrap())).await.ok();
+        short.get("/api/users/alice").await.error(401);
+
+        let group = json!({ "name": "acme" });
+        let makers = (0..32).map(|number| {
+            let (maker, group) = (if number % 2 == 0 { &here } else { &there }, group.clone());
+            async move { maker.post("/api/groups", group).await.status.as_u16() }
+        });
+        let made = join_all(makers).await;
+        assert_eq!(made.iter().filter(|status| (200..300).contains(*status)).count(), 1, "{made:?}");
+
+        let size = image(0).len() as u64;
+        let poor = server.user("poor", 10 * size).await;
+        poor.container("poor/tools/bb").await;
+        let (here, there) = (one.of(&poor), two.of(&poor));
+        let pushes = (0..32).map(|seed| {
+            let (server, who) = (&server, if seed % 2 == 0 { &here } else { &there });
+            async move { push(server, who, "poor/tools/bb", &format!("t{seed}"), &image(seed)).await }
+        });
+        let statuses = join_all(pushes).await;
+        assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 10, "{statuses:?}");
+        assert_eq!(server.quota("poor").await, (10 * size, 0));
+        // Both sweep at once.
+        let admins = [one.of(&server.admin), two.of(&server.admin)];
+        let swept = join_all(admins.iter().map(|admin| admin.post("/api/sweep", json!({ "now": true })))).await;
+        for answer in swept {
+            let data = answer.ok()["data"].clone();
+            assert_eq!((&data["failed"], &data["wrong_accounts"]), (&json!(0), &json!([])), "{data}");
+        }
+        for (status, seed) in statuses.iter().zip(0..) {
+            let pulled = nobody.pull(&format!("poor/tools/bb:t{seed}")).await;
+            assert_eq!(pulled.status.as_u16(), if *status == 200 { 200 } else { 404 });
+        }
+    })
+    .await;
+}
+
+/// How many times a server is killed; `SERVER_KILLS` in the long suite `servers`.
+fn kills() -> u64 {
+    std::env::var("SERVER_KILLS").map_or(5, |text| text.parse().unwrap())
+}
+
+/// One push, step by step as clients do, whose server may die. Returns whether all of it was acknowledged.
+async fn pushed(who: &Caller, path: &str, tag: &str, bytes: &[u8]) -> bool {
+    let post = async |path: &str, body: Value| {
+        let sent = who.request(reqwest::Method::POST, path).json(&body).send().await.ok()?;
+        let success = sent.status().is_success();
+        let answer: Value = sent.json().await.ok()?;
+        success.then_some(answer)
+    };
+    let id = |answer: &Value| answer["data"]["id"].as_str().map(str::to_owned);
+    let steps = async {
+        let found = who.request(reqwest::Method::GET, &format!("/v1/containers/{path}")).send().await.ok()?;
+        let container = id(&found.json().await.ok()?)?;
+        let hash = format!("sha256.{}", shared::domain::Digest::of(bytes).hex());
+        let image = post("/v1/images", json!({ "hash": hash, "container": container })).await?;
+        let name = id(&image)?;
+        if image["data"]["uploaded"] != json!(true) {
+            let body = json!({ "filesize": bytes.len(), "md5sum": "" });
+            let opened = post(&format!("/v2/imagefile/{name}"), body).await?;
+            let url = opened["data"]["uploadURL"].as_str()?;
+            let sent = who.bare(reqwest::Method::PUT, url).body(bytes.to_vec()).send().await.ok()?;
+            sent.status().is_success().then_some(())?;
+            let done = who.request(reqwest::Method::PUT, &format!("/v2/imagefile/{name}/_complete"));
+            done.json(&json!({})).send().await.ok()?.status().is_success().then_some(())?;
+        }
+        let body = json!({ "Arch": "amd64", "Tag": tag, "ImageID": name });
+        post(&format!("/v2/tags/{container}"), body).await.map(|_| ())
+    };
+    steps.await.is_some()
+}
+
+#[tokio::test]
+async fn what_a_server_acknowledged_is_there_when_it_is_killed() {
+    everywhere(|server| async move {
+        let port = free_port();
+        let (mut mortal, other) = tokio::join!(Process::start(&server, port), Process::start(&server, free_port()));
+        let alice = server.user("alice", 0).await;
+        alice.container("alice/tools/bb").await;
+        let (here, there) = (mortal.of(&alice), other.of(&alice));
+        let (over, next) = (AtomicBool::new(false), AtomicU64::new(0));
+        let pusher = async |who: &Caller| {
+            let (mut done, mut lost) = (Vec::new(), 0);
+            while !over.load(Ordering::SeqCst) {
+                let seed = next.fetch_add(1, Ordering::SeqCst);
+                if pushed(who, "alice/tools/bb", &format!("t{seed}"), &image(seed)).await {
+                    done.push(seed);
+                } else {
+                    lost += 1;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+            (done, lost)
+        };
+        let killer = async {
+            let mut chance = Chance::new(1);
+            for _ in 0..kills() {
+                tokio::time::sleep(Duration::from_millis(chance.below(2_500))).await;
+                drop(mortal);
+                mortal = Process::start(&server, port).await;
+            }
+            over.store(true, Ordering::SeqCst);
+            mortal
+        };
+        let (mortal, first, second, third) = tokio::join!(killer, pusher(&here), pusher(&here), pusher(&there));
+        println!(
+            "{} and {} pushes acknowledged by the mortal one, {} by the other",
+            first.0.len(),
+            second.0.len(),
+            third.0.len()
+        );
+        assert!(first.1 + second.1 > 0, "no push was interrupted");
+        assert_eq!(third.1, 0, "the other server lost pushes");
+        let nobody = mortal.of(&server.nobody);
+        for seed in first.0.iter().chain(&second.0).chain(&third.0) {
+            assert!(nobody.pull(&format!("alice/tools/bb:t{seed}")).await.bytes == image(*seed), "t{seed}");
+        }
+        server.sweep_all().await;
+        let (_, reserved) = server.quota("alice").await;
+        assert_eq!(reserved, 0, "nothing is stuck");
+    })
+    .await;
+}
