@@ -25,6 +25,7 @@ mod lists;
 mod manifests;
 mod mounts;
 mod names;
+mod probe;
 mod quota;
 mod races;
 mod scopes;
