@@ -3,7 +3,7 @@
 use anyhow::bail;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
-use server::serve::{Settings, Stores};
+use server::serve::{Settings, Stores, explained};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub(crate) struct Serve {
     data: PathBuf,
     /// Instead of a folder: a table on AWS's `DynamoDB` or a store that speaks its protocol, which any number of servers
     /// use together. `AWS_ENDPOINT_URL_DYNAMODB` says where it is, if not on AWS.
-    #[arg(long, env = "STACKROOM_TABLE", requires = "bucket")]
+    #[arg(long, env = "STACKROOM_TABLE", requires = "bucket", conflicts_with = "data")]
     table: Option<String>,
     /// The bucket that goes with the table, on AWS's S3 or a store that speaks its protocol, at `AWS_ENDPOINT_URL_S3`.
     #[arg(long, env = "STACKROOM_BUCKET", requires = "table")]
@@ -29,7 +29,8 @@ pub(crate) struct Serve {
     /// A second address that only accepts blob uploads; `STACKROOM_INGEST_URL` sends registry clients there.
     #[arg(long, env = "STACKROOM_INGEST_LISTEN")]
     ingest_listen: Option<SocketAddr>,
-    /// The URL under which clients reach the server; by default http:// and the listening address.
+    /// The URL under which clients reach the server; for a library in a folder, by default http:// and the listening
+    /// address.
     #[arg(long, env = "STACKROOM_PUBLIC_URL")]
     public_url: Option<String>,
 }
@@ -37,7 +38,8 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let Self { listen, data, table, bucket, create, ingest_listen, public_url } = self;
-        let stores = match table.zip(bucket) {
+        let set = |name: Option<String>| name.filter(|name| !name.is_empty());
+        let stores = match set(table).zip(set(bucket)) {
             Some((table, bucket)) => Stores::Shared { table, bucket, create },
             None => Stores::Folder(data),
         };
@@ -62,20 +64,11 @@ impl Ingest {
 /// Creates the first site administrator of a deployment on AWS, and returns a token for them.
 pub(crate) async fn bootstrap(password: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<String> {
     let app = shared::App::from_env().await.map_err(explained)?;
+    shared::service::installation::mark(&app).await.map_err(explained)?;
     let password = SecretString::from(password()?);
     let made = shared::service::people::users::bootstrap(&app, "admin".parse()?, password).await.map_err(explained)?;
     match made {
         Some(token) => Ok(token.expose_secret().to_owned()),
         None => bail!("users exist already: a site administrator can make tokens with `stackroom admin token`"),
-    }
-}
-
-/// An error of a use case with its internal cause, which only the operator may see.
-fn explained(error: shared::Error) -> anyhow::Error {
-    let cause = error.cause();
-    let error = anyhow::Error::from(error);
-    match cause {
-        Some(cause) => error.context(cause),
-        None => error,
     }
 }

@@ -6,7 +6,8 @@ pub mod places;
 mod renewal;
 
 #[cfg(feature = "profiles")]
-pub use self::deployment::{Assembly, Deployed};
+pub use self::deployment::Assembly;
+pub use self::deployment::Deployed;
 use self::looks::Lately;
 use self::places::{Place, Places};
 use self::renewal::Renewal;

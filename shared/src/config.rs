@@ -4,6 +4,7 @@ use crate::domain::Registration;
 use crate::domain::reference::Defaults;
 use crate::domain::time::SKEW;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// The settings of an installation.
@@ -39,8 +40,8 @@ pub struct Config {
     pub patience: Duration,
     /// The most connections of one address at a time, 0 for no limit. `STACKROOM_CONNECTIONS`.
     pub connections: u64,
-    /// The addresses of proxies, which bring the connections of others. `STACKROOM_PROXIES`, separated by commas.
-    pub proxies: Vec<IpAddr>,
+    /// The networks of proxies, which bring the connections of others. `STACKROOM_PROXIES`, separated by commas.
+    pub proxies: Vec<Network>,
     /// The most long lists and searches at a time, 0 for half as many as there are cores. `STACKROOM_LONG_READS`.
     pub long_reads: u64,
     /// How many groups a user may make, 0 if only operators may make them. `STACKROOM_GROUPS_PER_USER`.
@@ -115,7 +116,7 @@ impl Config {
         in_bounds("STACKROOM_DOWNLOAD_LIFE", download_life, LONGEST_URL, &mut wrong);
         in_bounds("STACKROOM_SHARE_LIFE", share_life, max_share_life, &mut wrong);
         let policy = Policy::read(&get, &mut wrong);
-        let proxies = addresses(get("STACKROOM_PROXIES").as_deref(), &mut wrong);
+        let proxies = networks(get("STACKROOM_PROXIES").as_deref(), &mut wrong);
         let directory_groups = get("STACKROOM_DIRECTORY_GROUPS").is_some_and(|text| text == "true");
         let serve_blobs = get("STACKROOM_SERVE_BLOBS").is_some_and(|text| text == "true");
         let ingest_url = get("STACKROOM_INGEST_URL").filter(|url| !url.is_empty());
@@ -211,25 +212,62 @@ fn in_bounds(name: &str, life: Duration, longest: Duration, wrong: &mut Vec<Stri
     }
 }
 
-/// The addresses of the setting `STACKROOM_PROXIES`: a proxy on the same machine, unless it says otherwise.
-fn addresses(listed: Option<&str>, wrong: &mut Vec<String>) -> Vec<IpAddr> {
-    let listed = listed.unwrap_or("127.0.0.1,::1").split(',').map(str::trim).filter(|address| !address.is_empty());
-    let mut addresses = Vec::new();
-    for address in listed {
-        match address.parse::<IpAddr>() {
-            Ok(address) => addresses.push(address.to_canonical()),
-            Err(_) => wrong.push(format!("`STACKROOM_PROXIES` has `{address}`, which is no IP address")),
+/// Addresses that begin alike: one address, or `ADDRESS/BITS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    bits: u32,
+}
+
+impl Network {
+    /// Whether an address lies in it. IPv4 addresses in the form of IPv6 are IPv4 addresses.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let same = |one: u128, other: u128, width: u32| {
+            let rest = width.saturating_sub(self.bits);
+            one.checked_shr(rest).unwrap_or(0) == other.checked_shr(rest).unwrap_or(0)
+        };
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => same(own.to_bits().into(), other.to_bits().into(), 32),
+            (IpAddr::V6(own), IpAddr::V6(other)) => same(own.to_bits(), other.to_bits(), 128),
+            _ => false,
         }
     }
-    addresses
+}
+
+impl FromStr for Network {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address = address.parse::<IpAddr>().map_err(drop)?.to_canonical();
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(width), str::parse).map_err(drop)?;
+        if bits > width { Err(()) } else { Ok(Self { address, bits }) }
+    }
+}
+
+/// The networks of the setting `STACKROOM_PROXIES`: a proxy on the same machine, unless it says otherwise.
+fn networks(listed: Option<&str>, wrong: &mut Vec<String>) -> Vec<Network> {
+    let listed = listed.unwrap_or("127.0.0.1,::1").split(',').map(str::trim).filter(|network| !network.is_empty());
+    let mut networks = Vec::new();
+    for network in listed {
+        match network.parse() {
+            Ok(network) => networks.push(network),
+            Err(()) => wrong.push(format!("`STACKROOM_PROXIES` has `{network}`, which is no IP address or network")),
+        }
+    }
+    networks
 }
 
 /// Makes sure that clients send no token to the bucket: its public host must not be a subdomain of our own.
-pub(crate) fn beside(public_url: &str, bucket: &str) -> Result<(), ConfigError> {
+///
+/// # Errors
+/// If it is one.
+pub fn beside(public_url: &str, bucket: &str) -> Result<(), ConfigError> {
     if !lies_below(host(bucket), host(public_url)) {
         return Ok(());
     }
-    let why = "the host of `STACKROOM_S3_PUBLIC_URL` must not be a subdomain of that of `STACKROOM_PUBLIC_URL`: clients \
+    let why = "the host of the bucket (`STACKROOM_S3_PUBLIC_URL`) must not be a subdomain of that of `STACKROOM_PUBLIC_URL`: clients \
                written in Go pass their token on to all subdomains of the host that they asked; use a name beside it";
     Err(ConfigError(vec![why.to_owned()]))
 }
@@ -254,6 +292,25 @@ fn lies_below(name: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_has_the_addresses_that_begin_like_it() {
+        for (network, inside, outside) in [
+            ("127.0.0.1", "127.0.0.1", "127.0.0.2"),
+            ("10.1.0.0/16", "10.1.255.3", "10.2.0.0"),
+            ("10.1.0.0/16", "::ffff:10.1.2.3", "::1"),
+            ("0.0.0.0/0", "203.0.113.9", "2001:db8::1"),
+            ("2001:db8::/32", "2001:db8:1::1", "2001:db9::1"),
+            ("::/0", "2001:db8::1", "10.0.0.1"),
+        ] {
+            let network: Network = network.parse().unwrap();
+            assert!(network.contains(inside.parse().unwrap()), "{network:?} {inside}");
+            assert!(!network.contains(outside.parse().unwrap()), "{network:?} {outside}");
+        }
+        for wrong in ["", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/-1", "name", "::/129"] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn every_mistake_is_named_at_once() {

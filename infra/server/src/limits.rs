@@ -3,7 +3,7 @@
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue, Method, Request};
 use shared::app::places::{Place, Places};
-use shared::config::Config;
+use shared::config::{Config, Network};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub struct Limits {
     /// How long a client may take for a piece of a request.
     pub(crate) patience: Duration,
     connections: usize,
-    proxies: Vec<IpAddr>,
+    proxies: Vec<Network>,
 }
 
 impl Limits {
@@ -52,7 +52,7 @@ impl Addresses {
     }
 
     fn is_proxy(&self, address: IpAddr) -> bool {
-        self.limits.proxies.contains(&address)
+        self.limits.proxies.iter().any(|network| network.contains(address))
     }
 
     /// Counts one more connection; `None` if its address has too many.

@@ -10,7 +10,7 @@
 
 use anyhow::{Context, bail};
 use reqwest::header::{CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, RANGE};
-use reqwest::{Client, Response};
+use reqwest::{Client, Response, StatusCode};
 use shared::domain::Digest;
 use shared::rules::{Action, Grant, Resource};
 use shared::service::access::system;
@@ -43,7 +43,9 @@ pub async fn probe(table: &Table, objects: &Objects) -> anyhow::Result<Probed> {
     if !wrong.is_empty() {
         bail!("the table can't be used: it fails at {}", wrong.join("; at "));
     }
-    let bucket = Bucket { objects, grant, client: Client::builder().timeout(PATIENCE).build()?, trial };
+    // Clients may reach the bucket at an endpoint that we can't reach.
+    let objects = &objects.inside();
+    let bucket = Bucket { objects, grant, client: Client::builder().timeout(PATIENCE).no_proxy().build()?, trial };
     let mut wrong = Vec::new();
     let tried = bucket.try_out(&mut wrong).await;
     for name in NAMES {
@@ -69,7 +71,7 @@ struct Bucket<'a> {
 
 impl Bucket<'_> {
     fn name(&self, name: &str) -> String {
-        format!("probe/{}-{name}", self.trial)
+        format!("{}{}-{name}", probe::OBJECTS, self.trial)
     }
 
     /// Tries everything, and collects what is wrong. Returns whether URLs can pin bytes.
@@ -85,7 +87,18 @@ impl Bucket<'_> {
         if let Some(digest) = digest {
             request = request.header("x-amz-content-sha256", digest.hex());
         }
-        request.send().await.context("the bucket can't be reached at the URL that clients get")
+        let answer = request.send().await;
+        // Its URL is a secret.
+        answer.map_err(reqwest::Error::without_url).context("the bucket can't be reached")
+    }
+
+    /// Whether the bucket refuses something. What it can't do at this moment is no refusal.
+    fn refused(answer: &Response) -> anyhow::Result<bool> {
+        let status = answer.status();
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            bail!("the bucket answers {status}, try again later");
+        }
+        Ok(!status.is_success())
     }
 
     /// Whether the right bytes are taken at a URL with a digest, and others are not, whatever digest their sender claims.
@@ -93,9 +106,9 @@ impl Bucket<'_> {
         let (right, other) = (b"the right bytes".as_slice(), b"the other bytes".as_slice());
         let put = NewPut { size: right.len() as u64, digest: Some(Digest::of(right)) };
         let url = async |name: &str| self.objects.presign_put(&self.grant, &self.name(name), put, LIFE).await;
-        let taken = self.send(url("pinned").await?, right, put.digest).await?.status().is_success();
-        let refused = !self.send(url("other").await?, other, put.digest).await?.status().is_success()
-            && !self.send(url("other").await?, other, Some(Digest::of(other))).await?.status().is_success()
+        let taken = !Self::refused(&self.send(url("pinned").await?, right, put.digest).await?)?;
+        let refused = Self::refused(&self.send(url("other").await?, other, put.digest).await?)?
+            && Self::refused(&self.send(url("other").await?, other, Some(Digest::of(other))).await?)?
             && self.objects.size(&self.name("other")).await?.is_none();
         Ok(taken && refused)
     }
@@ -107,23 +120,24 @@ impl Bucket<'_> {
         let put = NewPut { size: bytes.len() as u64, digest: None };
         let url = self.objects.presign_put(&self.grant, &name, put, LIFE).await?;
         let long = self.send(url.clone(), b"0123456789x", None).await?;
-        must(!long.status().is_success(), "refusing more bytes than a URL is for");
+        must(Self::refused(&long)?, "refusing more bytes than a URL is for");
         must(self.send(url, bytes, None).await?.status().is_success(), "accepting an object by URL");
         must(self.objects.size(&name).await? == Some(bytes.len() as u64), "telling the size of an object");
         must(self.objects.read(&name, 3..6).await?.as_ref() == b"345", "reading a range");
 
         let url = self.objects.presign_get(&name, Some("a.sif"), LIFE).await?;
         let changed = url.replace("a.sif", "b.sif");
-        let answer = self.client.get(&url).header(RANGE, "bytes=2-4").send().await?;
+        let answer = self.client.get(&url).header(RANGE, "bytes=2-4").send().await;
+        let answer = answer.map_err(reqwest::Error::without_url)?;
         let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         must(answer.status() == 206 && header(CONTENT_RANGE) == "bytes 2-4/10", "answering a range by URL");
         must(header(CONTENT_TYPE) == "application/octet-stream", "the content type that a URL names");
         must(header(CONTENT_DISPOSITION).contains("a.sif"), "the file name that a URL names");
         must(answer.bytes().await?.as_ref() == b"234", "sending the range that was asked for");
-        let answer = self.client.get(changed).send().await?;
-        must(!answer.status().is_success(), "refusing a URL that was changed");
+        let answer = self.client.get(changed).send().await.map_err(reqwest::Error::without_url)?;
+        must(Self::refused(&answer)?, "refusing a URL that was changed");
 
-        let after = Some(format!("probe/{}", self.trial));
+        let after = Some(format!("{}{}", probe::OBJECTS, self.trial));
         let listed = self.objects.list(after).await?;
         must(listed.iter().any(|one| one.object == name), "listing an object");
         self.objects.delete(&self.grant, &name).await?;
@@ -132,33 +146,44 @@ impl Bucket<'_> {
     }
 
     async fn parts(&self, wrong: &mut Vec<&'static str>) -> anyhow::Result<()> {
+        let name = self.name("parts");
+        let upload = self.objects.begin_parts(&self.grant, &name).await?;
+        let tried = self.upload(&name, &upload, wrong).await;
+        // It may be put together already, and then it is no more.
+        let ended = self.objects.abort_parts(&self.grant, &name, &upload).await;
+        tried?;
+        ended.context("an upload in parts can't be ended")?;
+        let open = self.objects.open_parts().await?;
         let mut must = |holds: bool, what| wrong.extend((!holds).then_some(what));
-        let (name, grant, objects) = (self.name("parts"), &self.grant, self.objects);
-        let upload = objects.begin_parts(grant, &name).await?;
-        let open = objects.open_parts().await?;
-        must(open.iter().any(|one| one.upload == upload), "listing uploads in parts");
-        let part = NewPart { upload: &upload, number: 1, length: PART as u64, digest: None };
-        let url = objects.presign_part(grant, &name, part, LIFE).await?;
+        must(!open.iter().any(|one| one.upload == upload), "forgetting an upload that was ended");
+        Ok(())
+    }
+
+    async fn upload(&self, name: &str, upload: &str, wrong: &mut Vec<&'static str>) -> anyhow::Result<()> {
+        let mut must = |holds: bool, what| wrong.extend((!holds).then_some(what));
+        let (grant, objects) = (&self.grant, self.objects);
+        if !objects.open_parts().await?.iter().any(|one| one.upload == upload) {
+            // Some list them only for a whole name, and say so.
+            tracing::warn!("the bucket does not list uploads in parts: those that nobody ends stay there");
+        }
+        let part = NewPart { upload, number: 1, length: PART as u64, digest: None };
+        let url = objects.presign_part(grant, name, part, LIFE).await?;
         let sent = self.send(url, &vec![b'a'; PART], None).await?;
         let etag = sent.headers().get("etag").and_then(|etag| etag.to_str().ok()).unwrap_or_default().to_owned();
-        must(sent.status().is_success() && !etag.is_empty(), "accepting a part by URL");
-        let second = OwnPart { upload: &upload, number: 2, bytes: b"bb".as_slice().into() };
-        let second = objects.put_part(grant, &name, second).await?;
+        must(!Self::refused(&sent)? && !etag.is_empty(), "accepting a part by URL");
+        let second = OwnPart { upload, number: 2, bytes: b"bb".as_slice().into() };
+        let second = objects.put_part(grant, name, second).await?;
         let list = |first: &str| {
             [(1, first), (2, second.as_str())].map(|(number, etag)| Part { number, etag: etag.to_owned() })
         };
-        let broken = objects.complete_parts(grant, &name, &upload, &list("\"00000000000000000000000000000000\"")).await;
+        let broken = objects.complete_parts(grant, name, upload, &list("\"00000000000000000000000000000000\"")).await;
         must(broken.is_err(), "refusing to put parts together that were not sent");
-        must(objects.complete_parts(grant, &name, &upload, &list(&etag)).await.is_ok(), "putting parts together");
+        objects.complete_parts(grant, name, upload, &list(&etag)).await.context("parts can't be put together")?;
         let (start, end) = (PART as u64 - 1, PART as u64 + 2);
-        must(objects.read(&name, start..end).await.is_ok_and(|bytes| bytes.as_ref() == b"abb"), "reading across parts");
+        must(objects.read(name, start..end).await?.as_ref() == b"abb", "reading across parts");
         let copy = self.name("other");
-        must(objects.copy(grant, &name, &copy, end).await.is_ok(), "copying an object");
+        objects.copy(grant, name, &copy, end).await.context("an object can't be copied")?;
         must(objects.size(&copy).await? == Some(end), "copying all of an object");
-        let upload = objects.begin_parts(grant, &name).await?;
-        must(objects.abort_parts(grant, &name, &upload).await.is_ok(), "ending an upload in parts");
-        let open = objects.open_parts().await?;
-        must(!open.iter().any(|one| one.upload == upload), "forgetting an upload that was ended");
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ use hyper_util::server::conn::auto::Builder;
 use shared::App;
 use shared::app::{Assembly, Deployed};
 use shared::config::Config;
+use shared::service::installation;
 use shared::service::people::users;
 use shared::service::sweep::{self, Ages};
 use shared::service::uploads::verify;
@@ -127,8 +128,27 @@ impl Serving {
     }
 }
 
+/// An error of a use case with its internal cause, which only the operator may see.
+pub fn explained(error: shared::Error) -> anyhow::Error {
+    let cause = error.cause();
+    let error = anyhow::Error::from(error);
+    match cause {
+        Some(cause) => error.context(cause),
+        None => error,
+    }
+}
+
+/// What is set for a server on shared stores, and means nothing for a folder.
+const OF_SHARED: [&str; 4] =
+    ["STACKROOM_TOKEN_KEYS_SECRET", "STACKROOM_TOKEN_KEYS_FILE", "STACKROOM_TOKEN_KEYS", "STACKROOM_S3_PUBLIC_URL"];
+
 /// Opens the library in a folder.
 async fn in_folder(data: &Path, public_url: &str) -> anyhow::Result<Serving> {
+    // A server that lost its table would otherwise serve a new, empty library beside the others.
+    if let Some(name) = OF_SHARED.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+    {
+        bail!("{name} is for a library on a table and a bucket: give --table and --bucket, or unset it");
+    }
     let config = Config::read(public_url, |name| std::env::var(name).ok())?;
     let local = Arc::new(Local::open(data, config).await?);
     let password = local.first_admin().await?;
@@ -145,13 +165,18 @@ async fn in_folder(data: &Path, public_url: &str) -> anyhow::Result<Serving> {
 ///
 /// 1. With `create`, make the table and the bucket, if they are not there. *Twice at once*: one of them makes them.
 /// 2. Try the stores out, and choose how uploads are checked.
+/// 3. See that the table and the bucket belong together. Only then anything of them is swept.
 async fn on_stores(place: Deployed, create: bool) -> anyhow::Result<Serving> {
-    let mut assembly = Assembly::of(place).await?;
+    let (table, bucket) = (place.table.clone(), place.bucket.clone());
+    let mut assembly = Assembly::of(place).await.map_err(explained)?;
     if create {
         assembly.parts.table.create().await.context("the table can't be made")?;
-        assembly.parts.objects.create().await.context("the bucket can't be made")?;
         assembly.parts.table.usable().await.context("the new table can't be used")?;
+        assembly.parts.objects.create().await.context("the bucket can't be made")?;
     }
+    // No token may reach the bucket, wherever it is configured.
+    let url = assembly.parts.objects.presign_get("x", None, Duration::from_mins(1)).await?;
+    shared::config::beside(&assembly.parts.config.public_url, &url)?;
     let probed = probe(&assembly.parts.table, &assembly.parts.objects).await?;
     let config = &mut assembly.parts.config;
     if config.pin_uploads && !probed.pins {
@@ -162,8 +187,9 @@ async fn on_stores(place: Deployed, create: bool) -> anyhow::Result<Serving> {
         config.pin_uploads = false;
     }
     let app = assembly.app();
+    installation::mark(&app).await.map_err(explained)?;
     let url = &app.config.public_url;
-    tracing::info!(url, pins = app.config.pin_uploads, "serving a library on shared stores");
+    tracing::info!(url, table, bucket, pins = app.config.pin_uploads, "serving a library on shared stores");
     if users::none(&app).await? {
         tracing::warn!("there are no users yet: `stackroom admin bootstrap` makes the first administrator");
     }
@@ -186,7 +212,7 @@ fn kept_up(app: &App, objects: Option<&embedded::objects::Objects>) -> Vec<JoinH
 pub async fn ingest(address: SocketAddr) -> anyhow::Result<()> {
     limits::raise_open_files();
     let listener = listen(address).await?;
-    let app = shared::App::from_env().await?;
+    let app = shared::App::from_env().await.map_err(explained)?;
     tracing::info!(address = %listener.local_addr()?, "accepting uploads of blobs");
     let limits = Limits::of(&app.config);
     answer(listener, shared::http::renewing(&app, oci::ingest(app.clone())), limits, stopped()).await;
@@ -331,8 +357,17 @@ async fn restarted<F: Future<Output = ()>>(task: &str, start: impl Fn() -> F) {
     }
 }
 
+/// A random number between 0 and 1; 0 if there is no randomness.
+fn fraction() -> f64 {
+    let mut byte = [0];
+    let drawn = getrandom::fill(&mut byte).is_ok();
+    if drawn { f64::from(u8::from_ne_bytes(byte)) / 256.0 } else { 0.0 }
+}
+
 async fn sweep_always(app: App, objects: Option<embedded::objects::Objects>) {
-    let mut every = tokio::time::interval_at(Instant::now() + FIRST_SWEEP, SWEEP_EVERY);
+    // Servers of one library that start together don't sweep together.
+    let later = SWEEP_EVERY.mul_f64(if objects.is_some() { 0.0 } else { fraction() });
+    let mut every = tokio::time::interval_at(Instant::now() + FIRST_SWEEP + later, SWEEP_EVERY);
     loop {
         every.tick().await;
         match sweep::sweep(&app, Ages::safe(&app)).await {

@@ -23,9 +23,10 @@ pub(crate) mod tags;
 pub(crate) mod uploads;
 
 use self::events::Noted;
+use crate::error::Error;
 use crate::rules::{Grant, Place};
-use crate::store::rows::EventKind;
-use crate::store::table::{MAX_WRITES, Write};
+use crate::store::rows::{EventKind, Installation};
+use crate::store::table::{Condition, MAX_WRITES, Write};
 
 /// The writes of one transaction, and what its event records.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +48,11 @@ impl Changes {
     pub fn looked(grant: Grant) -> Self {
         let (place, what) = (grant.place().clone(), vec![EventKind::Looked]);
         Self { writes: Vec::new(), noted: Some(Noted { place, what, by: Some(grant) }) }
+    }
+
+    /// Marks a new installation.
+    pub(crate) fn installation_marked(row: &Installation) -> Result<Self, Error> {
+        Ok(Self::unrecorded().with([Write::put(row, Condition::Absent)?]))
     }
 
     /// Intermediate steps that no event records: the progress of an upload, the time of the last request for

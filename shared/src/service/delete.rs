@@ -12,6 +12,7 @@
 
 use super::access::Access;
 use super::links;
+use super::pull::{End, Way};
 use super::retry::{Retry, Try};
 use crate::app::App;
 use crate::auth::Credential;
@@ -57,32 +58,13 @@ struct Target {
 }
 
 /// Finds the image in an existing container, for callers who could delete something in it.
-async fn find(
-    app: &App,
-    credential: &Credential,
-    LibraryRef { repository, selector }: &LibraryRef,
-    arch: Option<&str>,
-) -> Result<Target, Error> {
-    let container_key = keys::container(repository);
-    let tag_key = match selector {
-        Selector::Tag(tag) => Some(keys::tag(repository, tag)),
-        Selector::Hash(_) => None,
-    };
-    let wanted = [container_key.clone()].into_iter().chain(tag_key.clone());
-    let mut access = Access::load(app, credential, Some(repository.entity()), wanted).await?;
-    let container: Option<Container> = access.take(&container_key)?;
-    let mut several = false;
-    let hash = match (selector, tag_key) {
-        (Selector::Hash(hash), _) => Some(*hash),
-        (Selector::Tag(_), Some(key)) => {
-            let tag: Option<Tag> = access.take(&key)?;
-            several = arch.is_none() && tag.as_ref().is_some_and(|tag| tag.images.len() > 1);
-            tag.and_then(|tag| super::pull::choose(tag, arch)).map(|tagged| tagged.hash)
-        }
-        (Selector::Tag(_), None) => None,
-    };
+async fn find(app: &App, credential: &Credential, reference: &LibraryRef, arch: Option<&str>) -> Result<Target, Error> {
+    let way = Way::of(reference);
+    let mut access = way.load(app, credential).await?;
+    let (container, End { hash, several }) = (way.container(&mut access)?, way.end(&mut access, arch)?);
     // Other callers are refused before more is read, whether the image exists or not.
-    let denial = access.decide(Action::Delete, &Resource::Missing(Place::Repository(repository.clone()))).err();
+    let place = Place::Repository(reference.repository.clone());
+    let denial = access.decide(Action::Delete, &Resource::Missing(place)).err();
     match (container, hash, denial) {
         (Some(_), _, Some(Denial::Hidden)) if several => {
             Err(Error::Invalid("the tag has images for several architectures, say which one to delete".to_owned()))

@@ -7,13 +7,13 @@
 //! transaction holds are refused.
 
 use super::access::{Access, resource_at};
-use super::pull;
+use super::pull::Way;
 use super::retry::Retry;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::tags::{self, Drawn, ExactTags};
 use crate::domain::reference::LibraryRef;
-use crate::domain::{Description, Selector, TagName};
+use crate::domain::{Description, TagName};
 use crate::error::Error;
 use crate::random;
 use crate::rules::{Action, Grant, Resource};
@@ -53,15 +53,10 @@ impl Loaded {
         action: Action,
         doing: &str,
     ) -> Result<Self, Error> {
-        let LibraryRef { repository, selector } = named.reference;
-        let container_key = keys::container(repository);
-        let tag_key = match selector {
-            Selector::Tag(tag) => Some(keys::tag(repository, tag)),
-            Selector::Hash(_) => None,
-        };
-        let wanted = [container_key.clone()].into_iter().chain(tag_key.clone());
-        let mut access = Access::load(app, credential, Some(repository.entity()), wanted).await?;
-        let container: Option<Container> = access.take(&container_key)?;
+        let repository = &named.reference.repository;
+        let way = Way::of(named.reference);
+        let mut access = way.load(app, credential).await?;
+        let container = way.container(&mut access)?;
         let resource = match &container {
             Some(container) if action == Action::Retag => {
                 Resource::Tag { repository: repository.clone(), read_only: container.read_only, frozen: false }
@@ -70,15 +65,7 @@ impl Loaded {
         };
         let grant = access.require(action, &resource, "image", doing)?;
         let container = container.ok_or(Error::NotFound("image"))?;
-        let hash = match (selector, tag_key) {
-            (Selector::Hash(hash), _) => Some(*hash),
-            (Selector::Tag(_), Some(key)) => {
-                let tag: Option<Tag> = access.take(&key)?;
-                tag.and_then(|tag| pull::choose(tag, named.arch)).map(|tagged| tagged.hash)
-            }
-            (Selector::Tag(_), None) => None,
-        };
-        let hash = hash.ok_or(Error::NotFound("image"))?;
+        let hash = way.end(&mut access, named.arch)?.hash.ok_or(Error::NotFound("image"))?;
         let image: Option<Image> = app.table.get(keys::image(repository, &hash)).await?;
         let image = image.filter(|image| image.content.is_some()).ok_or(Error::NotFound("image"))?;
         Ok(Self { access, grant, container, image })

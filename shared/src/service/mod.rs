@@ -9,6 +9,7 @@ pub mod create;
 pub mod delete;
 pub mod events;
 pub mod image;
+pub mod installation;
 pub mod latest;
 mod links;
 pub mod lists;

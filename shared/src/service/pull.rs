@@ -8,7 +8,7 @@ use crate::auth::Credential;
 use crate::changes::{entities, manifests};
 use crate::domain::reference::LibraryRef;
 use crate::domain::sif::SifFacts;
-use crate::domain::{Repository, Selector, TagName, Time};
+use crate::domain::{Digest, Repository, Selector, TagName, Time};
 use crate::error::Error;
 use crate::rules::Action;
 use crate::store::keys;
@@ -46,6 +46,54 @@ pub enum Purpose {
     Details,
     /// To download it.
     Download,
+}
+
+/// The rows that lead from a reference to the hash of an image: that of its container, and that of its tag, if it names
+/// one.
+pub(super) struct Way<'a> {
+    reference: &'a LibraryRef,
+    tag: Option<Key>,
+}
+
+impl<'a> Way<'a> {
+    pub(super) fn of(reference: &'a LibraryRef) -> Self {
+        let LibraryRef { repository, selector } = reference;
+        let tag = match selector {
+            Selector::Tag(tag) => Some(keys::tag(repository, tag)),
+            Selector::Hash(_) => None,
+        };
+        Self { reference, tag }
+    }
+
+    /// Loads them, with what the caller may do there.
+    pub(super) async fn load(&self, app: &App, credential: &Credential) -> Result<Access, Error> {
+        let repository = &self.reference.repository;
+        let wanted = [keys::container(repository)].into_iter().chain(self.tag.clone());
+        Access::load(app, credential, Some(repository.entity()), wanted).await
+    }
+
+    pub(super) fn container(&self, access: &mut Access) -> Result<Option<Container>, Error> {
+        access.take(&keys::container(&self.reference.repository))
+    }
+
+    /// Where it ends.
+    pub(super) fn end(&self, access: &mut Access, arch: Option<&str>) -> Result<End, Error> {
+        let (selector, key) = (&self.reference.selector, self.tag.as_ref());
+        if let Selector::Hash(hash) = selector {
+            return Ok(End { hash: Some(*hash), several: false });
+        }
+        let tag: Option<Tag> = key.map(|key| access.take(key)).transpose()?.flatten();
+        let several = arch.is_none() && tag.as_ref().is_some_and(|tag| tag.images.len() > 1);
+        Ok(End { hash: tag.and_then(|tag| choose(tag, arch)).map(|tagged| tagged.hash), several })
+    }
+}
+
+/// The image that a reference leads to.
+pub(super) struct End {
+    /// Its hash, if there is a tag that leads to one.
+    pub(super) hash: Option<Digest>,
+    /// Whether the tag has several images, and nobody said which.
+    pub(super) several: bool,
 }
 
 /// Finds the image that a reference names, for the architecture `arch`, or without one, for the best guess.

@@ -452,9 +452,22 @@ pub fn condemned(object: &str) -> Key {
     key(format!("X#{object}"), SELF)
 }
 
+/// The mark of an installation, in its table.
+pub fn installation() -> Key {
+    key("L".to_owned(), "I")
+}
+
+/// The same in its bucket: the name of an object that no sweep removes.
+pub const INSTALLATION: &str = "installation";
+
 /// A row with which the table is tried out.
 pub fn probe(trial: &str, name: &str) -> Key {
     key(format!("T#{trial}"), name)
+}
+
+/// Whether a row is one of a trial.
+pub fn is_probe(key: &Key) -> bool {
+    key.pk.starts_with("T#")
 }
 
 /// The rows of a trial of the table.
@@ -639,6 +652,7 @@ mod tests {
             newest(&repository, "amd64"),
             blob(&digest),
             probe("a", "a"),
+            installation(),
             pointer(Id::from_random([0; 12])),
             session(UploadId::from_random([0; 16])),
             stream(UploadId::from_random([0; 16])),

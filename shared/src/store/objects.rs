@@ -1,6 +1,7 @@
 //! The narrow interface to the bucket: presigned URLs for clients, and the few operations on objects that we do
 //! ourselves.
 
+use super::keys::INSTALLATION;
 use super::table::{FULL, StoreError, pause};
 use crate::domain::digest::Hasher;
 use crate::domain::{Digest, OciDigest};
@@ -12,7 +13,7 @@ use aws_sdk_s3::operation::create_bucket::CreateBucketError;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::presigning::PresigningConfig;
 pub use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, CreateBucketConfiguration};
 use aws_sigv4::http_request::SignableBody;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextMut;
@@ -110,17 +111,22 @@ impl Objects {
         Self { client, public, bucket }
     }
 
-    /// Creates the bucket if it doesn't exist.
+    /// Creates the bucket if it doesn't exist. A bucket of somebody else with that name is an error.
     pub async fn create(&self) -> Result<(), StoreError> {
-        match self.client.create_bucket().bucket(&self.bucket).send().await {
-            Ok(_) => Ok(()),
-            Err(error) if error.as_service_error().is_some_and(CreateBucketError::is_bucket_already_owned_by_you) => {
-                Ok(())
-            }
-            // Where all buckets are of one owner, it is said so; and the trial shows whether it is ours.
-            Err(error) if error.as_service_error().is_some_and(CreateBucketError::is_bucket_already_exists) => Ok(()),
-            Err(error) => Err(failed(&error)),
+        if self.client.head_bucket().bucket(&self.bucket).send().await.is_ok() {
+            return Ok(());
         }
+        let region = self.client.config().region().map(ToString::to_string).filter(|region| region != "us-east-1");
+        // Outside that region, AWS wants to be told where.
+        let place = region
+            .map(|region| CreateBucketConfiguration::builder().location_constraint(region.as_str().into()).build());
+        let request = self.client.create_bucket().bucket(&self.bucket).set_create_bucket_configuration(place);
+        let Err(error) = request.send().await else { return Ok(()) };
+        let refused = error.as_service_error();
+        let own = refused.is_some_and(CreateBucketError::is_bucket_already_owned_by_you);
+        // Another server may make it at this moment.
+        let meanwhile = refused.and_then(ProvideErrorMetadata::code) == Some("OperationAborted");
+        if own || meanwhile { Ok(()) } else { Err(failed(&error)) }
     }
 
     /// Whether the bucket answers.
@@ -204,6 +210,28 @@ impl Objects {
         let answer = request.send().await.map_err(|error| failed(&error))?;
         let body = answer.body.collect().await.map_err(|error| StoreError::unavailable(&error))?;
         Ok(body.into_bytes())
+    }
+
+    /// The text of a small object; `None` if there is no such object.
+    pub async fn text(&self, object: &str) -> Result<Option<String>, StoreError> {
+        const MOST: u64 = 64;
+        match self.read(object, 0..MOST).await {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(StoreError::NoObject) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether there is nothing in the bucket but its mark and what a trial left there.
+    pub async fn is_empty(&self) -> Result<bool, StoreError> {
+        let found = self.list(None).await?;
+        Ok(found.iter().all(|one| one.object == INSTALLATION || one.object.starts_with(super::probe::OBJECTS)))
+    }
+
+    /// The same bucket with URLs that lead to where we reach it ourselves.
+    #[must_use]
+    pub fn inside(&self) -> Self {
+        Self { public: self.client.clone(), ..self.clone() }
     }
 
     /// Continues reading the object where the hasher stopped, at most `most` bytes, and returns the hasher. Hashing is

@@ -31,6 +31,14 @@ macro_rules! row {
     };
 }
 
+/// What says which bucket belongs to a table.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Installation {
+    /// Random hexadecimal digits, which the bucket has too.
+    pub id: String,
+}
+row!(Installation, _row => keys::installation());
+
 /// A person's account.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct User {

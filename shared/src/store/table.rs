@@ -483,15 +483,26 @@ impl Table {
     pub async fn usable(&self) -> Result<(), StoreError> {
         const TRIES: u32 = 60;
         for _ in 0..TRIES {
-            let answer = self.client.describe_table().table_name(&self.name).send().await;
-            let answer = answer.map_err(|error| StoreError::unavailable(&error))?;
-            let status = answer.table.and_then(|table| table.table_status);
-            if status.is_none_or(|status| status == TableStatus::Active) {
-                return Ok(());
+            match self.client.describe_table().table_name(&self.name).send().await {
+                Ok(answer) => {
+                    let status = answer.table.and_then(|table| table.table_status);
+                    if status.is_none_or(|status| status == TableStatus::Active) {
+                        return Ok(());
+                    }
+                }
+                // A table that was made just now may not be known everywhere yet.
+                Err(error) if error.code() == Some("ResourceNotFoundException") => {}
+                Err(error) => return Err(StoreError::unavailable(&error)),
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         Err(StoreError::Unavailable("the table is still being made".to_owned()))
+    }
+
+    /// Whether there is nothing in the table but what a trial left there.
+    pub async fn is_empty(&self) -> Result<bool, StoreError> {
+        let (rows, more) = self.scan(None).await?;
+        Ok(more.is_none() && rows.iter().all(|row| keys::is_probe(&row.key)))
     }
 
     /// Whether the table answers.

@@ -35,6 +35,7 @@ use shared::app::{App, Parts};
 use shared::auth::Keys;
 use shared::config::Config;
 use shared::domain::Digest;
+use shared::service::installation;
 use shared::store::keys::KeyRange;
 use shared::store::{Objects, Table};
 use stackroom_tests::sif::SifBuilder;
@@ -114,6 +115,7 @@ impl Server {
             clock: shared::app::system_clock,
         });
         app.table.create().await.unwrap();
+        installation::mark(&app).await.unwrap();
         let admin = SecretString::from("a password that nobody uses");
         let token =
             shared::service::people::users::bootstrap(&app, "admin".parse().unwrap(), admin).await.unwrap().unwrap();

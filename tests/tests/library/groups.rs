@@ -297,7 +297,7 @@ async fn an_invitation_for_3_accepted_by_20_at_once_makes_3() {
 
 #[tokio::test]
 async fn invitations_are_forgotten_a_week_after_their_end_and_make_room_for_others() {
-    let server = Server::start().await;
+    let server = Server::start_with(&[("STACKROOM_REGISTRATION", "invitation")]).await;
     let alice = server.user("alice", 0).await;
     group(&alice, "acme", &[]).await;
     let new = json!({ "role": "reader", "expires_in": 3600 });

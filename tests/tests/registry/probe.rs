@@ -6,7 +6,21 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use serde_json::Value;
+use server::local::Local;
 use server::probe::{Probed, probe};
+use shared::App;
+use shared::app::{Parts, system_clock};
+use shared::auth::Keys;
+use shared::config::Config;
+use shared::domain::quota::Quota;
+use shared::rules::{Action, Resource};
+use shared::service::access::system;
+use shared::service::installation;
+use shared::service::people::registration::{self, Newcomer};
+use shared::service::sweep::{self, Ages};
+use shared::store::keys::{self, INSTALLATION};
+use shared::store::rows::{Account, Event};
+use shared::store::table::{Write, Written};
 use stackroom_tests::Server;
 
 /// What a store does wrong.
@@ -104,4 +118,97 @@ async fn what_a_store_fails_at_is_named() {
         let said = probed.unwrap_err();
         assert!(said.starts_with(&format!("{of} can't be used: it fails at")) && said.contains(why), "{lie:?}: {said}");
     }
+}
+
+/// A new installation without users.
+async fn new_stores() -> (tempfile::TempDir, Local) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let config = Config::read("http://127.0.0.1:1", |_| None).unwrap();
+    let local = Local::open(&folder.path().join("data"), config).await.unwrap();
+    (folder, local)
+}
+
+#[tokio::test]
+async fn a_table_and_a_bucket_that_do_not_belong_together_are_refused_and_not_swept() {
+    let (_one, local) = new_stores().await;
+    let app = &local.app;
+    // Two servers start at once, and later again.
+    let (first, second) = tokio::join!(installation::mark(app), installation::mark(app));
+    first.unwrap();
+    second.unwrap();
+    installation::mark(app).await.unwrap();
+    local.first_admin().await.unwrap();
+    for _ in 0..3 {
+        sweep::sweep(app, Ages::zero()).await.unwrap();
+    }
+    installation::mark(app).await.unwrap();
+    let grant = system(Action::Manage, &Resource::Installation).unwrap();
+    // The bucket of another table.
+    app.objects.put(&grant, "aa/theirs", "bytes".into()).await.unwrap();
+    app.objects.put(&grant, INSTALLATION, "0123".into()).await.unwrap();
+    for refused in [installation::mark(app).await.err(), sweep::sweep(app, Ages::zero()).await.err()] {
+        let why = refused.unwrap().to_string();
+        assert!(why.contains("belongs to another table"), "{why}");
+    }
+    assert_eq!(app.objects.size("aa/theirs").await.unwrap(), Some(5), "nothing was swept");
+    // A bucket without a mark that has something in it.
+    app.objects.delete(&grant, INSTALLATION).await.unwrap();
+    let why = installation::mark(app).await.unwrap_err().to_string();
+    assert!(why.contains("is not the one that belongs to the table"), "{why}");
+
+    // A new table beside the bucket of another one, and beside one that nobody marked.
+    let (_other, local) = new_stores().await;
+    let app = &local.app;
+    app.objects.put(&grant, INSTALLATION, "0123".into()).await.unwrap();
+    let why = installation::mark(app).await.unwrap_err().to_string();
+    assert!(why.contains("belongs to another table"), "{why}");
+    app.objects.delete(&grant, INSTALLATION).await.unwrap();
+    app.objects.put(&grant, "aa/theirs", "bytes".into()).await.unwrap();
+    let why = installation::mark(app).await.unwrap_err().to_string();
+    assert!(why.contains("are not new"), "{why}");
+}
+
+#[tokio::test]
+async fn sweeps_at_once_leave_the_latest_events_of_a_log() {
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    alice.container("alice/tools/bb").await;
+    for number in 0..60 {
+        let said = serde_json::json!({ "description": format!("{number}") });
+        alice.request(reqwest::Method::PATCH, "/v1/containers/alice/tools/bb").json(&said).send().await.unwrap();
+    }
+    let app = &server.local.app;
+    let log = async || app.table.query_all::<Event>(keys::events("alice")).await.unwrap();
+    let before = log().await;
+    assert!(before.len() > 60);
+    let account: Account = app.table.get(keys::account(&"alice".parse().unwrap())).await.unwrap().unwrap();
+    let fewer = Account { quota: Quota { most_rows: 50, ..account.quota }, ..account };
+    let grant = system(Action::Manage, &Resource::Installation).unwrap();
+    let written = app.table.write(&grant, vec![Write::overlay(&fewer).unwrap()]).await.unwrap();
+    assert_eq!(written, Written::Done);
+    let sweeps = (0..6).map(|_| sweep::sweep(app, Ages::safe(app)));
+    for swept in futures::future::join_all(sweeps).await {
+        assert_eq!(swept.unwrap().failed, 0);
+    }
+    assert_eq!(log().await[..], before[before.len() - 50..], "the latest 50 are there");
+}
+
+#[tokio::test]
+async fn nobody_registers_before_there_is_an_administrator() {
+    let (_folder, local) = new_stores().await;
+    let config = Config::read("http://127.0.0.1:1", |name| (name == "STACKROOM_REGISTRATION").then(|| "open".into()));
+    let (table, objects) = (local.app.table.clone(), local.app.objects.clone());
+    let keys = Keys::parse(&Keys::generate().unwrap()).unwrap();
+    let app = App::new(Parts { config: config.unwrap(), table, objects, keys, clock: system_clock });
+    let new = || Newcomer {
+        name: "admin".to_owned(),
+        password: "a long password".to_owned().into(),
+        email: None,
+        invitation: None,
+        token: true,
+    };
+    let why = registration::register(&app, new()).await.unwrap_err().to_string();
+    assert!(why.contains("before there is an administrator"), "{why}");
+    local.first_admin().await.unwrap().unwrap();
+    registration::register(&app, Newcomer { name: "eve".to_owned(), ..new() }).await.unwrap();
 }

@@ -41,7 +41,9 @@ pub async fn with_secret(app: &App, name: &str, secret: &SecretString) -> Result
     }
     // A token that we signed is nobody's password, and an expired token in somebody's script must not count as a wrong
     // password.
-    if app.keys.token(secret.expose_secret(), Time(i64::MIN)).is_some() {
+    let text = secret.expose_secret();
+    // Nor one that was signed with a key that is not known here any more, or not yet.
+    if app.keys.token(text, Time(i64::MIN)).is_some() || app.keys.misses(text) {
         return Err(bad());
     }
     let user = passwords::user(app, name.parse().ok().as_ref(), secret).await?.ok_or_else(bad)?;

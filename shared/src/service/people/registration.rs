@@ -14,7 +14,7 @@
 //!    is taken now, or the invitation or its maker changed; start again at 2.
 
 use super::members::can_be_given;
-use super::{passwords, tokens};
+use super::{passwords, tokens, users};
 use crate::app::App;
 use crate::auth::{Credential, password};
 use crate::changes::people::{self, Invited, Registering};
@@ -83,6 +83,10 @@ pub async fn register(app: &App, new: Newcomer) -> Result<Registered, Error> {
     }
     password::check(&password)?;
     let name = named(app, &name)?;
+    // Nobody could make an administrator any more.
+    if users::none(app).await? {
+        return Err(Error::Forbidden("nobody can register here before there is an administrator".to_owned()));
+    }
     if invitation.is_none() {
         count(app).await?;
     }

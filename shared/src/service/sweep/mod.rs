@@ -21,7 +21,7 @@ mod tally;
 
 use self::sweeper::Sweeper;
 use super::access::{Access, system};
-use super::{links, share};
+use super::{installation, links, share};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::UploadId;
@@ -147,6 +147,7 @@ pub async fn sweep(app: &App, ages: Ages) -> Result<Swept, Error> {
 }
 
 async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<Swept, Error> {
+    Box::pin(installation::check(app)).await?;
     let mut sweeper = Sweeper::new(app, grant, ages, mode);
     let uploads = app.objects.open_parts().await?;
     let objects = all_objects(app).await?;

@@ -18,10 +18,13 @@ use crate::store::rows::{
     Account, AccountNumbers, Blob, Charge, Condemned, Ending, Event, EventEnd, Flow, Image, Link, Manifest,
     Registrations, Row, Session, State, Stream, Way, WrongPasswords,
 };
-use crate::store::table::{Scanned, Written};
+use crate::store::table::{Page, Scanned, Written};
 use std::fmt::Debug;
 
 /// A running sweep.
+/// How many events are read at a time.
+const EVENTS: usize = 1000;
+
 pub(super) struct Sweeper<'a> {
     app: &'a App,
     grant: &'a Grant,
@@ -129,9 +132,8 @@ impl<'a> Sweeper<'a> {
         Ok(())
     }
 
-    /// Forgets wrong passwords that count no more, events whose time is over, and shares and invitations that
-    /// ended long ago, many at a
-    /// time. Each kind by itself: if one of the passwords counts again, only its neighbours wait for the next sweep.
+    /// Forgets wrong passwords that count no more, events whose time is over, and shares and invitations that ended long
+    /// ago, many at a time. Each kind by itself: if one of the passwords counts again, only its neighbours wait for the next sweep.
     pub(super) async fn forgettable(&mut self) {
         let inventory = &mut self.inventory;
         let kinds =
@@ -158,28 +160,33 @@ impl<'a> Sweeper<'a> {
         for (log, count) in std::mem::take(&mut self.inventory.logs) {
             let most = self.inventory.most_rows.get(&log).copied().unwrap_or(u64::MAX);
             if count > most && self.goes(|| format!("{} events of {log}, more than its quota allows", count - most)) {
-                let done = self.shorten(&log, count - most).await;
+                let done = self.shorten(&log, most).await;
                 self.tried(&log, done);
             }
         }
     }
 
-    async fn shorten(&self, log: &str, mut surplus: u64) -> Result<(), Error> {
-        while surplus > 0 {
-            let some = usize::try_from(surplus).unwrap_or(usize::MAX).min(Changes::MAX);
-            let oldest: Vec<Event> = self.app.table.query(keys::events(log), None, some).await?.rows;
-            if oldest.is_empty() {
-                break;
+    /// Forgets all events of a log that are older than the latest `most`. However many sweeps do it at once, these stay.
+    async fn shorten(&self, log: &str, most: u64) -> Result<(), Error> {
+        let (range, mut left, mut past) = (keys::events(log), usize::try_from(most).unwrap_or(usize::MAX), None);
+        while left > 0 {
+            let page: Page<Event> = self.app.table.query_last(range.clone(), past, left.min(EVENTS)).await?;
+            left -= page.rows.len();
+            let Some(next) = page.next else { return Ok(()) };
+            past = Some(next);
+        }
+        loop {
+            let older: Page<Event> = self.app.table.query_last(range.clone(), past.clone(), Changes::MAX).await?;
+            if older.rows.is_empty() {
+                return Ok(());
             }
-            surplus = surplus.saturating_sub(oldest.len() as u64);
             let mut together = Changes::unrecorded();
-            for Event { log, millis, random, gone, .. } in oldest {
+            for Event { log, millis, random, gone, .. } in older.rows {
                 together.merge(events::forgotten(&EventEnd { log, millis, random, gone }));
             }
-            // Only another sweep deletes events.
-            let _ = self.app.commit(self.grant, together).await?;
+            // They are gone, whoever deleted them.
+            let _: Written = self.app.commit(self.grant, together).await?;
         }
-        Ok(())
     }
 
     /// Records what a stream holds. It is released after the scan, so that the accounts still include it, whether they
@@ -331,7 +338,7 @@ impl<'a> Sweeper<'a> {
             }
         }
         for ListedObject { object, since } in objects {
-            if old(since) && !self.inventory.objects.contains(&object) {
+            if old(since) && object != keys::INSTALLATION && !self.inventory.objects.contains(&object) {
                 if self.goes(|| format!("object {object}, which nothing names")) {
                     let done = self.condemns(&object).await;
                     if !self.tried(&object, done) {
