@@ -6,8 +6,10 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 tokio::task_local! {
     static RECORD: Arc<Record>;
@@ -140,15 +142,18 @@ pub fn init_in_background() -> WorkerGuard {
 }
 
 fn start(writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static) {
-    let filter = EnvFilter::try_from_env("STACKROOM_LOG").unwrap_or_else(|_| EnvFilter::new(FILTER));
+    // Not the crate's larger filter, which reads spans and regular expressions: these would be in every function.
+    let wanted = std::env::var("STACKROOM_LOG").ok().and_then(|text| text.parse().ok());
+    let filter: Targets = wanted.or_else(|| FILTER.parse().ok()).unwrap_or_default();
     let format = std::env::var("STACKROOM_LOG_FORMAT").unwrap_or_default();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(writer);
     let terminal = std::io::stderr().is_terminal();
     // A second call, as in tests, changes nothing.
     let _ = if format == "pretty" || (format.is_empty() && terminal) {
-        builder.compact().with_target(false).with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).try_init()
+        let ansi = terminal && std::env::var_os("NO_COLOR").is_none();
+        builder.compact().with_target(false).with_ansi(ansi).finish().with(filter).try_init()
     } else {
-        builder.json().flatten_event(true).with_target(false).with_current_span(false).try_init()
+        builder.json().flatten_event(true).with_target(false).with_current_span(false).finish().with(filter).try_init()
     };
 }
 

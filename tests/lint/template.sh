@@ -23,7 +23,7 @@ broken() {
 }
 broken 's/BillingMode:/BilingMode:/' BilingMode
 broken 's/SSEAlgorithm: AES256/SSEAlgorithm: AES/' AES
-broken 's/Fn::If/&/; s/!If \[LimitsLogins, 1,/!If [LimitLogins, 1,/' LimitLogins
+broken 's/!If \[LimitsLogins, 1,/!If [LimitLogins, 1,/' LimitLogins
 
 # `sam build` with a cargo that only writes down how it was called: which folder, which binary, which processor.
 mkdir "$work/bin"

@@ -17,6 +17,9 @@ use stackroom_tests::{Answer, Caller, Server, send};
 use std::io::Write;
 use std::sync::Mutex;
 use support::{BB, basic, blob_at, close, digest, fetch, form, narrowed, on_functions, open, patch, push, refused};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Everything that was logged.
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
@@ -81,9 +84,9 @@ async fn share(server: &Server, alice: &Caller, reference: &str, image: &[u8]) -
 async fn hazard_presigned_url_leakage() {
     let _alone = ALONE.lock().await;
     // Logs as the command does, except for the greeting at the start.
-    let filter = tracing_subscriber::EnvFilter::new(shared::telemetry::FILTER);
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Sink);
-    log.json().flatten_event(true).init();
+    let filter: Targets = shared::telemetry::FILTER.parse().unwrap();
+    let log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(|| Sink);
+    log.json().flatten_event(true).finish().with(filter).init();
     let server = Server::start().await;
     let alice = server.user("alice", 0).await;
     let password = "correct-horse-battery-staple";

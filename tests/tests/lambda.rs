@@ -31,6 +31,7 @@ use base64::prelude::BASE64_STANDARD;
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::routes::{TEMPLATE, of_template};
+use shared::auth::Keys;
 use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Answer, Caller, Server, send};
 use std::collections::{BTreeMap, HashMap};
@@ -288,12 +289,22 @@ async fn through(gateway: Arc<Gateway>, request: Request) -> Response<Body> {
     response.body(Body::from(body)).unwrap()
 }
 
+/// Secrets Manager, which has one secret.
+async fn secret(State(keys): State<Arc<Mutex<(String, u32)>>>, body: Bytes) -> String {
+    assert_eq!(body, r#"{"SecretId":"keys"}"#);
+    let mut keys = keys.lock().await;
+    keys.1 += 1;
+    json!({ "SecretString": keys.0 }).to_string()
+}
+
 /// A server in one process, and the functions on the same stores.
 struct Both {
     server: Server,
     /// The gateway's URL.
     url: String,
     gateway: Arc<Gateway>,
+    /// The token keys, as Secrets Manager has them, and how often they were asked for.
+    keys: Arc<Mutex<(String, u32)>>,
     serving: Vec<JoinHandle<()>>,
 }
 
@@ -321,6 +332,8 @@ impl Both {
         let ((table, a), (objects, b)) = (serve(table).await, serve(objects).await);
         let token = server.local.admin_token();
         let kept = |name: &str| std::fs::read_to_string(Path::new(&token).with_file_name(name)).unwrap();
+        let keys = Arc::new(Mutex::new((kept("keys"), 0)));
+        let (secrets, d) = serve(Router::new().fallback(secret).with_state(Arc::clone(&keys))).await;
         let gateway = Gateway::start(&[
             ("AWS_REGION", "local".to_owned()),
             ("AWS_ACCESS_KEY_ID", "stackroom".to_owned()),
@@ -331,14 +344,15 @@ impl Both {
             ("STACKROOM_BUCKET", server::local::BUCKET.to_owned()),
             ("STACKROOM_PUBLIC_URL", server.url.clone()),
             ("STACKROOM_S3_PUBLIC_URL", server.url.clone()),
-            ("STACKROOM_TOKEN_KEYS", kept("keys")),
+            ("AWS_ENDPOINT_URL_SECRETS_MANAGER", secrets),
+            ("STACKROOM_TOKEN_KEYS_SECRET", "keys".to_owned()),
         ])
         .await;
         let gateway = Arc::new(gateway);
         let asked = Arc::clone(&gateway);
         let router = Router::new().fallback(move |request| through(Arc::clone(&asked), request));
         let (url, c) = serve(router).await;
-        Self { server, url, gateway, serving: vec![a, b, c] }
+        Self { server, url, gateway, keys, serving: vec![a, b, c, d] }
     }
 
     /// The same caller, sending requests to the functions.
@@ -580,4 +594,33 @@ async fn the_functions_take_a_push_step_by_step_as_the_server_does() {
     both.server.sweep_all().await;
     assert_eq!(both.server.objects().await, Vec::<String>::new());
     assert_eq!(both.server.quota("alice").await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_new_key_is_learned_from_the_first_token_that_it_signed_and_old_tokens_stay() {
+    let both = Both::start().await;
+    let old = both.server.user("alice", 0).await;
+    both.there(&old).get("/v1/token-status").await.ok();
+    let functions = both.gateway.functions.len();
+    let readers = both.keys.lock().await.1;
+    assert!(readers >= 2 && usize::try_from(readers).unwrap() < functions, "those that need the keys read them");
+    // An operator puts a key in front; the server stands for a function that has read it already.
+    let keys = format!("{}{}", Keys::generate().unwrap(), both.keys.lock().await.0);
+    both.server.local.app.keys.replace(&keys).unwrap();
+    both.keys.lock().await.0 = keys;
+    let new = both.server.token("alice", json!({ "name": "new" })).await;
+    // A function reads no more often than every ten seconds, and it may have started just now.
+    let until = Instant::now() + PATIENCE;
+    while !both.there(&new).get("/v1/token-status").await.status.is_success() {
+        assert!(Instant::now() < until, "the function never learns the key");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    both.there(&old).get("/v1/token-status").await.ok();
+    assert_eq!(both.keys.lock().await.1, readers + 1, "one function asked, once");
+    // Keys that nobody has make nobody ask, but once in a while.
+    let strange = Keys::parse(&Keys::generate().unwrap()).unwrap().seal("http://h").unwrap();
+    for _ in 0..20 {
+        both.there(&old.with(&strange)).get("/v1/token-status").await.error(404);
+    }
+    assert!(both.keys.lock().await.1 <= readers + 2);
 }

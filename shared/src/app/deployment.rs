@@ -18,6 +18,8 @@ struct Access {
     bucket: aws_sdk_s3::config::Builder,
     region: String,
     credentials: SharedCredentialsProvider,
+    /// Whether the bucket is another store than AWS's.
+    elsewhere: bool,
 }
 
 /// A variable that is set and not empty.
@@ -61,7 +63,7 @@ fn in_lambda() -> Result<Access, Error> {
         .http_client(client);
     table.set_endpoint_url(endpoint("DYNAMODB"));
     bucket.set_endpoint_url(endpoint("S3"));
-    Ok(Access { table, bucket, region, credentials })
+    Ok(Access { table, bucket, region, credentials, elsewhere: endpoint("S3").is_some() })
 }
 
 /// How a program elsewhere reaches the services: as the SDK finds out, from profiles and roles too.
@@ -74,6 +76,8 @@ async fn anywhere() -> Result<Access, Error> {
         bucket: aws_sdk_s3::config::Builder::from(&aws),
         region: aws.region().map(ToString::to_string).unwrap_or_default(),
         credentials: credentials.ok_or_else(|| Error::Internal("there are no AWS credentials".to_owned()))?,
+        // A profile may name one, too.
+        elsewhere: aws.endpoint_url().is_some() || endpoint("S3").is_some(),
     })
 }
 
@@ -130,7 +134,7 @@ fn parts(access: Access, keys: Keys, place: Deployed) -> Result<Parts, Error> {
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         // Stores other than AWS's address their buckets by path.
-        .force_path_style(endpoint("S3").is_some());
+        .force_path_style(access.elsewhere);
     let public = variable("STACKROOM_S3_PUBLIC_URL");
     if let Some(url) = &public {
         crate::config::beside(&config.public_url, url).map_err(|error| Error::Internal(error.to_string()))?;
