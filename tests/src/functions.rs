@@ -1,0 +1,216 @@
+//! An installation on functions: the built functions behind a simulated API Gateway, on the embedded stores of this
+//! process.
+//!
+//! The crate [`gateway`] simulates AWS. Here is what it does not know: the template is ours, the stores are the embedded
+//! ones, and what the functions presign leads to the same host, below `/objects/`, where signatures are checked.
+//!
+//! `STACKROOM_FUNCTIONS` is the folder with `⟨function⟩/bootstrap`, as `cargo lambda build` leaves it; `scripts/test lambda`
+//! and `scripts/test cloud` build them.
+
+use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http;
+use axum::middleware::map_response;
+use axum::response::Response;
+use bytes::Bytes;
+use gateway::api::{Api, Settings};
+use gateway::doors::{Guard, Service, door};
+use gateway::lambda::{Failure, Function, Machine, Report};
+use gateway::policy::{Call, Principal};
+use gateway::template::{self, Deployment, FunctionSpec};
+use server::local::{BUCKET, Local};
+use server::routes::TEMPLATE;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tower::ServiceExt;
+
+/// The region and the name of the table of every installation here.
+const REGION: &str = "local";
+const TABLE: &str = "stackroom";
+/// The most instances of one function at a time: enough for races, and not too much for a small machine.
+const INSTANCES: usize = 6;
+
+/// Whether functions serve, instead of one process.
+pub fn serve() -> bool {
+    std::env::var("STACKROOM_UNDER").is_ok_and(|what| what == "functions")
+}
+
+/// Whether a test can't run on functions, which it says with the reason: `if only_in_one_process("…") { return; }`.
+pub fn only_in_one_process(why: &str) -> bool {
+    if serve() {
+        eprintln!("not on functions: {why}");
+    }
+    serve()
+}
+
+/// The folder of the built functions.
+fn folder() -> PathBuf {
+    std::env::var_os("STACKROOM_FUNCTIONS").expect("STACKROOM_FUNCTIONS: where the built functions are").into()
+}
+
+/// The functions of the template, for an installation.
+pub fn specs(public_url: &str, keys: &str) -> Vec<FunctionSpec> {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let deployment = Deployment {
+        region: REGION.to_owned(),
+        parameters: BTreeMap::from([pair("PublicUrl", public_url), pair("TokenKeysSecret", "keys")]),
+        names: BTreeMap::from([pair("Table", TABLE), pair("Bucket", BUCKET)]),
+        secrets: BTreeMap::from([pair("keys", keys)]),
+        ..Deployment::default()
+    };
+    template::functions(TEMPLATE, &deployment).unwrap()
+}
+
+/// The functions of an installation, and what leads to them.
+#[derive(Debug)]
+pub struct Functions {
+    /// The functions by their logical ids.
+    pub functions: BTreeMap<String, Function>,
+    /// Who may come in to the stores, and what goes wrong on purpose.
+    pub guard: Guard,
+    serving: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Functions {
+    fn drop(&mut self) {
+        for serving in &self.serving {
+            serving.abort();
+        }
+    }
+}
+
+impl Functions {
+    /// Deploys the functions on the stores of an installation, with an API on the listener of its public URL. Settings
+    /// are put over the variables of the template.
+    pub async fn start(local: &Local, listener: TcpListener, settings: &[(&str, &str)]) -> Self {
+        Self::with_specs(local, listener, settings, |_| {}).await
+    }
+
+    /// The same with a change of what the template says.
+    pub async fn with_specs(
+        local: &Local,
+        listener: TcpListener,
+        settings: &[(&str, &str)],
+        change: impl Fn(&mut FunctionSpec),
+    ) -> Self {
+        let guard = Guard::default();
+        let kept = |name: &str| std::fs::read_to_string(Path::new(&local.admin_token()).with_file_name(name)).unwrap();
+        let public_url = format!("http://{}", listener.local_addr().unwrap());
+        let mut specs = specs(&public_url, &kept("keys"));
+        specs.iter_mut().for_each(change);
+
+        let prefix = format!("arn:aws:dynamodb:{REGION}:000000000000:table/");
+        let table = door(Service::DynamoDb(prefix), guard.clone(), table_of(local));
+        let bucket = door(Service::S3, guard.clone(), bucket_of(local));
+        let (table, one) = gateway::serve(table).await.unwrap();
+        let (objects, other) = gateway::serve(bucket.clone()).await.unwrap();
+        let mut environment = BTreeMap::from([
+            ("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), format!("http://{table}")),
+            ("AWS_ENDPOINT_URL_S3".to_owned(), format!("http://{objects}")),
+            ("STACKROOM_S3_PUBLIC_URL".to_owned(), public_url),
+            ("STACKROOM_LOG".to_owned(), "error".to_owned()),
+        ]);
+        environment.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let (principals, faults) = (Arc::clone(&guard.principals), Arc::clone(&guard.faults));
+        let machine = Machine { folder: folder(), environment, instances: INSTANCES, principals, faults };
+        let functions: BTreeMap<String, Function> =
+            specs.into_iter().map(|spec| (spec.id.clone(), Function::new(spec, machine.clone()))).collect();
+
+        let api = Arc::new(Api::new(functions.values(), Settings::default()).unwrap());
+        let own = own_objects(local);
+        let around = |api: Router| {
+            let api = api.layer(map_response(counted));
+            Router::new().fallback(move |request: Request| dispatch(request, api.clone(), bucket.clone(), own.clone()))
+        };
+        let serving = vec![one, other, gateway::serve_api(listener, api, around)];
+        Self { functions, guard, serving }
+    }
+}
+
+/// Presigned requests go to the bucket: to its door, or, if this process signed them, to the store itself.
+async fn dispatch(request: Request, api: Router, bucket: Router, own: Router) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    let ours = query.contains("X-Amz-Credential=stackroom%2F");
+    let router = match request.uri().path().strip_prefix('/').and_then(|path| path.strip_prefix(BUCKET)) {
+        Some(rest) if rest.starts_with('/') => {
+            if ours || !query.contains("X-Amz-") {
+                own
+            } else {
+                bucket
+            }
+        }
+        _ => api,
+    };
+    router.oneshot(request).await.unwrap()
+}
+
+/// The embedded table, behind its door.
+fn table_of(local: &Local) -> impl gateway::doors::Upstream {
+    let table = local.table.clone();
+    move |request: http::Request<Bytes>, _: Arc<Principal>| {
+        let table = table.clone();
+        async move { from_sdk(table.call(for_sdk(request)).await.unwrap()).await }
+    }
+}
+
+/// The embedded bucket, behind its door: the signature of a URL is checked with the key of its signer.
+fn bucket_of(local: &Local) -> impl gateway::doors::Upstream {
+    let objects = local.objects.clone();
+    move |request: http::Request<Bytes>, caller: Arc<Principal>| {
+        let objects = objects.clone();
+        async move {
+            if request.uri().query().is_some_and(|query| query.contains("X-Amz-Signature=")) {
+                let face = objects.face_for(caller.access_key_id.clone(), caller.secret_access_key.clone());
+                let (parts, body) = face.call(request.map(Body::from)).await.into_parts();
+                let body = axum::body::to_bytes(Body::new(body), usize::MAX).await.unwrap();
+                return http::Response::from_parts(parts, body);
+            }
+            from_sdk(objects.call(for_sdk(request)).await.unwrap()).await
+        }
+    }
+}
+
+/// The store, for what this process signed.
+fn own_objects(local: &Local) -> Router {
+    let face = local.objects.face();
+    Router::new().fallback(move |request: Request| {
+        let face = face.clone();
+        async move { face.call(request).await.map(Body::new) }
+    })
+}
+
+fn for_sdk(request: http::Request<Bytes>) -> HttpRequest {
+    HttpRequest::try_from(request.map(SdkBody::from)).unwrap()
+}
+
+async fn from_sdk(response: HttpResponse) -> http::Response<Bytes> {
+    let (parts, body) = response.try_into_http1x().unwrap().into_parts();
+    let bytes = ByteStream::new(body).collect().await.unwrap().into_bytes();
+    http::Response::from_parts(parts, bytes)
+}
+
+/// Reports to the tests, in the same headers as one process does, how often a request read and wrote the table: as the
+/// table's door saw it.
+async fn counted(mut response: Response) -> Response {
+    if let Some(Report { calls, .. }) = response.extensions().get::<Report>().cloned() {
+        let count = |operations: &[&str]| {
+            calls.iter().filter(|Call { operation, .. }| operations.contains(&&**operation)).count()
+        };
+        response.headers_mut().insert("x-test-reads", count(&["GetItem", "BatchGetItem", "Query", "Scan"]).into());
+        response.headers_mut().insert("x-test-writes", count(&["TransactWriteItems"]).into());
+        for Call { needs, .. } in calls.iter().filter(|call| call.denied) {
+            eprintln!("denied: {needs:?}");
+        }
+    }
+    if let Some(failure) = response.extensions().get::<Arc<Failure>>() {
+        // Shown when a test fails.
+        eprintln!("{}: {failure}", response.status());
+    }
+    response
+}
