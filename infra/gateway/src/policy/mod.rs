@@ -83,10 +83,12 @@ fn matches(pattern: &str, text: &str) -> bool {
 /// A call of a store that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
-    /// The logical id of the function, if the key was known.
-    pub function: Option<String>,
+    /// The logical id of the function.
+    pub function: String,
     /// What it would have needed.
     pub need: Need,
+    /// Whether it was a URL that the function signed, in somebody else's hands, and not the function itself.
+    pub presigned: bool,
 }
 
 /// The temporary credentials of one instance, and who it is. Source: *Lambda Developer Guide*, "Defining Lambda function
