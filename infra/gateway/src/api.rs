@@ -176,8 +176,16 @@ impl Api {
         if head_of(&parts.uri, &parts.headers) > MAX_HEAD {
             return own(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large");
         }
-        let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
+        // What says that it is too large is not waited for.
+        let length = parts.headers.get("content-length").and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| length > MAX_BODY as u64) {
             return own(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large");
+        }
+        let body = match tokio::time::timeout(self.settings.timeout, axum::body::to_bytes(body, MAX_BODY)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => return own(StatusCode::PAYLOAD_TOO_LARGE, "Request Entity Too Large"),
+            // Believed: nothing is documented about clients that send too slowly.
+            Err(_) => return own(StatusCode::REQUEST_TIMEOUT, "Request Timeout"),
         };
         let Some(found) = self.find(parts.method.as_str(), parts.uri.path()) else {
             return own(StatusCode::NOT_FOUND, "Not Found");

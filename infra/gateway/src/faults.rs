@@ -34,7 +34,7 @@ pub struct Faults {
 }
 
 /// The most calls that a killed invocation makes first. Few invocations make more.
-const CALLS: u64 = 4;
+const CALLS: u64 = 8;
 
 impl Faults {
     /// None.
@@ -108,7 +108,7 @@ mod tests {
     fn a_process_dies_at_each_of_its_first_calls_and_on_both_sides() {
         let faults = Faults::drawn(7, Rates::default());
         let drawn: std::collections::BTreeSet<(u32, bool)> =
-            (0..200).map(|_| faults.death()).map(|(calls, side)| (calls, side == Side::Before)).collect();
-        assert_eq!(drawn.len(), 8, "{drawn:?}");
+            (0..400).map(|_| faults.death()).map(|(calls, side)| (calls, side == Side::Before)).collect();
+        assert_eq!(drawn.len(), 16, "{drawn:?}");
     }
 }

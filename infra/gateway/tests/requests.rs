@@ -9,6 +9,7 @@ use gateway::event::Remapping;
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The event that the function saw.
 async fn event(response: Response) -> Value {
@@ -143,6 +144,37 @@ async fn a_client_sees_the_challenge_and_the_length_of_what_it_asked_only_the_he
         let length = answer.headers().get("content-length").map(|length| length.to_str().unwrap().to_owned());
         assert_eq!(length.as_deref() == Some("7"), remapping == Remapping::None, "{length:?}");
         assert!(answer.headers().contains_key("apigw-requestid"));
+    }
+}
+
+#[tokio::test]
+async fn a_test_may_say_from_where_a_client_comes() {
+    let deployed = Deployed::new();
+    let source_header = Some("x-from".parse().unwrap());
+    let url = deployed.listens(Settings { source_header, ..Settings::default() }).await;
+    for (header, value, source) in [
+        ("x-from", "192.0.2.7", "192.0.2.7"),
+        ("x-from", "nowhere", "127.0.0.1"),
+        ("x-other", "192.0.2.7", "127.0.0.1"),
+    ] {
+        let event =
+            event(Client::new().get(format!("{url}/greedy/x")).header(header, value).send().await.unwrap()).await;
+        assert_eq!(event["requestContext"]["http"]["sourceIp"], source);
+        assert_eq!(event["headers"].get("x-from"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_says_that_it_is_too_large_is_not_waited_for_and_neither_is_one_that_does_not_come() {
+    let deployed = Deployed::new();
+    let url = deployed.listens(Settings { timeout: Duration::from_millis(300), ..Settings::default() }).await;
+    for (length, status) in [(MAX_BODY + 1, 413), (5, 408)] {
+        let mut stream = tokio::net::TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+        let head = format!("POST /greedy/x HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"));
     }
 }
 

@@ -234,6 +234,7 @@ async fn what_an_administrator_sees_of_others_is_in_their_log_before_it_is_shown
     server.admin.get("/api/entities/alice/robots").await.ok();
     server.admin.get("/api/users/alice/tokens").await.ok();
     let mut seen = looks(&alice, log).await;
+    let seen_before = seen.len();
     if functions::serve() {
         // Each function remembers for itself what it wrote down.
         seen.dedup();
@@ -250,7 +251,7 @@ async fn what_an_administrator_sees_of_others_is_in_their_log_before_it_is_shown
     rita.get(log).await.error(403);
     // What an administrator changes leaves its own event, and no look.
     server.admin.put("/api/entities/alice/members/rita", json!({ "role": "contributor" })).await.ok();
-    assert_eq!(looks(&alice, log).await.len(), 4);
+    assert_eq!(looks(&alice, log).await.len(), seen_before);
     // An administrator of a group has a role there.
     server.admin.post("/api/groups", json!({ "name": "acme" })).await.ok();
     server.admin.get("/api/entities/acme/members").await.ok();

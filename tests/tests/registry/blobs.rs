@@ -9,10 +9,11 @@ use crate::wire::stream;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::domain::{Digest, OciDigest};
-use stackroom_tests::{Caller, Server, send};
+use stackroom_tests::functions::only_in_one_process;
+use stackroom_tests::{Caller, SERVING, Server, send};
 
 async fn start() -> (Server, Caller) {
-    let server = Server::start().await;
+    let server = Server::start_with(&[SERVING]).await;
     let alice = server.user("alice", 0).await;
     (server, alice)
 }
@@ -304,6 +305,9 @@ async fn hazard_content_encoding_tricks() {
 
 #[tokio::test]
 async fn where_no_more_than_some_bytes_are_taken_at_once_a_longer_request_is_413_and_chunks_go_through() {
+    if only_in_one_process("the gateway itself refuses what is longer, in its own form") {
+        return;
+    }
     let server = Server::start_with(&[("STACKROOM_LONGEST_CHUNK", "4194304")]).await;
     let alice = server.user("alice", 0).await;
     let bytes = junk(1, 9 * MIB);

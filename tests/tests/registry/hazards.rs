@@ -14,7 +14,8 @@ use shared::domain::{Digest, OciDigest, Repository, Time, UserName};
 use shared::service::sweep::{Ages, sweep};
 use shared::store::keys;
 use shared::store::rows::{Condemned, Link, WrongPasswords};
-use stackroom_tests::{Answer, Caller, Server, send};
+use stackroom_tests::functions::only_in_one_process;
+use stackroom_tests::{Answer, Caller, SERVING, Server, send};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -180,6 +181,9 @@ async fn hazard_slow_loris_bodies_that_are_read_whole() {
 
 #[tokio::test]
 async fn hazard_slow_loris_heads() {
+    if only_in_one_process("connections are the gateway's") {
+        return;
+    }
     let server = impatient().await;
     let host = server.url.strip_prefix("http://").unwrap();
     let whole = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -423,7 +427,7 @@ async fn hazard_proxy_trust() {
 
 #[tokio::test]
 async fn hazard_redirect_auth_leak() {
-    let server = Server::start().await;
+    let server = Server::start_with(&[SERVING]).await;
     let alice = server.user("alice", 0).await;
     push(&alice, BB, "v1", b"config", &[b"layer"]).await;
     let ingest = "https://ingest.example.org";

@@ -14,7 +14,7 @@ use shared::service::access::system;
 use shared::service::sweep::{self, Ages};
 use shared::store::keys;
 use shared::store::rows::Manifest;
-use stackroom_tests::{Server, send};
+use stackroom_tests::{SERVING, Server, send};
 use std::time::Duration;
 
 const NINE: u64 = 9 << 20;
@@ -383,7 +383,7 @@ async fn an_image_that_the_library_deletes_gives_back_what_its_long_manifests_co
 
 #[tokio::test]
 async fn a_push_that_nearly_fills_the_quota_is_answered_with_a_warning_and_reads_no_more() {
-    let server = Server::start_with(&[("STACKROOM_QUOTA_WARNING", "80")]).await;
+    let server = Server::start_with(&[("STACKROOM_QUOTA_WARNING", "80"), SERVING]).await;
     let alice = server.user("alice", 100_000).await;
     let mut costs = Vec::new();
     for (seed, length, warning) in [

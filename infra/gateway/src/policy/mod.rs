@@ -234,6 +234,11 @@ impl Principals {
         lock(&self.used).insert((function.to_owned(), Need { resource, ..need.clone() }));
     }
 
+    /// What was refused since this was asked last.
+    pub fn take_denials(&self) -> Vec<Denial> {
+        std::mem::take(&mut *lock(&self.denials))
+    }
+
     /// What was refused so far.
     pub fn denials(&self) -> Vec<Denial> {
         lock(&self.denials).clone()
