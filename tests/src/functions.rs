@@ -186,7 +186,10 @@ impl Behind {
 fn too_large(request: &Request) -> bool {
     let brings = *request.method() == http::Method::PATCH || *request.method() == http::Method::PUT;
     let length = request.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    brings && request.uri().path().contains("/blobs/uploads/") && length.is_none_or(|length| length > 4 << 20)
+    let chunked = request.headers().contains_key("transfer-encoding");
+    brings
+        && request.uri().path().contains("/blobs/uploads/")
+        && (chunked || length.is_some_and(|length| length > 4 << 20))
 }
 
 /// The embedded table, behind its door.

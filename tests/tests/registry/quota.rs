@@ -14,6 +14,7 @@ use shared::service::access::system;
 use shared::service::sweep::{self, Ages};
 use shared::store::keys;
 use shared::store::rows::Manifest;
+use stackroom_tests::functions::only_in_one_process;
 use stackroom_tests::{SERVING, Server, send};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ const NINE: u64 = 9 << 20;
 
 #[tokio::test]
 async fn what_is_known_to_be_too_long_is_refused_before_its_bytes_are_read() {
+    if only_in_one_process("the gateway reads a body before a function sees the head") {
+        return;
+    }
     let server = Server::start().await;
     let alice = server.user("alice", 1000).await;
     for (method, length) in [("PATCH", 1001), ("PUT", 1001), ("PATCH", 1_u64 << 38), ("PUT", 1_u64 << 38)] {
