@@ -27,7 +27,6 @@ use gateway::template::{self, Deployment, FunctionSpec};
 use server::local::{BUCKET, Local};
 use server::routes::TEMPLATE;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -85,12 +84,6 @@ impl Drop for Functions {
     fn drop(&mut self) {
         for serving in &self.serving {
             serving.abort();
-        }
-        let used = self.guard.principals.used().into_iter();
-        let used: String = used.map(|(function, need)| format!("{function} {need}\n")).collect();
-        if let Some(path) = std::env::var_os("STACKROOM_USED_ACTIONS") {
-            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-            file.and_then(|mut file| file.write_all(used.as_bytes())).unwrap();
         }
         // A permission that is missing must not hide behind a status that a test expects.
         assert!(std::thread::panicking() || self.denied().is_empty(), "{:?}", self.denied());

@@ -437,7 +437,7 @@ fn every_test_that_runs_in_one_process_only_says_why() {
             test = after(line, "fn ").first().and_then(|rest| rest.split('(').next()).unwrap_or(test);
             if let Some(rest) = line.split_once("only_in_one_process(").map(|(_, rest)| rest) {
                 let why = rest.split('"').nth(1).unwrap_or_else(|| panic!("{path}: {test} does not say why"));
-                listed += &format!("{} {test}: {why}\n", path.trim_start_matches("tests/tests/"));
+                listed.extend([path.trim_start_matches("tests/tests/"), " ", test, ": ", why, "\n"]);
             }
         }
     }
