@@ -431,7 +431,7 @@ fn the_gateway_of_the_tests_reads_the_same_routes_as_the_server() {
 #[test]
 fn every_test_that_runs_in_one_process_only_says_why() {
     let mut listed = String::new();
-    for (path, source) in sources_of("tests/tests/") {
+    for (path, source) in sources_of("tests/tests/").iter().filter(|(path, _)| !path.ends_with("/tidy.rs")) {
         let mut test = "";
         for line in source.lines() {
             test = after(line, "fn ").first().and_then(|rest| rest.split('(').next()).unwrap_or(test);
