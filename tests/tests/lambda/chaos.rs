@@ -71,7 +71,12 @@ impl Stubborn {
         let (status, location, _) =
             self.ask(Method::GET, &format!("/v1/imagefile/{path}:{tag}?arch=amd64"), &Value::Null).await;
         assert!([303, 404].contains(&status), "{status}");
-        let answer = send(self.0.bare(Method::GET, &location?)).await;
+        let location = location?;
+        let mut answer = send(self.0.bare(Method::GET, &location)).await;
+        // The bucket may be asked too often, too.
+        while answer.status == 503 {
+            answer = send(self.0.bare(Method::GET, &location)).await;
+        }
         assert_eq!(answer.status, 200, "what has a tag has its bytes");
         Some(answer.bytes)
     }
