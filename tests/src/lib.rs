@@ -1,4 +1,7 @@
 //! What the tests share: a whole server on a free port, callers with and without tokens, real images.
+//!
+//! With `STACKROOM_UNDER=functions`, every server is an installation on functions behind a simulated API Gateway instead:
+//! see [`functions`].
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,9 +12,11 @@
 )]
 
 pub mod chance;
+pub mod functions;
 pub mod sif;
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use functions::Functions;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use server::limits::Limits;
@@ -34,15 +39,23 @@ pub struct Server {
     pub nobody: Caller,
     /// The site admin `admin`.
     pub admin: Caller,
-    serving: JoinHandle<()>,
+    /// The functions, if they serve instead of this process.
+    pub functions: Option<Functions>,
+    serving: Option<JoinHandle<()>>,
     _folder: TempDir,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.serving.abort();
+        if let Some(serving) = &self.serving {
+            serving.abort();
+        }
     }
 }
+
+/// The setting that one process always has, since it is the store as well: it sends blobs itself. Functions redirect to
+/// the store without it.
+pub const SERVING: (&str, &str) = ("STACKROOM_SERVE_BLOBS", "true");
 
 impl Server {
     /// Starts a server with its first admin.
@@ -68,13 +81,17 @@ impl Server {
         let local = Local::open_through(folder.path(), config, between).await.unwrap();
         local.first_admin().await.unwrap().expect("a new folder has no users");
         let token = std::fs::read_to_string(local.admin_token()).unwrap();
-        let router = server::serve::router(&local).unwrap().layer(axum::middleware::map_response(counted));
-        let limits = Limits::of(&local.app.config);
-        let serving = tokio::spawn(server::serve::answer(listener, router, limits, std::future::pending()));
+        let (functions, serving) = if functions::serve() {
+            (Some(Functions::start(&local, listener, settings).await), None)
+        } else {
+            let router = server::serve::router(&local).unwrap().layer(axum::middleware::map_response(counted));
+            let limits = Limits::of(&local.app.config);
+            (None, Some(tokio::spawn(server::serve::answer(listener, router, limits, std::future::pending()))))
+        };
         let nobody = Caller::new(&url, None);
         let admin = Caller::new(&url, Some(token));
         admin.get("/v1/token-status").await.ok();
-        Self { url, local: Arc::new(local), nobody, admin, serving, _folder: folder }
+        Self { url, local: Arc::new(local), nobody, admin, functions, serving, _folder: folder }
     }
 
     /// Adds a user and returns them, with a token that may do everything that they may. Quota in bytes, 0 for unlimited.

@@ -342,7 +342,7 @@ fn the_aws_clients_are_named_only_where_the_stores_are() {
 #[test]
 fn the_http_framework_is_named_only_at_the_edge() {
     for (path, source) in sources() {
-        let edge = ["shared/src/http/", "functions/", "infra/server/", "tests/"];
+        let edge = ["shared/src/http/", "functions/", "infra/server/", "infra/gateway/", "tests/"];
         let edge = edge.iter().any(|place| path.starts_with(place));
         assert!(edge || after(&source, "axum::").is_empty(), "{path} must not know axum");
     }
@@ -401,6 +401,48 @@ fn function_crates_never_import_each_other_and_the_server_imports_all() {
     }
     let served = of_template(TEMPLATE).unwrap().into_iter().map(|route| route.function.to_lowercase());
     assert!(served.collect::<BTreeSet<_>>().is_subset(&dependencies("infra/server")), "the server serves them all");
+}
+
+#[test]
+fn the_gateway_of_the_tests_knows_nothing_of_ours_and_nothing_deployed_knows_it() {
+    let ours: BTreeSet<String> =
+        functions().into_iter().chain(["shared", "server", "embedded", "stackroom"].map(str::to_owned)).collect();
+    let known = dependencies("infra/gateway");
+    assert!(known.is_disjoint(&ours), "infra/gateway imports {:?}", known.intersection(&ours).collect::<Vec<_>>());
+    assert!(known.iter().all(|name| !name.starts_with("aws_")), "infra/gateway knows the AWS clients");
+    let crates = functions().into_iter().map(|name| format!("functions/{name}"));
+    for folder in crates.chain(["shared", "cli", "infra/server", "infra/embedded"].map(str::to_owned)) {
+        assert!(!dependencies(&folder).contains("gateway"), "{folder} imports a tool of the tests");
+    }
+}
+
+/// The server reads the routes by itself, since it must not depend on a tool of the tests.
+#[test]
+fn the_gateway_of_the_tests_reads_the_same_routes_as_the_server() {
+    let read = stackroom_tests::functions::specs("http://127.0.0.1:1").into_iter().flat_map(|function| {
+        let paths = function.events.into_iter().filter_map(|event| match event {
+            gateway::template::Event::Http { path, .. } => Some(path),
+            _ => None,
+        });
+        paths.map(move |path| Route { function: function.id.clone(), path }).collect::<Vec<_>>()
+    });
+    assert_eq!(read.collect::<Vec<_>>(), of_template(TEMPLATE).unwrap());
+}
+
+#[test]
+fn every_test_that_runs_in_one_process_only_says_why() {
+    let mut listed = String::new();
+    for (path, source) in sources_of("tests/tests/").iter().filter(|(path, _)| !path.ends_with("/tidy.rs")) {
+        let mut test = "";
+        for line in source.lines() {
+            test = after(line, "fn ").first().and_then(|rest| rest.split('(').next()).unwrap_or(test);
+            if let Some(rest) = line.split_once("only_in_one_process(").map(|(_, rest)| rest) {
+                let why = rest.split('"').nth(1).unwrap_or_else(|| panic!("{path}: {test} does not say why"));
+                listed.extend([path.trim_start_matches("tests/tests/"), " ", test, ": ", why, "\n"]);
+            }
+        }
+    }
+    insta::assert_snapshot!("only_in_one_process", listed);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::support::{Push, begin, hash, join, opened_parts, private_collection, 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::domain::{Digest, Role};
-use stackroom_tests::{Answer, Caller, Server, send};
+use stackroom_tests::{Answer, Caller, SERVING, Server, send};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -363,7 +363,7 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Self {
-        let server = Server::start_with(&[("STACKROOM_DEFAULT_ENTITY", "alice")]).await;
+        let server = Server::start_with(&[("STACKROOM_DEFAULT_ENTITY", "alice"), SERVING]).await;
         let alice = server.user("alice", 0).await;
         private_collection(&alice, "alice", "secret").await;
         let first = sif(1);

@@ -5,7 +5,7 @@ use crate::support::{join, private_collection, sif, text};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use shared::domain::{Digest, Role};
-use stackroom_tests::{Caller, Server};
+use stackroom_tests::{Caller, SERVING, Server};
 
 /// A request with the headers of hinkli, which follows redirects.
 fn hinkli(who: &Caller, method: Method, path: &str) -> RequestBuilder {
@@ -72,7 +72,7 @@ fn tagged<'a>(manifests: &'a [Value], tag: &str) -> &'a Value {
 const DATA: &str = "alice/example/reads";
 
 async fn start() -> (Server, Caller) {
-    let server = Server::start().await;
+    let server = Server::start_with(&[SERVING]).await;
     let alice = server.user("alice", 0).await;
     private_collection(&alice, "alice", "example").await;
     (server, alice)

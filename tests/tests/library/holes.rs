@@ -42,7 +42,7 @@ use server::local::Local;
 use shared::config::Config;
 use shared::domain::Digest;
 use stackroom_tests::sif::SifBuilder;
-use stackroom_tests::{Answer, Caller, Server, send};
+use stackroom_tests::{Answer, Caller, SERVING, Server, send};
 
 /// A server with an administrator's public tool, somebody's private image, and a stranger.
 struct Stage {
@@ -54,7 +54,7 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Self {
-        let server = Server::start().await;
+        let server = Server::start_with(&[SERVING]).await;
         let (bench, eve) = (server.user("bench", 0).await, server.user("eve", 0).await);
         server.admin.push("library/default/tool", "v1", "amd64", &sif(1)).await.ok();
         let secret = sif(2);

@@ -5,6 +5,7 @@ use crate::support::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
+use stackroom_tests::functions::only_in_one_process;
 use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Answer, Caller, Server, is_id, send};
 
@@ -157,8 +158,10 @@ async fn b8_errors_have_their_status_as_a_number() {
         assert!(answer.json["error"]["message"].is_string());
         answer.status.as_u16()
     };
-    assert_eq!(status(server.nobody.get("/v1/nothing").await), 404);
-    assert_eq!(status(server.nobody.get("/").await), 404);
+    if !only_in_one_process("no function has a route for these paths, and the gateway answers in its own form") {
+        assert_eq!(status(server.nobody.get("/v1/nothing").await), 404);
+        assert_eq!(status(server.nobody.get("/").await), 404);
+    }
     assert_eq!(status(alice.delete("/v1/entities").await), 405);
     assert_eq!(status(alice.get("/v1/tags/xyz").await), 400);
     assert_eq!(status(alice.get("/v1/search?value=ab").await), 400);

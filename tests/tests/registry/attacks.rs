@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use server::limits::Limits;
 use server::local::Local;
 use shared::config::Config;
+use stackroom_tests::functions::only_in_one_process;
 use stackroom_tests::{Answer, Caller, Server, send};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -701,15 +702,13 @@ async fn attack_08_every_answer_tells_browsers_what_it_is() {
     }
     assert!(walked > 100, "{walked}");
     let url = alice.get(&format!("/v1/imagefile/{BB}:v1")).await.header("location").unwrap().to_owned();
-    for path in [
-        "/nowhere",
-        "/objects/x",
-        &url,
-        &url.replace("X-Amz-Signature=", "X-Amz-Signature=0"),
-        &blob_at(BB, &digest(&bytes)),
-        &manifest_at(BB, &digest(document.as_bytes())),
-        "/auth/tokens",
-    ] {
+    let (blob, forged) = (blob_at(BB, &digest(&bytes)), url.replace("X-Amz-Signature=", "X-Amz-Signature=0"));
+    let document = manifest_at(BB, &digest(document.as_bytes()));
+    let mut paths = vec![blob.as_str(), &document, "/auth/tokens"];
+    if !only_in_one_process("the gateway answers where there is no route, and the bucket for its own host") {
+        paths.extend(["/nowhere", "/objects/x", &url, &forged]);
+    }
+    for path in paths {
         harmless(&send(alice.bare(Method::GET, path)).await, path);
         harmless(&alice.get(path).await, path);
     }
@@ -826,6 +825,9 @@ async fn stalled(token: Option<&str>, stream: &mut tokio::net::TcpStream) -> Opt
 
 #[tokio::test]
 async fn attack_09_a_long_body_is_read_only_for_somebody_with_a_token_and_a_few_at_a_time() {
+    if only_in_one_process("the gateway reads a body before a function sees its head") {
+        return;
+    }
     let (server, alice) = start().await;
     let bob = server.user("bob", 0).await;
     let port: u16 = server.url.rsplit(':').next().unwrap().parse().unwrap();
@@ -881,6 +883,9 @@ async fn attack_09_passwords_of_some_addresses_do_not_refuse_the_right_one_of_an
 
 #[tokio::test]
 async fn attack_09_the_connections_of_one_address_are_bounded() {
+    if only_in_one_process("connections are the gateway's") {
+        return;
+    }
     let settings = [("STACKROOM_CONNECTIONS", "20"), ("STACKROOM_PROXIES", "")];
     let server = Server::start_with(&settings).await;
     let port: u16 = server.url.rsplit(':').next().unwrap().parse().unwrap();

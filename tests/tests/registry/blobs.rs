@@ -9,7 +9,8 @@ use crate::wire::stream;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::domain::{Digest, OciDigest};
-use stackroom_tests::{Caller, Server, send};
+use stackroom_tests::functions::only_in_one_process;
+use stackroom_tests::{Caller, SERVING, Server, send};
 
 async fn start() -> (Server, Caller) {
     let server = Server::start().await;
@@ -122,7 +123,9 @@ async fn bytes_of_another_digest_are_refused_and_leave_nothing() {
         is(&patch(&alice, &chunked, &bytes).await, 202);
         refused(&close(&alice, &chunked, &nothing(), b"").await, 400, "DIGEST_INVALID");
         let path = format!("/v2/{BB}/blobs/uploads/?digest={}", nothing());
-        refused(&send(alice.request(Method::POST, &path).body(bytes.clone())).await, 400, "DIGEST_INVALID");
+        if len == 1000 || !only_in_one_process("the gateway itself refuses a body that is too large for a function") {
+            refused(&send(alice.request(Method::POST, &path).body(bytes.clone())).await, 400, "DIGEST_INVALID");
+        }
         // What skopeo's PATCH leaves behind after a redirect: nothing at all.
         let empty = open(&alice, BB).await;
         is(&patch(&alice, &empty, b"").await, 202);
@@ -226,6 +229,9 @@ async fn a_blob_may_be_empty() {
 
 #[tokio::test]
 async fn ranges_of_a_blob_are_answered_by_the_store_and_by_us() {
+    if only_in_one_process("a function sends no large blob itself, and one process stands for it here") {
+        return;
+    }
     let (server, alice) = start().await;
     let on_functions = on_functions(&server, &alice).await;
     for (alice, redirects) in [(&alice, false), (&on_functions, true)] {
@@ -262,7 +268,8 @@ async fn ranges_of_a_blob_are_answered_by_the_store_and_by_us() {
 
 #[tokio::test]
 async fn hazard_content_encoding_tricks() {
-    let (server, alice) = start().await;
+    let server = Server::start_with(&[SERVING]).await;
+    let alice = server.user("alice", 0).await;
     let bytes = junk(1, 1000);
     let url = open(&alice, BB).await;
     let whole = format!("/v2/{BB}/blobs/uploads/?digest={}", digest(&bytes));
@@ -304,6 +311,9 @@ async fn hazard_content_encoding_tricks() {
 
 #[tokio::test]
 async fn where_no_more_than_some_bytes_are_taken_at_once_a_longer_request_is_413_and_chunks_go_through() {
+    if only_in_one_process("the gateway itself refuses what is longer, in its own form") {
+        return;
+    }
     let server = Server::start_with(&[("STACKROOM_LONGEST_CHUNK", "4194304")]).await;
     let alice = server.user("alice", 0).await;
     let bytes = junk(1, 9 * MIB);

@@ -9,6 +9,7 @@ use crate::wire::Wire;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use stackroom_tests::Server;
+use stackroom_tests::functions::only_in_one_process;
 
 #[tokio::test]
 async fn a_repository_may_be_called_like_a_route() {
@@ -234,6 +235,9 @@ async fn hazard_http_parsing_differences() {
         ("/%762/alice/tools/bb/manifests/latest", false),
         ("/x/../v2/alice/tools/bb/manifests/latest", false),
     ] {
+        if path.contains('%') && only_in_one_process("the gateway decodes a path, and a function sees the slash") {
+            continue;
+        }
         let ask = async |who| {
             let heard = Wire::begin(&server, who, "GET", path, "X-Original-URL: /v2/bob/tools/bb/tags/list").await;
             heard.heard().await.status

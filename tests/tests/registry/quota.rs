@@ -14,13 +14,17 @@ use shared::service::access::system;
 use shared::service::sweep::{self, Ages};
 use shared::store::keys;
 use shared::store::rows::Manifest;
-use stackroom_tests::{Server, send};
+use stackroom_tests::functions::only_in_one_process;
+use stackroom_tests::{SERVING, Server, send};
 use std::time::Duration;
 
 const NINE: u64 = 9 << 20;
 
 #[tokio::test]
 async fn what_is_known_to_be_too_long_is_refused_before_its_bytes_are_read() {
+    if only_in_one_process("the gateway reads a body before a function sees the head") {
+        return;
+    }
     let server = Server::start().await;
     let alice = server.user("alice", 1000).await;
     for (method, length) in [("PATCH", 1001), ("PUT", 1001), ("PATCH", 1_u64 << 38), ("PUT", 1_u64 << 38)] {
@@ -383,7 +387,7 @@ async fn an_image_that_the_library_deletes_gives_back_what_its_long_manifests_co
 
 #[tokio::test]
 async fn a_push_that_nearly_fills_the_quota_is_answered_with_a_warning_and_reads_no_more() {
-    let server = Server::start_with(&[("STACKROOM_QUOTA_WARNING", "80")]).await;
+    let server = Server::start_with(&[("STACKROOM_QUOTA_WARNING", "80"), SERVING]).await;
     let alice = server.user("alice", 100_000).await;
     let mut costs = Vec::new();
     for (seed, length, warning) in [

@@ -12,7 +12,7 @@ use server::local::Local;
 use shared::config::Config;
 use shared::domain::Time;
 use shared::store::rows::WrongPasswords;
-use stackroom_tests::{Caller, Server, send};
+use stackroom_tests::{Caller, SERVING, Server, send};
 use std::fs;
 
 async fn start() -> (Server, Caller) {
@@ -23,7 +23,8 @@ async fn start() -> (Server, Caller) {
 
 #[tokio::test]
 async fn attack_13_what_a_body_of_the_api_says_and_nobody_reads_is_refused() {
-    let (server, alice) = start().await;
+    let server = Server::start_with(&[SERVING]).await;
+    let alice = server.user("alice", 0).await;
     let asked = [
         json!({ "Scope": "pull" }),
         json!({ "scopes": ["pull"] }),
@@ -107,7 +108,8 @@ async fn attack_13_other_words_for_narrower_are_refused_too() {
 
 #[tokio::test]
 async fn attack_02_what_a_frozen_manifest_mentions_stays_if_it_came_later() {
-    let (server, alice) = start().await;
+    let server = Server::start_with(&[SERVING]).await;
+    let alice = server.user("alice", 0).await;
     let layer = junk(1, 1000);
     let mut foreign = named("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", &layer);
     foreign["urls"] = json!(["https://elsewhere.example/layer"]);

@@ -11,7 +11,7 @@ use shared::domain::{Digest, OciDigest, Repository};
 use shared::service::sweep::{Ages, sweep};
 use shared::store::keys;
 use shared::store::rows::Link;
-use stackroom_tests::{Caller, Server};
+use stackroom_tests::{Caller, SERVING, Server};
 use std::time::Duration;
 
 async fn start() -> (Server, Caller) {
@@ -89,7 +89,8 @@ async fn a_dry_run_names_what_the_next_sweep_takes_and_takes_nothing() {
 
 #[tokio::test]
 async fn a_look_by_who_may_not_push_keeps_nothing() {
-    let (server, alice) = start().await;
+    let server = Server::start_with(&[SERVING]).await;
+    let alice = server.user("alice", 0).await;
     let bob = server.user("bob", 0).await;
     push(&alice, BB, "v1", b"config", &[]).await;
     blob(&alice, BB, b"old").await;

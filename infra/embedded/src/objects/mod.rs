@@ -129,7 +129,14 @@ impl Objects {
 
     /// The handler of presigned requests, to be mounted under `/{bucket}/`.
     pub fn face(&self) -> Face {
-        Face { store: Arc::clone(&self.store), service: self.service.clone() }
+        let Config { access_key_id, secret_access_key, .. } = &self.store.config;
+        self.face_for(access_key_id.clone(), secret_access_key.clone())
+    }
+
+    /// The same for what another key signed: for listeners whose callers have keys of their own.
+    pub fn face_for(&self, access_key_id: String, secret_access_key: String) -> Face {
+        let config = Config { access_key_id, secret_access_key, ..self.store.config.clone() };
+        Face { config: Arc::new(config), service: self.service.clone() }
     }
 
     /// Removes files that are older than `min_age` and that nothing names: what crashed or abandoned requests left
@@ -162,13 +169,13 @@ async fn answer(service: &S3Service, request: HttpRequest) -> Result<HttpRespons
 /// The handler of presigned requests.
 #[derive(Clone)]
 pub struct Face {
-    store: Arc<Store>,
+    config: Arc<Config>,
     service: S3Service,
 }
 
 impl fmt::Debug for Face {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Face").field("config", &self.store.config).finish_non_exhaustive()
+        f.debug_struct("Face").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -195,7 +202,7 @@ impl Face {
         B::Error: Into<StdError>,
     {
         let (parts, body) = request.into_parts();
-        let parts = presign::admit(&self.store.config, parts, SystemTime::now())?;
+        let parts = presign::admit(&self.config, parts, SystemTime::now())?;
         let body = Body::http_body_unsync(body.map_err(Into::into));
         let answer = self.service.call(http::Request::from_parts(parts, body)).await;
         Ok(answer.unwrap_or_else(|_| failed()))

@@ -1,0 +1,285 @@
+//! An installation on functions: the built functions behind a simulated API Gateway, on the embedded stores of this
+//! process.
+//!
+//! The crate [`gateway`] simulates AWS. Here is what it does not know: the template is ours, the stores are the embedded
+//! ones, and what the functions presign leads to the same host, below `/objects/`, where signatures are checked.
+//!
+//! Beside the functions runs `stackroom ingest`, as it does in a deployment whose registry clients send more than 4 MiB at
+//! once. There it has a host of its own; here it takes over on the same one, so that tests find the URLs that they know.
+//!
+//! `STACKROOM_FUNCTIONS` is the folder with `⟨function⟩/bootstrap`, as `cargo lambda build` leaves it; `scripts/test lambda`
+//! and `scripts/test cloud` build them.
+
+use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http;
+use axum::middleware::map_response;
+use axum::response::Response;
+use bytes::Bytes;
+use gateway::api::{Api, Settings};
+use gateway::doors::{Guard, Service, door};
+use gateway::lambda::{Failure, Function, Machine, Report};
+use gateway::policy::{Call, Principal};
+use gateway::template::{self, Deployment, FunctionSpec};
+use server::local::{BUCKET, Local};
+use server::routes::TEMPLATE;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tower::ServiceExt;
+
+/// The region and the name of the table of every installation here.
+const REGION: &str = "local";
+const TABLE: &str = "stackroom";
+/// The most instances of one function at a time: enough for races, and not too much for a small machine.
+const INSTANCES: usize = 6;
+
+/// Whether functions serve, instead of one process.
+pub fn serve() -> bool {
+    std::env::var("STACKROOM_UNDER").is_ok_and(|what| what == "functions")
+}
+
+/// Whether a test can't run on functions, which it says with the reason: `if only_in_one_process("…") { return; }`.
+pub fn only_in_one_process(why: &str) -> bool {
+    if serve() {
+        eprintln!("not on functions: {why}");
+    }
+    serve()
+}
+
+/// The folder of the built functions.
+fn folder() -> PathBuf {
+    std::env::var_os("STACKROOM_FUNCTIONS").expect("STACKROOM_FUNCTIONS: where the built functions are").into()
+}
+
+/// The ARN of the secret with the token keys.
+const SECRET: &str = "arn:aws:secretsmanager:local:000000000000:secret:keys-abcdef";
+
+/// The token keys, as Secrets Manager has them.
+#[derive(Debug)]
+pub struct Secret {
+    /// The lines.
+    pub keys: String,
+    /// How often they were asked for.
+    pub asked: u32,
+}
+
+/// The functions of the template, for an installation.
+pub fn specs(public_url: &str) -> Vec<FunctionSpec> {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let deployment = Deployment {
+        region: REGION.to_owned(),
+        parameters: BTreeMap::from([pair("PublicUrl", public_url), pair("TokenKeysSecret", SECRET)]),
+        names: BTreeMap::from([pair("Table", TABLE), pair("Bucket", BUCKET)]),
+        ..Deployment::default()
+    };
+    template::functions(TEMPLATE, &deployment).unwrap()
+}
+
+/// The functions of an installation, and what leads to them.
+#[derive(Debug)]
+pub struct Functions {
+    /// The functions by their logical ids.
+    pub functions: BTreeMap<String, Function>,
+    /// Who may come in to the stores, and what goes wrong on purpose.
+    pub guard: Guard,
+    /// Where they read the token keys.
+    pub secret: Arc<Mutex<Secret>>,
+    serving: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Functions {
+    fn drop(&mut self) {
+        for serving in &self.serving {
+            serving.abort();
+        }
+        // A permission that is missing must not hide behind a status that a test expects.
+        assert!(std::thread::panicking() || self.denied().is_empty(), "{:?}", self.denied());
+    }
+}
+
+impl Functions {
+    /// What the functions themselves asked for, and were not allowed.
+    pub fn denied(&self) -> Vec<String> {
+        let denials = self.guard.principals.denials().into_iter().filter(|denial| !denial.presigned);
+        denials.map(|denial| format!("{}: {}", denial.function, denial.need)).collect()
+    }
+
+    /// Deploys the functions on the stores of an installation, with an API on the listener of its public URL. Settings
+    /// are put over the variables of the template.
+    pub async fn start(local: &Local, listener: TcpListener, settings: &[(&str, &str)]) -> Self {
+        Self::with_specs(local, listener, settings, |_| {}).await
+    }
+
+    /// The same with a change of what the template says.
+    pub async fn with_specs(
+        local: &Local,
+        listener: TcpListener,
+        settings: &[(&str, &str)],
+        change: impl Fn(&mut FunctionSpec),
+    ) -> Self {
+        let guard = Guard::default();
+        let kept = |name: &str| std::fs::read_to_string(Path::new(&local.admin_token()).with_file_name(name)).unwrap();
+        let public_url = format!("http://{}", listener.local_addr().unwrap());
+        let mut specs = specs(&public_url);
+        let secret = Arc::new(Mutex::new(Secret { keys: kept("keys"), asked: 0 }));
+        specs.iter_mut().for_each(change);
+
+        let prefix = format!("arn:aws:dynamodb:{REGION}:000000000000:table/");
+        let table = door(Service::DynamoDb(prefix), guard.clone(), table_of(local));
+        let bucket = door(Service::S3, guard.clone(), bucket_of(local));
+        let (table, one) = gateway::serve(table).await.unwrap();
+        let (objects, other) = gateway::serve(bucket.clone()).await.unwrap();
+        let secrets = door(Service::SecretsManager, guard.clone(), secrets_of(&secret));
+        let (secrets, third) = gateway::serve(secrets).await.unwrap();
+        let mut environment = BTreeMap::from([
+            ("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), format!("http://{table}")),
+            ("AWS_ENDPOINT_URL_S3".to_owned(), format!("http://{objects}")),
+            ("AWS_ENDPOINT_URL_SECRETS_MANAGER".to_owned(), format!("http://{secrets}")),
+            ("STACKROOM_S3_PUBLIC_URL".to_owned(), public_url),
+            ("STACKROOM_LOG".to_owned(), "error".to_owned()),
+        ]);
+        environment.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let (principals, faults) = (Arc::clone(&guard.principals), Arc::clone(&guard.faults));
+        let machine = Machine { folder: folder(), environment, instances: INSTANCES, principals, faults };
+        let functions: BTreeMap<String, Function> =
+            specs.into_iter().map(|spec| (spec.id.clone(), Function::new(spec, machine.clone()))).collect();
+
+        // The tests name other addresses in the header that one process takes from a proxy.
+        let source_header = Some(http::HeaderName::from_static("x-forwarded-for"));
+        let api = Api::new(functions.values(), Settings { source_header, ..Settings::default() });
+        let api = Arc::new(api.unwrap());
+        let (own, ingest) = (own_objects(local), oci::ingest(local.app.clone()));
+        let around = |api: Router| {
+            let api = api.layer(map_response(counted));
+            let behind = Behind { api, bucket, own, ingest };
+            Router::new().fallback(move |request: Request| behind.clone().answer(request))
+        };
+        let serving = vec![one, other, third, gateway::serve_api(listener, api, around)];
+        Self { functions, guard, secret, serving }
+    }
+}
+
+/// What answers on the host of an installation.
+#[derive(Clone)]
+struct Behind {
+    api: Router,
+    /// The door of the bucket.
+    bucket: Router,
+    /// The bucket, for what this process signed.
+    own: Router,
+    ingest: Router,
+}
+
+impl Behind {
+    async fn answer(self, request: Request) -> Response {
+        let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+        let bucket = path.strip_prefix('/').and_then(|path| path.strip_prefix(BUCKET));
+        let router = if bucket.is_some_and(|rest| rest.starts_with('/')) {
+            let ours = query.contains("X-Amz-Credential=stackroom%2F") || !query.contains("X-Amz-");
+            if ours { self.own } else { self.bucket }
+        } else if too_large(&request) {
+            self.ingest
+        } else {
+            self.api
+        };
+        router.oneshot(request).await.unwrap()
+    }
+}
+
+/// Whether a request brings bytes of a blob, and more of them than a function takes, or it does not say how many.
+fn too_large(request: &Request) -> bool {
+    let brings = *request.method() == http::Method::PATCH || *request.method() == http::Method::PUT;
+    let length = request.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let chunked = request.headers().contains_key("transfer-encoding");
+    brings
+        && request.uri().path().contains("/blobs/uploads/")
+        && (chunked || length.is_some_and(|length| length > 4 << 20))
+}
+
+/// Secrets Manager with one secret, behind its door.
+fn secrets_of(secret: &Arc<Mutex<Secret>>) -> impl gateway::doors::Upstream {
+    let secret = Arc::clone(secret);
+    move |request: http::Request<Bytes>, _: Arc<Principal>| {
+        let secret = Arc::clone(&secret);
+        async move {
+            assert_eq!(request.body(), &format!(r#"{{"SecretId":"{SECRET}"}}"#));
+            let mut secret = secret.lock().unwrap();
+            secret.asked += 1;
+            http::Response::new(serde_json::json!({ "SecretString": secret.keys }).to_string().into())
+        }
+    }
+}
+
+/// The embedded table, behind its door.
+fn table_of(local: &Local) -> impl gateway::doors::Upstream {
+    let table = local.table.clone();
+    move |request: http::Request<Bytes>, _: Arc<Principal>| {
+        let table = table.clone();
+        async move { from_sdk(table.call(for_sdk(request)).await.unwrap()).await }
+    }
+}
+
+/// The embedded bucket, behind its door: the signature of a URL is checked with the key of its signer.
+fn bucket_of(local: &Local) -> impl gateway::doors::Upstream {
+    let objects = local.objects.clone();
+    move |request: http::Request<Bytes>, caller: Arc<Principal>| {
+        let objects = objects.clone();
+        async move {
+            // A URL without a signature is no request of the SDK, either.
+            if request.uri().query().is_some_and(|query| query.contains("X-Amz-Credential=")) {
+                let face = objects.face_for(caller.access_key_id.clone(), caller.secret_access_key.clone());
+                let (parts, body) = face.call(request.map(Body::from)).await.into_parts();
+                let body = axum::body::to_bytes(Body::new(body), usize::MAX).await.unwrap();
+                return http::Response::from_parts(parts, body);
+            }
+            from_sdk(objects.call(for_sdk(request)).await.unwrap()).await
+        }
+    }
+}
+
+/// The store, for what this process signed.
+fn own_objects(local: &Local) -> Router {
+    let face = local.objects.face();
+    Router::new().fallback(move |request: Request| {
+        let face = face.clone();
+        async move { face.call(request).await.map(Body::new) }
+    })
+}
+
+fn for_sdk(request: http::Request<Bytes>) -> HttpRequest {
+    HttpRequest::try_from(request.map(SdkBody::from)).unwrap()
+}
+
+async fn from_sdk(response: HttpResponse) -> http::Response<Bytes> {
+    let (parts, body) = response.try_into_http1x().unwrap().into_parts();
+    let bytes = ByteStream::new(body).collect().await.unwrap().into_bytes();
+    http::Response::from_parts(parts, bytes)
+}
+
+/// Reports to the tests, in the same headers as one process does, how often a request read and wrote the table: as the
+/// table's door saw it.
+async fn counted(mut response: Response) -> Response {
+    // It differs each time, and tests compare answers.
+    response.headers_mut().remove("apigw-requestid");
+    if let Some(Report { calls, .. }) = response.extensions().get::<Report>().cloned() {
+        let count = |operations: &[&str]| {
+            calls.iter().filter(|Call { operation, .. }| operations.contains(&&**operation)).count()
+        };
+        response.headers_mut().insert("x-test-reads", count(&["GetItem", "BatchGetItem", "Query", "Scan"]).into());
+        response.headers_mut().insert("x-test-writes", count(&["TransactWriteItems"]).into());
+        for Call { needs, .. } in calls.iter().filter(|call| call.denied) {
+            eprintln!("denied: {needs:?}");
+        }
+    }
+    if let Some(failure) = response.extensions().get::<Arc<Failure>>() {
+        // Shown when a test fails.
+        eprintln!("{}: {failure}", response.status());
+    }
+    response
+}
