@@ -188,7 +188,7 @@ fn every_module_of_shared_has_its_place_among_the_layers() {
 }
 
 /// The rooms of `service`, each with the lower ones that it may name. A room that is not listed here may name none.
-const ROOMS: [(&str, &[&str]); 25] = [
+const ROOMS: [(&str, &[&str]); 26] = [
     ("access", &[]),
     ("parts", &["access"]),
     ("restore", &[]),
@@ -210,7 +210,8 @@ const ROOMS: [(&str, &[&str]); 25] = [
     ("image", &["access", "pull", "retry"]),
     ("people", &["access", "parts", "retry"]),
     ("removal", &["access", "people", "retry"]),
-    ("sweep", &["access", "links", "people", "removal", "share", "uploads"]),
+    ("installation", &["access", "people", "retry"]),
+    ("sweep", &["access", "installation", "links", "people", "removal", "share", "uploads"]),
     ("scrub", &["access"]),
     ("events", &["access"]),
     ("looks", &["access"]),

@@ -2,7 +2,8 @@
 //! table of another installation, these would be all.
 //!
 //! 1. Read the mark of the table, a row, and that of the bucket, an object. If both say the same, that is all.
-//! 2. If the table has none, and both are empty: write the row with a new mark. *Lost*: another server did; start again.
+//! 2. If neither has one, there are no users and no objects: write the row with a new mark. *Lost*: another server did;
+//!    start again.
 //! 3. If the bucket has none, and is empty: write the object. *Dies before*: the next start does it. *Twice*: it is the
 //!    same.
 //!
@@ -14,6 +15,7 @@ use crate::error::Error;
 use crate::random;
 use crate::rules::{Action, Resource};
 use crate::service::access::system;
+use crate::service::people::users;
 use crate::service::retry::Retry;
 use crate::store::keys::{self, INSTALLATION};
 use crate::store::rows::Installation;
@@ -46,7 +48,8 @@ pub async fn mark(app: &App) -> Result<(), Error> {
                 return Ok(());
             }
             (None, None) => {
-                let new = app.table.is_empty().await? && app.objects.is_empty().await?;
+                // Whoever tries passwords leaves rows in a new table, too.
+                let new = users::none(app).await? && app.objects.is_empty().await?;
                 // Another server may have written it meanwhile.
                 if !new && of_table(app).await?.is_none() {
                     let why = "the table and the bucket are not new, and nothing says that they belong together";

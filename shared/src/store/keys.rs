@@ -465,11 +465,6 @@ pub fn probe(trial: &str, name: &str) -> Key {
     key(format!("T#{trial}"), name)
 }
 
-/// Whether a row is one of a trial.
-pub fn is_probe(key: &Key) -> bool {
-    key.pk.starts_with("T#")
-}
-
 /// The rows of a trial of the table.
 pub fn probes(trial: &str) -> KeyRange {
     range(format!("T#{trial}"), "")

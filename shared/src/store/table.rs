@@ -499,12 +499,6 @@ impl Table {
         Err(StoreError::Unavailable("the table is still being made".to_owned()))
     }
 
-    /// Whether there is nothing in the table but what a trial left there.
-    pub async fn is_empty(&self) -> Result<bool, StoreError> {
-        let (rows, more) = self.scan(None).await?;
-        Ok(more.is_none() && rows.iter().all(|row| keys::is_probe(&row.key)))
-    }
-
     /// Whether the table answers.
     pub async fn ready(&self) -> Result<(), StoreError> {
         let answer = self.client.describe_table().table_name(&self.name).send().await;
