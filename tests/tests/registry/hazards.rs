@@ -410,7 +410,10 @@ async fn hazard_proxy_trust() {
         ];
         for (wanted, answer) in answers {
             let said = format!("{:?}{}", answer.headers, String::from_utf8_lossy(&answer.bytes)).to_lowercase();
-            assert!(!said.contains("evil") && !said.contains(":6666") && !said.contains("6.6.6.6"), "{one:?}: {said}");
+            // Not `evil` alone: a signature may have these four letters by chance.
+            for forged in ["evil.example", "/evil", "evil:", ":6666", "6.6.6.6"] {
+                assert!(!said.contains(forged), "{one:?}: {said}");
+            }
             let value = if wanted.is_empty() { None } else { Some(answer.header(wanted).unwrap()) };
             let own = |value: &str| {
                 value.starts_with("/v2/") || value.starts_with("</v2/") || value.contains(&format!("{}/", server.url))
@@ -436,7 +439,7 @@ async fn hazard_proxy_trust() {
             ["HTTP/1.1 401", "HTTP/1.1 202", "HTTP/1.1 303"].iter().any(|status| heard.starts_with(status)),
             "{heard}"
         );
-        assert!(!heard.contains("evil"), "{heard}");
+        assert!(!heard.contains("evil.example"), "{heard}");
     }
 }
 
