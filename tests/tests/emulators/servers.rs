@@ -111,7 +111,7 @@ async fn two_servers_on_the_same_stores_are_one_library() {
     .await;
 }
 
-/// How many times a server is killed; `SERVER_KILLS` in the long suite `servers`.
+/// How many times a server is killed, unless `SERVER_KILLS` says otherwise.
 fn kills() -> u64 {
     std::env::var("SERVER_KILLS").map_or(5, |text| text.parse().unwrap())
 }
