@@ -17,6 +17,8 @@ mod rows;
 pub mod table;
 pub mod wal;
 
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
 use std::fs::{DirBuilder, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -77,6 +79,26 @@ pub enum Error {
     /// A path that is not UTF-8, which `SQLite` can't be given.
     #[error("{}: the path is not UTF-8", .0.display())]
     Path(PathBuf),
+}
+
+/// Writes a copy of a database as of now to `to`, which must not exist yet. Another process may be using the database:
+/// neither its reads nor its writes wait, and nothing of the database is changed. `in_use` is the [mark](wal::InUse) of
+/// databases that are in use.
+pub fn snapshot(database: &Path, to: &Path, in_use: &Path) -> Result<(), Error> {
+    let name = to.to_str().ok_or_else(|| Error::Path(to.into()))?;
+    owned_file(database)?;
+    private_file(to)?;
+    // Not only for reading: after a crash, the latest changes are found only by one who may write the file of their
+    // places.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let source = Connection::open_with_flags(database, flags)?;
+    source.busy_timeout(std::time::Duration::from_secs(30))?;
+    source.execute("VACUUM INTO ?1", [name])?;
+    // Closing must not take the latest changes over where a server died: the mark says that they have a file of their
+    // own. If the server ended in order meanwhile, nobody else takes them over.
+    source.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, in_use.exists())?;
+    sync(to)?;
+    sync_folder_of(to)
 }
 
 /// Makes the file of a database, and takes the rights on it away from everybody but its owner. `SQLite` gives new

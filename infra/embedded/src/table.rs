@@ -86,16 +86,6 @@ impl Table {
     pub async fn call(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         self.inner.answer(request).await
     }
-
-    /// Writes a copy of the table as of now to `to`, which must not exist yet. Writers wait meanwhile, readers don't.
-    pub fn backup(&self, to: &Path) -> Result<(), Error> {
-        let name = to.to_str().ok_or_else(|| Error::Path(to.into()))?;
-        crate::private_file(to)?;
-        self.inner.writer.vacuum_into(name)?;
-        // SQLite leaves the copy in the page cache; it is a backup only once it is on disk.
-        crate::sync(to)?;
-        crate::sync_folder_of(to)
-    }
 }
 
 impl Inner {

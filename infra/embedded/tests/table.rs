@@ -388,19 +388,19 @@ async fn unknown_tables_and_operations_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_written_is_there_after_reopening_and_in_a_backup() {
+async fn what_was_written_is_there_after_reopening_and_in_a_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("table.db");
     let (table, first) = open(&path).await;
     put(&first, "a", "1", 7).await;
-    let backup = folder.path().join("backup.db");
-    table.backup(&backup).unwrap();
+    let taken = folder.path().join("snapshot.db");
+    embedded::snapshot(&path, &taken, &folder.path().join("in-use")).unwrap();
     put(&first, "a", "2", 8).await;
     drop((table, first));
     let again = client(&Table::open(&path).unwrap());
     assert_eq!(get(&again, "a", "1").await.unwrap()["v"], n(7));
     assert_eq!(get(&again, "a", "2").await.unwrap()["v"], n(8));
-    let copy = client(&Table::open(&backup).unwrap());
+    let copy = client(&Table::open(&taken).unwrap());
     assert_eq!(get(&copy, "a", "1").await.unwrap()["v"], n(7));
     assert_eq!(get(&copy, "a", "2").await, None);
 }

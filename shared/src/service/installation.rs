@@ -18,7 +18,7 @@ use crate::service::access::system;
 use crate::service::people::users;
 use crate::service::retry::Retry;
 use crate::store::keys::{self, INSTALLATION};
-use crate::store::rows::Installation;
+use crate::store::rows::{Copied, Installation};
 use crate::store::table::Written;
 
 /// Marks a new table and a new bucket, and checks those that have a mark.
@@ -66,8 +66,15 @@ pub async fn mark(app: &App) -> Result<(), Error> {
     }
 }
 
-/// Checks, before anything is collected, that a marked table and the bucket belong together.
-pub(crate) async fn check(app: &App) -> Result<(), Error> {
+/// Checks, before anything is collected, that a marked table and the bucket belong together, and that they hold no copy
+/// that is still being made.
+///
+/// # Errors
+/// [`Error::Conflict`] if not.
+pub async fn check(app: &App) -> Result<(), Error> {
+    if app.table.get::<Copied>(keys::copied()).await?.is_some_and(|copy| !copy.whole) {
+        return Err(Error::Conflict("the library is being copied to where it is".to_owned()));
+    }
     let Some(row) = of_table(app).await? else { return Ok(()) };
     let text = app.objects.text(INSTALLATION).await?;
     same(&row, &text.unwrap_or_default())
