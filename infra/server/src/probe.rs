@@ -11,10 +11,11 @@
 use anyhow::{Context, bail};
 use reqwest::header::{CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use reqwest::{Client, Response, StatusCode};
+use shared::config::Pins;
 use shared::domain::Digest;
 use shared::rules::{Action, Grant, Resource};
 use shared::service::access::system;
-use shared::store::objects::{NewPart, NewPut, OwnPart, Part};
+use shared::store::objects::{NewPart, NewPut, OwnPart, Part, Said};
 use shared::store::{Objects, Table, probe};
 use std::time::Duration;
 
@@ -28,8 +29,17 @@ const PART: usize = 5 << 20;
 /// What a bucket can do, beside what it must.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probed {
-    /// Whether it refuses other bytes than those whose digest a URL names.
-    pub pins: bool,
+    /// What its URLs can fix of the bytes of an upload.
+    pub pins: Pins,
+}
+
+/// What a bucket does, and what it does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TriedBucket {
+    /// What its URLs can fix of the bytes of an upload.
+    pub pins: Pins,
+    /// What it must do, and does not.
+    pub wrong: Vec<&'static str>,
 }
 
 /// Tries a table and a bucket out.
@@ -37,12 +47,34 @@ pub struct Probed {
 /// # Errors
 /// If one of them can't be reached, or does not do something that must be.
 pub async fn probe(table: &Table, objects: &Objects) -> anyhow::Result<Probed> {
-    let grant = system(Action::Manage, &Resource::Installation)?;
-    let trial = crate::local::random_text::<8>()?;
-    let wrong = probe::table(table, &grant, &trial).await.context("the table can't be used")?;
+    let wrong = try_table(table).await.context("the table can't be used")?;
     if !wrong.is_empty() {
         bail!("the table can't be used: it fails at {}", wrong.join("; at "));
     }
+    let TriedBucket { pins, wrong } = try_bucket(objects).await.context("the bucket can't be used")?;
+    if !wrong.is_empty() {
+        bail!("the bucket can't be used: it fails at {}", wrong.join("; at "));
+    }
+    Ok(Probed { pins })
+}
+
+/// Tries a table out. Returns what it does not do.
+///
+/// # Errors
+/// If it can't be reached.
+pub async fn try_table(table: &Table) -> anyhow::Result<Vec<&'static str>> {
+    let grant = system(Action::Manage, &Resource::Installation)?;
+    let trial = crate::local::random_text::<8>()?;
+    Ok(probe::table(table, &grant, &trial).await?)
+}
+
+/// Tries a bucket out.
+///
+/// # Errors
+/// If it can't be reached.
+pub async fn try_bucket(objects: &Objects) -> anyhow::Result<TriedBucket> {
+    let grant = system(Action::Manage, &Resource::Installation)?;
+    let trial = crate::local::random_text::<8>()?;
     // Clients may reach the bucket at an endpoint that we can't reach.
     let objects = &objects.inside();
     let bucket = Bucket { objects, grant, client: Client::builder().timeout(PATIENCE).no_proxy().build()?, trial };
@@ -52,11 +84,7 @@ pub async fn probe(table: &Table, objects: &Objects) -> anyhow::Result<Probed> {
         // It is only tidied up: a sweep does the rest.
         let _ = objects.delete(&bucket.grant, &bucket.name(name)).await;
     }
-    let pins = tried.context("the bucket can't be used")?;
-    if !wrong.is_empty() {
-        bail!("the bucket can't be used: it fails at {}", wrong.join("; at "));
-    }
-    Ok(Probed { pins })
+    Ok(TriedBucket { pins: tried?, wrong })
 }
 
 /// The objects of a trial.
@@ -74,12 +102,11 @@ impl Bucket<'_> {
         format!("{}{}-{name}", probe::OBJECTS, self.trial)
     }
 
-    /// Tries everything, and collects what is wrong. Returns whether URLs can pin bytes.
-    async fn try_out(&self, wrong: &mut Vec<&'static str>) -> anyhow::Result<bool> {
+    /// Tries everything, and collects what is wrong. Returns what URLs can fix of the bytes.
+    async fn try_out(&self, wrong: &mut Vec<&'static str>) -> anyhow::Result<Pins> {
         let pins = self.pins().await?;
         self.whole(wrong).await?;
-        self.parts(wrong).await?;
-        Ok(pins)
+        self.parts(pins, wrong).await
     }
 
     async fn send(&self, url: String, bytes: &[u8], digest: Option<Digest>) -> anyhow::Result<Response> {
@@ -145,32 +172,62 @@ impl Bucket<'_> {
         Ok(())
     }
 
-    async fn parts(&self, wrong: &mut Vec<&'static str>) -> anyhow::Result<()> {
+    async fn parts(&self, pins: bool, wrong: &mut Vec<&'static str>) -> anyhow::Result<Pins> {
         let name = self.name("parts");
         let upload = self.objects.begin_parts(&self.grant, &name).await?;
-        let tried = self.upload(&name, &upload, wrong).await;
+        let tried = self.upload((&name, &upload), pins, wrong).await;
         // It may be put together already, and then it is no more.
         let ended = self.objects.abort_parts(&self.grant, &name, &upload).await;
-        tried?;
+        let pins = tried?;
         ended.context("an upload in parts can't be ended")?;
         let open = self.objects.open_parts().await?;
         let mut must = |holds: bool, what| wrong.extend((!holds).then_some(what));
         must(!open.iter().any(|one| one.upload == upload), "forgetting an upload that was ended");
-        Ok(())
+        Ok(pins)
     }
 
-    async fn upload(&self, name: &str, upload: &str, wrong: &mut Vec<&'static str>) -> anyhow::Result<()> {
+    /// Sends a part as clients of the library do: with its digest in a header, whatever its URL says. Returns its `ETag`;
+    /// `None` if it is refused.
+    async fn part(&self, part: NewPart<'_>, name: &str) -> anyhow::Result<Option<String>> {
+        let bytes = vec![b'a'; usize::try_from(part.length)?];
+        let url = self.objects.presign_part(&self.grant, name, part, LIFE).await?;
+        let sent = self.send(url, &bytes, Some(Digest::of(&bytes))).await?;
+        let etag = sent.headers().get("etag").and_then(|etag| etag.to_str().ok()).unwrap_or_default().to_owned();
+        Ok(Some(etag).filter(|etag| !etag.is_empty()).filter(|_| sent.status().is_success()))
+    }
+
+    /// What URLs can fix of the bytes of a part, in a bucket that does not refuse other bytes: one short part is tried,
+    /// since a store may close the connection instead of reading what it refuses.
+    async fn unpinned(&self, name: &str, upload: &str) -> anyhow::Result<Pins> {
+        let short = NewPart { upload, number: 3, length: 1, says: None };
+        let taken = self.part(short, name).await?.is_some();
+        Ok(if taken { Pins::Nothing } else { Pins::Header })
+    }
+
+    async fn upload(
+        &self,
+        (name, upload): (&str, &str),
+        pins: bool,
+        wrong: &mut Vec<&'static str>,
+    ) -> anyhow::Result<Pins> {
         let mut must = |holds: bool, what| wrong.extend((!holds).then_some(what));
         let (grant, objects) = (&self.grant, self.objects);
         if !objects.open_parts().await?.iter().any(|one| one.upload == upload) {
             // Some list them only for a whole name, and say so.
             tracing::warn!("the bucket does not list uploads in parts: those that nobody ends stay there");
         }
-        let part = NewPart { upload, number: 1, length: PART as u64, digest: None };
-        let url = objects.presign_part(grant, name, part, LIFE).await?;
-        let sent = self.send(url, &vec![b'a'; PART], None).await?;
-        let etag = sent.headers().get("etag").and_then(|etag| etag.to_str().ok()).unwrap_or_default().to_owned();
-        must(!Self::refused(&sent)? && !etag.is_empty(), "accepting a part by URL");
+        let pins = if pins { Pins::Bytes } else { self.unpinned(name, upload).await? };
+        let digest = Digest::of(&vec![b'a'; PART]);
+        let says = match pins {
+            Pins::Bytes => Some(Said::Bytes(digest)),
+            Pins::Header => Some(Said::Header(digest)),
+            Pins::Nothing => None,
+        };
+        let first = NewPart { upload, number: 1, length: PART as u64, says };
+        let Some(etag) = self.part(first, name).await? else {
+            must(false, "accepting a part by URL");
+            return Ok(pins);
+        };
         let second = OwnPart { upload, number: 2, bytes: b"bb".as_slice().into() };
         let second = objects.put_part(grant, name, second).await?;
         let list = |first: &str| {
@@ -184,6 +241,6 @@ impl Bucket<'_> {
         let copy = self.name("other");
         objects.copy(grant, name, &copy, end).await.context("an object can't be copied")?;
         must(objects.size(&copy).await? == Some(end), "copying all of an object");
-        Ok(())
+        Ok(pins)
     }
 }
