@@ -1,9 +1,13 @@
-//! Telemetry: what a request did, collected while it runs and logged as one line at its end.
+//! Telemetry: what a request did, collected while it runs and logged as one line at its end; and the sums of all.
+
+pub mod counts;
+pub mod emf;
+
+pub use self::counts::{Count, Counts};
 
 use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -19,12 +23,24 @@ tokio::task_local! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address(pub IpAddr);
 
+/// Where all that requests count is summed up. Whoever wants the sums adds this to the extensions of each request.
+#[derive(Debug, Clone)]
+pub struct Sums(pub Arc<Counts>);
+
+/// What is known of a request from outside.
+#[derive(Debug, Default)]
+pub struct Origin {
+    /// Where it came from.
+    pub from: Option<Address>,
+    /// Where what it counts is added, too.
+    pub sums: Option<Sums>,
+}
+
 /// The facts about a request so far.
 #[derive(Debug, Default)]
 pub struct Record {
-    from: Option<IpAddr>,
-    reads: AtomicU32,
-    writes: AtomicU32,
+    origin: Origin,
+    counts: Counts,
     words: Mutex<Words>,
 }
 
@@ -48,17 +64,20 @@ pub struct Summary {
     pub decision: &'static str,
     /// The internal cause of an error, for the log.
     pub cause: Option<String>,
+    /// All that it counted.
+    pub counts: Counts,
 }
 
-/// Runs `work` for a request from an address, and returns its result with a summary of what it did.
-pub async fn recorded<T>(from: Option<Address>, work: impl Future<Output = T>) -> (T, Summary) {
-    let record = Arc::new(Record { from: from.map(|Address(address)| address), ..Record::default() });
+/// Runs `work` for a request, or for something that is done without one, and returns its result with a summary of what
+/// it did.
+pub async fn recorded<T>(origin: Origin, work: impl Future<Output = T>) -> (T, Summary) {
+    let record = Arc::new(Record { origin, ..Record::default() });
     let result = RECORD.scope(Arc::clone(&record), work).await;
-    let words = record.words.lock().map(|words| words.clone()).unwrap_or_default();
-    let reads = record.reads.load(Ordering::Relaxed);
-    let writes = record.writes.load(Ordering::Relaxed);
-    let Words { caller, decision, cause } = words;
-    (result, Summary { reads, writes, caller, decision, cause })
+    let Words { caller, decision, cause } = record.words.lock().map(|words| words.clone()).unwrap_or_default();
+    let counts = record.counts.clone();
+    let number = |count| u32::try_from(counts.of(count)).unwrap_or(u32::MAX);
+    let (reads, writes) = (number(Count::TableReads), number(Count::TableWrites));
+    (result, Summary { reads, writes, caller, decision, cause, counts })
 }
 
 /// Runs `work` to its end even if nobody waits for it any more, for example after a client's connection breaks. What
@@ -85,21 +104,27 @@ fn word(change: impl FnOnce(&mut Words)) {
 
 /// The address from which this request came, if it is known.
 pub(crate) fn from() -> Option<IpAddr> {
-    RECORD.try_with(|record| record.from).ok().flatten()
+    RECORD.try_with(|record| record.origin.from).ok().flatten().map(|Address(address)| address)
+}
+
+/// Counts something, for the request and for the sums.
+pub(crate) fn count(what: Count, number: u64) {
+    note(|record| {
+        record.counts.add(what, number);
+        if let Some(Sums(sums)) = &record.origin.sums {
+            sums.add(what, number);
+        }
+    });
 }
 
 /// The table was read.
 pub(crate) fn read() {
-    note(|record| {
-        record.reads.fetch_add(1, Ordering::Relaxed);
-    });
+    count(Count::TableReads, 1);
 }
 
 /// The table was written.
 pub(crate) fn wrote() {
-    note(|record| {
-        record.writes.fetch_add(1, Ordering::Relaxed);
-    });
+    count(Count::TableWrites, 1);
 }
 
 /// Records the caller, once it is known.
@@ -155,6 +180,11 @@ fn start(writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static) {
     } else {
         builder.json().flatten_event(true).with_target(false).with_current_span(false).finish().with(filter).try_init()
     };
+}
+
+/// Writes a line of its own to standard error, beside those of the log. For functions.
+fn line(text: &str) {
+    let _ = Tolerant.write(format!("{text}\n").as_bytes());
 }
 
 /// Standard error, where nothing goes wrong: if a line can't be written, it is lost, and the request goes on.
