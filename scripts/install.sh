@@ -54,6 +54,19 @@ from_pypi() {
   echo "$wanted" >"$dir/has"
 }
 
+# build_functions PROFILE ARG…: builds all functions as they are deployed, and says where in STACKROOM_FUNCTIONS.
+build_functions() {
+  local dir=$top/target/lambda-$1 main packages=(); shift
+  from_pypi cargo-lambda cargo-lambda==1.9.2 ziglang==0.17.0 || return
+  for main in "$top"/functions/*/src/main.rs; do
+    packages+=(--package "$(basename "${main%/src/main.rs}")")
+  done
+  # In their folder, so that functions/.cargo/config.toml counts, as it does when `sam build` builds them.
+  (cd "$top/functions" && PATH=$cache/cargo-lambda/bin:$PATH cargo lambda build --manifest-path ../Cargo.toml --locked --lambda-dir "$dir" "${packages[@]}" "$@") || return 1
+  du -b --apparent-size "$dir"/*/bootstrap
+  export STACKROOM_FUNCTIONS=$dir
+}
+
 # need_go: puts a Go on PATH that is new enough for everything built here: this machine's own, or else PyPI's, pinned by
 # its hash.
 need_go() {

@@ -2,6 +2,8 @@
 
 use crate::accounts;
 use crate::client::Client;
+#[cfg(feature = "server")]
+use crate::copies;
 use crate::delete;
 use crate::output::{bytes, password, print, seconds, table};
 use crate::scrub;
@@ -118,6 +120,24 @@ enum Command {
         #[arg(long)]
         state: Option<PathBuf>,
     },
+    /// Copy the whole library to a folder, while everything else goes on. If the folder holds an earlier copy, only what
+    /// changed is copied.
+    ///
+    /// Works directly on the stores: on the data folder (`--data`), which a server may be using, or on a table and a
+    /// bucket, with AWS credentials. The keys that sign tokens are not copied.
+    #[cfg(feature = "server")]
+    Export(copies::Copy),
+    /// Copy the whole library that is in a folder to an empty data folder (`--data`), or to an empty table and bucket.
+    ///
+    /// If it ends before its time, it continues where it was. Until it is done, no server starts there.
+    #[cfg(feature = "server")]
+    Import {
+        #[command(flatten)]
+        copy: copies::Copy,
+        /// Make the table and the bucket, if they are not there.
+        #[arg(long, requires = "table")]
+        create: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -220,6 +240,10 @@ impl Admin {
             Command::Accounts { repair } => accounts::run(&self.client, *repair, self.json).await,
             #[cfg(feature = "server")]
             Command::Bootstrap { .. } => print(&crate::serve::bootstrap(password).await?),
+            #[cfg(feature = "server")]
+            Command::Export(copy) => copy.export(self.client.data(), self.json).await,
+            #[cfg(feature = "server")]
+            Command::Import { copy, create } => copy.import(self.client.data(), *create, self.json).await,
             Command::Sweep { now, dry_run: true } => self.dry_run(*now).await,
             Command::Sweep { now, dry_run: false } => {
                 // Each pass deletes what the pass before condemned.

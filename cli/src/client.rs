@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use reqwest::Method;
 use serde_json::{Map, Value};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 // The options that say which running library to use. Not a doc comment: clap would use it as the command's
 // description.
@@ -19,6 +19,12 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// The data folder of a library on this machine.
+    #[cfg(feature = "server")]
+    pub(crate) fn data(&self) -> &std::path::Path {
+        &self.data
+    }
+
     /// Sends a request to the library, and returns the `data` of its answer. A `GET` and a `DELETE` send the fields
     /// of the body as their query.
     pub(crate) async fn call(&self, method: Method, path: &[&str], body: Option<Value>) -> anyhow::Result<Value> {
@@ -102,9 +108,14 @@ impl Client {
         if let Ok(token) = std::env::var("STACKROOM_TOKEN") {
             return Ok(token);
         }
-        let file = self.data.join("admin.token");
-        std::fs::read_to_string(&file).with_context(|| {
-            format!("STACKROOM_TOKEN is not set and {} can't be read; run this on the library's machine, or set both STACKROOM_URL and STACKROOM_TOKEN", file.display())
-        })
+        token_at(&self.data)
     }
+}
+
+/// The operator's token in the data folder of a library on this machine.
+pub(crate) fn token_at(data: &Path) -> anyhow::Result<String> {
+    let file = data.join("admin.token");
+    std::fs::read_to_string(&file).with_context(|| {
+        format!("STACKROOM_TOKEN is not set and {} can't be read; run this on the library's machine, or set both STACKROOM_URL and STACKROOM_TOKEN", file.display())
+    })
 }

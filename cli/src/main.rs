@@ -4,8 +4,11 @@ mod accounts;
 mod admin;
 mod client;
 mod connect;
+#[cfg(feature = "server")]
+mod copies;
 mod create;
 mod delete;
+mod doctor;
 mod group;
 mod log;
 mod ls;
@@ -68,6 +71,8 @@ enum Command {
     Delete(delete::Delete),
     /// Show what was changed, by whom, when, and from where.
     Log(log::Log),
+    /// Look whether a deployment does what its clients rely on, and say what to do if not.
+    Doctor(doctor::Doctor),
     /// Add a library to the remotes of apptainer or singularity, and make it the active one.
     Connect(connect::Connect),
 }
@@ -102,6 +107,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Share(share) => runtime.block_on(share.run()),
         Command::Delete(delete) => runtime.block_on(delete.run()),
         Command::Log(log) => runtime.block_on(log.run()),
+        Command::Doctor(doctor) => runtime.block_on(doctor.run()),
         Command::Connect(connect) => connect.run(),
     }
 }

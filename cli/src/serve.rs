@@ -1,9 +1,13 @@
-//! The commands that work directly on the stores, not through a running library: `serve`, `ingest`, `admin bootstrap`.
+//! The commands that work directly on the stores, not through a running library: `serve`, `ingest`, `admin bootstrap`, and
+//! what `doctor` sees from inside.
 
+use crate::doctor::outside::{Finding, Status};
 use anyhow::bail;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
+use server::examine::{self, Examined, Outcome};
 use server::serve::{Settings, Stores, explained};
+use shared::app::Deployed;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -33,17 +37,20 @@ pub(crate) struct Serve {
     /// address.
     #[arg(long, env = "STACKROOM_PUBLIC_URL")]
     public_url: Option<String>,
+    /// An address of its own that answers with metrics for Prometheus, at `/metrics`. It asks nobody who they are.
+    #[arg(long, env = "STACKROOM_METRICS")]
+    metrics: Option<SocketAddr>,
 }
 
 impl Serve {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Self { listen, data, table, bucket, create, ingest_listen, public_url } = self;
+        let Self { listen, data, table, bucket, create, ingest_listen, public_url, metrics } = self;
         let set = |name: Option<String>| name.filter(|name| !name.is_empty());
         let stores = match set(table).zip(set(bucket)) {
             Some((table, bucket)) => Stores::Shared { table, bucket, create },
             None => Stores::Folder(data),
         };
-        server::serve::serve(Settings { listen, stores, ingest_listen, public_url }).await
+        server::serve::serve(Settings { listen, stores, ingest_listen, public_url, metrics }).await
     }
 }
 
@@ -53,11 +60,14 @@ pub(crate) struct Ingest {
     /// Where to listen. Put a proxy with TLS in front of it.
     #[arg(long, env = "STACKROOM_LISTEN", default_value = "127.0.0.1:8081")]
     listen: SocketAddr,
+    /// An address of its own that answers with metrics for Prometheus, at `/metrics`. It asks nobody who they are.
+    #[arg(long, env = "STACKROOM_METRICS")]
+    metrics: Option<SocketAddr>,
 }
 
 impl Ingest {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        server::serve::ingest(self.listen).await
+        server::serve::ingest(self.listen, self.metrics).await
     }
 }
 
@@ -70,5 +80,33 @@ pub(crate) async fn bootstrap(password: impl FnOnce() -> anyhow::Result<String>)
     match made {
         Some(token) => Ok(token.expose_secret().to_owned()),
         None => bail!("users exist already: a site administrator can make tokens with `stackroom admin token`"),
+    }
+}
+
+/// Tries the stores of a deployment out, with the settings and the AWS credentials of the environment.
+pub(crate) async fn examine(table: String, bucket: String, url: String) -> Vec<Finding> {
+    let public_url = std::env::var("STACKROOM_PUBLIC_URL").ok().filter(|set| !set.is_empty()).unwrap_or(url);
+    let examined = examine::deployment(Deployed { table, bucket, public_url }).await;
+    examined.into_iter().map(finding).collect()
+}
+
+fn finding(examined: Examined) -> Finding {
+    let Examined { check, outcome } = examined;
+    let (status, seen) = match outcome {
+        Outcome::Ok(seen) => (Status::Ok, seen),
+        Outcome::Warning(seen) => (Status::Warning, seen),
+        Outcome::Failed(seen) => (Status::Failed, seen),
+        Outcome::Skipped(why) => (Status::Skipped, why),
+    };
+    let wrong = matches!(status, Status::Warning | Status::Failed);
+    let of = |text: &'static str| wrong.then_some(text);
+    Finding {
+        probe: check.name,
+        status,
+        checks: check.checks,
+        seen,
+        means: of(check.means),
+        advice: of(check.advice),
+        page: of(check.page),
     }
 }

@@ -1,5 +1,6 @@
 //! The settings, each defined once, with its default.
 
+pub use crate::domain::Pins;
 use crate::domain::Registration;
 use crate::domain::reference::Defaults;
 use crate::domain::time::SKEW;
@@ -21,9 +22,8 @@ pub struct Config {
     /// The largest multipart upload, in bytes, that is verified before its completion is answered. Larger ones are
     /// answered first, and the `verify` function verifies them later. `STACKROOM_VERIFY_AT_ONCE`, by default no limit.
     pub verify_at_once: u64,
-    /// Whether the digest of an upload is signed into its URL, so that the store itself refuses other bytes.
-    /// `STACKROOM_PIN_UPLOADS`. Set it to `false` for stores that refuse such URLs: then we read and hash the uploads.
-    pub pin_uploads: bool,
+    /// What the URL of an upload fixes of its bytes. `STACKROOM_PIN_UPLOADS`: `true`, `header` or `false`.
+    pub pin_uploads: Pins,
     /// The time limit of a download, and so the lifetime of its URLs. `STACKROOM_DOWNLOAD_LIFE`, seconds. The
     /// registry's own redirects last 20 minutes at most.
     pub download_life: Duration,
@@ -62,6 +62,9 @@ pub struct Config {
     /// Whether we send blobs to registry clients ourselves, instead of redirecting them to the store.
     /// `STACKROOM_SERVE_BLOBS`.
     pub serve_blobs: bool,
+    /// The namespace in `CloudWatch` of the metrics of functions, `None` if they publish none.
+    /// `STACKROOM_METRICS_NAMESPACE`.
+    pub metrics_namespace: Option<String>,
     /// What the operator decides about accounts.
     pub policy: Policy,
 }
@@ -96,7 +99,11 @@ impl Config {
         let mut wrong = Vec::new();
         let mut number = |name: &str, default: u64| whole(get(name), name, default, &mut wrong);
         let default_quota = number("STACKROOM_DEFAULT_QUOTA", 0);
-        let pin_uploads = get("STACKROOM_PIN_UPLOADS").is_none_or(|text| text != "false");
+        let pin_uploads = match get("STACKROOM_PIN_UPLOADS").as_deref() {
+            Some("false") => Pins::Nothing,
+            Some("header") => Pins::Header,
+            _ => Pins::Bytes,
+        };
         let verify_at_once = number("STACKROOM_VERIFY_AT_ONCE", u64::MAX);
         let upload_life = Duration::from_secs(number("STACKROOM_UPLOAD_LIFE", 24 * 3600));
         let download_life = Duration::from_secs(number("STACKROOM_DOWNLOAD_LIFE", 24 * 3600));
@@ -119,6 +126,7 @@ impl Config {
         let proxies = networks(get("STACKROOM_PROXIES").as_deref(), &mut wrong);
         let directory_groups = get("STACKROOM_DIRECTORY_GROUPS").is_some_and(|text| text == "true");
         let serve_blobs = get("STACKROOM_SERVE_BLOBS").is_some_and(|text| text == "true");
+        let metrics_namespace = namespace(get("STACKROOM_METRICS_NAMESPACE"), &mut wrong);
         let ingest_url = get("STACKROOM_INGEST_URL").filter(|url| !url.is_empty());
         let ingest_url = ingest_url.map(|url| url.trim_end_matches('/').to_owned());
         let name = |name: &str, default: &str| get(name).unwrap_or_else(|| default.to_owned());
@@ -149,6 +157,7 @@ impl Config {
                 share_life,
                 max_share_life,
                 serve_blobs,
+                metrics_namespace,
                 policy,
             }),
             (entity, collection) => {
@@ -189,6 +198,17 @@ fn whole(text: Option<String>, name: &str, default: u64, wrong: &mut Vec<String>
             default
         }
     }
+}
+
+/// Reads a namespace of `CloudWatch`. Those that begin with `AWS/` are AWS's own.
+fn namespace(text: Option<String>, wrong: &mut Vec<String>) -> Option<String> {
+    let text = text.filter(|text| !text.is_empty())?;
+    let spelt = |c: char| c.is_ascii_alphanumeric() || "._-/#:".contains(c);
+    if text.len() > 255 || !text.chars().all(spelt) || text.starts_with(':') || text.starts_with("AWS/") {
+        wrong.push("`STACKROOM_METRICS_NAMESPACE` is no namespace that CloudWatch accepts".to_owned());
+        return None;
+    }
+    Some(text)
 }
 
 /// Refuses URLs that clients can't use, or to which they would send their token.
@@ -321,9 +341,10 @@ mod tests {
             "STACKROOM_PROXIES" => Some("127.0.0.1, proxy".to_owned()),
             "STACKROOM_QUOTA_WARNING" => Some("101".to_owned()),
             "STACKROOM_REGISTRATION" => Some("Open".to_owned()),
+            "STACKROOM_METRICS_NAMESPACE" => Some("AWS/Stackroom".to_owned()),
             _ => None,
         });
-        assert_eq!(error.unwrap_err().0.len(), 7);
+        assert_eq!(error.unwrap_err().0.len(), 8);
     }
 
     #[test]

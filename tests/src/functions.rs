@@ -1,8 +1,9 @@
 //! An installation on functions: the built functions behind a simulated API Gateway, on the embedded stores of this
-//! process.
+//! process; or, with `STACKROOM_UNDER=localstack`, on an emulator's, see [`crate::localstack`].
 //!
 //! The crate [`gateway`] simulates AWS. Here is what it does not know: the template is ours, the stores are the embedded
-//! ones, and what the functions presign leads to the same host, below `/objects/`, where signatures are checked.
+//! ones, and what the functions presign leads to the same host, below the name of the bucket, where signatures are
+//! checked. An emulator hears everything as it was signed, and checks it itself.
 //!
 //! Beside the functions runs `stackroom ingest`, as it does in a deployment whose registry clients send more than 4 MiB at
 //! once. There it has a host of its own; here it takes over on the same one, so that tests find the URLs that they know.
@@ -10,6 +11,7 @@
 //! `STACKROOM_FUNCTIONS` is the folder with `⟨function⟩/bootstrap`, as `cargo lambda build` leaves it; `scripts/test lambda`
 //! and `scripts/test cloud` build them.
 
+use crate::localstack::{ROOT, Stack};
 use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use axum::Router;
@@ -22,7 +24,7 @@ use bytes::Bytes;
 use gateway::api::{Api, Settings};
 use gateway::doors::{Guard, Service, door};
 use gateway::lambda::{Failure, Function, Machine, Report};
-use gateway::policy::{Call, Principal};
+use gateway::policy::{Call, Issuer, Principal};
 use gateway::template::{self, Deployment, FunctionSpec};
 use server::local::{BUCKET, Local};
 use server::routes::TEMPLATE;
@@ -41,7 +43,20 @@ const INSTANCES: usize = 6;
 
 /// Whether functions serve, instead of one process.
 pub fn serve() -> bool {
-    std::env::var("STACKROOM_UNDER").is_ok_and(|what| what == "functions")
+    emulated() || std::env::var("STACKROOM_UNDER").is_ok_and(|what| what == "functions")
+}
+
+/// Whether they do so on an emulator's stores, instead of the embedded ones.
+pub fn emulated() -> bool {
+    std::env::var("STACKROOM_UNDER").is_ok_and(|what| what == "localstack")
+}
+
+/// Whether a test can't run on an emulator's stores, which it says with the reason: `if only_on_our_stores("…") { return; }`.
+pub fn only_on_our_stores(why: &str) -> bool {
+    if emulated() {
+        eprintln!("not on emulators: {why}");
+    }
+    emulated()
 }
 
 /// Whether a test can't run on functions, which it says with the reason: `if only_in_one_process("…") { return; }`.
@@ -123,16 +138,52 @@ impl Functions {
         settings: &[(&str, &str)],
         change: impl Fn(&mut FunctionSpec),
     ) -> Self {
-        let guard = Guard::default();
-        let kept = |name: &str| std::fs::read_to_string(Path::new(&local.admin_token()).with_file_name(name)).unwrap();
         let public_url = format!("http://{}", listener.local_addr().unwrap());
         let mut specs = specs(&public_url);
-        let secret = Arc::new(Mutex::new(Secret { keys: kept("keys"), asked: 0 }));
         specs.iter_mut().for_each(change);
-
-        let prefix = format!("arn:aws:dynamodb:{REGION}:000000000000:table/");
-        let table = door(Service::DynamoDb(prefix), guard.clone(), table_of(local));
+        let guard = Guard::default();
+        let table = door(Service::DynamoDb(tables(REGION)), guard.clone(), table_of(local));
         let bucket = door(Service::S3, guard.clone(), bucket_of(local));
+        let own = own_objects(local);
+        let doors = Doors { guard, table, bucket, name: BUCKET.to_owned(), own, signer: "stackroom", issuer: None };
+        Self::behind(local, doors, specs, listener, settings).await
+    }
+
+    /// The same on an emulator's stores, which `local` has as its own.
+    pub async fn on_stack(stack: &Arc<Stack>, local: &Local, listener: TcpListener, settings: &[(&str, &str)]) -> Self {
+        let public_url = format!("http://{}", listener.local_addr().unwrap());
+        let specs = template::functions(TEMPLATE, &stack.deployment(&public_url, SECRET)).unwrap();
+        let guard = Guard::default();
+        let there = passed_on(&stack.emulator.endpoint);
+        let table = Service::DynamoDb(tables(crate::localstack::REGION));
+        let table = door(table, guard.clone(), there.clone());
+        let bucket = door(Service::S3, guard.clone(), there.clone());
+        let own = Router::new().fallback(move |request: Request| {
+            let there = there.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+                there.send(http::Request::from_parts(parts, body)).await.map(Body::from)
+            }
+        });
+        let (name, issuer) = (stack.name.clone(), Some(Arc::clone(stack) as Arc<dyn Issuer>));
+        let doors = Doors { guard, table, bucket, name, own, signer: ROOT, issuer };
+        let pins = local.app.config.pin_uploads.to_string();
+        let settings = [settings, &[("STACKROOM_PIN_UPLOADS", pins.as_str())]].concat();
+        Self::behind(local, doors, specs, listener, &settings).await
+    }
+
+    async fn behind(
+        local: &Local,
+        doors: Doors,
+        specs: Vec<FunctionSpec>,
+        listener: TcpListener,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let Doors { guard, table, bucket, name, own, signer, issuer } = doors;
+        let kept = |name: &str| std::fs::read_to_string(Path::new(&local.admin_token()).with_file_name(name)).unwrap();
+        let public_url = format!("http://{}", listener.local_addr().unwrap());
+        let secret = Arc::new(Mutex::new(Secret { keys: kept("keys"), asked: 0 }));
         let (table, one) = gateway::serve(table).await.unwrap();
         let (objects, other) = gateway::serve(bucket.clone()).await.unwrap();
         let secrets = door(Service::SecretsManager, guard.clone(), secrets_of(&secret));
@@ -146,7 +197,7 @@ impl Functions {
         ]);
         environment.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let (principals, faults) = (Arc::clone(&guard.principals), Arc::clone(&guard.faults));
-        let machine = Machine { folder: folder(), environment, instances: INSTANCES, principals, faults };
+        let machine = Machine { folder: folder(), environment, instances: INSTANCES, principals, issuer, faults };
         let functions: BTreeMap<String, Function> =
             specs.into_iter().map(|spec| (spec.id.clone(), Function::new(spec, machine.clone()))).collect();
 
@@ -154,15 +205,34 @@ impl Functions {
         let source_header = Some(http::HeaderName::from_static("x-forwarded-for"));
         let api = Api::new(functions.values(), Settings { source_header, ..Settings::default() });
         let api = Arc::new(api.unwrap());
-        let (own, ingest) = (own_objects(local), oci::ingest(local.app.clone()));
+        let ingest = oci::ingest(local.app.clone());
         let around = |api: Router| {
             let api = api.layer(map_response(counted));
-            let behind = Behind { api, bucket, own, ingest };
+            let behind = Behind { api, bucket, name, own, signer, ingest };
             Router::new().fallback(move |request: Request| behind.clone().answer(request))
         };
         let serving = vec![one, other, third, gateway::serve_api(listener, api, around)];
         Self { functions, guard, secret, serving }
     }
+}
+
+/// What the ARNs of tables begin with.
+fn tables(region: &str) -> String {
+    format!("arn:aws:dynamodb:{region}:000000000000:table/")
+}
+
+/// The doors of the stores of an installation.
+struct Doors {
+    guard: Guard,
+    table: Router,
+    bucket: Router,
+    /// The name of the bucket.
+    name: String,
+    /// The bucket, for what this process signed.
+    own: Router,
+    /// The key id with which it does.
+    signer: &'static str,
+    issuer: Option<Arc<dyn Issuer>>,
 }
 
 /// What answers on the host of an installation.
@@ -171,17 +241,21 @@ struct Behind {
     api: Router,
     /// The door of the bucket.
     bucket: Router,
+    /// The name of the bucket.
+    name: String,
     /// The bucket, for what this process signed.
     own: Router,
+    signer: &'static str,
     ingest: Router,
 }
 
 impl Behind {
     async fn answer(self, request: Request) -> Response {
         let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
-        let bucket = path.strip_prefix('/').and_then(|path| path.strip_prefix(BUCKET));
+        let bucket = path.strip_prefix('/').and_then(|path| path.strip_prefix(self.name.as_str()));
         let router = if bucket.is_some_and(|rest| rest.starts_with('/')) {
-            let ours = query.contains("X-Amz-Credential=stackroom%2F") || !query.contains("X-Amz-");
+            let signer = format!("X-Amz-Credential={}%2F", self.signer);
+            let ours = query.contains(&signer) || !query.contains("X-Amz-");
             if ours { self.own } else { self.bucket }
         } else if too_large(&request) {
             self.ingest
@@ -213,6 +287,45 @@ fn secrets_of(secret: &Arc<Mutex<Secret>>) -> impl gateway::doors::Upstream {
             secret.asked += 1;
             http::Response::new(serde_json::json!({ "SecretString": secret.keys }).to_string().into())
         }
+    }
+}
+
+/// An emulator, which hears what it is asked as it was signed.
+#[derive(Clone)]
+struct PassedOn {
+    client: reqwest::Client,
+    endpoint: String,
+}
+
+fn passed_on(endpoint: &str) -> PassedOn {
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    PassedOn { client, endpoint: endpoint.to_owned() }
+}
+
+impl PassedOn {
+    async fn send(&self, request: http::Request<Bytes>) -> http::Response<Bytes> {
+        let (parts, body) = request.into_parts();
+        let url = format!("{}{}", self.endpoint, parts.uri);
+        let sent = self.client.request(parts.method, url).headers(parts.headers).body(body).send().await;
+        // An emulator that is gone looks like a store that is.
+        let Ok(answer) = sent else {
+            return http::Response::builder().status(http::StatusCode::BAD_GATEWAY).body(Bytes::new()).unwrap();
+        };
+        let mut response = http::Response::new(Bytes::new());
+        (*response.status_mut(), *response.headers_mut()) = (answer.status(), answer.headers().clone());
+        // The whole body is here.
+        response.headers_mut().remove(http::header::TRANSFER_ENCODING);
+        response.headers_mut().remove(http::header::CONNECTION);
+        match answer.bytes().await {
+            Ok(body) => response.map(|_| body),
+            Err(_) => http::Response::builder().status(http::StatusCode::BAD_GATEWAY).body(Bytes::new()).unwrap(),
+        }
+    }
+}
+
+impl gateway::doors::Upstream for PassedOn {
+    async fn answer(&self, request: http::Request<Bytes>, _: Arc<Principal>) -> http::Response<Bytes> {
+        self.send(request).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the tests share: a whole server on a free port, callers with and without tokens, real images.
 //!
 //! With `STACKROOM_UNDER=functions`, every server is an installation on functions behind a simulated API Gateway instead:
-//! see [`functions`].
+//! see [`functions`]. With `STACKROOM_UNDER=localstack`, its table and bucket are an emulator's: see [`localstack`].
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,17 +12,21 @@
 )]
 
 pub mod chance;
+pub mod cost;
 pub mod functions;
+pub mod localstack;
 pub mod sif;
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use functions::Functions;
+use localstack::Stack;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use server::limits::Limits;
 use server::local::Local;
 use shared::config::Config;
 use shared::domain::Digest;
+use shared::store::keys::INSTALLATION;
 use shared::telemetry::Summary;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -41,6 +45,9 @@ pub struct Server {
     pub admin: Caller,
     /// The functions, if they serve instead of this process.
     pub functions: Option<Functions>,
+    /// The emulator's stores, if these are not the embedded ones. Then `local` has its keys and its folder, and its stores
+    /// are empty.
+    pub stack: Option<Arc<Stack>>,
     serving: Option<JoinHandle<()>>,
     _folder: TempDir,
 }
@@ -73,15 +80,35 @@ impl Server {
         settings: &[(&str, &str)],
         between: impl Fn(SharedHttpClient) -> SharedHttpClient,
     ) -> Self {
+        Self::start_at("127.0.0.1:0", settings, between).await
+    }
+
+    /// The same at an address of the caller's choice.
+    pub async fn start_at(
+        address: &str,
+        settings: &[(&str, &str)],
+        between: impl Fn(SharedHttpClient) -> SharedHttpClient,
+    ) -> Self {
         let folder = TempDir::new().unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let get = |name: &str| settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let config = Config::read(&url, get).unwrap();
-        let local = Local::open_through(folder.path(), config, between).await.unwrap();
+        let mut local = Local::open_through(folder.path(), config.clone(), between).await.unwrap();
+        let mut stack = None;
+        if functions::emulated() {
+            let made = Stack::create(&url).await.unwrap();
+            let keys = std::fs::read_to_string(folder.path().join("keys")).unwrap();
+            let config = Config { pin_uploads: made.pins().await.unwrap(), ..config };
+            local.app = made.app(config, &keys);
+            shared::service::installation::mark(&local.app).await.unwrap();
+            stack = Some(Arc::new(made));
+        }
         local.first_admin().await.unwrap().expect("a new folder has no users");
         let token = std::fs::read_to_string(local.admin_token()).unwrap();
-        let (functions, serving) = if functions::serve() {
+        let (functions, serving) = if let Some(stack) = &stack {
+            (Some(Functions::on_stack(stack, &local, listener, settings).await), None)
+        } else if functions::serve() {
             (Some(Functions::start(&local, listener, settings).await), None)
         } else {
             let router = server::serve::router(&local).unwrap().layer(axum::middleware::map_response(counted));
@@ -91,7 +118,7 @@ impl Server {
         let nobody = Caller::new(&url, None);
         let admin = Caller::new(&url, Some(token));
         admin.get("/v1/token-status").await.ok();
-        Self { url, local: Arc::new(local), nobody, admin, functions, serving, _folder: folder }
+        Self { url, local: Arc::new(local), nobody, admin, functions, stack, serving, _folder: folder }
     }
 
     /// Adds a user and returns them, with a token that may do everything that they may. Quota in bytes, 0 for unlimited.
@@ -127,7 +154,7 @@ impl Server {
     /// The names of all objects in the bucket.
     pub async fn objects(&self) -> Vec<String> {
         let objects = self.local.app.objects.list(None).await.unwrap();
-        objects.into_iter().map(|listed| listed.object).collect()
+        objects.into_iter().map(|listed| listed.object).filter(|object| object != INSTALLATION).collect()
     }
 }
 

@@ -153,6 +153,7 @@ fn the_layers_of_shared_import_only_what_lies_below_them() {
         ("error.rs", &["error", "domain", "rules", "store"]),
         ("random.rs", &["random", "error"]),
         ("telemetry.rs", &["telemetry"]),
+        ("telemetry/", &["telemetry"]),
     ] {
         for (path, source) in sources_of(&format!("shared/src/{layer}")) {
             for named in own_paths(&source) {
@@ -188,7 +189,7 @@ fn every_module_of_shared_has_its_place_among_the_layers() {
 }
 
 /// The rooms of `service`, each with the lower ones that it may name. A room that is not listed here may name none.
-const ROOMS: [(&str, &[&str]); 26] = [
+const ROOMS: [(&str, &[&str]); 27] = [
     ("access", &[]),
     ("parts", &["access"]),
     ("restore", &[]),
@@ -213,6 +214,7 @@ const ROOMS: [(&str, &[&str]); 26] = [
     ("installation", &["access", "people", "retry"]),
     ("sweep", &["access", "installation", "links", "people", "removal", "share", "uploads"]),
     ("scrub", &["access"]),
+    ("copy", &["access", "installation", "sweep"]),
     ("events", &["access"]),
     ("looks", &["access"]),
 ];
@@ -350,7 +352,7 @@ fn the_http_framework_is_named_only_at_the_edge() {
 }
 
 /// The only crates that the client is made of, as Rust spells them: HTTP, a command line, and no store.
-const OF_THE_CLIENT: [&str; 7] = ["anyhow", "clap", "reqwest", "serde", "serde_json", "serde_yaml_ng", "tokio"];
+const OF_THE_CLIENT: [&str; 8] = ["anyhow", "clap", "reqwest", "serde", "serde_json", "serde_yaml_ng", "sha2", "tokio"];
 
 #[test]
 fn the_command_without_the_server_knows_no_store_and_serves_nothing() {
@@ -361,8 +363,8 @@ fn the_command_without_the_server_knows_no_store_and_serves_nothing() {
         for name in ["aws_", "axum", "rusqlite", "lambda_http", "dynoxide", "embedded"] {
             assert!(after(&source, name).is_empty(), "{path} must not know {name}");
         }
-        // What only the feature enables is named in the single module behind it, and in `main`, which starts it.
-        let behind = path.ends_with("/serve.rs") || path.ends_with("/main.rs");
+        // What only the feature enables is named in the two modules behind it, and in `main`, which starts it.
+        let behind = ["/serve.rs", "/copies.rs", "/main.rs"].iter().any(|name| path.ends_with(name));
         for name in dependencies("cli").difference(&always) {
             assert!(behind || after(&source, &format!("{name}::")).is_empty(), "{path} must not import {name}");
         }
@@ -432,23 +434,34 @@ fn the_gateway_of_the_tests_reads_the_same_routes_as_the_server() {
 
 #[test]
 fn every_test_that_runs_in_one_process_only_says_why() {
+    insta::assert_snapshot!("only_in_one_process", reasons("only_in_one_process"));
+}
+
+#[test]
+fn every_test_that_runs_on_our_own_stores_only_says_why() {
+    insta::assert_snapshot!("only_on_our_stores", reasons("only_on_our_stores"));
+}
+
+/// The tests that a function can stop, each with the reason that it is given.
+fn reasons(function: &str) -> String {
     let mut listed = String::new();
     for (path, source) in sources_of("tests/tests/").iter().filter(|(path, _)| !path.ends_with("/tidy.rs")) {
         let mut test = "";
         for line in source.lines() {
             test = after(line, "fn ").first().and_then(|rest| rest.split('(').next()).unwrap_or(test);
-            if let Some(rest) = line.split_once("only_in_one_process(").map(|(_, rest)| rest) {
+            if let Some(rest) = line.split_once(&format!("{function}(")).map(|(_, rest)| rest) {
                 let why = rest.split('"').nth(1).unwrap_or_else(|| panic!("{path}: {test} does not say why"));
                 listed.extend([path.trim_start_matches("tests/tests/"), " ", test, ": ", why, "\n"]);
             }
         }
     }
-    insta::assert_snapshot!("only_in_one_process", listed);
+    listed
 }
 
 #[test]
-fn only_sweeps_and_scrubs_scan_the_table() {
+fn only_sweeps_scrubs_and_copies_scan_the_table() {
     let places = [
+        "shared/src/service/copy/",
         "shared/src/service/sweep/mod.rs",
         "shared/src/service/scrub.rs",
         "shared/src/store/table.rs",
@@ -610,7 +623,8 @@ fn every_test_that_a_page_for_users_names_is_there() {
         .flat_map(|(_, text)| after(text, "fn"))
         .filter_map(|rest| rest.trim_start().split(|c| !in_word(c)).next())
         .collect();
-    let pages = |path: &str| path.starts_with("docs/user/") || path.starts_with("docs/admin/");
+    let pages =
+        |path: &str| path.starts_with("docs/user/") || path.starts_with("docs/admin/") || path == "docs/localstack.md";
     for (path, page) in files.iter().filter(|(path, _)| pages(path)) {
         let named = page.split("<!-- Tests of these statements:\n").nth(1).unwrap_or_default();
         let named: Vec<&str> = named.lines().take_while(|line| *line != "-->").collect();
@@ -619,6 +633,59 @@ fn every_test_that_a_page_for_users_names_is_there() {
             assert!(tests.contains(test), "{path}: there is no test {test}");
         }
     }
+}
+
+/// Names in backquotes.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn every_probe_is_listed_and_every_unverified_entry_names_its_own() {
+    let files = files();
+    let mut probes: BTreeMap<String, String> = BTreeMap::new();
+    for path in ["cli/src/doctor/outside/mod.rs", "infra/server/src/examine.rs"] {
+        for rest in after(&files[path], "name: \"") {
+            let text = |rest: &str| rest.split('"').next().unwrap().to_owned();
+            let checks = after(rest, "checks: \"").first().map(|rest| text(rest)).unwrap();
+            let page = after(rest, "page: \"").first().map(|rest| text(rest)).unwrap();
+            let (page, place) = page.split_once('#').unwrap_or((&page, ""));
+            let heading = |line: &str| {
+                let known = |c: char| c.is_ascii_alphanumeric() || " -_".contains(c);
+                line.trim_start_matches('#').trim().to_lowercase().replace(|c| !known(c), "").replace(' ', "-")
+            };
+            let there = files[page].lines().any(|line| line.starts_with('#') && heading(line) == place);
+            assert!(place.is_empty() || there, "{page} has no place {place}");
+            assert!(probes.insert(text(rest), checks).is_none(), "two probes have one name");
+        }
+    }
+    assert!(probes.len() > 30, "{probes:?}");
+
+    // Entries that name a probe.
+    let mut of_entries: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for entry in files["docs/unverified.md"].split("\n### ").skip(1) {
+        let heading = entry.lines().next().unwrap();
+        let said: Vec<&str> = entry.lines().filter_map(|line| line.strip_prefix("Probe: ")).collect();
+        let [said] = said[..] else { panic!("`{heading}` has no line `Probe:`, or several") };
+        assert!(said.starts_with("none: ") || !quoted(said).is_empty(), "{heading}: {said}");
+        for name in quoted(said) {
+            assert!(probes.contains_key(name), "{heading}: there is no probe `{name}`");
+            of_entries.entry(name).or_default().insert(heading);
+        }
+    }
+    // The page lists each, with its entries; those without one are for everyday.
+    let mut listed = BTreeSet::new();
+    for row in files["docs/admin/doctor.md"].lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let name = quoted(cells[0])[0];
+        let checks = probes.get(name).unwrap_or_else(|| panic!("there is no probe `{name}`"));
+        assert_eq!(cells[1], checks.trim_end_matches('.'), "{name}");
+        let entries = cells.get(2).copied().unwrap_or_default();
+        let entries = after(entries, "[").into_iter().map(|rest| rest.split("](").next().unwrap());
+        assert_eq!(entries.collect::<BTreeSet<_>>(), of_entries.remove(name).unwrap_or_default(), "{name}");
+        listed.insert(name.to_owned());
+    }
+    assert_eq!(listed, probes.into_keys().collect());
 }
 
 /// The settings that the page for operators lists, with their defaults.
@@ -664,6 +731,44 @@ fn every_setting_is_on_the_page_of_settings_with_its_default() {
         }
         let changes = |value: &&str| config(name, Some(value)).is_some_and(|changed| Some(changed) != defaults);
         assert!(others.iter().any(changes), "{name} changes nothing");
+    }
+}
+
+/// The names of metrics in a text.
+fn metrics_in(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c| !in_word(c));
+    words.filter(|word| ["stackroom_", "process_"].iter().any(|start| word.starts_with(start))).collect()
+}
+
+#[test]
+fn every_metric_is_on_the_page_of_metrics() {
+    let files = files();
+    let page = &files["docs/admin/metrics.md"];
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let listed: BTreeSet<&str> = rows.flat_map(metrics_in).collect();
+    let text = server::metrics::Metrics::new().text().unwrap();
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let named = families.map(|(name, kind)| match kind {
+        "counter" => format!("{name}_total"),
+        "info" => format!("{name}_info"),
+        _ => name.to_owned(),
+    });
+    // These come with the first sweep, and with the first request.
+    let later = [
+        "stackroom_sweep_last_end_timestamp_seconds",
+        "stackroom_http_requests_total",
+        "stackroom_http_request_duration_seconds",
+        "stackroom_http_request_bytes_total",
+        "stackroom_http_response_bytes_total",
+    ];
+    let published: BTreeSet<String> = named.chain(later.map(str::to_owned)).collect();
+    assert_eq!(listed, published.iter().map(String::as_str).collect());
+    for name in metrics_in(page) {
+        assert!(listed.contains(name.trim_end_matches("_bucket")), "{name} is no metric");
+    }
+    // No example of a proxy or a service leads anybody there.
+    for (path, text) in files.iter().filter(|(path, _)| path.starts_with("infra/deploy/") || *path == "Containerfile") {
+        assert!(!text.to_lowercase().contains("metrics"), "{path}");
     }
 }
 

@@ -4,5 +4,5 @@
 async fn main() -> Result<(), lambda_http::Error> {
     shared::telemetry::init();
     let app = shared::App::in_function().await?;
-    shared::http::lambda::run(&app, admin::router(&app)).await
+    shared::http::lambda::run(&app, env!("CARGO_PKG_NAME"), admin::router(&app)).await
 }

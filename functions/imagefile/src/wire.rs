@@ -1,6 +1,7 @@
 //! The answers of the routes for images' bytes, field by field.
 
 use serde::Serialize;
+use shared::config::Pins;
 use shared::service::pull::Found;
 use shared::service::uploads;
 use utoipa::ToSchema;
@@ -32,7 +33,9 @@ struct PartOptions {
 }
 
 /// An opened multipart upload.
-pub(crate) fn opened(opened: &uploads::parts::Opened, pinned: bool) -> OpenedParts {
+pub(crate) fn opened(opened: &uploads::parts::Opened, pins: Pins) -> OpenedParts {
+    // Whether clients are to compute the digest of each part, and send it in a header.
+    let pinned = pins != Pins::Nothing;
     OpenedParts {
         upload: opened.id.to_string(),
         total_parts: opened.parts,

@@ -181,7 +181,7 @@ async fn passed(
 ) -> Result<Response<Bytes>, Refusal> {
     let signed = Signed::of(&request).ok_or_else(Refusal::unsigned)?;
     let caller = guard.principals.of(&signed.access_key_id).ok_or_else(Refusal::unknown)?;
-    if signed.session_token.as_deref() != Some(&caller.session_token) {
+    if signed.session_token.as_deref().unwrap_or_default() != caller.session_token {
         return Err(Refusal::token());
     }
     let refuse = |operation: &str, need: Need| {
@@ -211,6 +211,9 @@ async fn passed(
     if death == Some(Side::Before) {
         caller.spring();
         return pending().await;
+    }
+    if !signed.presigned {
+        tokio::time::sleep(guard.faults.late()).await;
     }
     if !signed.presigned {
         caller.note(Call { operation: operation.clone(), needs, denied: false });
@@ -262,7 +265,7 @@ impl Signed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Effect, Statement};
+    use crate::policy::{AccessKey, Effect, Statement};
     use crate::serve;
 
     const TABLE: &str = "arn:aws:dynamodb:r:1:table/";
@@ -274,7 +277,8 @@ mod tests {
     /// A door in front of a store that says 404 to whoever asks for `missing`.
     async fn behind(service: Service, statements: Vec<Statement>) -> (String, Guard, Arc<Principal>) {
         let guard = Guard::default();
-        let principal = guard.principals.admit("Reader", &Arc::new(statements)).unwrap();
+        let key = AccessKey::generate().unwrap();
+        let principal = guard.principals.admit("Reader", &Arc::new(statements), key);
         let store = |request: http::Request<Bytes>, _: Arc<Principal>| async move {
             let mut response = Response::new(Bytes::from("stored"));
             if request.uri().path().ends_with("missing") {

@@ -9,6 +9,7 @@
 
 use crate::policy::{Side, lock};
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// How often each fault happens, from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -24,6 +25,8 @@ pub struct Rates {
     pub throttled: f64,
     /// A call of a store is refused because there are too many. The SDK tries it again.
     pub slow: f64,
+    /// How much longer each call of a store takes. Requests with presigned URLs are as fast as ever.
+    pub late: Duration,
 }
 
 /// The faults of an installation.
@@ -50,6 +53,11 @@ impl Faults {
     /// Changes the rates, for example to none before a test looks at what is left.
     pub fn set(&self, rates: Rates) {
         *lock(&self.rates) = rates;
+    }
+
+    /// How much longer a call of a store takes.
+    pub(crate) fn late(&self) -> Duration {
+        lock(&self.rates).late
     }
 
     /// Whether something happens that has the rate which `of` picks.

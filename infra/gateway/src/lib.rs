@@ -30,7 +30,8 @@
 //! - **Time.** Functions run as fast as this machine. A cold start costs what starting a process costs here.
 //! - **The file system.** Functions see the machine's own; `/var/task` is a name, and `/tmp` is shared.
 //! - **Event sources.** Nothing watches a clock, a stream or a queue: the caller makes the event and delivers it
-//!   ([`lambda::Function::deliver`]), which may then arrive twice. Patterns of filters are read, and not applied.
+//!   ([`lambda::Function::deliver`]), which may then arrive twice. Whether a record of a stream fits a filter,
+//!   [`template::Event::takes`] says.
 //! - **Policies** beyond `Effect`, `Action` and `Resource`: a statement with a condition is an error. No policies of
 //!   resources, no boundaries, no managed policies, no templates of policies. `DeleteObjects` is refused.
 //! - **The API** beyond routes: no authorizers, no CORS, no mappings of parameters, no custom domains, no access logs, no

@@ -4,8 +4,8 @@
 //! Source: *AWS Serverless Application Model, Developer Guide*: "SAM resources and properties", "Globals section of the
 //! SAM template"; *AWS `CloudFormation` User Guide*: "Intrinsic function reference", "Pseudo parameters reference".
 //!
-//! Only functions are read. Whatever a function's properties refer to is resolved: parameters, names and ARNs of other
-//! resources, conditions. What can't be resolved is an error, and never left out.
+//! Functions are read, and the properties of any other resource on request. Whatever properties refer to is resolved:
+//! parameters, names and ARNs of other resources, conditions. What can't be resolved is an error, and never left out.
 
 use crate::policy::{Effect, Statement};
 use serde_yaml_ng::{Mapping, Value};
@@ -108,6 +108,30 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Whether an event source sends this record of a stream. Source: *Lambda Developer Guide*, "Control which events
+    /// Lambda sends to your function": all fields of a pattern must match, and of a list of values one. Of its operators,
+    /// like `exists`, none is simulated: what has one matches nothing.
+    pub fn takes(&self, record: &serde_json::Value) -> bool {
+        match self {
+            Self::Stream { patterns, .. } => {
+                patterns.is_empty() || patterns.iter().any(|pattern| fits(pattern, record))
+            }
+            _ => false,
+        }
+    }
+}
+
+fn fits(pattern: &serde_json::Value, record: &serde_json::Value) -> bool {
+    match pattern {
+        serde_json::Value::Object(fields) => {
+            fields.iter().all(|(name, pattern)| record.get(name).is_some_and(|found| fits(pattern, found)))
+        }
+        serde_json::Value::Array(values) => values.contains(record),
+        _ => false,
+    }
+}
+
 /// Reads the functions of a template, in its order.
 pub fn functions(template: &str, deployment: &Deployment) -> Result<Vec<FunctionSpec>, TemplateError> {
     let template: Value = serde_yaml_ng::from_str(template).map_err(|error| TemplateError(error.to_string()))?;
@@ -121,6 +145,16 @@ pub fn functions(template: &str, deployment: &Deployment) -> Result<Vec<Function
         }
     }
     Ok(functions)
+}
+
+/// The properties of a resource, for whoever creates it elsewhere: as the template has them, resolved.
+pub fn properties(template: &str, deployment: &Deployment, id: &str) -> Result<serde_json::Value, TemplateError> {
+    let template: Value = serde_yaml_ng::from_str(template).map_err(|error| TemplateError(error.to_string()))?;
+    let reader = Reader { template: &template, deployment };
+    reader.kind(id)?;
+    let resource = template.get("Resources").and_then(|resources| resources.get(id));
+    let properties = resource.and_then(|resource| resource.get("Properties")).cloned().unwrap_or_default();
+    serde_json::to_value(reader.resolved(&properties)?).map_err(|error| TemplateError(format!("{id}: {error}")))
 }
 
 struct Reader<'a> {
@@ -544,6 +578,19 @@ Resources:
         );
         let Event::Stream { batch: 1, retries: None, patterns, .. } = &one.events[3] else { panic!("{one:?}") };
         assert_eq!(patterns[0]["eventName"][0], "INSERT");
+        let record = |name: &str| serde_json::json!({ "eventName": name, "dynamodb": {} });
+        assert!(one.events[3].takes(&record("INSERT")) && !one.events[3].takes(&record("REMOVE")));
+        assert!(!one.events[3].takes(&serde_json::json!({})) && !one.events[1].takes(&record("INSERT")));
+    }
+
+    #[test]
+    fn the_properties_of_a_resource_are_read_with_everything_resolved() {
+        let table = "Table: { Type: AWS::DynamoDB::Table, Properties: { Keys: [!Ref Host, !If [Both, 1, !Ref AWS::NoValue]], Protected: true, Of: !If [Both, !Ref AWS::NoValue, x] } }";
+        let template = TEMPLATE.replace("Table: { Type: AWS::DynamoDB::Table }", table);
+        let found = properties(&template, &deployment(), "Table").unwrap();
+        assert_eq!(found, serde_json::json!({ "Keys": ["h", 1], "Protected": true }));
+        assert!(properties(TEMPLATE, &deployment(), "Bucket").unwrap().is_null());
+        assert!(properties(TEMPLATE, &deployment(), "Tabel").unwrap_err().to_string().contains("Tabel"));
     }
 
     #[test]

@@ -24,12 +24,14 @@ use secrecy::SecretString;
 use shared::app::{App, Parts, system_clock};
 use shared::auth::Keys;
 use shared::config::Config;
+use shared::domain::Digest;
 use shared::service::people::users;
 use shared::store::{Objects, Table};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The bucket, and so the first part of the path of every presigned URL.
 pub const BUCKET: &str = "objects";
@@ -38,6 +40,10 @@ const FIRST: &str = "admin";
 /// How many rows are read at a time: a few milliseconds.
 const PAGE: u16 = 128;
 const REGION: &str = "local";
+/// The name of the table.
+const TABLE: &str = "stackroom";
+/// The URL of an installation that nobody asks anything.
+pub(crate) const NOWHERE: &str = "http://localhost";
 const KEY_ID: &str = "stackroom";
 
 /// An installation in a folder.
@@ -89,46 +95,13 @@ impl Local {
         embedded::deny_others(&folder.join("admin.token"))?;
 
         let table = embedded::table::Table::open(&folder.join("table.sqlite"))?;
-        let objects = embedded::objects::Objects::open(embedded::objects::Config {
-            folder: folder.join("objects"),
-            index: folder.join("objects.sqlite"),
-            bucket: BUCKET.to_owned(),
-            region: REGION.to_owned(),
-            access_key_id: KEY_ID.to_owned(),
-            secret_access_key: secret.clone(),
-        })?;
+        let objects = open_objects(folder, folder.join("objects.sqlite"), secret.clone())?;
 
-        let credentials = Credentials::new(KEY_ID, secret, None, None, "data folder");
-        let dynamodb = aws_sdk_dynamodb::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(REGION))
-            .credentials_provider(credentials.clone())
-            .endpoint_url("http://table.invalid")
-            // Nobody is between us and the table: no request needs a signature, and no stream can stall.
-            .allow_no_auth()
-            .auth_scheme_preference([AuthSchemeId::from("noAuth")])
-            // What fails here fails again at once: a full disk, a broken file.
-            .retry_config(RetryConfig::disabled())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .http_client(between(table.connector()))
-            .build();
-        // The endpoint is the public one, since it is signed into the URLs; the connector ignores the host.
-        let s3 = aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(REGION))
-            .credentials_provider(credentials)
-            .endpoint_url(&config.public_url)
-            .force_path_style(true)
-            .retry_config(RetryConfig::disabled())
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .http_client(between(objects.connector()))
-            .build();
-        let s3 = aws_sdk_s3::Client::from_conf(s3);
+        let clients = Clients { table: &table, objects: &objects, secret };
+        let (client, s3) = clients.made(&config.public_url, between);
         let app = App::new(Parts {
             config,
-            table: Table::new(aws_sdk_dynamodb::Client::from_conf(dynamodb), "stackroom".to_owned()).in_pages_of(PAGE),
+            table: Table::new(client, TABLE.to_owned()).in_pages_of(PAGE),
             objects: Objects::new(s3.clone(), s3, BUCKET.to_owned()),
             keys,
             clock: system_clock,
@@ -152,7 +125,8 @@ impl Local {
         let (token, password) = match made {
             Some(token) => (token, Some(password)),
             None if std::fs::metadata(&file).is_ok_and(|known| known.len() == 0) => {
-                (users::operator_token(&self.app, &FIRST.parse()?).await?, None)
+                let Some(operator) = users::operator(&self.app, &FIRST.parse()?).await? else { return Ok(None) };
+                (users::operator_token(&self.app, &operator).await?, None)
             }
             None => return Ok(None),
         };
@@ -172,9 +146,156 @@ impl Local {
         Ok(())
     }
 
+    /// Makes the next start of a server write the operator's token, if there is none: for a library that was copied here.
+    pub fn needs_admin_token(&self) -> anyhow::Result<()> {
+        let file = self.admin_token();
+        if file.exists() { Ok(()) } else { write_private(&file, "") }
+    }
+
     /// Where the operator's token is.
     pub fn admin_token(&self) -> PathBuf {
         self.folder.join("admin.token")
+    }
+}
+
+/// The embedded stores that the SDK's clients are made for.
+struct Clients<'a> {
+    table: &'a embedded::table::Table,
+    objects: &'a embedded::objects::Objects,
+    /// The key that signs presigned URLs.
+    secret: String,
+}
+
+impl Clients<'_> {
+    fn made(
+        self,
+        public_url: &str,
+        between: impl Fn(SharedHttpClient) -> SharedHttpClient,
+    ) -> (aws_sdk_dynamodb::Client, aws_sdk_s3::Client) {
+        let credentials = Credentials::new(KEY_ID, self.secret, None, None, "data folder");
+        let dynamodb = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .credentials_provider(credentials.clone())
+            .endpoint_url("http://table.invalid")
+            // Nobody is between us and the table: no request needs a signature, and no stream can stall.
+            .allow_no_auth()
+            .auth_scheme_preference([AuthSchemeId::from("noAuth")])
+            // What fails here fails again at once: a full disk, a broken file.
+            .retry_config(RetryConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .http_client(between(self.table.connector()))
+            .build();
+        // The endpoint is the public one, since it is signed into the URLs; the connector ignores the host.
+        let s3 = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(REGION))
+            .credentials_provider(credentials)
+            .endpoint_url(public_url)
+            .force_path_style(true)
+            .retry_config(RetryConfig::disabled())
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .http_client(between(self.objects.connector()))
+            .build();
+        (aws_sdk_dynamodb::Client::from_conf(dynamodb), aws_sdk_s3::Client::from_conf(s3))
+    }
+}
+
+/// The objects of an installation, by the index at `index`.
+fn open_objects(folder: &Path, index: PathBuf, secret: String) -> Result<embedded::objects::Objects, embedded::Error> {
+    embedded::objects::Objects::open(embedded::objects::Config {
+        folder: folder.join("objects"),
+        index,
+        bucket: BUCKET.to_owned(),
+        region: REGION.to_owned(),
+        access_key_id: KEY_ID.to_owned(),
+        secret_access_key: secret,
+    })
+}
+
+/// An installation in a folder as it was at one moment, to be read. A server may be using the folder meanwhile.
+///
+/// 1. Copy the table's file.
+/// 2. Then copy the index of the objects: whatever the rows name is in it, since an object is deleted hours after the
+///    last row that names it. The object files are read where they are.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The installation.
+    pub app: App,
+    /// What tells it from others: the beginning of a digest of a key that it alone has.
+    pub of: String,
+    _scratch: Scratch,
+}
+
+/// A folder that is removed in the end.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+/// What the names of such folders begin with.
+const SNAPSHOT: &str = "snapshot-";
+/// After this time, nobody reads one any more.
+const OLD: Duration = Duration::from_hours(7 * 24);
+
+impl Scratch {
+    /// Removes those that were left long ago by processes that were killed.
+    fn tidied(beside: &Path) {
+        for entry in std::fs::read_dir(beside).into_iter().flatten().flatten() {
+            let left = entry.file_name().to_string_lossy().starts_with(SNAPSHOT);
+            let age = entry.metadata().and_then(|known| known.modified()).ok().and_then(|time| time.elapsed().ok());
+            if left && age.is_some_and(|age| age > OLD) {
+                drop(Self(entry.path()));
+            }
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, folder = %self.0.display(), "a temporary folder stays");
+        }
+    }
+}
+
+impl Snapshot {
+    /// Takes one of the installation in `folder`. `beside` is a folder with room for a copy of the table.
+    pub async fn take(folder: &Path, beside: &Path) -> anyhow::Result<Self> {
+        let table = folder.join("table.sqlite");
+        embedded::owned_folder(folder)?;
+        let key = folder.join("objects.key");
+        embedded::owned_file(&key)?;
+        let secret = std::fs::read_to_string(&key).with_context(|| format!("can't read {}", key.display()))?;
+        Scratch::tidied(beside);
+        let scratch = beside.join(format!("{SNAPSHOT}{}", random_text::<8>()?));
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&scratch)
+            .with_context(|| format!("can't create {}", scratch.display()))?;
+        let scratch = Scratch(scratch);
+        let (rows, index) = (scratch.0.join("table.sqlite"), scratch.0.join("objects.sqlite"));
+        let (both, objects, mark) =
+            ((rows.clone(), index.clone()), folder.join("objects.sqlite"), folder.join("in-use"));
+        let copied = move || {
+            embedded::snapshot(&table, &both.0, &mark).and_then(|()| embedded::snapshot(&objects, &both.1, &mark))
+        };
+        tokio::task::spawn_blocking(copied).await??;
+        let table = embedded::table::Table::open(&rows)?;
+        let objects = open_objects(folder, index, secret.clone())?;
+        let of = Digest::of(secret.as_bytes()).hex().chars().take(16).collect();
+        let config = Config::read(NOWHERE, |_| None)?;
+        let clients = Clients { table: &table, objects: &objects, secret };
+        let (client, s3) = clients.made(&config.public_url, |client| client);
+        let app = App::new(Parts {
+            config,
+            table: Table::new(client, TABLE.to_owned()).in_pages_of(PAGE),
+            objects: Objects::new(s3.clone(), s3, BUCKET.to_owned()),
+            keys: Keys::parse(&Keys::generate()?)?,
+            clock: system_clock,
+        });
+        Ok(Self { app, of, _scratch: scratch })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which request goes to which function: dispatches by the prefixes of `template.yaml`, as API Gateway would.
 
+use crate::metrics::Group;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
@@ -48,18 +49,18 @@ pub fn of_template(template: &str) -> Result<Vec<Route>, TemplateError> {
     Ok(routes)
 }
 
-/// The router of the function with a logical id of the template.
-fn function(id: &str, app: &App) -> Result<Router, TemplateError> {
+/// The router of the function with a logical id of the template, and its name in the metrics.
+fn function(id: &str, app: &App) -> Result<(Group, Router), TemplateError> {
     Ok(match id {
-        "Admin" => admin::router(app),
-        "Discovery" => discovery::router(app),
-        "Imagefile" => imagefile::router(app),
-        "Keys" => keys::router(app),
-        "Library" => library::router(app),
-        "Login" => login::router(app),
-        "Oci" => oci::router(app),
-        "People" => people::router(app),
-        "Shares" => shares::router(app),
+        "Admin" => (Group("admin"), admin::router(app)),
+        "Discovery" => (Group("discovery"), discovery::router(app)),
+        "Imagefile" => (Group("imagefile"), imagefile::router(app)),
+        "Keys" => (Group("keys"), keys::router(app)),
+        "Library" => (Group("library"), library::router(app)),
+        "Login" => (Group("login"), login::router(app)),
+        "Oci" => (Group("oci"), oci::router(app)),
+        "People" => (Group("people"), people::router(app)),
+        "Shares" => (Group("shares"), shares::router(app)),
         unknown => return Err(TemplateError(format!("no crate serves the function {unknown}"))),
     })
 }
@@ -67,7 +68,7 @@ fn function(id: &str, app: &App) -> Result<Router, TemplateError> {
 /// One router for all functions.
 pub fn router(app: &App) -> Result<Router, TemplateError> {
     let mut matcher = Matcher::new();
-    let mut routers: Vec<(String, Router)> = Vec::new();
+    let mut routers: Vec<(String, (Group, Router))> = Vec::new();
     for route in of_template(TEMPLATE)? {
         let known = routers.iter().position(|(id, _)| *id == route.function);
         let index = known.unwrap_or(routers.len());
@@ -77,20 +78,26 @@ pub fn router(app: &App) -> Result<Router, TemplateError> {
         let path = route.path.replace("{proxy+}", "{*proxy}");
         matcher.insert(path, index).map_err(|error| TemplateError(format!("{}: {error}", route.path)))?;
     }
-    let routers: Vec<Router> = routers.into_iter().map(|(_, router)| router).collect();
+    let routers: Vec<(Group, Router)> = routers.into_iter().map(|(_, router)| router).collect();
     let table = Arc::new((matcher, routers));
     // Not nested routers: their outer parameters would reach the inner extractors.
     Ok(Router::new().fallback(move |request: Request| dispatch(Arc::clone(&table), request)))
 }
 
-async fn dispatch(table: Arc<(Matcher<usize>, Vec<Router>)>, request: Request) -> Response {
+/// Which paths lead to which of the routers, by their positions.
+type Table = (Matcher<usize>, Vec<(Group, Router)>);
+
+async fn dispatch(table: Arc<Table>, request: Request) -> Response {
     // The function sees the path as it was sent, as behind a gateway.
     let uri = shared::http::normal(request.uri());
     let (matcher, routers) = &*table;
     let found = matcher.at(uri.path()).ok().and_then(|found| routers.get(*found.value));
     match found.cloned() {
-        Some(router) => match router.oneshot(request).await {
-            Ok(response) => response,
+        Some((group, router)) => match router.oneshot(request).await {
+            Ok(mut response) => {
+                response.extensions_mut().insert(group);
+                response
+            }
             Err(never) => match never {},
         },
         None => shared::http::library::plain(StatusCode::NOT_FOUND, "not found"),

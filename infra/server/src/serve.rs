@@ -2,10 +2,12 @@
 
 use crate::limits::{self, Addresses, Limits};
 use crate::local::{BUCKET, Local};
+use crate::metrics::{self, Group, Metrics};
 use crate::probe::probe;
 use crate::routes;
 use anyhow::{Context, bail};
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::Method;
 use axum::middleware::{self, Next};
@@ -17,11 +19,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use shared::App;
 use shared::app::{Assembly, Deployed};
-use shared::config::Config;
-use shared::service::installation;
+use shared::config::{Config, Pins};
 use shared::service::people::users;
 use shared::service::sweep::{self, Ages};
 use shared::service::uploads::verify;
+use shared::service::{copy, installation};
 use shared::telemetry::Address;
 use std::convert::Infallible;
 use std::io::{IsTerminal, Write};
@@ -48,6 +50,8 @@ pub struct Settings {
     pub ingest_listen: Option<SocketAddr>,
     /// The URL under which clients reach the server, if it is not simply the listening address.
     pub public_url: Option<String>,
+    /// The address that answers with metrics and nothing else, if any.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Where a library is kept.
@@ -92,11 +96,50 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
         }
         (None, Stores::Folder(_)) => format!("http://{address}"),
     };
+    let measured = Measured::at(settings.metrics).await?;
+    let metrics = measured.as_ref().map(|measured| measured.metrics.clone());
     let serving = match settings.stores {
-        Stores::Folder(data) => in_folder(&data, &public_url).await?,
-        Stores::Shared { table, bucket, create } => on_stores(Deployed { table, bucket, public_url }, create).await?,
+        Stores::Folder(data) => in_folder(&data, &public_url, metrics).await?,
+        Stores::Shared { table, bucket, create } => {
+            on_stores(Deployed { table, bucket, public_url }, create, metrics).await?
+        }
     };
-    serving.answer(listener, settings.ingest_listen).await
+    serving.answer(listener, settings.ingest_listen, measured).await
+}
+
+/// The metrics, and where somebody may ask for them.
+struct Measured {
+    metrics: Metrics,
+    listener: TcpListener,
+}
+
+impl Measured {
+    async fn at(address: Option<SocketAddr>) -> anyhow::Result<Option<Self>> {
+        let Some(address) = address else { return Ok(None) };
+        let listener = listen(address).await?;
+        tracing::info!(address = %listener.local_addr()?, "answering with metrics");
+        Ok(Some(Self { metrics: Metrics::new(), listener }))
+    }
+
+    /// Answers until the process is told to stop.
+    fn answer(self, config: &Config) -> JoinHandle<()> {
+        tokio::spawn(answer(self.listener, self.metrics.router(), Limits::of(config), stopped()))
+    }
+}
+
+/// What stands in front of a router: the limits of its listener, and who counts its requests.
+#[derive(Debug, Clone)]
+pub struct Front {
+    /// The limits.
+    pub limits: Limits,
+    /// The metrics, if there are any.
+    pub metrics: Option<Metrics>,
+}
+
+impl From<Limits> for Front {
+    fn from(limits: Limits) -> Self {
+        Self { limits, metrics: None }
+    }
 }
 
 /// A library that can be served, and what is done for it meanwhile.
@@ -107,19 +150,23 @@ struct Serving {
 }
 
 impl Serving {
-    async fn answer(self, listener: TcpListener, ingest: Option<SocketAddr>) -> anyhow::Result<()> {
-        let limits = Limits::of(&self.app.config);
-        let taking = match ingest {
-            Some(address) => {
-                let (listener, router) = (listen(address).await?, oci::ingest(self.app.clone()));
-                let router = shared::http::renewing(&self.app, router);
-                Some(tokio::spawn(answer(listener, router, limits.clone(), stopped())))
-            }
-            None => None,
-        };
-        answer(listener, self.router, limits, stopped()).await;
-        if let Some(taking) = taking {
-            taking.await?;
+    async fn answer(
+        self,
+        listener: TcpListener,
+        ingest: Option<SocketAddr>,
+        measured: Option<Measured>,
+    ) -> anyhow::Result<()> {
+        let metrics = measured.as_ref().map(|measured| measured.metrics.clone());
+        let front = Front { limits: Limits::of(&self.app.config), metrics };
+        let mut others = Vec::new();
+        if let Some(address) = ingest {
+            let listener = listen(address).await?;
+            others.push(tokio::spawn(answer(listener, taking(&self.app), front.clone(), stopped())));
+        }
+        others.extend(measured.map(|measured| measured.answer(&self.app.config)));
+        answer(listener, self.router, front, stopped()).await;
+        for other in others {
+            other.await?;
         }
         for task in self.tasks {
             task.abort();
@@ -143,7 +190,7 @@ const OF_SHARED: [&str; 4] =
     ["STACKROOM_TOKEN_KEYS_SECRET", "STACKROOM_TOKEN_KEYS_FILE", "STACKROOM_TOKEN_KEYS", "STACKROOM_S3_PUBLIC_URL"];
 
 /// Opens the library in a folder.
-async fn in_folder(data: &Path, public_url: &str) -> anyhow::Result<Serving> {
+async fn in_folder(data: &Path, public_url: &str, metrics: Option<Metrics>) -> anyhow::Result<Serving> {
     // A server that lost its table would otherwise serve a new, empty library beside the others.
     if let Some(name) = OF_SHARED.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
     {
@@ -151,11 +198,12 @@ async fn in_folder(data: &Path, public_url: &str) -> anyhow::Result<Serving> {
     }
     let config = Config::read(public_url, |name| std::env::var(name).ok())?;
     let local = Arc::new(Local::open(data, config).await?);
+    copy::served(&local.app).await.map_err(explained)?;
     let password = local.first_admin().await?;
     local.renew_admin_token().await?;
     greet(&local, password.as_deref());
     let (router, app) = (router(&local)?, local.app.clone());
-    let mut tasks = kept_up(&app, Some(&local.objects));
+    let mut tasks = kept_up(&app, Some(&local.objects), metrics.as_ref());
     tasks.push(tokio::spawn(restarted("renewing the operator's token", move || renew_always(Arc::clone(&local)))));
     Ok(Serving { app, router, tasks })
 }
@@ -166,56 +214,73 @@ async fn in_folder(data: &Path, public_url: &str) -> anyhow::Result<Serving> {
 /// 1. With `create`, make the table and the bucket, if they are not there. *Twice at once*: one of them makes them.
 /// 2. Try the stores out, and choose how uploads are checked.
 /// 3. See that the table and the bucket belong together. Only then anything of them is swept.
-async fn on_stores(place: Deployed, create: bool) -> anyhow::Result<Serving> {
+async fn on_stores(place: Deployed, create: bool, metrics: Option<Metrics>) -> anyhow::Result<Serving> {
     let (table, bucket) = (place.table.clone(), place.bucket.clone());
     let mut assembly = Assembly::of(place).await.map_err(explained)?;
     if create {
-        assembly.parts.table.create().await.context("the table can't be made")?;
-        assembly.parts.table.usable().await.context("the new table can't be used")?;
-        assembly.parts.objects.create().await.context("the bucket can't be made")?;
+        assembly.made().await.map_err(explained).context("the table and the bucket can't be made")?;
     }
     // No token may reach the bucket, wherever it is configured.
     let url = assembly.parts.objects.presign_get("x", None, Duration::from_mins(1)).await?;
     shared::config::beside(&assembly.parts.config.public_url, &url)?;
     let probed = probe(&assembly.parts.table, &assembly.parts.objects).await?;
     let config = &mut assembly.parts.config;
-    if config.pin_uploads && !probed.pins {
+    if probed.pins != Pins::Bytes && config.pin_uploads != probed.pins {
         tracing::warn!(
             "the bucket does not refuse other bytes than those that a URL is for: uploads are read and hashed instead, \
-             as with STACKROOM_PIN_UPLOADS=false"
+             as with STACKROOM_PIN_UPLOADS={}",
+            probed.pins
         );
-        config.pin_uploads = false;
+        config.pin_uploads = probed.pins;
     }
     let app = assembly.app();
     installation::mark(&app).await.map_err(explained)?;
+    copy::served(&app).await.map_err(explained)?;
     let url = &app.config.public_url;
-    tracing::info!(url, table, bucket, pins = app.config.pin_uploads, "serving a library on shared stores");
+    tracing::info!(url, table, bucket, pins = %app.config.pin_uploads, "serving a library on shared stores");
     if users::none(&app).await? {
         tracing::warn!("there are no users yet: `stackroom admin bootstrap` makes the first administrator");
     }
     let router = shared::http::renewing(&app, routes::router(&app)?);
     let router = router.layer(middleware::map_response(async |response| shared::http::protected(response)));
-    let tasks = kept_up(&app, None);
+    let tasks = kept_up(&app, None, metrics.as_ref());
     Ok(Serving { app, router, tasks })
 }
 
 /// What every server does from time to time. Several may do it at once: each step has its conditions.
-fn kept_up(app: &App, objects: Option<&embedded::objects::Objects>) -> Vec<JoinHandle<()>> {
+fn kept_up(app: &App, objects: Option<&embedded::objects::Objects>, metrics: Option<&Metrics>) -> Vec<JoinHandle<()>> {
     let (swept, objects, verified) = (app.clone(), objects.cloned(), app.clone());
+    let (first, second) = (metrics.cloned(), metrics.cloned());
     vec![
-        tokio::spawn(restarted("sweeping", move || sweep_always(swept.clone(), objects.clone()))),
-        tokio::spawn(restarted("verifying", move || verify_always(verified.clone()))),
+        tokio::spawn(restarted("sweeping", move || sweep_always(swept.clone(), objects.clone(), first.clone()))),
+        tokio::spawn(restarted("verifying", move || verify_always(verified.clone(), second.clone()))),
     ]
 }
 
+/// The routes that bring bytes, and no others.
+fn taking(app: &App) -> Router {
+    let router = shared::http::renewing(app, oci::ingest(app.clone()));
+    router.layer(middleware::map_response(async |response| grouped(Group("ingest"), response)))
+}
+
+fn grouped(group: Group, mut response: Response) -> Response {
+    response.extensions_mut().insert(group);
+    response
+}
+
 /// Accepts blob uploads for a deployment on functions, until the process is told to stop.
-pub async fn ingest(address: SocketAddr) -> anyhow::Result<()> {
+pub async fn ingest(address: SocketAddr, metrics: Option<SocketAddr>) -> anyhow::Result<()> {
     limits::raise_open_files();
     let listener = listen(address).await?;
+    let measured = Measured::at(metrics).await?;
     let app = shared::App::from_env().await.map_err(explained)?;
     tracing::info!(address = %listener.local_addr()?, "accepting uploads of blobs");
-    let limits = Limits::of(&app.config);
-    answer(listener, shared::http::renewing(&app, oci::ingest(app.clone())), limits, stopped()).await;
+    let metrics = measured.as_ref().map(|measured| measured.metrics.clone());
+    let other = measured.map(|measured| measured.answer(&app.config));
+    answer(listener, taking(&app), Front { limits: Limits::of(&app.config), metrics }, stopped()).await;
+    if let Some(other) = other {
+        other.await?;
+    }
     Ok(())
 }
 
@@ -227,7 +292,13 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// Answers requests until `stop` completes, and then finishes those in progress. The head of a request must arrive
 /// within 1.25 times the patience and within [`HEAD`]: `axum::serve` would wait for it for ever. An address that has
 /// too many connections gets no more: they are closed without an answer.
-pub async fn answer(mut listener: TcpListener, router: Router, limits: Limits, stop: impl Future<Output = ()>) {
+pub async fn answer(
+    mut listener: TcpListener,
+    router: Router,
+    front: impl Into<Front>,
+    stop: impl Future<Output = ()>,
+) {
+    let Front { limits, metrics } = front.into();
     // Longer than the minute after which proxies close idle connections: the proxy must be the one to close them.
     let patience = (limits.patience * 5 / 4).min(HEAD);
     let addresses = Addresses::new(limits);
@@ -239,10 +310,14 @@ pub async fn answer(mut listener: TcpListener, router: Router, limits: Limits, s
         tokio::select! {
             (stream, from) = Listener::accept(&mut listener) => {
                 let from = from.ip();
-                let Some(place) = addresses.connection(from) else { continue };
+                let Some(place) = addresses.connection(from) else {
+                    metrics.iter().for_each(Metrics::refused_connection);
+                    continue;
+                };
                 // A small answer must not wait until the client has acknowledged the last one.
                 let _ = stream.set_nodelay(true);
-                let client = Client { router: router.clone(), addresses: addresses.clone(), from };
+                let (router, addresses, metrics) = (router.clone(), addresses.clone(), metrics.clone());
+                let client = Client { router, addresses, from, metrics };
                 let answering = connection(stream, client, patience, watching.clone());
                 tokio::spawn(async move {
                     answering.await;
@@ -263,10 +338,18 @@ struct Client {
     router: Router,
     addresses: Addresses,
     from: IpAddr,
+    metrics: Option<Metrics>,
 }
 
 impl Client {
-    async fn answer(self, mut request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
+    async fn answer(self, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
+        match self.metrics.clone() {
+            Some(metrics) => metrics.around(request, |request| self.pass(request)).await,
+            None => self.pass(request.map(Body::new)).await,
+        }
+    }
+
+    async fn pass(self, mut request: Request) -> Result<Response, Infallible> {
         if let Some(address) = self.addresses.of(self.from, request.headers()) {
             request.extensions_mut().insert(Address(address));
         }
@@ -280,7 +363,7 @@ impl Client {
         } else {
             None
         };
-        let answer = self.router.oneshot(request.map(axum::body::Body::new)).await;
+        let answer = self.router.oneshot(request).await;
         drop(place);
         answer
     }
@@ -322,7 +405,7 @@ pub fn router(local: &Local) -> anyhow::Result<Router> {
     let face = local.objects.face();
     let objects = move |request: Request| {
         let face = face.clone();
-        async move { face.call(request).await.map(axum::body::Body::new) }
+        async move { grouped(Group("objects"), face.call(request).await.map(Body::new)) }
     };
     let routes = routes::router(&local.app)?;
     let store = local.objects.clone();
@@ -364,16 +447,18 @@ fn fraction() -> f64 {
     if drawn { f64::from(u8::from_ne_bytes(byte)) / 256.0 } else { 0.0 }
 }
 
-async fn sweep_always(app: App, objects: Option<embedded::objects::Objects>) {
+async fn sweep_always(app: App, objects: Option<embedded::objects::Objects>, metrics: Option<Metrics>) {
     // Servers of one library that start together don't sweep together.
     let later = SWEEP_EVERY.mul_f64(if objects.is_some() { 0.0 } else { fraction() });
     let mut every = tokio::time::interval_at(Instant::now() + FIRST_SWEEP + later, SWEEP_EVERY);
     loop {
         every.tick().await;
-        match sweep::sweep(&app, Ages::safe(&app)).await {
+        match metrics::counted(metrics.as_ref(), Box::pin(sweep::sweep(&app, Ages::safe(&app)))).await {
             Ok(swept) => {
                 tracing::info!(swept = %serde_json::json!(swept), "sweep");
-                if let Err(error) = verify::unlisted(&app, &swept.sealed).await {
+                if let Err(error) =
+                    metrics::counted(metrics.as_ref(), Box::pin(verify::unlisted(&app, &swept.sealed))).await
+                {
                     tracing::error!(%error, cause = error.cause(), "verifying");
                 }
             }
@@ -402,14 +487,18 @@ async fn renew_always(local: Arc<Local>) {
 /// How often a server looks for uploads to verify, if its settings leave any to be verified later.
 const VERIFY_EVERY: Duration = Duration::from_secs(5);
 
-async fn verify_always(app: App) {
+async fn verify_always(app: App, metrics: Option<Metrics>) {
     let mut every = tokio::time::interval(VERIFY_EVERY);
     // Uploads left over from an earlier run are verified in any case.
     let always = app.config.verify_at_once < u64::MAX;
     loop {
         every.tick().await;
         let failed = |error: shared::Error| tracing::error!(%error, cause = error.cause(), "verifying");
-        match verify::pending(&app).await {
+        let verified = metrics::counted(metrics.as_ref(), Box::pin(verify::pending(&app))).await;
+        if let (Ok(verified), Some(metrics)) = (&verified, &metrics) {
+            metrics.unverified(verified.failed);
+        }
+        match verified {
             Ok(verified) if !always && verified.failed == 0 => return,
             Ok(_) => {}
             Err(error) => failed(error),

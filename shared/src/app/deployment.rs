@@ -172,6 +172,20 @@ impl Assembly {
         Ok(Self { parts: parts(access, keys, place)?, renewal })
     }
 
+    /// The same for somebody who only reads and writes rows and objects: no token of it would be believed.
+    pub async fn without_tokens(place: Deployed) -> Result<Self, Error> {
+        let access = anywhere().await?;
+        Ok(Self { parts: parts(access, Keys::parse(&Keys::generate()?)?, place)?, renewal: None })
+    }
+
+    /// Makes the table and the bucket, if they are not there.
+    pub async fn made(&self) -> Result<(), Error> {
+        let Parts { table, objects, .. } = &self.parts;
+        table.create().await?;
+        table.usable().await?;
+        Ok(objects.create().await?)
+    }
+
     /// Puts it together.
     pub fn app(self) -> App {
         App::assembled(self.parts, self.renewal)

@@ -192,17 +192,8 @@ pub(crate) fn limited(account: &Account, limit: u64) -> Changes {
 
 /// Corrects the numbers of an account that was not changed since they were read.
 pub(crate) fn corrected(account: &Account, before: Numbers, sum: Numbers) -> Result<Changes, Error> {
-    let number = |number: i64| u64::try_from(number).unwrap_or(0);
-    let Numbers { used, reserved, surplus, rows } = sum;
-    let quota = Quota {
-        charged: number(used.saturating_add(reserved)),
-        reserved: number(reserved),
-        surplus: number(surplus),
-        rows: number(rows),
-        ..account.quota
-    };
     let (entity, version) = (account.entity.clone(), account.version);
-    let row = Account { entity: entity.clone(), quota, version: version + 1 };
+    let row = Account { entity: entity.clone(), quota: account.quota.with(sum), version: version + 1 };
     let what = EventKind::AccountCorrected { entity: entity.clone(), before, after: sum };
     Ok(Changes::recorded(Place::Entity(entity), what).with([Write::put(&row, Condition::Version(version))?]))
 }

@@ -76,6 +76,19 @@ pub enum Level {
 }
 
 impl Quota {
+    /// The same limits with these numbers; 0 where one is below zero.
+    #[must_use]
+    pub fn with(self, Numbers { used, reserved, surplus, rows }: Numbers) -> Self {
+        let number = |number: i64| u64::try_from(number).unwrap_or(0);
+        Self {
+            charged: number(used.saturating_add(reserved)),
+            reserved: number(reserved),
+            surplus: number(surplus),
+            rows: number(rows),
+            ..self
+        }
+    }
+
     /// How much of the limit is charged, in whole percent; `None` if there is no limit.
     pub fn percent(&self) -> Option<u64> {
         let percent = (u128::from(self.charged) * 100).checked_div(self.limit.into())?;

@@ -71,7 +71,10 @@ async fn handle(form: Form, honoured: Honoured, router: Router, mut request: Req
         request.extensions_mut().insert(library::Gap);
     }
     *request.uri_mut() = normal(request.uri());
-    let from = request.extensions().get::<telemetry::Address>().copied();
+    let origin = telemetry::Origin {
+        from: request.extensions().get::<telemetry::Address>().copied(),
+        sums: request.extensions().get::<telemetry::Sums>().cloned(),
+    };
     let path = beginning(&without_secrets(request.uri().path()));
     let reads = matches!(method, Method::GET | Method::HEAD);
     let refused = (!reads).then(|| ignoring(form, honoured, &request)).flatten();
@@ -81,7 +84,7 @@ async fn handle(form: Form, honoured: Honoured, router: Router, mut request: Req
             None => told(form, !reads, router.oneshot(request)).await,
         }
     };
-    let (answer, summary) = telemetry::recorded(from, AssertUnwindSafe(answering).catch_unwind()).await;
+    let (answer, summary) = telemetry::recorded(origin, AssertUnwindSafe(answering).catch_unwind()).await;
     let mut response = match answer {
         Ok(Ok(response)) => in_form(form, response),
         Ok(Err(never)) => match never {},
@@ -215,7 +218,7 @@ impl Logged<'_> {
     fn log(&self, summary: &Summary) {
         let Self { method, route, path, status, started } = self;
         let (status, duration_ms) = (status.as_u16(), started.elapsed().as_secs_f64() * 1000.0);
-        let Summary { reads, writes, caller, decision, cause } = summary;
+        let Summary { reads, writes, caller, decision, cause, .. } = summary;
         if let Some(cause) = cause {
             tracing::error!(
                 method,

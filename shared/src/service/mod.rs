@@ -5,6 +5,7 @@
 pub mod access;
 pub mod artifact;
 pub mod browse;
+pub mod copy;
 pub mod create;
 pub mod delete;
 pub mod events;

@@ -45,6 +45,7 @@
 //! | `A#⟨entity⟩` | `T#⟨time⟩⟨random⟩` | [`Event`](super::rows::Event): who did what in an entity |
 //! | `A#+⟨user⟩`, `A#-` | `T#⟨time⟩⟨random⟩` | the same of a user's account, and of the installation |
 //! | `Y#⟨network⟩` | `-` | [`Registrations`](super::rows::Registrations): how often an address tried to register |
+//! | `L` | `C` | [`Copied`](super::rows::Copied): the library is a copy |
 //! | `L` | `V#⟨invitation⟩` | [`RegistrationInvitation`](super::rows::RegistrationInvitation) |
 //! | `L` | `U#⟨user⟩` | [`UserListed`](super::rows::UserListed): the list of users |
 //! | `L` | `S#⟨upload⟩` | [`SealedListed`](super::rows::SealedListed): the list of uploads that wait to be verified |
@@ -460,6 +461,11 @@ pub fn installation() -> Key {
 /// The same in its bucket: the name of an object that no sweep removes.
 pub const INSTALLATION: &str = "installation";
 
+/// The mark of a library that was copied to where it is.
+pub fn copied() -> Key {
+    key("L".to_owned(), "C")
+}
+
 /// A row with which the table is tried out.
 pub fn probe(trial: &str, name: &str) -> Key {
     key(format!("T#{trial}"), name)
@@ -513,7 +519,7 @@ fn is_of_new(key: &Key, new: &UserName) -> bool {
         || (key.pk.starts_with("E#") && key.sk == format!("M#{new}"))
 }
 
-/// The kind of row that a key belongs to, as far as the sweeper needs it.
+/// The kind of row that a key belongs to, as far as whatever works through the whole table needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowKind {
     /// An upload session.
@@ -548,7 +554,41 @@ pub enum RowKind {
     RemovedEntity,
     /// What people say about something.
     About,
-    /// A kind that the sweeper never removes by itself.
+    /// A tag in a repository.
+    Tag,
+    /// The metadata that was read from an image.
+    Details,
+    /// A manifest's entry among the referrers of another one.
+    Referrer,
+    /// The numbers of a repository that many people change.
+    Counts,
+    /// The target of an id.
+    Pointer,
+    /// An entity, a collection, a container.
+    Entity,
+    /// A collection.
+    Collection,
+    /// A container, or another repository.
+    Container,
+    /// Somebody's roles in an entity.
+    Member,
+    /// The inverse of these.
+    Membership,
+    /// A person's account.
+    User,
+    /// The account of a robot.
+    Robot,
+    /// The groups of directories that have roles in an entity.
+    Includes,
+    /// An entry in the list of users.
+    UserListed,
+    /// The token of a person or robot.
+    Token,
+    /// A star.
+    Star,
+    /// What is of the stores and not of the library: marks, rows of a trial, the list of uploads that wait.
+    OfStores,
+    /// Any other kind.
     Other,
 }
 
@@ -574,6 +614,24 @@ pub fn kind(key: &Key) -> RowKind {
         ("E#", "A#") => RowKind::About,
         ("E#" | "R#", _) if key.sk == ABOUT => RowKind::About,
         ("U#", _) if key.sk == "W" => RowKind::WrongPasswords,
+        ("R#", "T#") => RowKind::Tag,
+        ("R#", "D#") => RowKind::Details,
+        ("R#", "F#") => RowKind::Referrer,
+        ("R#", _) if key.sk == "N" => RowKind::Counts,
+        ("P#", _) => RowKind::Pointer,
+        ("E#", _) if key.sk == SELF => RowKind::Entity,
+        ("E#", "C#") => RowKind::Collection,
+        ("E#", "R#") => RowKind::Container,
+        ("E#", "M#") => RowKind::Member,
+        ("U#", "E#") => RowKind::Membership,
+        ("U#", "T#") => RowKind::Token,
+        ("U#", "S#") => RowKind::Star,
+        ("U#", _) if key.sk == SELF && key.pk.contains('+') => RowKind::Robot,
+        ("U#", _) if key.sk == SELF => RowKind::User,
+        ("E#", _) if key.sk == "G" => RowKind::Includes,
+        (_, "U#") if key.pk == "L" => RowKind::UserListed,
+        ("T#", _) => RowKind::OfStores,
+        _ if key.pk == "L" => RowKind::OfStores,
         _ => RowKind::Other,
     }
 }
@@ -648,6 +706,7 @@ mod tests {
             blob(&digest),
             probe("a", "a"),
             installation(),
+            copied(),
             pointer(Id::from_random([0; 12])),
             session(UploadId::from_random([0; 16])),
             stream(UploadId::from_random([0; 16])),
@@ -674,20 +733,39 @@ mod tests {
             (share_listed(&repository, ShareId::from_random([0; 12])), RowKind::Ending),
             (invitation(repository.entity(), Id::from_random([0; 12])), RowKind::Ending),
             (registration_invitation(Id::from_random([0; 12])), RowKind::Ending),
-            (sealed_listed(UploadId::from_random([0; 16])), RowKind::Other),
+            (sealed_listed(UploadId::from_random([0; 16])), RowKind::OfStores),
+            (installation(), RowKind::OfStores),
+            (copied(), RowKind::OfStores),
+            (probe("a", "a"), RowKind::OfStores),
             (blob(&digest), RowKind::Blob),
             (charge(repository.entity(), &digest), RowKind::Charge),
             (image(&repository, &digest), RowKind::Image),
             (account(repository.entity()), RowKind::Account),
-            (container(&repository), RowKind::Other),
+            (container(&repository), RowKind::Container),
+            (collection(repository.entity(), &"a".parse().unwrap()), RowKind::Collection),
+            (entity(repository.entity()), RowKind::Entity),
             (removed_container(&repository), RowKind::RemovedContainer),
             (removed_entity(repository.entity()), RowKind::RemovedEntity),
             (about_container(&repository), RowKind::About),
             (about_entity(repository.entity()), RowKind::About),
             (about_collection(repository.entity(), &"a".parse().unwrap()), RowKind::About),
-            (counts(&repository), RowKind::Other),
+            (counts(&repository), RowKind::Counts),
+            (newest(&repository, "amd64"), RowKind::Other),
+            (marker(&repository), RowKind::Other),
+            (tag(&repository, &"a".parse().unwrap()), RowKind::Tag),
+            (details(&repository, &digest), RowKind::Details),
+            (referrer(&repository, &digest.into(), &digest.into()), RowKind::Referrer),
+            (pointer(Id::from_random([0; 12])), RowKind::Pointer),
             (wrong_passwords(&"a".parse().unwrap()), RowKind::WrongPasswords),
-            (user(&"a".parse().unwrap()), RowKind::Other),
+            (user(&"a".parse().unwrap()), RowKind::User),
+            (user_listed(&"a".parse().unwrap()), RowKind::UserListed),
+            (actor(&"a+b".parse().unwrap()), RowKind::Robot),
+            (includes(repository.entity()), RowKind::Includes),
+            (groups_made(&"a".parse().unwrap()), RowKind::Other),
+            (member(repository.entity(), &"a+b".parse().unwrap()), RowKind::Member),
+            (membership(&"a+b".parse().unwrap(), repository.entity()), RowKind::Membership),
+            (token(&"a+b".parse().unwrap(), TokenId::from_random([0; 12])), RowKind::Token),
+            (star(&"a".parse().unwrap(), &repository), RowKind::Star),
             (link(&repository, &digest.into()), RowKind::Link),
             (manifest(&repository, &digest.into()), RowKind::Manifest),
             (stream(UploadId::from_random([0; 16])), RowKind::Stream),

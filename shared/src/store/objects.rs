@@ -61,8 +61,17 @@ pub struct NewPart<'a> {
     pub number: u64,
     /// Bytes.
     pub length: u64,
-    /// With a digest, the store refuses other bytes.
-    pub digest: Option<Digest>,
+    /// What the URL says of them.
+    pub says: Option<Said>,
+}
+
+/// What a URL says of the bytes of an upload. Its client sends the digest in the header `x-amz-content-sha256`.
+#[derive(Debug, Clone, Copy)]
+pub enum Said {
+    /// They have this digest: the store refuses others.
+    Bytes(Digest),
+    /// Only that the header has this value, whatever the bytes are.
+    Header(Digest),
 }
 
 /// A part of a multipart upload that we send ourselves.
@@ -92,6 +101,8 @@ pub struct OpenParts {
 pub struct ListedObject {
     /// Its name.
     pub object: String,
+    /// Bytes.
+    pub size: u64,
     /// The time it was last modified, in seconds since 1970.
     pub since: i64,
 }
@@ -145,7 +156,7 @@ impl Objects {
         writing(grant)?;
         let NewPut { size, digest } = put;
         let request = self.public.put_object().bucket(&self.bucket).key(object).content_length(signed(size));
-        let request = request.customize().interceptor(PinPayload(digest));
+        let request = request.customize().interceptor(PinPayload(digest.map(Said::Bytes)));
         let request = request.presigned(lasting(life)?).await.map_err(|error| failed(&error))?;
         Ok(request.uri().to_owned())
     }
@@ -159,11 +170,11 @@ impl Objects {
         life: Duration,
     ) -> Result<String, StoreError> {
         writing(grant)?;
-        let NewPart { upload, number, length, digest } = part;
+        let NewPart { upload, number, length, says } = part;
         let number = i32::try_from(number).map_err(|_| StoreError::Refused("part number too large".to_owned()))?;
         let request = self.public.upload_part().bucket(&self.bucket).key(object).upload_id(upload);
         let request = request.part_number(number).content_length(signed(length));
-        let request = request.customize().interceptor(PinPayload(digest));
+        let request = request.customize().interceptor(PinPayload(says));
         let request = request.presigned(lasting(life)?).await.map_err(|error| failed(&error))?;
         Ok(request.uri().to_owned())
     }
@@ -389,7 +400,8 @@ impl Objects {
         let answer = request.send().await.map_err(|error| failed(&error))?;
         let named = answer.contents.unwrap_or_default().into_iter().filter_map(|object| {
             let since = object.last_modified().map_or(0, aws_sdk_s3::primitives::DateTime::secs);
-            Some(ListedObject { object: object.key?, since })
+            let size = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+            Some(ListedObject { object: object.key?, size, since })
         });
         Ok(named.collect())
     }
@@ -459,7 +471,7 @@ where
 /// The SDK signs `UNSIGNED-PAYLOAD` into every presigned URL, whatever headers are set. This interceptor runs after
 /// the SDK's own. It adds the header and signs its value, so that the store compares the bytes that arrive.
 #[derive(Debug)]
-struct PinPayload(Option<Digest>);
+struct PinPayload(Option<Said>);
 
 #[dyn_dispatch_hint]
 impl Intercept for PinPayload {
@@ -473,10 +485,16 @@ impl Intercept for PinPayload {
         _components: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let Some(digest) = self.0 else { return Ok(()) };
+        let digest = match self.0 {
+            None => return Ok(()),
+            Some(Said::Bytes(digest) | Said::Header(digest)) => digest,
+        };
+        context.request_mut().headers_mut().insert("x-amz-content-sha256", digest.hex());
+        if let Some(Said::Header(_)) = self.0 {
+            return Ok(());
+        }
         let signing = config.load::<SigV4OperationSigningConfig>();
         let mut signing = signing.cloned().ok_or("a presigned request is signed with SigV4")?;
-        context.request_mut().headers_mut().insert("x-amz-content-sha256", digest.hex());
         signing.signing_options.payload_override = Some(SignableBody::Precomputed(digest.hex()));
         config.interceptor_state().store_put(signing);
         Ok(())

@@ -39,6 +39,20 @@ pub struct Installation {
 }
 row!(Installation, _row => keys::installation());
 
+/// What says that a library was copied to where it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Copied {
+    /// What tells the library that it is a copy of from others.
+    pub of: String,
+    /// Whether all of it is there. Until then, nobody may use it.
+    pub whole: bool,
+    /// Drawn at random by the run that wrote it last.
+    pub run: String,
+    /// When that was.
+    pub at: Time,
+}
+row!(Copied, _row => keys::copied());
+
 /// A person's account.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct User {

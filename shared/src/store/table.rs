@@ -5,15 +5,15 @@
 use super::keys::{self, Key, KeyRange};
 use super::rows::Row;
 use crate::domain::{EntityName, Repository, ShareId, TagName, Time};
-use crate::rules::Grant;
-use crate::telemetry;
+use crate::rules::{Grant, Place};
+use crate::telemetry::{self, Count};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, ConditionCheck, Delete, KeySchemaElement, KeyType,
-    KeysAndAttributes, Put, ScalarAttributeType, TableStatus, TransactWriteItem, Update,
+    AttributeDefinition, AttributeValue, BillingMode, ConditionCheck, Delete, DeleteRequest, KeySchemaElement, KeyType,
+    KeysAndAttributes, Put, PutRequest, ScalarAttributeType, TableStatus, TransactWriteItem, Update, WriteRequest,
 };
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeSet, HashMap};
@@ -45,7 +45,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(super) fn unavailable<E: std::error::Error>(error: &E) -> Self {
+    pub(crate) fn unavailable<E: std::error::Error>(error: &E) -> Self {
         let text = DisplayErrorContext(error).to_string();
         if text.contains(FULL) { Self::Full } else { Self::Unavailable(text) }
     }
@@ -387,6 +387,11 @@ impl Rows {
         self.0.contains_key(key)
     }
 
+    /// The row at `key` as it is, whatever its kind.
+    pub fn take_any(&mut self, key: &Key) -> Option<Scanned> {
+        self.0.remove(key).map(|item| Scanned { key: key.clone(), item })
+    }
+
     /// Adds the rows of another batch.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
@@ -402,7 +407,7 @@ pub struct Page<R> {
     pub next: Option<String>,
 }
 
-/// A row of unknown kind, for the sweeper.
+/// A row of unknown kind, for what works through a whole table.
 #[derive(Debug, Clone)]
 pub struct Scanned {
     /// Where it is.
@@ -420,6 +425,39 @@ impl Scanned {
     pub fn read<R: Row>(self) -> Result<R, StoreError> {
         serde_dynamo::from_item(self.item).map_err(StoreError::Row)
     }
+
+    /// A row in the form in which a table has it.
+    pub fn of<R: Row>(row: &R) -> Result<Self, StoreError> {
+        Ok(Self { key: row.key(), item: serde_dynamo::to_item(row).map_err(StoreError::Row)? })
+    }
+
+    /// Whether both say the same: the order of a set means nothing, nor does that of names in a map.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let sorted = |value: &AttributeValue| match value {
+            AttributeValue::Ss(words) => {
+                AttributeValue::Ss(words.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect())
+            }
+            other => other.clone(),
+        };
+        let same = |(name, value): (&String, &AttributeValue)| {
+            other.item.get(name).is_some_and(|there| sorted(there) == sorted(value))
+        };
+        self.key == other.key && self.item.len() == other.item.len() && self.item.iter().all(same)
+    }
+
+    /// About how many bytes it has, for bounds.
+    fn size(&self) -> usize {
+        fn of(value: &AttributeValue) -> usize {
+            match value {
+                AttributeValue::S(text) | AttributeValue::N(text) => text.len(),
+                AttributeValue::Ss(texts) => texts.iter().map(String::len).sum(),
+                AttributeValue::L(values) => values.iter().map(of).sum(),
+                AttributeValue::M(map) => map.iter().map(|(name, value)| name.len() + of(value)).sum(),
+                _ => 8,
+            }
+        }
+        self.item.iter().map(|(name, value)| name.len() + of(value)).sum()
+    }
 }
 
 /// The table.
@@ -434,6 +472,10 @@ pub struct Table {
 const PAGE: i32 = 1000;
 /// The most rows of one batch: a limit of `DynamoDB`.
 const MAX_READS: usize = 100;
+/// The most writes of one batch, and about the most bytes of it: limits of `DynamoDB`, the latter 16 MiB with all that
+/// is around the rows.
+const MAX_BATCH: usize = 25;
+const MAX_BATCH_BYTES: usize = 4 << 20;
 /// The most writes of one transaction: a limit of `DynamoDB`.
 pub const MAX_WRITES: usize = 100;
 /// The most tries of a call that collided with others: a write that lost a race for the table's own locks, or a
@@ -511,12 +553,12 @@ impl Table {
         let keys: Vec<Key> = keys.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
         let mut rows = Rows::default();
         for round in keys.chunks(MAX_READS) {
-            rows.extend(self.round(round.iter().cloned().map(item_key).collect()).await?);
+            rows.extend(self.round(round.iter().cloned().map(item_key).collect(), None).await?);
         }
         Ok(rows)
     }
 
-    async fn round(&self, mut wanted: Vec<Item>) -> Result<Rows, StoreError> {
+    async fn round(&self, mut wanted: Vec<Item>, attributes: Option<&str>) -> Result<Rows, StoreError> {
         let mut rows = Rows::default();
         for attempt in 0..MAX_TRIES {
             if wanted.is_empty() {
@@ -524,7 +566,9 @@ impl Table {
             }
             pause(attempt).await;
             telemetry::read();
-            let keys = KeysAndAttributes::builder().set_keys(Some(wanted)).consistent_read(true).build();
+            telemetry::count(Count::TableRetries, u64::from(attempt.min(1)));
+            let keys = KeysAndAttributes::builder().set_keys(Some(wanted)).consistent_read(true);
+            let keys = keys.set_projection_expression(attributes.map(str::to_owned)).build();
             let keys = keys.map_err(|error| StoreError::unavailable(&error))?;
             let answer = self.client.batch_get_item().request_items(&self.name, keys).send().await;
             let mut answer = answer.map_err(|error| StoreError::unavailable(&error))?;
@@ -536,6 +580,17 @@ impl Table {
             wanted = left.map(|left| left.keys).unwrap_or_default();
         }
         Err(StoreError::Unavailable("the table answers only parts of a batch".to_owned()))
+    }
+
+    /// Which of some rows there are.
+    pub async fn there(&self, keys: impl IntoIterator<Item = Key>) -> Result<BTreeSet<Key>, StoreError> {
+        let keys: Vec<Key> = keys.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        let mut there = BTreeSet::new();
+        for round in keys.chunks(MAX_READS) {
+            let found = self.round(round.iter().cloned().map(item_key).collect(), Some("pk, sk")).await?;
+            there.extend(found.0.into_keys());
+        }
+        Ok(there)
     }
 
     /// Reads one row.
@@ -648,7 +703,7 @@ impl Table {
         Ok(self.query(place, None, usize::MAX).await?.rows)
     }
 
-    /// Reads a page of the whole table, after `start`. Only sweeps and scrubs may call it.
+    /// Reads a page of the whole table, after `start`. Only sweeps, scrubs and copies may call it.
     pub async fn scan(&self, start: Option<Key>) -> Result<(Vec<Scanned>, Option<Key>), StoreError> {
         telemetry::read();
         let request = self.client.scan().table_name(&self.name).consistent_read(true).limit(self.page);
@@ -658,6 +713,57 @@ impl Table {
         let items = answer.items.unwrap_or_default();
         let rows = items.into_iter().filter_map(keyed).map(|(key, item)| Scanned { key, item });
         Ok((rows.collect(), next))
+    }
+
+    /// Writes rows as they are, over any others at their keys, and not in one transaction: for a table that nobody else
+    /// uses at the time.
+    pub async fn replace(&self, grant: &Grant, rows: Vec<Scanned>) -> Result<(), StoreError> {
+        let put = |Scanned { key, mut item }: Scanned| {
+            item.extend(item_key(key));
+            let put = PutRequest::builder().set_item(Some(item)).build();
+            put.map(|put| WriteRequest::builder().put_request(put).build())
+        };
+        let (mut round, mut bytes) = (Vec::new(), 0);
+        for row in rows {
+            bytes += row.size();
+            if !round.is_empty() && (round.len() == MAX_BATCH || bytes > MAX_BATCH_BYTES) {
+                self.write_batch(grant, std::mem::take(&mut round)).await?;
+                bytes = row.size();
+            }
+            round.push(put(row).map_err(|error| StoreError::unavailable(&error))?);
+        }
+        self.write_batch(grant, round).await
+    }
+
+    /// Deletes the rows at `keys`, in the same way.
+    pub async fn remove(&self, grant: &Grant, keys: Vec<Key>) -> Result<(), StoreError> {
+        let delete = |key: Key| {
+            let delete = DeleteRequest::builder().set_key(Some(item_key(key))).build();
+            delete.map(|delete| WriteRequest::builder().delete_request(delete).build())
+        };
+        let all = keys.into_iter().map(delete).collect::<Result<Vec<_>, _>>();
+        for round in all.map_err(|error| StoreError::unavailable(&error))?.chunks(MAX_BATCH) {
+            self.write_batch(grant, round.to_vec()).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_batch(&self, grant: &Grant, mut round: Vec<WriteRequest>) -> Result<(), StoreError> {
+        if grant.action().is_read() || *grant.place() != Place::Installation {
+            return Err(StoreError::Mistake(format!("a grant to {:?} replaces no rows", grant.action())));
+        }
+        for attempt in 0..MAX_TRIES {
+            if round.is_empty() {
+                return Ok(());
+            }
+            pause(attempt).await;
+            telemetry::wrote();
+            let answer = self.client.batch_write_item().request_items(&self.name, round).send().await;
+            let mut answer = answer.map_err(|error| StoreError::unavailable(&error))?;
+            // DynamoDB may leave some out if it is short of capacity.
+            round = answer.unprocessed_items.take().and_then(|mut left| left.remove(&self.name)).unwrap_or_default();
+        }
+        Err(StoreError::Unavailable("the table takes only parts of a batch".to_owned()))
     }
 
     /// Makes all of `writes`, at most 100, or none of them. Every row must lie in the place of `grant`.
@@ -672,10 +778,14 @@ impl Table {
         for attempt in 0..MAX_TRIES {
             pause(attempt).await;
             telemetry::wrote();
+            telemetry::count(Count::TableRetries, u64::from(attempt.min(1)));
             let answer = self.client.transact_write_items().set_transact_items(Some(items.clone())).send().await;
             let Err(error) = answer else { return Ok(Written::Done) };
             match refusal(&error) {
-                Refusal::Conflict(failed) => return Ok(Written::Lost(failed)),
+                Refusal::Conflict(failed) => {
+                    telemetry::count(Count::TransactionsLost, 1);
+                    return Ok(Written::Lost(failed));
+                }
                 // Somebody else's transaction held one of the rows: this does not mean that a condition failed.
                 Refusal::Contended if attempt + 1 < MAX_TRIES => {}
                 Refusal::Contended | Refusal::Other => return Err(StoreError::unavailable(&error)),

@@ -131,7 +131,7 @@ async fn functions_die_at_any_call_and_nothing_acknowledged_is_lost() {
     for name in names {
         people.push(Stubborn(both.there(&both.server.user(name, 0).await)));
     }
-    faults.set(Rates { cold: 0.02, killed: 0.05, twice: 0.02, throttled: 0.01, slow: 0.01 });
+    faults.set(Rates { cold: 0.02, killed: 0.05, twice: 0.02, throttled: 0.01, slow: 0.01, ..Rates::default() });
     let working = names
         .iter()
         .zip(&people)

@@ -17,6 +17,7 @@
 mod chaos;
 mod policies;
 
+use gateway::faults::Rates;
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::auth::Keys;
@@ -316,6 +317,76 @@ async fn the_functions_take_a_push_step_by_step_as_the_server_does() {
     both.server.sweep_all().await;
     assert_eq!(both.server.objects().await, Vec::<String>::new());
     assert_eq!(both.server.quota("alice").await, (0, 0));
+}
+
+/// The lines from which `CloudWatch` makes metrics, of all that a function wrote.
+fn published(both: &Both, function: &str) -> Vec<Value> {
+    let lines = both.functions.functions[function].log();
+    let lines = lines.iter().filter(|line| line.contains("_aws")).map(|line| serde_json::from_str(line).unwrap());
+    lines.collect()
+}
+
+#[tokio::test]
+async fn functions_publish_what_aws_does_not_know_and_nothing_about_a_pull() {
+    let both = Both::start_with(&[("STACKROOM_METRICS_NAMESPACE", "Stackroom/Test")]).await;
+    let alice = both.there(&both.server.user("alice", 0).await);
+    let bytes = SifBuilder::new("amd64").build();
+    alice.push("alice/tools/bb", "v1", "amd64", &bytes).await.ok();
+    let lines = published(&both, "Imagefile");
+    let names = ["opened", "committed", "bytes"].map(|name| format!("stackroom_uploads_{name}_total"));
+    let summed = names.each_ref().map(|name| lines.iter().filter_map(|line| line[name].as_u64()).sum::<u64>());
+    assert_eq!(summed, [1, 1, bytes.len() as u64], "{lines:?}");
+    assert_eq!(lines.len(), 2, "one for each invocation: {lines:?}");
+    for line in &lines {
+        let directive = &line["_aws"]["CloudWatchMetrics"][0];
+        assert_eq!(
+            (&directive["Namespace"], &directive["Dimensions"]),
+            (&json!("Stackroom/Test"), &json!([["group"]]))
+        );
+        assert_eq!(line["group"], "imagefile");
+        for metric in directive["Metrics"].as_array().unwrap() {
+            assert!(line[metric["Name"].as_str().unwrap()].is_u64(), "{line}");
+        }
+        let written = Duration::from_millis(line["_aws"]["Timestamp"].as_u64().unwrap());
+        let age = shared::app::system_clock().abs_diff(written);
+        assert!(age < Duration::from_mins(10) && !line.to_string().contains("alice"), "{line}");
+    }
+    for _ in 0..3 {
+        assert_eq!(alice.pull("alice/tools/bb:v1").await.bytes, bytes);
+        alice.get("/v1/images/alice/tools/missing:v1").await.error(404);
+    }
+    assert_eq!((published(&both, "Imagefile").len(), published(&both, "Library").len()), (2, 0));
+    both.functions.functions["Sweep"].invoke(json!({}).to_string().into()).await.unwrap();
+    let swept = published(&both, "Sweep");
+    assert_eq!(swept.len(), 1, "{swept:?}");
+    assert_eq!((&swept[0]["group"], &swept[0]["stackroom_sweeps_total"]), (&json!("sweep"), &json!(1)));
+}
+
+#[tokio::test]
+async fn a_push_whose_verification_outlasts_the_gateways_patience_ends_tagged_and_can_be_pulled() {
+    let both = Both::start_with(&[("STACKROOM_VERIFY_AT_ONCE", "1")]).await;
+    let alice = both.server.user("alice", 0).await;
+    let there = both.there(&alice);
+    let bytes = SifBuilder::new("amd64").seed(9).build();
+    let id = policies::sealed(&there, "alice/tools/large", &bytes).await;
+    // The client has its answer, and goes on to the tag.
+    let container = there.container("alice/tools/large").await;
+    let image = there.image(&container, &bytes).await;
+    let tag = json!({ "Arch": "amd64", "Tag": "v1", "ImageID": image["id"] });
+    there.post(&format!("/v2/tags/{container}"), tag).await.ok();
+    let keys = json!({ "pk": { "S": format!("S#{id}") }, "sk": { "S": "-" } });
+    let event = json!({ "Records": [{ "eventName": "MODIFY", "dynamodb": { "Keys": keys } }] });
+    let began = Instant::now();
+    both.functions.guard.faults.set(Rates { late: Duration::from_secs(8), ..Rates::default() });
+    let verify = both.functions.functions["Verify"].clone();
+    let verifying = tokio::spawn(async move { verify.deliver(event.to_string().into(), 0).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Nobody sees it before. This process has no door.
+    assert_eq!(alice.pull("alice/tools/large:v1").await.status, 404);
+    verifying.await.unwrap().unwrap();
+    both.functions.guard.faults.set(Rates::default());
+    assert!(began.elapsed() > Duration::from_secs(30), "{:?}", began.elapsed());
+    assert_eq!(there.pull("alice/tools/large:v1").await.bytes, bytes);
 }
 
 #[tokio::test]

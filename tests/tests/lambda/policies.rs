@@ -58,7 +58,7 @@ async fn parts(who: &Caller, path: &str, bytes: &[u8]) -> (String, String) {
 }
 
 /// Sends an image in one part, and completes it: it is sealed, and waits to be verified.
-async fn sealed(who: &Caller, path: &str, bytes: &[u8]) -> String {
+pub(crate) async fn sealed(who: &Caller, path: &str, bytes: &[u8]) -> String {
     let (image, upload) = parts(who, path, bytes).await;
     let sum = shared::domain::Digest::of(bytes).hex();
     let body = json!({ "uploadID": upload, "partNumber": 1, "partSize": bytes.len(), "sha256sum": sum });

@@ -4,6 +4,7 @@ use crate::support::{join, private_collection, set, sif, text};
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::domain::Role;
+use stackroom_tests::functions::only_on_our_stores;
 use stackroom_tests::{Caller, Server, send};
 
 const README: &str = "# Tools\n\nA *small* box of tools, with an ümlaut.\n";
@@ -104,6 +105,9 @@ async fn what_can_not_be_shown_is_refused_and_changes_nothing() {
 
 #[tokio::test]
 async fn what_is_said_counts_as_rows_and_goes_without_a_rest() {
+    if only_on_our_stores("it counts rows, and without digests in URLs an upload has one until a sweep") {
+        return;
+    }
     let (server, alice) = start().await;
     let rows = async || {
         let account = server

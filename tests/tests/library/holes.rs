@@ -41,6 +41,7 @@ use serde_json::{Value, json};
 use server::local::Local;
 use shared::config::Config;
 use shared::domain::Digest;
+use stackroom_tests::functions::only_on_our_stores;
 use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Answer, Caller, SERVING, Server, send};
 
@@ -334,6 +335,9 @@ async fn sregistry_7_nobody_is_sent_away_after_a_hundred_pulls() {
 
 #[tokio::test]
 async fn sregistry_8_an_interrupted_push_leaves_nothing_that_others_see() {
+    if only_on_our_stores("it counts objects, and without digests in URLs bytes are staged until a sweep") {
+        return;
+    }
     let Stage { server, bench, eve, .. } = Stage::set().await;
     bench.container("bench/tools/bb").await;
     let before = Standing::of(&server, "bench").await;

@@ -13,6 +13,7 @@ mod browse;
 mod cost;
 mod delete;
 mod describe;
+mod doctor;
 mod events;
 mod everyone;
 mod groups;

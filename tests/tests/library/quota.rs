@@ -4,6 +4,7 @@ use crate::support::{Standing, begin, complete, hash, join, opened, opened_parts
 use serde_json::json;
 use shared::domain::Role;
 use stackroom_tests::Server;
+use stackroom_tests::functions::only_on_our_stores;
 
 const SIZE: u64 = 100_000;
 
@@ -13,6 +14,9 @@ fn image(seed: u64) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_quota_is_filled_exactly_and_not_by_one_byte_more() {
+    if only_on_our_stores("it counts objects, and without digests in URLs bytes are staged until a sweep") {
+        return;
+    }
     let server = Server::start().await;
     let alice = server.user("alice", 2 * SIZE).await;
     alice.push("alice/tools/one", "latest", "amd64", &image(1)).await.ok();

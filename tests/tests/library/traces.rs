@@ -4,6 +4,7 @@ use crate::support::{EXACTLY, MADE, hash, len, opened_parts, put_part, shout, si
 use reqwest::Method;
 use serde_json::{Value, json};
 use shared::domain::Digest;
+use stackroom_tests::functions::only_on_our_stores;
 use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Caller, Server, is_id, send};
 
@@ -124,6 +125,9 @@ async fn t0_a_client_finds_the_services_and_logs_in() {
 
 #[tokio::test]
 async fn t1_t2_p1_p5_p7_an_image_is_pushed_pushed_again_and_pulled() {
+    if only_on_our_stores("its URLs take one digest only") {
+        return;
+    }
     let server = Server::start().await;
     let (admin, nobody, bytes) = (&server.admin, &server.nobody, small());
     let (hash, hex) = (hash(&bytes), Digest::of(&bytes).hex());

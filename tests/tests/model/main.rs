@@ -98,7 +98,7 @@ async fn whatever_happens_in_whatever_order_nothing_named_is_lost_and_everything
     let mut run = Run { fixture, scheduler, chance, model, step: 0, next: 0, running, disturbances, counts };
     let mut rounds = 0;
     while run.step < steps {
-        run.round().await;
+        Box::pin(run.round()).await;
         rounds += 1;
         if rounds % ROUNDS == 0 {
             run.all_quiet(rounds % (2 * ROUNDS) == 0).await;

@@ -134,13 +134,7 @@ impl Table {
                     RowKind::RemovedContainer => {
                         table.removed.insert(row.read::<RemovedContainer>().unwrap().repository);
                     }
-                    RowKind::WrongPasswords
-                    | RowKind::Registrations
-                    | RowKind::Event
-                    | RowKind::Ending
-                    | RowKind::About
-                    | RowKind::RemovedEntity
-                    | RowKind::Other => {}
+                    _ => {}
                 }
             }
             start = next;

@@ -6,12 +6,13 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use serde_json::Value;
+use server::examine::{Examined, Outcome};
 use server::local::Local;
 use server::probe::{Probed, probe};
 use shared::App;
 use shared::app::{Parts, system_clock};
 use shared::auth::Keys;
-use shared::config::Config;
+use shared::config::{Config, Pins};
 use shared::domain::quota::Quota;
 use shared::rules::{Action, Resource};
 use shared::service::access::system;
@@ -22,6 +23,7 @@ use shared::store::keys::{self, INSTALLATION};
 use shared::store::rows::{Account, Event};
 use shared::store::table::{Write, Written};
 use stackroom_tests::Server;
+use stackroom_tests::functions::only_on_our_stores;
 
 /// What a store does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +100,11 @@ async fn tried(lie: Lie) -> (Server, Result<Probed, String>) {
 
 #[tokio::test]
 async fn stores_that_do_what_they_must_pass_and_nothing_is_left_in_them() {
+    if only_on_our_stores("its stores lie on purpose") {
+        return;
+    }
     let (server, probed) = tried(Lie::None).await;
-    assert_eq!(probed, Ok(Probed { pins: true }));
+    assert_eq!(probed, Ok(Probed { pins: Pins::Bytes }));
     assert_eq!(server.objects().await, Vec::<String>::new());
     assert!(server.local.app.objects.open_parts().await.unwrap().is_empty());
     let (rows, _) = server.local.app.table.scan(None).await.unwrap();
@@ -107,7 +112,30 @@ async fn stores_that_do_what_they_must_pass_and_nothing_is_left_in_them() {
 }
 
 #[tokio::test]
+async fn what_the_doctor_sees_of_stores_names_what_they_fail_at() {
+    for (lie, at, why) in [
+        (Lie::None, None, ""),
+        (Lie::NoConditions, Some("inside-table"), "refusing to write a row that must be new"),
+        (Lie::Keeps, Some("inside-bucket"), "forgetting at once what was deleted"),
+    ] {
+        let server = Server::start_through(&[], |client| lying(&client, lie)).await;
+        let seen = server::examine::stores(&server.local.app).await;
+        let names: Vec<_> = seen.iter().map(|one| one.check.name).collect();
+        assert_eq!(names, ["inside-table", "inside-bucket", "inside-pinned-put", "inside-mark"]);
+        for Examined { check, outcome } in seen {
+            match outcome {
+                Outcome::Failed(seen) => assert!(at == Some(check.name) && seen.contains(why), "{lie:?}: {seen}"),
+                outcome => assert!(at != Some(check.name) && matches!(outcome, Outcome::Ok(_)), "{lie:?}: {outcome:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_a_store_fails_at_is_named() {
+    if only_on_our_stores("its stores lie on purpose") {
+        return;
+    }
     for (lie, of, why) in [
         (Lie::NoConditions, "the table", "refusing to write a row that must be new over one that is there"),
         (Lie::Forwards, "the table", "listing rows backwards"),

@@ -2,7 +2,7 @@
 
 use super::runtime::{self, Delivery, Ends, Reported};
 use super::{Failure, Inner, LINES, Machine};
-use crate::policy::{Principal, Side, Trap, lock};
+use crate::policy::{AccessKey, Principal, Side, Trap, lock};
 use crate::template::FunctionSpec;
 use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process};
@@ -72,7 +72,11 @@ impl Instance {
     pub(super) async fn start(function: &Inner) -> Result<Self, Failure> {
         let Inner { spec, machine, statements, .. } = function;
         let not = |error: std::io::Error| Failure::Init(error.to_string());
-        let principal = machine.principals.admit(&spec.id, statements).map_err(not)?;
+        let key = match &machine.issuer {
+            Some(issuer) => issuer.issue(&spec.id, statements).await.map_err(not)?,
+            None => AccessKey::generate().map_err(not)?,
+        };
+        let principal = machine.principals.admit(&spec.id, statements, key);
         let (router, ends) = runtime::new();
         let (address, serving) = crate::serve(router).await.map_err(not)?;
         let bootstrap = machine.folder.join(&spec.binary).join("bootstrap");

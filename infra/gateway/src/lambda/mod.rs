@@ -17,7 +17,7 @@ mod instance;
 pub mod runtime;
 
 use crate::faults::Faults;
-use crate::policy::{Call, Principals, Statement, lock};
+use crate::policy::{Call, Issuer, Principals, Statement, lock};
 use crate::template::FunctionSpec;
 use bytes::Bytes;
 use instance::Instance;
@@ -46,6 +46,8 @@ pub struct Machine {
     pub instances: usize,
     /// Everybody who has a key for the stores.
     pub principals: Arc<Principals>,
+    /// Who makes these keys. Without one, they are keys that only the doors know.
+    pub issuer: Option<Arc<dyn Issuer>>,
     /// What goes wrong on purpose.
     pub faults: Arc<Faults>,
 }

@@ -11,6 +11,7 @@ pub mod s3;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a statement does with what it names.
@@ -188,6 +189,46 @@ impl Principal {
     }
 }
 
+/// The credentials of an instance.
+#[derive(Clone)]
+pub struct AccessKey {
+    /// `AWS_ACCESS_KEY_ID`.
+    pub access_key_id: String,
+    /// `AWS_SECRET_ACCESS_KEY`.
+    pub secret_access_key: String,
+    /// `AWS_SESSION_TOKEN`. Empty for keys that last.
+    pub session_token: String,
+}
+
+impl fmt::Debug for AccessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessKey").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+    }
+}
+
+impl AccessKey {
+    /// A key that nobody else knows: for stores that hear from their door who calls.
+    pub(crate) fn generate() -> std::io::Result<Self> {
+        Ok(Self {
+            // Temporary keys begin with ASIA. Source: *IAM User Guide*, "IAM identifiers", "Understanding unique ID
+            // prefixes".
+            access_key_id: format!("ASIA{}", random(16, b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")?),
+            secret_access_key: random(40, b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ+/")?,
+            // As long as those of Lambda are, since it is in every presigned URL.
+            session_token: random(700, b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ+/")?,
+        })
+    }
+}
+
+/// A key, when it was made.
+pub type Issued<'a> = Pin<Box<dyn Future<Output = std::io::Result<AccessKey>> + Send + 'a>>;
+
+/// Makes the keys of instances, where the stores check signatures and must know them: an IAM beside these stores.
+pub trait Issuer: fmt::Debug + Send + Sync {
+    /// Makes a key for an instance of a function, with which it may do what the statements say.
+    fn issue<'a>(&'a self, function: &'a str, statements: &'a [Statement]) -> Issued<'a>;
+}
+
 /// Everybody who has a key, and what was refused to whom.
 #[derive(Debug, Default)]
 pub struct Principals {
@@ -197,22 +238,19 @@ pub struct Principals {
 }
 
 impl Principals {
-    /// New credentials for an instance of a function.
-    pub(crate) fn admit(&self, function: &str, statements: &Arc<Vec<Statement>>) -> std::io::Result<Arc<Principal>> {
+    /// Lets in an instance of a function, with its credentials.
+    pub(crate) fn admit(&self, function: &str, statements: &Arc<Vec<Statement>>, key: AccessKey) -> Arc<Principal> {
         let principal = Arc::new(Principal {
             function: function.to_owned(),
-            // Temporary keys begin with ASIA. Source: *IAM User Guide*, "IAM identifiers", "Understanding unique ID
-            // prefixes".
-            access_key_id: format!("ASIA{}", random(16, b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")?),
-            secret_access_key: random(40, b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ+/")?,
-            // As long as those of Lambda are, since it is in every presigned URL.
-            session_token: random(700, b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ+/")?,
+            access_key_id: key.access_key_id,
+            secret_access_key: key.secret_access_key,
+            session_token: key.session_token,
             statements: Arc::clone(statements),
             calls: Mutex::default(),
             trap: Mutex::default(),
         });
         lock(&self.known).insert(principal.access_key_id.clone(), Arc::clone(&principal));
-        Ok(principal)
+        principal
     }
 
     /// Whose key it is. Keys stay valid when their instance is gone: URLs that it signed outlive it, as on AWS.
@@ -308,7 +346,7 @@ mod tests {
     fn every_instance_has_credentials_of_its_own_and_shows_no_secret() {
         let principals = Principals::default();
         let none = Arc::new(Vec::new());
-        let (one, other) = (principals.admit("A", &none).unwrap(), principals.admit("A", &none).unwrap());
+        let [one, other] = [(), ()].map(|()| principals.admit("A", &none, AccessKey::generate().unwrap()));
         assert_ne!(one.access_key_id, other.access_key_id);
         assert_eq!(principals.of(&one.access_key_id).unwrap().secret_access_key, one.secret_access_key);
         assert!(principals.of("ASIA").is_none());

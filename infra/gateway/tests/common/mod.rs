@@ -55,6 +55,7 @@ impl Deployed {
             environment: BTreeMap::from([("ENDPOINT".to_owned(), "http://127.0.0.1:1".to_owned())]),
             instances: 8,
             principals: Arc::default(),
+            issuer: None,
             faults: Arc::clone(&faults),
         };
         let specs = template::functions(TEMPLATE, &Deployment::default()).unwrap();

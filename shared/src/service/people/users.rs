@@ -108,6 +108,18 @@ pub async fn none(app: &App) -> Result<bool, Error> {
     Ok(app.table.query::<UserListed>(keys::users(), None, 1).await?.rows.is_empty())
 }
 
+/// A site admin for whom the operator's token can be made: this one, or the first of the others.
+pub async fn operator(app: &App, name: &UserName) -> Result<Option<UserName>, Error> {
+    let listed = app.table.query_all::<UserListed>(keys::users()).await?.into_iter().map(|one| one.name);
+    for name in std::iter::once(name.clone()).chain(listed) {
+        let user: Option<User> = app.table.get(keys::user(&name)).await?;
+        if user.is_some_and(|user| user.admin && !user.disabled) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
 /// A token with all rights of a user, for whoever holds the installation's own keys.
 pub async fn operator_token(app: &App, name: &UserName) -> Result<SecretString, Error> {
     let user: Option<User> = app.table.get(keys::user(name)).await?;

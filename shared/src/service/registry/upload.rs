@@ -30,6 +30,7 @@ use crate::service::retry::Retry;
 use crate::store::keys;
 use crate::store::rows::{Account, EventKind, Flow, Link, Row, Stream};
 use crate::store::table::Written;
+use crate::telemetry::{self, Count};
 use futures::StreamExt;
 use std::fmt;
 use std::time::Duration;
@@ -258,6 +259,7 @@ async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &
         (OciDigest::Sha512(_), None) => app.objects.sha512(&object).await? == *digest,
     };
     if !right_bytes {
+        telemetry::count(Count::UploadsRefused, 1);
         let row = Stream { object: Some(object.clone()), upload: None, ..intake.row.clone() };
         let stored = Stored { row: &row, kept: true };
         if intake.as_stored().kept && app.commit(grant, streams::ended(stored, app.now())?).await? != Written::Done {
@@ -339,6 +341,8 @@ async fn commit(
         }
         changes.extend(streams::done(stored, *name, &bytes.object, app.now())?);
         if app.commit(grant, changes).await? == Written::Done {
+            telemetry::count(Count::BlobsCommitted, 1);
+            telemetry::count(Count::BlobBytes, bytes.size);
             if surplus {
                 let ours = Stream { object: Some(bytes.object.clone()), upload: None, ..row.clone() };
                 discard(app, grant, &ours).await;

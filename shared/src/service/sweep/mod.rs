@@ -17,7 +17,7 @@
 pub mod accounts;
 mod inventory;
 mod sweeper;
-mod tally;
+pub(in crate::service) mod tally;
 
 use self::sweeper::Sweeper;
 use super::access::{Access, system};
@@ -32,6 +32,7 @@ use crate::rules::{Action, Grant, Resource};
 use crate::store::StoreError;
 use crate::store::objects::ListedObject;
 use crate::store::table::Scanned;
+use crate::telemetry::{self, Count};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -121,6 +122,16 @@ pub struct Swept {
     pub found: Vec<String>,
 }
 
+impl Swept {
+    fn count(&self) {
+        telemetry::count(Count::Sweeps, 1);
+        telemetry::count(Count::SweptObjects, self.objects);
+        telemetry::count(Count::SweptSessions, self.sessions);
+        telemetry::count(Count::SweepErrors, self.failed);
+        telemetry::count(Count::WrongAccounts, self.wrong_accounts.len() as u64);
+    }
+}
+
 /// An account whose numbers differ from the sum of its charges.
 #[derive(Debug, Serialize)]
 pub struct WrongAccount {
@@ -147,6 +158,17 @@ pub async fn sweep(app: &App, ages: Ages) -> Result<Swept, Error> {
 }
 
 async fn sweep_with(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<Swept, Error> {
+    let swept = sweep_all(app, grant, ages, mode).await;
+    if mode == Mode::Collect {
+        match &swept {
+            Ok(swept) => swept.count(),
+            Err(_) => telemetry::count(Count::SweepsFailed, 1),
+        }
+    }
+    swept
+}
+
+async fn sweep_all(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<Swept, Error> {
     Box::pin(installation::check(app)).await?;
     let mut sweeper = Sweeper::new(app, grant, ages, mode);
     let uploads = app.objects.open_parts().await?;

@@ -127,7 +127,7 @@ impl<'a> Sweeper<'a> {
             RowKind::RemovedContainer => self.inventory.removed_containers.push(row.read()?),
             RowKind::RemovedEntity => self.inventory.removed_entities.push(row.read()?),
             RowKind::About => self.inventory.tally.about(&row.read()?),
-            RowKind::Other => {}
+            _ => {}
         }
         Ok(())
     }
@@ -337,7 +337,7 @@ impl<'a> Sweeper<'a> {
                 self.swept.uploads += 1;
             }
         }
-        for ListedObject { object, since } in objects {
+        for ListedObject { object, since, .. } in objects {
             if old(since) && object != keys::INSTALLATION && !self.inventory.objects.contains(&object) {
                 if self.goes(|| format!("object {object}, which nothing names")) {
                     let done = self.condemns(&object).await;

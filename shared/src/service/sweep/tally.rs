@@ -10,16 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The sum of what counts for one entity.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Sum {
+pub(in crate::service) struct Sum {
     /// The numbers.
-    pub(super) numbers: Numbers,
+    pub(in crate::service) numbers: Numbers,
     /// Depends on all rows that were added, and on what each of them counts, but not on their order.
     mark: u128,
 }
 
 /// The sums of the entities.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(in crate::service) struct Tally {
     sums: BTreeMap<String, Sum>,
     /// Only these, with marks.
     only: Option<BTreeSet<String>>,
@@ -31,12 +31,12 @@ fn signed(number: u64) -> i64 {
 
 impl Tally {
     /// One for some entities, whose sums are marked.
-    pub(super) fn of(entities: &BTreeSet<String>) -> Self {
+    pub(in crate::service) fn of(entities: &BTreeSet<String>) -> Self {
         Self { only: Some(entities.clone()), ..Self::default() }
     }
 
     /// The sum of an entity.
-    pub(super) fn sum(&self, entity: &str) -> Sum {
+    pub(in crate::service) fn sum(&self, entity: &str) -> Sum {
         self.sums.get(entity).copied().unwrap_or_default()
     }
 
@@ -55,45 +55,45 @@ impl Tally {
     }
 
     /// Adds a row that counts by its key alone, if it does.
-    pub(super) fn row(&mut self, key: &Key) {
+    pub(in crate::service) fn row(&mut self, key: &Key) {
         if let Some(entity) = keys::counted(key) {
             self.add(entity, key, Numbers { rows: 1, ..Numbers::default() });
         }
     }
 
-    pub(super) fn manifest(&mut self, row: &Manifest) {
+    pub(in crate::service) fn manifest(&mut self, row: &Manifest) {
         let (used, rows) = (signed(row.cost), signed(row.rows));
         self.add(row.repository.entity().as_str(), &row.key(), Numbers { used, rows, ..Numbers::default() });
     }
 
-    pub(super) fn about(&mut self, row: &About) {
+    pub(in crate::service) fn about(&mut self, row: &About) {
         self.add(row.of.entity().as_str(), &row.key(), Numbers { rows: signed(row.rows), ..Numbers::default() });
     }
 
-    pub(super) fn charge(&mut self, row: &Charge) {
+    pub(in crate::service) fn charge(&mut self, row: &Charge) {
         let (size, surplus) = (signed(row.size), signed(row.kept));
         let (used, reserved) = if row.links == 0 { (0, size) } else { (size, 0) };
         self.add(row.entity.as_str(), &row.key(), Numbers { used, reserved, surplus, rows: 0 });
     }
 
-    pub(super) fn stream(&mut self, row: &Stream) {
+    pub(in crate::service) fn stream(&mut self, row: &Stream) {
         let reserved = signed(row.reserved);
         self.add(row.repository.entity().as_str(), &row.key(), Numbers { reserved, rows: 1, ..Numbers::default() });
     }
 
-    pub(super) fn session(&mut self, row: &Session) {
+    pub(in crate::service) fn session(&mut self, row: &Session) {
         let surplus = if row.surplus { signed(row.size) } else { 0 };
         self.add(row.repository.entity().as_str(), &row.key(), Numbers { surplus, rows: 1, ..Numbers::default() });
     }
 
-    pub(super) fn condemned(&mut self, row: &Condemned) {
+    pub(in crate::service) fn condemned(&mut self, row: &Condemned) {
         if let Some(Surplus { entity, size }) = &row.of {
             self.add(entity.as_str(), &row.key(), Numbers { surplus: signed(*size), rows: 1, ..Numbers::default() });
         }
     }
 
     /// Adds a row of any kind.
-    pub(super) fn scanned(&mut self, row: Scanned) -> Result<(), Error> {
+    pub(in crate::service) fn scanned(&mut self, row: Scanned) -> Result<(), Error> {
         self.row(&row.key);
         match keys::kind(&row.key) {
             RowKind::Manifest => self.manifest(&row.read()?),

@@ -28,6 +28,7 @@ use crate::service::retry::Retry;
 use crate::store::keys;
 use crate::store::rows::{Image, Row, Session, Tag};
 use crate::store::table::Written;
+use crate::telemetry::{self, Count};
 use std::collections::BTreeMap;
 
 /// Commits an image whose bytes are known already, without an upload.
@@ -102,7 +103,13 @@ async fn commit(
         let committing = Committing { image, verified: &verified, object, session, intended, first_version, now };
         let Committed { image, changes } = images::committed(committing)?;
         match app.commit(grant, changes.with(writes)).await? {
-            Written::Done => return Ok((image, quota)),
+            Written::Done => {
+                if session.is_some() {
+                    telemetry::count(Count::UploadsCommitted, 1);
+                    telemetry::count(Count::UploadedBytes, verified.bytes.size);
+                }
+                return Ok((image, quota));
+            }
             Written::Lost(failed) => tracing::debug!(?failed, "commit lost a race"),
         }
     }

@@ -5,13 +5,13 @@ use super::verify;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::changes::uploads::{self, parts_of, sealed, with_session};
-use crate::domain::{Digest, Id, UploadId};
+use crate::domain::{Digest, Id, Pins, UploadId};
 use crate::error::Error;
 use crate::rules::upload::{part_length, parts};
 use crate::rules::{Action, Grant, Resource};
 use crate::service::access::Access;
 use crate::service::retry::Retry;
-use crate::store::objects::{NewPart, Part};
+use crate::store::objects::{NewPart, Part, Said};
 use crate::store::rows::{Account, Image, Row, Session, State, Way};
 use crate::store::table::Written;
 use crate::store::{StoreError, keys};
@@ -94,8 +94,12 @@ pub async fn part(
     if left.is_zero() {
         return Err(over());
     }
-    let digest = digest.filter(|_| app.config.pin_uploads);
-    let part = NewPart { upload: parts_of(&session), number, length, digest };
+    let says = match app.config.pin_uploads {
+        Pins::Bytes => digest.map(Said::Bytes),
+        Pins::Header => digest.map(Said::Header),
+        Pins::Nothing => None,
+    };
+    let part = NewPart { upload: parts_of(&session), number, length, says };
     Ok(app.objects.presign_part(&grant, &session.object, part, left).await?)
 }
 

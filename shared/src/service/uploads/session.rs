@@ -15,6 +15,7 @@ use crate::service::retry::Retry;
 use crate::store::keys;
 use crate::store::rows::{Account, Charge, Container, Image, Row, Session, State, Target, Way};
 use crate::store::table::Written;
+use crate::telemetry::{self, Count};
 use std::time::Duration;
 
 pub(super) const DOING: &str = "push this image";
@@ -92,7 +93,11 @@ impl UploadTarget {
 
     /// Writes the session's row with its reservation.
     pub(super) async fn open(&self, app: &App, session: &Session) -> Result<Written, Error> {
-        app.commit(&self.grant, uploads::opened(session, self.session.as_ref(), self.paying())?).await
+        let written = app.commit(&self.grant, uploads::opened(session, self.session.as_ref(), self.paying())?).await?;
+        if written == Written::Done {
+            telemetry::count(Count::UploadsOpened, 1);
+        }
+        Ok(written)
     }
 
     /// Whether the same bytes were committed before and are still there, or there is no session that could bring them.
@@ -154,6 +159,7 @@ pub(crate) async fn end(app: &App, grant: &Grant, session: &Session) -> Result<(
         let paying = Paying { charge: rows.take(&charge_key)?, account: &account, first_version: random::number()? };
         let changes = uploads::ended(&open, rows.take(&image_key)?, paying, app.now())?;
         if app.commit(grant, changes).await? == Written::Done {
+            telemetry::count(Count::UploadsEnded, 1);
             return Ok(());
         }
     }

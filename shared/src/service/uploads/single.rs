@@ -5,7 +5,7 @@ use super::verify;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::time::SKEW;
-use crate::domain::{Digest, Id, UploadId};
+use crate::domain::{Digest, Id, Pins, UploadId};
 use crate::error::Error;
 use crate::service::retry::Retry;
 use crate::store::objects::{MAX_PUT, NewPut};
@@ -37,7 +37,7 @@ pub async fn open(app: &App, credential: &Credential, image: Id, file: Announced
                 target.image.hash
             )));
         }
-        let put = NewPut { size: file.size, digest: file.digest.filter(|_| app.config.pin_uploads) };
+        let put = NewPut { size: file.size, digest: file.digest.filter(|_| app.config.pin_uploads == Pins::Bytes) };
         let way = if put.digest.is_some() { Way::Pinned } else { Way::Staged };
         if let Some(open) = target.session.as_ref().filter(|open| open.way == way && open.size == file.size) {
             let left = left(app.now(), open.expires);

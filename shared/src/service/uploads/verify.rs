@@ -13,6 +13,7 @@ use crate::rules::{Action, Grant, Resource};
 use crate::service::access::{Access, resource_of, system};
 use crate::store::keys;
 use crate::store::rows::{Container, Progress, SealedListed, Session, State};
+use crate::telemetry::{self, Count};
 
 /// How many bytes are hashed before the progress is saved.
 const STRIDE: u64 = 4 << 30;
@@ -92,6 +93,7 @@ pub async fn upload(app: &App, upload: UploadId) -> Result<(), Error> {
             }
             (Err(Error::WrongBytes(why)), _) => {
                 tracing::warn!(repository = %session.repository, hash = %session.hash, why, "an upload was refused");
+                telemetry::count(Count::UploadsRefused, 1);
                 end(app, &system, &session).await
             }
             (Ok(_), None) => end(app, &system, &session).await,
@@ -127,6 +129,7 @@ pub(super) async fn finish(
             Ok(Completed { image, quota })
         }
         Err(Error::WrongBytes(why)) => {
+            telemetry::count(Count::UploadsRefused, 1);
             end(app, grant, session).await?;
             Err(Error::WrongBytes(why))
         }
