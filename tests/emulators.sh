@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a command beside AWS's DynamoDB Local and ministack, in a network namespace of its own without access to any
-# other network. Usage: emulators.sh DYNAMODB_LOCAL_DIR MINISTACK COMMAND…
+# Runs a command beside AWS's DynamoDB Local and an S3, in a network namespace of its own without access to any other
+# network. Usage: emulators.sh DYNAMODB_LOCAL_DIR S3 COMMAND…; S3 is the program `ministack`, or `versitygw`.
 set -uo pipefail
 source "$(dirname "$0")/../scripts/install.sh"
 if [ "${IN_A_NETWORK_OF_ITS_OWN:-}" != yes ]; then
@@ -8,7 +8,7 @@ if [ "${IN_A_NETWORK_OF_ITS_OWN:-}" != yes ]; then
   unshare --net true 2>/dev/null || { echo "SKIPPED emulators: the kernel does not allow a network namespace (CAP_SYS_ADMIN)" >&2; exit "$EXCUSED"; }
   IN_A_NETWORK_OF_ITS_OWN=yes exec unshare --net "$0" "$@"
 fi
-dynamodb_local=$(realpath "$1") ministack=$(realpath -s "$2"); shift 2
+dynamodb_local=$(realpath "$1") s3=$(realpath -s "$2"); shift 2
 ip link set lo up || exit 1
 
 work=$(mktemp -d) pids=()
@@ -22,12 +22,21 @@ trap stop EXIT
 
 (
   cd "$work" || exit
-  exec timeout 3600 java "-Djava.library.path=$dynamodb_local/DynamoDBLocal_lib" -jar "$dynamodb_local/DynamoDBLocal.jar" \
+  exec timeout 10800 java "-Djava.library.path=$dynamodb_local/DynamoDBLocal_lib" -jar "$dynamodb_local/DynamoDBLocal.jar" \
     -inMemory -disableTelemetry -port 8000
 ) >"$work/dynamodb-local.log" 2>&1 &
 pids+=($!)
-AUTH=true SERVICES=s3,dynamodb,iam,sts BIND_HOST=127.0.0.1 GATEWAY_PORT=4566 S3_DATA_DIR=$work/s3 LOG_LEVEL=WARNING \
-  timeout 3600 "$ministack" >"$work/ministack.log" 2>&1 &
+mkdir "$work/s3" "$work/attributes"
+case $(basename "$s3") in
+  ministack)
+    AUTH=true SERVICES=s3,dynamodb,iam,sts BIND_HOST=127.0.0.1 GATEWAY_PORT=4566 S3_DATA_DIR=$work/s3 LOG_LEVEL=WARNING \
+      timeout 3600 "$s3" >"$work/s3.log" 2>&1 & ;;
+  versitygw)
+    # Beside the files, since not every file system keeps attributes of them.
+    ROOT_ACCESS_KEY=test ROOT_SECRET_KEY=test timeout 10800 "$s3" --port 127.0.0.1:4566 --quiet \
+      posix --sidecar "$work/attributes" "$work/s3" >"$work/s3.log" 2>&1 & ;;
+  *) echo "emulators.sh knows no S3 of the name $(basename "$s3")" >&2; exit 1 ;;
+esac
 pids+=($!)
 
 # answers PORT: waits until something listens there.
@@ -43,6 +52,10 @@ answers() {
 }
 answers 8000 && answers 4566 || exit 1
 
-export STACKROOM_TEST_STORES="DynamoDB-Local+ministack http://127.0.0.1:8000 http://127.0.0.1:4566 unpinned
-ministack http://127.0.0.1:4566 http://127.0.0.1:4566 unpinned"
-timeout 1800 "$@"
+case $(basename "$s3") in
+  ministack)
+    export STACKROOM_TEST_STORES="DynamoDB-Local+ministack http://127.0.0.1:8000 http://127.0.0.1:4566 false
+ministack http://127.0.0.1:4566 http://127.0.0.1:4566 false" ;;
+  versitygw) export STACKROOM_TEST_STORES="DynamoDB-Local+versitygw http://127.0.0.1:8000 http://127.0.0.1:4566 header" ;;
+esac
+"$@"

@@ -45,18 +45,15 @@ newer_debian() {
   fi
 }
 
-# module COMMAND MODULE VERSION: a Go program, built once, and slowly: others may be using this machine.
+# module COMMAND MODULE VERSION: a Go program.
 module() {
   local command=$1 module=$2 version=$3
-  if [ -x "$got/$command-$version/$command" ]; then ln -sfn "../$command-$version/$command" "$got/bin/$command"; return; fi
-  need_go 2>"$work/get.log" || { skip "$command can't be had: $(tail -n 1 "$work/get.log")"; return 1; }
-  echo "# building $command $version, which takes minutes"
-  if ! env GOBIN="$got/$command-$version" GOFLAGS=-p=1 GOWORK=off CGO_ENABLED=0 nice -n 19 timeout 3600 go install "$module@$version" >"$work/get.log" 2>&1; then
-    # Bytes that differ from those in the checksum database are not a missing module.
-    if grep -qE 'SECURITY ERROR|checksum mismatch' "$work/get.log"; then flunk "$command $version matches the checksum database"; tail -n 5 "$work/get.log"; return 1; fi
-    skip "$command can't be had: $(why_not)"; return 1
-  fi
-  ln -sfn "../$command-$version/$command" "$got/bin/$command"
+  from_go "$got/$command-$version" "$module@$version" 2>"$work/get.log"
+  case $? in
+    0) ln -sfn "../$command-$version/$command" "$got/bin/$command" ;;
+    "$SKIP") skip "$command can't be had: $(why_not)"; return 1 ;;
+    *) flunk "$command $version matches the checksum database"; return 1 ;;
+  esac
 }
 
 # own_mounts ARG…: runs the script again in a mount namespace of its own: no mount outlives it, and folders that clients

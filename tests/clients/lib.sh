@@ -1,7 +1,7 @@
 # Shared by the client tests: a real server of their own, counted assertions, and the summary. Sourced, never run.
 # shellcheck shell=bash
 # Expects STACKROOM_BIN (the built `stackroom`); the first argument, a folder for everything that the run writes, is
-# optional.
+# optional. STACKROOM_SERVER is another program to serve with: `cloud` puts functions in the place of the one process.
 set -euo pipefail
 export LC_ALL=C
 
@@ -95,8 +95,11 @@ start_server() {
   log=$work/server.log
   # Settings from the caller's shell must not reach the server under test.
   local unset=()
-  for name in $(compgen -e STACKROOM_ || true); do unset+=(-u "$name"); done
-  env "${unset[@]}" STACKROOM_LOG=info STACKROOM_LOG_FORMAT=json ${server_settings[@]+"${server_settings[@]}"} "$STACKROOM_BIN" serve --listen "127.0.0.1:$port" --data "$work/data" >"$work/server.out" 2>"$log" </dev/null &
+  for name in $(compgen -e STACKROOM_ || true); do
+    # Where the functions of `cloud` are is no setting of a server.
+    case $name in STACKROOM_UNDER | STACKROOM_FUNCTIONS*) ;; *) unset+=(-u "$name") ;; esac
+  done
+  env "${unset[@]}" STACKROOM_LOG=info STACKROOM_LOG_FORMAT=json ${server_settings[@]+"${server_settings[@]}"} "${STACKROOM_SERVER:-$STACKROOM_BIN}" serve --listen "127.0.0.1:$port" --data "$work/data" >"$work/server.out" 2>"$log" </dev/null &
   server_pid=$!
   for _ in $(seq 150); do
     kill -0 "$server_pid" 2>/dev/null || break

@@ -9,7 +9,7 @@
 //! once. There it has a host of its own; here it takes over on the same one, so that tests find the URLs that they know.
 //!
 //! `STACKROOM_FUNCTIONS` is the folder with `⟨function⟩/bootstrap`, as `cargo lambda build` leaves it; `scripts/test lambda`
-//! and `scripts/test cloud` build them.
+//! and `scripts/test cloud` build them. With `STACKROOM_FUNCTIONS_LOG`, what they log goes to standard error.
 
 use crate::localstack::{ROOT, Stack};
 use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
@@ -51,20 +51,28 @@ pub fn emulated() -> bool {
     std::env::var("STACKROOM_UNDER").is_ok_and(|what| what == "localstack")
 }
 
-/// Whether a test can't run on an emulator's stores, which it says with the reason: `if only_on_our_stores("…") { return; }`.
-pub fn only_on_our_stores(why: &str) -> bool {
-    if emulated() {
-        eprintln!("not on emulators: {why}");
-    }
-    emulated()
+/// Whether two servers do so in turn, on stores of somebody else.
+pub fn in_turn() -> bool {
+    std::env::var("STACKROOM_UNDER").is_ok_and(|what| what == "servers")
 }
 
-/// Whether a test can't run on functions, which it says with the reason: `if only_in_one_process("…") { return; }`.
-pub fn only_in_one_process(why: &str) -> bool {
-    if serve() {
-        eprintln!("not on functions: {why}");
+/// Whether a test can't run on an emulator's stores, which it says with the reason: `if only_on_our_stores("…") { return; }`.
+pub fn only_on_our_stores(why: &str) -> bool {
+    let other = emulated() || in_turn();
+    if other {
+        eprintln!("not on other stores: {why}");
     }
-    serve()
+    other
+}
+
+/// Whether a test can't run on functions, or on servers in turn, which it says with the reason:
+/// `if only_in_one_process("…") { return; }`.
+pub fn only_in_one_process(why: &str) -> bool {
+    let several = serve() || in_turn();
+    if several {
+        eprintln!("not in several processes: {why}");
+    }
+    several
 }
 
 /// The folder of the built functions.
@@ -197,7 +205,12 @@ impl Functions {
         ]);
         environment.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let (principals, faults) = (Arc::clone(&guard.principals), Arc::clone(&guard.faults));
-        let machine = Machine { folder: folder(), environment, instances: INSTANCES, principals, issuer, faults };
+        let told = |line: &str| {
+            if std::env::var_os("STACKROOM_FUNCTIONS_LOG").is_some() {
+                eprintln!("{line}");
+            }
+        };
+        let machine = Machine { folder: folder(), environment, instances: INSTANCES, principals, issuer, faults, told };
         let functions: BTreeMap<String, Function> =
             specs.into_iter().map(|spec| (spec.id.clone(), Function::new(spec, machine.clone()))).collect();
 

@@ -1,7 +1,8 @@
 //! What the tests share: a whole server on a free port, callers with and without tokens, real images.
 //!
 //! With `STACKROOM_UNDER=functions`, every server is an installation on functions behind a simulated API Gateway instead:
-//! see [`functions`]. With `STACKROOM_UNDER=localstack`, its table and bucket are an emulator's: see [`localstack`].
+//! see [`functions`]. With `STACKROOM_UNDER=localstack`, its table and bucket are an emulator's: see [`localstack`]. With
+//! `STACKROOM_UNDER=servers`, it is two servers in turn, on stores of somebody else: see [`foreign`].
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,30 +14,41 @@
 
 pub mod chance;
 pub mod cost;
+pub mod foreign;
 pub mod functions;
 pub mod localstack;
+pub mod mortal;
 pub mod sif;
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use axum::Router;
+use axum::extract::Request;
+use foreign::Place;
 use functions::Functions;
 use localstack::Stack;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use server::limits::Limits;
 use server::local::Local;
+use shared::app::App;
 use shared::config::Config;
 use shared::domain::Digest;
 use shared::store::keys::INSTALLATION;
 use shared::telemetry::Summary;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
+use tower::ServiceExt;
 
 /// A server of its own: the embedded store in a folder that is removed with it, every route, a real listener.
 #[derive(Debug)]
 pub struct Server {
     /// Its URL, without a slash at the end.
     pub url: String,
+    /// Where its store is, without a slash at the end.
+    pub store: String,
     /// The installation behind it.
     pub local: Arc<Local>,
     /// A caller without a token.
@@ -48,6 +60,8 @@ pub struct Server {
     /// The emulator's stores, if these are not the embedded ones. Then `local` has its keys and its folder, and its stores
     /// are empty.
     pub stack: Option<Arc<Stack>>,
+    /// The other server, if there are two. Then the stores of `local` are empty, too.
+    pub other: Option<App>,
     serving: Option<JoinHandle<()>>,
     _folder: TempDir,
 }
@@ -94,8 +108,8 @@ impl Server {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let get = |name: &str| settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let config = Config::read(&url, get).unwrap();
-        let mut local = Local::open_through(folder.path(), config.clone(), between).await.unwrap();
-        let mut stack = None;
+        let mut local = Local::open_through(folder.path(), config.clone(), &between).await.unwrap();
+        let (mut stack, mut other, mut store) = (None, None, url.clone());
         if functions::emulated() {
             let made = Stack::create(&url).await.unwrap();
             let keys = std::fs::read_to_string(folder.path().join("keys")).unwrap();
@@ -104,6 +118,15 @@ impl Server {
             shared::service::installation::mark(&local.app).await.unwrap();
             stack = Some(Arc::new(made));
         }
+        if functions::in_turn() {
+            let stores = Place::all().swap_remove(0).create().await;
+            let keys = std::fs::read_to_string(folder.path().join("keys")).unwrap();
+            let config = Config { pin_uploads: stores.place.pins, ..local.app.config.clone() };
+            store.clone_from(&stores.place.s3);
+            local.app = stores.app(config.clone(), &keys, &between);
+            other = Some(stores.app(config, &keys, &between));
+            shared::service::installation::mark(&local.app).await.unwrap();
+        }
         local.first_admin().await.unwrap().expect("a new folder has no users");
         let token = std::fs::read_to_string(local.admin_token()).unwrap();
         let (functions, serving) = if let Some(stack) = &stack {
@@ -111,14 +134,42 @@ impl Server {
         } else if functions::serve() {
             (Some(Functions::start(&local, listener, settings).await), None)
         } else {
-            let router = server::serve::router(&local).unwrap().layer(axum::middleware::map_response(counted));
+            let router = match &other {
+                Some(other) => in_turn([&local.app, other].map(|app| server::routes::router(app).unwrap())),
+                None => server::serve::router(&local).unwrap(),
+            };
+            let router = router.layer(axum::middleware::map_response(counted));
             let limits = Limits::of(&local.app.config);
             (None, Some(tokio::spawn(server::serve::answer(listener, router, limits, std::future::pending()))))
         };
         let nobody = Caller::new(&url, None);
         let admin = Caller::new(&url, Some(token));
-        admin.get("/v1/token-status").await.ok();
-        Self { url, local: Arc::new(local), nobody, admin, functions, stack, serving, _folder: folder }
+        let server = Self {
+            url,
+            store,
+            local: Arc::new(local),
+            nobody,
+            admin,
+            functions,
+            stack,
+            other,
+            serving,
+            _folder: folder,
+        };
+        server.known(&server.admin).await;
+        server
+    }
+
+    /// How many servers it is.
+    pub fn count(&self) -> usize {
+        1 + usize::from(self.other.is_some())
+    }
+
+    /// Has the first use of a token noted, which is not part of what the tests count.
+    async fn known(&self, caller: &Caller) {
+        for _ in 0..self.count() {
+            caller.get("/v1/token-status").await;
+        }
     }
 
     /// Adds a user and returns them, with a token that may do everything that they may. Quota in bytes, 0 for unlimited.
@@ -132,8 +183,7 @@ impl Server {
     pub async fn token(&self, user: &str, body: Value) -> Caller {
         let made = self.admin.post(&format!("/api/users/{user}/tokens"), body).await.ok();
         let caller = Caller::new(&self.url, Some(made["data"]["token"].as_str().unwrap().to_owned()));
-        // The first use of a token is noted, and that is not part of what the tests count.
-        caller.get("/v1/token-status").await;
+        self.known(&caller).await;
         caller
     }
 
@@ -156,6 +206,15 @@ impl Server {
         let objects = self.local.app.objects.list(None).await.unwrap();
         objects.into_iter().map(|listed| listed.object).filter(|object| object != INSTALLATION).collect()
     }
+}
+
+/// A balancer, which gives each request to another one of some servers than the request before.
+fn in_turn(servers: [Router; 2]) -> Router {
+    let next = Arc::new(AtomicUsize::new(0));
+    Router::new().fallback(move |request: Request| {
+        let server = servers[next.fetch_add(1, Ordering::Relaxed) % servers.len()].clone();
+        async move { server.oneshot(request).await.unwrap() }
+    })
 }
 
 /// Reports to the tests, in extra headers, how often a request read and wrote the table.
@@ -335,9 +394,30 @@ impl Caller {
     }
 }
 
+/// How often a request is sent again.
+const TRIES: u32 = 5;
+
+/// Sends a request. An emulator on a busy machine may be so slow that a function runs out of time, or has no store. Then
+/// the request is sent again, as clients do that are told to come back.
+async fn sent(request: RequestBuilder) -> Response {
+    let mut tries = 0;
+    loop {
+        let again = request.try_clone().filter(|_| functions::emulated() && tries < TRIES);
+        let Some(again) = again else { return request.send().await.unwrap() };
+        let response = again.send().await.unwrap();
+        if response.status() != StatusCode::SERVICE_UNAVAILABLE {
+            return response;
+        }
+        let path = response.url().path().to_owned();
+        eprintln!("{path}: 503, {:?}", response.text().await);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        tries += 1;
+    }
+}
+
 /// Sends a request and reads the answer to the end.
 pub async fn send(request: RequestBuilder) -> Answer {
-    let response: Response = request.send().await.unwrap();
+    let response = sent(request).await;
     let (status, headers, path) = (response.status(), response.headers().clone(), response.url().path().to_owned());
     let bytes = response.bytes().await.unwrap().to_vec();
     let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();

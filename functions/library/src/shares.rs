@@ -14,7 +14,7 @@ use shared::auth::Credential;
 use shared::domain::{Actor, ManifestId, OciDigest, Repository, ShareId, TagName, Time};
 use shared::http::library::{Answer, Failure, data, json, list};
 use shared::service::artifact::{self, ListedManifest};
-use shared::service::share::{self, Chosen, ListedShare, MadeShare, NewShare};
+use shared::service::share::{self, Chosen, End, ListedShare, MadeShare, NewShare};
 use shared::store::rows;
 use shared::{App, Error};
 use std::time::Duration;
@@ -147,8 +147,8 @@ async fn make_share(State(app): State<App>, caller: Credential, RawQuery(query):
     let wanted: Wanted = json(&body)?;
     let (expires_in, max) = (wanted.expires_in, wanted.uses);
     let (repository, image) = wanted.chosen(&app)?;
-    let expires = expires_in.map(|seconds| app.now().plus(Duration::from_secs(seconds)));
-    let made = share::make(&app, &caller, NewShare { repository, image, expires, max }).await?;
+    let end = expires_in.map(|seconds| End::After(Duration::from_secs(seconds)));
+    let made = share::make(&app, &caller, NewShare { repository, image, end, max }).await?;
     let MadeShare { share: row, url } = &made;
     Ok(unkept(data(NewlyMade { url: url.expose_secret().to_owned(), share: share(row) })))
 }
@@ -247,7 +247,7 @@ async fn download_token(State(app): State<App>, caller: Credential, body: Bytes)
     }
     // What is not an id names nothing.
     let id: ManifestId = id.parse().map_err(|_| Failure(Error::NotFound("manifest")))?;
-    let MadeShare { url, .. } = share::of_manifest(&app, &caller, id, exp.map(Time)).await?;
+    let MadeShare { url, .. } = share::of_manifest(&app, &caller, id, exp.map(|end| End::At(Time(end)))).await?;
     let location = url.expose_secret();
     let body = Json(TokenMade { location });
     Ok(unkept((StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response()))

@@ -1,13 +1,12 @@
 //! The same server on other people's emulators of DynamoDB and S3, so that what we believe about AWS is not tested on
 //! our own stores alone: AWS's DynamoDB Local for the table, ministack for the table and the bucket.
 //!
-//! `STACKROOM_TEST_STORES` names them, a line for each pair: a name, the table's endpoint, the bucket's endpoint, and
-//! `pinned`, `unpinned` or `header`. `scripts/test emulators` starts them. Every test runs on every pair, in a table and a bucket of
-//! its own.
+//! `STACKROOM_TEST_STORES` names them, see [`stackroom_tests::foreign`]. Every test runs on every pair, in a table and a
+//! bucket of its own.
 //!
-//! An `unpinned` bucket does not support presigned URLs with the payload's hash in the signature: whatever hash is
-//! sent, it takes the canonical request's last line to be `UNSIGNED-PAYLOAD`, and so refuses the right bytes too. There
-//! we push as old clients do, without a hash. One that needs `header` refuses, beside that, a header that is not signed.
+//! ministack does not support presigned URLs with the payload's hash in the signature: whatever hash is sent, it takes
+//! the canonical request's last line to be `UNSIGNED-PAYLOAD`, and so refuses the right bytes too. There we push as old
+//! clients do, without a hash. versitygw refuses, beside that, a header that is not signed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,27 +25,23 @@ mod servers;
 mod support;
 mod units;
 
-use aws_sdk_s3::config::{
-    BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-};
 use futures::future::join_all;
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use shared::app::{App, Parts};
+use shared::app::App;
 use shared::auth::Keys;
-use shared::config::Config;
+use shared::config::{Config, Pins};
 use shared::domain::Digest;
 use shared::service::installation;
 use shared::store::keys::{INSTALLATION, KeyRange};
-use shared::store::{Objects, Table};
+use stackroom_tests::foreign::Place;
 use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Answer, Caller, send};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
-/// How long one test may take on one emulator.
+/// How long one test may take on one emulator, beside what [`servers`] need to start again each time one was killed.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A server on emulators.
@@ -73,56 +68,19 @@ impl Drop for Server {
 
 impl Server {
     /// Starts a server with a new table and a new bucket. Bytes of blobs are sent to `ingest`, if it is given.
-    async fn start((dynamodb, s3): (&str, &str), pins: &str, ingest: Option<&str>) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("stackroom-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let region = Region::new("us-east-1");
-        let credentials = Credentials::new("test", "test", None, None, "emulators");
-        let table = aws_sdk_dynamodb::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(region.clone())
-            .credentials_provider(credentials.clone())
-            .endpoint_url(dynamodb)
-            .build();
-        // Configured as a deployment's client is.
-        let bucket = aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(region)
-            .credentials_provider(credentials)
-            .endpoint_url(s3)
-            .force_path_style(true)
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .build();
-        let bucket = aws_sdk_s3::Client::from_conf(bucket);
-        bucket.create_bucket().bucket(&name).send().await.unwrap();
+    async fn start(place: Place, ingest: Option<&str>) -> Self {
+        let (pins, stores) = (place.pins, place.create().await);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let keys = Keys::generate().unwrap();
         let said = |name: &str| match name {
             "STACKROOM_INGEST_URL" => ingest.map(str::to_owned),
-            "STACKROOM_PIN_UPLOADS" => Some(pins.to_owned()).filter(|pins| pins == "header"),
+            // Elsewhere a URL that says the digest is tried as well.
+            "STACKROOM_PIN_UPLOADS" => Some(pins.to_string()).filter(|_| pins == Pins::Header),
             _ => None,
         };
-        let environment = vec![
-            ("STACKROOM_PUBLIC_URL", url.clone()),
-            ("STACKROOM_TABLE", name.clone()),
-            ("STACKROOM_BUCKET", name.clone()),
-            ("STACKROOM_TOKEN_KEYS", keys.clone()),
-            ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.to_owned()),
-            ("AWS_ENDPOINT_URL_S3", s3.to_owned()),
-            ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_ACCESS_KEY_ID", "test".to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
-        ];
-        let app = App::new(Parts {
-            config: Config::read(&url, said).unwrap(),
-            table: Table::new(aws_sdk_dynamodb::Client::from_conf(table), name.clone()),
-            objects: Objects::new(bucket.clone(), bucket, name),
-            keys: Keys::parse(&keys).unwrap(),
-            clock: shared::app::system_clock,
-        });
-        app.table.create().await.unwrap();
+        let environment = stores.environment(&url, &keys);
+        let app = stores.app(Config::read(&url, said).unwrap(), &keys, |client| client);
         installation::mark(&app).await.unwrap();
         let admin = SecretString::from("a password that nobody uses");
         let token =
@@ -135,8 +93,8 @@ impl Server {
             admin,
             nobody: Caller::new(&url, None),
             url,
-            pins: pins == "pinned",
-            header: pins == "header",
+            pins: pins == Pins::Bytes,
+            header: pins == Pins::Header,
             environment,
             serving,
         }
@@ -176,14 +134,14 @@ async fn everywhere<F: Future<Output = ()>>(test: impl Fn(Server) -> F) {
 
 /// The same, with bytes of blobs sent to another host.
 async fn everywhere_with<F: Future<Output = ()>>(ingest: Option<&str>, test: impl Fn(Server) -> F) {
-    let stores = std::env::var("STACKROOM_TEST_STORES").expect("STACKROOM_TEST_STORES: run `scripts/test emulators`");
-    for pair in stores.lines().filter(|line| !line.trim().is_empty()) {
-        let parts: Vec<&str> = pair.split_whitespace().collect();
-        let [name, dynamodb, s3, pins] = parts[..] else { panic!("{pair}") };
+    for place in Place::all() {
+        let name = place.name.clone();
         println!("on {name}");
         let began = Instant::now();
-        let run = async { test(Server::start((dynamodb, s3), pins, ingest).await).await };
-        tokio::time::timeout(PATIENCE, run).await.unwrap_or_else(|_| panic!("{name} takes too long"));
+        let run = async { test(Server::start(place, ingest).await).await };
+        tokio::time::timeout(PATIENCE + servers::patience(), run)
+            .await
+            .unwrap_or_else(|_| panic!("{name} takes too long"));
         println!("on {name}: {:.1} s", began.elapsed().as_secs_f64());
     }
 }

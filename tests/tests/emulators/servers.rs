@@ -116,6 +116,11 @@ fn kills() -> u64 {
     std::env::var("SERVER_KILLS").map_or(5, |text| text.parse().unwrap())
 }
 
+/// How long all of that may take.
+pub(crate) fn patience() -> Duration {
+    Duration::from_secs(10 * kills())
+}
+
 /// One push, step by step as clients do, whose server may die. Returns whether all of it was acknowledged.
 async fn pushed(who: &Caller, path: &str, tag: &str, bytes: &[u8]) -> bool {
     let post = async |path: &str, body: Value| {

@@ -2,6 +2,7 @@
 
 use crate::{PATIENCE, Server};
 use stackroom_tests::cost::{Meter, Tally, of_library, of_registry};
+use stackroom_tests::foreign::Place;
 use std::path::PathBuf;
 
 /// The cells of the row of the page that begins with a name.
@@ -15,17 +16,14 @@ fn said(page: &str, name: &str) -> Vec<String> {
 async fn dynamodb_local_counts_the_read_units_that_the_page_of_costs_says() {
     let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/cost.md");
     let page = std::fs::read_to_string(page).unwrap();
-    let stores = std::env::var("STACKROOM_TEST_STORES").expect("STACKROOM_TEST_STORES: run `scripts/test emulators`");
-    let pair = stores.lines().find(|line| line.trim_start().starts_with("DynamoDB-Local")).expect("DynamoDB Local");
-    let parts: Vec<&str> = pair.split_whitespace().collect();
-    let [_, dynamodb, s3, pins] = parts[..] else { panic!("{pair}") };
+    let mut place = Place::all().into_iter().find(|one| one.name.starts_with("DynamoDB-Local")).unwrap();
     let meter = Meter::default();
-    let proxy = meter.proxy(dynamodb).await;
+    place.dynamodb = meter.proxy(&place.dynamodb).await;
     let counting = async {
-        let server = Server::start((&proxy, s3), pins, None).await;
+        let server = Server::start(place, None).await;
         let alice = server.user("alice", 0).await;
         let mut tally = Tally::new(&meter);
-        of_library(&mut tally, &alice, &server.nobody, pins == "pinned").await;
+        of_library(&mut tally, &alice, &server.nobody, server.pins).await;
         of_registry(&mut tally, &alice, &server.nobody).await;
         tally.rows
     };

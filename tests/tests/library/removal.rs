@@ -1,11 +1,6 @@
 //! Deleting containers, collections, groups and users, with everything in them.
 
 use crate::support::{begin, complete, hash, len, opened, set, sif, sweep_up, text};
-use aws_smithy_runtime_api::client::http::{
-    HttpClient as _, HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
-};
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
-use aws_smithy_runtime_api::client::result::ConnectorError;
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::local::Local;
@@ -20,11 +15,10 @@ use shared::service::sweep::{self, Ages};
 use shared::service::{events, removal};
 use shared::store::keys::{self, KeyRange};
 use stackroom_tests::functions::only_on_our_stores;
+use stackroom_tests::mortal::Mortal;
 use stackroom_tests::{Answer, Caller, Server, send};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use tempfile::TempDir;
 
 const BB: &str = "alice/tools/bb";
@@ -475,38 +469,6 @@ async fn push_or_refused(who: &Caller, path: &str, tag: &str, bytes: &[u8]) -> u
     who.post(&format!("/v2/tags/{parent}"), body).await.status.as_u16()
 }
 
-/// A store that dies after some more writes: it answers nothing any more.
-fn mortal(client: &SharedHttpClient, lives: &Arc<AtomicI64>) -> SharedHttpClient {
-    let (client, lives) = (client.clone(), Arc::clone(lives));
-    http_client_fn(move |settings, components| {
-        let inner = client.http_connector(settings, components);
-        SharedHttpConnector::new(Mortal { inner, lives: Arc::clone(&lives) })
-    })
-}
-
-#[derive(Debug)]
-struct Mortal {
-    inner: SharedHttpConnector,
-    /// How many writes are left. Negative: it is dead.
-    lives: Arc<AtomicI64>,
-}
-
-impl HttpConnector for Mortal {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let target = request.headers().get("x-amz-target").unwrap_or_default();
-        let left = if target.ends_with(".TransactWriteItems") {
-            self.lives.fetch_sub(1, Ordering::SeqCst) - 1
-        } else {
-            self.lives.load(Ordering::SeqCst)
-        };
-        if left < 0 {
-            self.lives.store(-1, Ordering::SeqCst);
-            return HttpConnectorFuture::ready(Err(ConnectorError::io("the store is dead".into())));
-        }
-        self.inner.call(request)
-    }
-}
-
 /// Copies the folder of an installation, its objects by a second name.
 fn copied(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
@@ -567,13 +529,13 @@ async fn a_cascade_over_500_images_killed_at_every_write_in_turn() {
         let data = folder.path().join("data");
         copied(original, &data);
         let config = || Config::read("http://127.0.0.1:1", |_| None).unwrap();
-        let lives = Arc::new(AtomicI64::new(i64::MAX));
-        let local = Local::open_through(&data, config(), |client| mortal(&client, &lives)).await.unwrap();
+        let stores = Mortal::at_a_write();
+        let local = Local::open_through(&data, config(), |client| stores.before(&client)).await.unwrap();
         let who = local.app.keys.credential(Some(&format!("Bearer {}", token.trim())), local.app.now()).unwrap();
-        lives.store(writes, Ordering::SeqCst);
+        stores.dies_after(writes);
         let how = HowToDelete { cascade: true, ..HowToDelete::default() };
         let answer = removal::entity(&local.app, &who, &"acme".parse().unwrap(), how).await;
-        let died = lives.load(Ordering::SeqCst) < 0;
+        let died = stores.died();
         drop(local);
 
         let local = Local::open(&data, config()).await.unwrap();
@@ -630,12 +592,12 @@ async fn a_deleted_group_answers_its_members_no_more_before_they_are_removed() {
         let data = folder.path().join("data");
         copied(original.parent().unwrap(), &data);
         let config = || Config::read("http://127.0.0.1:1", |_| None).unwrap();
-        let lives = Arc::new(AtomicI64::new(i64::MAX));
-        let local = Local::open_through(&data, config(), |client| mortal(&client, &lives)).await.unwrap();
+        let stores = Mortal::at_a_write();
+        let local = Local::open_through(&data, config(), |client| stores.before(&client)).await.unwrap();
         let who = local.app.keys.credential(Some(&token), local.app.now()).unwrap();
-        lives.store(writes, Ordering::SeqCst);
+        stores.dies_after(writes);
         let deleted = removal::entity(&local.app, &who, &acme, HowToDelete::default()).await;
-        lives.store(i64::MAX, Ordering::SeqCst);
+        stores.lives();
         if deleted.is_err() {
             continue;
         }

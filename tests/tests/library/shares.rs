@@ -304,7 +304,7 @@ async fn a_look_at_a_share_spends_no_use() {
             assert!(policy.contains(part), "{policy}");
         }
         // A browser follows the redirect of a form only to a host that the policy names.
-        assert!(policy.ends_with(&format!("form-action 'self' {}", server.url)), "{policy}");
+        assert!(policy.ends_with(&format!("form-action 'self' {}", server.store)), "{policy}");
         assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
         let html = String::from_utf8(page.bytes).unwrap();
         assert!(html.contains("<form method=\"post\"><button>"), "{html}");

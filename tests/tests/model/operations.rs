@@ -70,6 +70,8 @@ pub(crate) enum Ended {
     Nothing,
     /// A push or a pull was told that something is missing.
     Refused(String),
+    /// It lost against others for so long that it gave up.
+    Busy,
 }
 
 type Result<T> = std::result::Result<T, Refused>;
@@ -111,6 +113,7 @@ pub(crate) async fn act(fixture: &Fixture, place: usize, operation: Operation) -
         Err(Refused::Error(Error::NotFound(_) | Error::Conflict(_) | Error::Forbidden(_)) | Refused::Code(..)) => {
             Ended::Refused(format!("{:?}", done.unwrap_err()))
         }
+        Err(Refused::Error(Error::Busy { .. })) => Ended::Busy,
         Err(error) => panic!("{operation:?}: {error:?}"),
     }
 }

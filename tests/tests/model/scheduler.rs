@@ -73,7 +73,7 @@ impl Scheduler {
                     return state.waiting.iter().map(|(call, (operation, _))| (*call, *operation)).collect();
                 }
             }
-            let changed = tokio::time::timeout(Duration::from_secs(30), self.0.changed.notified());
+            let changed = tokio::time::timeout(Duration::from_mins(5), self.0.changed.notified());
             changed.await.expect("an operation neither calls a store nor ends");
         }
     }

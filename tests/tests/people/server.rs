@@ -27,7 +27,7 @@ use shared::service::registry::upload::{self, Chunk};
 use shared::service::registry::{Code, Refused, list, pull as registry, push};
 use shared::service::search::{self, Query};
 use shared::service::settings::{self, Settings};
-use shared::service::share::{self, Chosen, NewShare};
+use shared::service::share::{self, Chosen, End, NewShare};
 use shared::service::sweep::{self, Ages};
 use shared::service::uploads::single::{self, Announced};
 use shared::service::{browse, delete, events, pull, removal, tag};
@@ -617,8 +617,8 @@ impl Server {
         match operation.act {
             Act::Share { at, which, life, most } => {
                 let image = Chosen::of(self.reference(at, which).selector, None);
-                let expires = life.map(|life| Time(app.now().0 + life));
-                let new = NewShare { repository: repository(at), image, expires, max: most };
+                let end = life.map(|life| End::At(Time(app.now().0 + life)));
+                let new = NewShare { repository: repository(at), image, end, max: most };
                 let made = share::make(app, by, new).await?;
                 let url = made.url.expose_secret().to_owned();
                 let mut parts = url.rsplit('/');

@@ -1,11 +1,6 @@
 //! Copies of whole libraries: as a backup while people push, there and back, and begun again wherever they ended.
 
 use crate::support::{BB, MANIFEST, MIB, blob, digest, image, junk, manifest, manifest_at, named, push, put, tags};
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
-};
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
-use aws_smithy_runtime_api::client::result::ConnectorError;
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::copies;
@@ -17,11 +12,13 @@ use shared::service::copy::{self, Copying, Report};
 use shared::store::keys::Key;
 use shared::store::table::Scanned;
 use stackroom_tests::chance::Chance;
+use stackroom_tests::functions::only_on_our_stores;
+use stackroom_tests::mortal::Mortal;
 use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Caller, Server, send};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -157,6 +154,9 @@ async fn full() -> (Server, Caller, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_library_there_and_back_is_the_same() {
+    if only_on_our_stores("it copies the folder of the embedded stores") {
+        return;
+    }
     let (server, alice, long) = full().await;
     let (source, room) = (folder_of(&server), TempDir::new().unwrap());
     let (backup, back) = (room.path().join("backup"), room.path().join("back"));
@@ -205,6 +205,9 @@ async fn a_library_there_and_back_is_the_same() {
 
 #[tokio::test]
 async fn a_copy_goes_over_nothing_else() {
+    if only_on_our_stores("it copies the folder of the embedded stores") {
+        return;
+    }
     let (one, two) = (Server::start().await, Server::start().await);
     let room = TempDir::new().unwrap();
     let backup = room.path().join("backup");
@@ -230,32 +233,11 @@ async fn a_copy_goes_over_nothing_else() {
     );
 }
 
-/// A store that dies after some more calls: it answers nothing any more.
-fn mortal(client: &SharedHttpClient, lives: &Arc<AtomicI64>) -> SharedHttpClient {
-    let (client, lives) = (client.clone(), Arc::clone(lives));
-    http_client_fn(move |settings, components| {
-        let inner = client.http_connector(settings, components);
-        SharedHttpConnector::new(Mortal { inner, lives: Arc::clone(&lives) })
-    })
-}
-
-#[derive(Debug)]
-struct Mortal {
-    inner: SharedHttpConnector,
-    lives: Arc<AtomicI64>,
-}
-
-impl HttpConnector for Mortal {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        if self.lives.fetch_sub(1, Ordering::SeqCst) <= 0 {
-            return HttpConnectorFuture::ready(Err(ConnectorError::io("the store is dead".into())));
-        }
-        self.inner.call(request)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_that_ended_at_any_call_of_its_stores_is_nobodys_and_is_continued() {
+    if only_on_our_stores("it copies the folder of the embedded stores") {
+        return;
+    }
     let (server, ..) = full().await;
     let source = folder_of(&server);
     let tree = Tree::of(&source).await;
@@ -266,9 +248,9 @@ async fn a_copy_that_ended_at_any_call_of_its_stores_is_nobodys_and_is_continued
     loop {
         let folder = TempDir::new().unwrap();
         let data = folder.path().join("data");
-        let lives = Arc::new(AtomicI64::new(i64::MAX));
-        let local = Local::open_through(&data, config(), |client| mortal(&client, &lives)).await.unwrap();
-        lives.store(calls, Ordering::SeqCst);
+        let stores = Mortal::counting(|_| true);
+        let local = Local::open_through(&data, config(), |client| stores.before(&client)).await.unwrap();
+        stores.dies_after(calls);
         let copying = Copying { from: &snapshot.app, of: &snapshot.of, to: &local.app, tell: &|_| {} };
         let ended = copy::copy(copying).await;
         drop(local);
@@ -341,6 +323,9 @@ const BEFORE: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_copy_that_is_made_while_people_push_has_all_that_they_were_told_before() {
+    if only_on_our_stores("it copies the folder of the embedded stores") {
+        return;
+    }
     let server = Server::start().await;
     let alice = server.user("alice", 0).await;
     for number in 0..OLD {

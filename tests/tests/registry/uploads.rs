@@ -230,13 +230,13 @@ async fn uploads_of_the_same_bytes_at_once_all_succeed_and_are_kept_once() {
                 let url = open(&who, &repository).await;
                 if number % 2 == 0 {
                     is(&patch(&who, &url, &bytes).await, 202);
-                    return close(&who, &url, &digest(&bytes), b"").await.status.as_u16();
+                    return close(&who, &url, &digest(&bytes), b"").await;
                 }
-                send(who.request(Method::PUT, &closing(&url, &digest(&bytes))).body(bytes)).await.status.as_u16()
+                send(who.request(Method::PUT, &closing(&url, &digest(&bytes))).body(bytes)).await
             })
         });
-        for status in join_all(pushes).await {
-            assert_eq!(status.unwrap(), 201);
+        for pushed in join_all(pushes).await {
+            is(&pushed.unwrap(), 201);
         }
         assert_eq!(server.quota("alice").await, (before + len as u64, 0));
         assert_eq!(server.quota("bob").await, (before + len as u64, 0));

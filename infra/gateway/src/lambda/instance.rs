@@ -86,7 +86,7 @@ impl Instance {
         let (arn, init) = (spec.arn.clone(), Duration::ZERO);
         let mut instance = Self { principal, init, process, ends, place: None, arn, serving };
         if let Some(lines) = instance.process.stderr.take() {
-            tokio::spawn(kept(BufReader::new(lines), Arc::clone(&function.log)));
+            tokio::spawn(kept(BufReader::new(lines), machine.told, Arc::clone(&function.log)));
         }
         tokio::select! {
             place = instance.ends.polls.recv() => instance.place = place,
@@ -186,9 +186,10 @@ fn spawned(machine: &Machine, spec: &FunctionSpec, reserved: Vec<(&'static str, 
 }
 
 /// Keeps the last lines that an instance writes.
-async fn kept(lines: impl tokio::io::AsyncBufRead + Unpin, log: Arc<Mutex<VecDeque<String>>>) {
+async fn kept(lines: impl tokio::io::AsyncBufRead + Unpin, told: fn(&str), log: Arc<Mutex<VecDeque<String>>>) {
     let mut lines = lines.lines();
     while let Ok(Some(line)) = lines.next_line().await {
+        told(&line);
         let mut log = lock(&log);
         if log.len() == LINES {
             log.pop_front();

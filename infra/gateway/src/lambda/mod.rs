@@ -50,6 +50,8 @@ pub struct Machine {
     pub issuer: Option<Arc<dyn Issuer>>,
     /// What goes wrong on purpose.
     pub faults: Arc<Faults>,
+    /// Who is told each line that an instance writes to standard error.
+    pub told: fn(&str),
 }
 
 /// An invocation that was answered.

@@ -57,6 +57,7 @@ impl Deployed {
             principals: Arc::default(),
             issuer: None,
             faults: Arc::clone(&faults),
+            told: |_| {},
         };
         let specs = template::functions(TEMPLATE, &Deployment::default()).unwrap();
         let functions = specs.into_iter().map(|spec| (spec.id.clone(), Function::new(spec, machine.clone()))).collect();

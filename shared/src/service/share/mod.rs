@@ -65,6 +65,15 @@ impl Chosen {
     }
 }
 
+/// When somebody wants a share to end.
+#[derive(Debug, Clone, Copy)]
+pub enum End {
+    /// So long after it was made.
+    After(Duration),
+    /// At a moment.
+    At(Time),
+}
+
 /// A new share.
 #[derive(Debug)]
 pub struct NewShare {
@@ -73,7 +82,7 @@ pub struct NewShare {
     /// The image in it.
     pub image: Chosen,
     /// When it ends; `None`: after the time that the operator set for that.
-    pub expires: Option<Time>,
+    pub end: Option<End>,
     /// How many times it can be used; `None`: as often as its holders like.
     pub max: Option<u64>,
 }
@@ -98,7 +107,7 @@ struct Target {
 /// Makes a share.
 pub async fn make(app: &App, credential: &Credential, new: NewShare) -> Result<MadeShare, Error> {
     const DOING: &str = "share images of this repository";
-    let NewShare { repository, image, expires, max } = new;
+    let NewShare { repository, image, end, max } = new;
     if max == Some(0) {
         return Err(Error::Invalid("`uses` must be at least 1".to_owned()));
     }
@@ -117,7 +126,7 @@ pub async fn make(app: &App, credential: &Credential, new: NewShare) -> Result<M
     let grant = access.require(Action::Share, &resource, "repository", DOING)?;
     access.require(Action::Pull, &resource, "repository", DOING).map_err(|_| out_of_scope())?;
     let container = container.ok_or(Error::NotFound("repository"))?;
-    let expires = end(app, &access, expires)?;
+    let expires = expires(app, &access, end)?;
     let target = match image {
         Chosen::Tag(tag, arch) => tagged(app, &mut access, &repository, &tag, arch.as_deref()).await?,
         Chosen::Digest(digest) => exact(app, &mut access, &repository, &digest).await?,
@@ -130,10 +139,10 @@ pub async fn of_manifest(
     app: &App,
     credential: &Credential,
     id: ManifestId,
-    expires: Option<Time>,
+    end: Option<End>,
 ) -> Result<MadeShare, Error> {
     let ManifestId { repository, digest } = id;
-    make(app, credential, NewShare { repository, image: Chosen::Digest(digest), expires, max: None }).await
+    make(app, credential, NewShare { repository, image: Chosen::Digest(digest), end, max: None }).await
 }
 
 fn out_of_scope() -> Error {
@@ -141,7 +150,7 @@ fn out_of_scope() -> Error {
 }
 
 /// When a new share ends. It never outlives the token that makes it.
-fn end(app: &App, access: &Access, asked: Option<Time>) -> Result<Time, Error> {
+fn expires(app: &App, access: &Access, asked: Option<End>) -> Result<Time, Error> {
     // The short-lived token of a registry client has an end of its own, which would be the share's.
     if access.extent().is_none() {
         return Err(Error::Forbidden(
@@ -150,9 +159,13 @@ fn end(app: &App, access: &Access, asked: Option<Time>) -> Result<Time, Error> {
         ));
     }
     let (now, longest) = (app.now(), app.config.max_share_life);
-    let Some(asked) = asked else {
-        let end = now.plus(app.config.share_life);
-        return Ok(access.until.map_or(end, |until| end.min(until)));
+    let asked = match asked {
+        None => {
+            let end = now.plus(app.config.share_life);
+            return Ok(access.until.map_or(end, |until| end.min(until)));
+        }
+        Some(End::After(life)) => now.plus(life),
+        Some(End::At(end)) => end,
     };
     if asked <= now {
         return Err(Error::Invalid("a share must last at least a second".to_owned()));

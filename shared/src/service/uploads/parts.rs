@@ -161,11 +161,15 @@ pub async fn complete(
     if target.needs_nothing(app).await? {
         return target.already(app).await;
     }
-    let UploadTarget { grant, session, .. } = target;
+    let session = target.session.take();
     let session = session.ok_or_else(|| Error::Conflict("there is no such upload of this image".to_owned()))?;
-    if grant.by() != Some(&session.opened_by) {
+    if target.grant.by() != Some(&session.opened_by) {
         return Err(Error::Forbidden("not permitted to complete somebody else's upload".to_owned()));
     }
+    if session.state != State::Open {
+        return Ok(target.completed());
+    }
+    let grant = target.grant;
     let Way::Parts(store_upload) = &session.way else {
         return Err(Error::Conflict("this is not a multipart upload".to_owned()));
     };

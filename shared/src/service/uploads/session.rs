@@ -116,7 +116,12 @@ impl UploadTarget {
         {
             end(app, &self.grant, session).await?;
         }
-        Ok(Completed { image: self.image, quota: self.account.quota })
+        Ok(self.completed())
+    }
+
+    /// The result where nothing is left to do.
+    pub(super) fn completed(self) -> Completed {
+        Completed { image: self.image, quota: self.account.quota }
     }
 }
 
