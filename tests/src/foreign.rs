@@ -1,6 +1,6 @@
 //! Stores of somebody else: a table and a bucket at endpoints that `STACKROOM_TEST_STORES` names, made anew for each
-//! installation. A line of it is a name, the table's endpoint, the bucket's endpoint, and a [`Pinning`]. `scripts/test
-//! emulators` and `scripts/test servers` start them.
+//! installation. A line of it is a name, the table's endpoint, the bucket's endpoint, and what
+//! `STACKROOM_PIN_UPLOADS` should be there. `scripts/test emulators` and `scripts/test servers` start them.
 
 use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
