@@ -219,6 +219,12 @@ impl Drop for Held {
     }
 }
 
+/// How many bytes of a disk objects leave free. Deleting them writes rows first: if they could fill the disk, nobody
+/// could make room again.
+fn kept_free(disk: u64) -> u64 {
+    (disk / 50).clamp(16 << 20, 256 << 20)
+}
+
 /// A file that no row names yet: it is removed when this is dropped, unless it was kept.
 pub(super) struct Fresh {
     held: Held,
@@ -243,6 +249,11 @@ impl Fresh {
     }
 
     pub(super) fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
+        let disk = rustix::fs::fstatvfs(&self.file)?;
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < bytes + kept_free(disk.f_blocks.saturating_mul(disk.f_frsize)) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         pieces.iter().flat_map(|piece| piece.chunks(WRITE)).try_for_each(|some| self.file.write_all(some))
     }
 

@@ -1,8 +1,9 @@
-//! What happens to a real server process: `faults kill | fsync | big | streams | layers | abuse`. Run by `scripts/test`, since
+//! What happens to a real server process: `faults kill | fsync | full | big | streams | layers | abuse`. Run by `scripts/test`, since
 //! each takes minutes.
 //!
 //! - `kill` kills it at moments spread over every step of a push, and checks what is left ([`kill`]).
 //! - `fsync` reads its system calls, and checks that nothing is acknowledged before it is on disk ([`trace`]).
+//! - `full` fills its disk ([`full`]).
 //! - `big` pushes 20 GiB through it, and checks its memory ([`big`]).
 //! - `streams` kills it in the middle of blobs that stream through it ([`streams`]).
 //! - `layers` streams eight layers of 2 GiB through it at once, and checks its memory ([`layers`]).
@@ -21,6 +22,7 @@
 
 mod abuse;
 mod big;
+mod full;
 mod kill;
 mod layers;
 mod process;
@@ -69,12 +71,13 @@ async fn main() -> ExitCode {
     let checks = match suite.as_str() {
         "kill" => Ok(kill::run().await),
         "fsync" => trace::run().await,
+        "full" => full::run().await,
         "big" => big::run().await,
         "streams" => Ok(streams::run().await),
         "layers" => layers::run().await,
         "abuse" => abuse::run().await,
         _ => {
-            eprintln!("faults kill | fsync | big | streams | layers | abuse");
+            eprintln!("faults kill | fsync | full | big | streams | layers | abuse");
             return ExitCode::from(2);
         }
     };
