@@ -544,7 +544,10 @@ impl Model {
             // Some are deleted with others.
             let _ = Box::pin(remove::manifest(&fixture.app, &fixture.who, &manifest.repository, &reference)).await;
         }
-        assert!(Table::read(fixture).await.manifests.is_empty());
+        let table = Table::read(fixture).await;
+        // A deletion of a whole repository that died in the middle: the sweeps that follow end it.
+        let left: Vec<_> = table.manifests.iter().filter(|one| !table.removed.contains(&one.repository)).collect();
+        assert!(left.is_empty(), "{left:?}");
         self.present.iter_mut().for_each(BTreeSet::clear);
     }
 

@@ -251,7 +251,8 @@ impl Fresh {
     pub(super) fn write(&mut self, pieces: &[Bytes]) -> io::Result<()> {
         let disk = rustix::fs::fstatvfs(&self.file)?;
         let bytes = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        if disk.f_bavail.saturating_mul(disk.f_frsize) < bytes + kept_free(disk.f_blocks.saturating_mul(disk.f_frsize)) {
+        let [size, free] = [disk.f_blocks, disk.f_bavail].map(|blocks| blocks.saturating_mul(disk.f_frsize));
+        if free < bytes + kept_free(size) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         pieces.iter().flat_map(|piece| piece.chunks(WRITE)).try_for_each(|some| self.file.write_all(some))
