@@ -11,7 +11,7 @@ trap 'rm -rf "$work"' EXIT
 export HOME=$work SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 AWS_EC2_METADATA_DISABLED=true
 sam=$cache/sam/bin/sam lint=$cache/sam/bin/cfn-lint
 
-"$lint" template.yaml
+"$lint" template.yaml infra/deploy/ingest.yaml
 "$sam" validate --lint --template template.yaml >"$work/said" 2>&1 || { cat "$work/said"; exit 1; }
 
 # What tests/tests/template.rs leaves to them.
@@ -24,6 +24,11 @@ broken() {
 broken 's/BillingMode:/BilingMode:/' BilingMode
 broken 's/SSEAlgorithm: AES256/SSEAlgorithm: AES/' AES
 broken 's/!If \[LimitsLogins, 1,/!If [LimitLogins, 1,/' LimitLogins
+
+# `stackroom ingest` does a part of what the function `Oci` does, and may do the same.
+actions() { grep -o 'Action: \[[^]]*\]'; }
+diff <(sed -n '/^  Oci:/,/^  Login:/p' template.yaml | actions) <(actions <infra/deploy/ingest.yaml) ||
+  { echo "not ok - infra/deploy/ingest.yaml allows other actions than the function Oci has"; exit 1; }
 
 # `sam build` with a cargo that only writes down how it was called: which folder, which binary, which processor.
 mkdir "$work/bin"
@@ -51,4 +56,4 @@ sed 's/ --arm64//' "$work/expected" >"$work/x86_64" && rm "$work/calls"
 CALLS=$work PATH=$work/bin:$PATH "$sam" build --template template.yaml --build-dir "$work/built" \
   --parameter-overrides Architecture=x86_64 >"$work/said" 2>&1 || { cat "$work/said"; exit 1; }
 diff "$work/x86_64" <(sort "$work/calls") || { echo "not ok - sam build does not build for x86-64"; exit 1; }
-echo "ok - template.yaml: cfn-lint, sam validate, sam build"
+echo "ok - template.yaml: cfn-lint, sam validate, sam build; infra/deploy/ingest.yaml: cfn-lint"
