@@ -52,7 +52,7 @@ module() {
   case $? in
     0) ln -sfn "../$command-$version/$command" "$got/bin/$command" ;;
     "$SKIP") skip "$command can't be had: $(why_not)"; return 1 ;;
-    *) flunk "$command $version matches the checksum database"; return 1 ;;
+    *) flunk "$command $version matches the checksum database"; tail -n 5 "$work/get.log"; return 1 ;;
   esac
 }
 

@@ -67,8 +67,8 @@ export STACKROOM_URL=$url STACKROOM_TOKEN
 holds "the first administrator is made, and has a token" [ -n "$STACKROOM_TOKEN" ]
 add_user alice 10GiB
 
-# The real clients, with a server that dies and comes back in the middle.
-clients() { REGISTRY=${url#http://} REGISTRY_USER=alice REGISTRY_PASSWORD=$(cat "$work/alice.token") CLIENTS='skopeo oras' "$top/tests/clients/registry.sh"; }
+# Real clients, all of them.
+clients() { REGISTRY=${url#http://} REGISTRY_USER=alice REGISTRY_PASSWORD=$(cat "$work/alice.token") CLIENTS='skopeo oras' "$top/tests/clients/registry.sh" && ! grep -q "^# not run" "$out"; }
 if clients >"$out" 2>&1; then pass "skopeo and oras push, pull, copy and delete through both"; else flunk "skopeo and oras through both"; show_output; fi
 for number in 1 2; do
   holds "server $number answered some of it" [ "$(grep -c '"status"' "$work/$number.log")" -gt 20 ]

@@ -65,14 +65,20 @@ pub fn only_on_our_stores(why: &str) -> bool {
     other
 }
 
-/// Whether a test can't run on functions, or on servers in turn, which it says with the reason:
-/// `if only_in_one_process("…") { return; }`.
+/// Whether a test can't run on functions, which it says with the reason: `if only_in_one_process("…") { return; }`.
 pub fn only_in_one_process(why: &str) -> bool {
-    let several = serve() || in_turn();
-    if several {
-        eprintln!("not in several processes: {why}");
+    if serve() {
+        eprintln!("not on functions: {why}");
     }
-    several
+    serve()
+}
+
+/// Whether a test can't run on two servers, which it says with the reason: `if only_on_one_server("…") { return; }`.
+pub fn only_on_one_server(why: &str) -> bool {
+    if in_turn() {
+        eprintln!("not on two servers: {why}");
+    }
+    in_turn()
 }
 
 /// The folder of the built functions.
@@ -406,6 +412,14 @@ async fn counted(mut response: Response) -> Response {
     if let Some(failure) = response.extensions().get::<Arc<Failure>>() {
         // Shown when a test fails.
         eprintln!("{}: {failure}", response.status());
+    }
+    told(response).await
+}
+
+/// Where the log is wanted, it has every error of a server, also one that no function knows of.
+pub async fn told(response: Response) -> Response {
+    if response.status().is_server_error() && std::env::var_os("STACKROOM_FUNCTIONS_LOG").is_some() {
+        eprintln!(r#"{{"status":{}}}"#, response.status().as_u16());
     }
     response
 }

@@ -113,7 +113,7 @@ impl Server {
         if functions::emulated() {
             let made = Stack::create(&url).await.unwrap();
             let keys = std::fs::read_to_string(folder.path().join("keys")).unwrap();
-            let config = Config { pin_uploads: made.pins().await.unwrap(), ..config };
+            let config = Config { pin_uploads: made.pins().await.unwrap(), ..config.clone() };
             local.app = made.app(config, &keys);
             shared::service::installation::mark(&local.app).await.unwrap();
             stack = Some(Arc::new(made));
@@ -121,7 +121,7 @@ impl Server {
         if functions::in_turn() {
             let stores = Place::all().swap_remove(0).create().await;
             let keys = std::fs::read_to_string(folder.path().join("keys")).unwrap();
-            let config = Config { pin_uploads: stores.place.pins, ..local.app.config.clone() };
+            let config = Config { pin_uploads: stores.place.pins, ..config };
             store.clone_from(&stores.place.s3);
             local.app = stores.app(config.clone(), &keys, &between);
             other = Some(stores.app(config, &keys, &between));
@@ -135,7 +135,7 @@ impl Server {
             (Some(Functions::start(&local, listener, settings).await), None)
         } else {
             let router = match &other {
-                Some(other) => in_turn([&local.app, other].map(|app| server::routes::router(app).unwrap())),
+                Some(other) => in_turn([&local.app, other].map(|app| server::serve::shared_router(app).unwrap())),
                 None => server::serve::router(&local).unwrap(),
             };
             let router = router.layer(axum::middleware::map_response(counted));
@@ -397,27 +397,24 @@ impl Caller {
 /// How often a request is sent again.
 const TRIES: u32 = 5;
 
-/// Sends a request. An emulator on a busy machine may be so slow that a function runs out of time, or has no store. Then
-/// the request is sent again, as clients do that are told to come back.
-async fn sent(request: RequestBuilder) -> Response {
-    let mut tries = 0;
-    loop {
-        let again = request.try_clone().filter(|_| functions::emulated() && tries < TRIES);
-        let Some(again) = again else { return request.send().await.unwrap() };
-        let response = again.send().await.unwrap();
-        if response.status() != StatusCode::SERVICE_UNAVAILABLE {
-            return response;
+/// Sends a request and reads the answer to the end. An emulator on a busy machine may be so slow that a function runs out
+/// of time, and then the gateway says 503. Such a request is sent again, as clients do; our own 503 is not.
+pub async fn send(request: RequestBuilder) -> Answer {
+    for _ in 0..TRIES {
+        let Some(again) = request.try_clone().filter(|_| functions::emulated()) else { break };
+        let answer = sent(again).await;
+        let ours = ["error", "errors"].iter().any(|name| !answer.json[name].is_null());
+        if answer.status != StatusCode::SERVICE_UNAVAILABLE || ours {
+            return answer;
         }
-        let path = response.url().path().to_owned();
-        eprintln!("{path}: 503, {:?}", response.text().await);
+        eprintln!("503: {}", String::from_utf8_lossy(&answer.bytes));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        tries += 1;
     }
+    sent(request).await
 }
 
-/// Sends a request and reads the answer to the end.
-pub async fn send(request: RequestBuilder) -> Answer {
-    let response = sent(request).await;
+async fn sent(request: RequestBuilder) -> Answer {
+    let response: Response = request.send().await.unwrap();
     let (status, headers, path) = (response.status(), response.headers().clone(), response.url().path().to_owned());
     let bytes = response.bytes().await.unwrap().to_vec();
     let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();

@@ -60,10 +60,12 @@ struct Gate {
 
 impl HttpConnector for Gate {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        if (self.mortal.counted)(&request) {
-            self.mortal.left.fetch_sub(1, Ordering::SeqCst);
-        }
-        if self.mortal.died() {
+        let left = if (self.mortal.counted)(&request) {
+            self.mortal.left.fetch_sub(1, Ordering::SeqCst) - 1
+        } else {
+            self.mortal.left.load(Ordering::SeqCst)
+        };
+        if left < 0 {
             // However many calls follow, it stays dead.
             self.mortal.dies_after(-1);
             return HttpConnectorFuture::ready(Err(ConnectorError::io("the store is dead".into())));

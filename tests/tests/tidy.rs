@@ -442,6 +442,11 @@ fn every_test_that_runs_on_our_own_stores_only_says_why() {
     insta::assert_snapshot!("only_on_our_stores", reasons("only_on_our_stores"));
 }
 
+#[test]
+fn every_test_that_needs_one_server_only_says_why() {
+    insta::assert_snapshot!("only_on_one_server", reasons("only_on_one_server"));
+}
+
 /// The tests that a function can stop, each with the reason that it is given.
 fn reasons(function: &str) -> String {
     let mut listed = String::new();

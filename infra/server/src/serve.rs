@@ -241,10 +241,15 @@ async fn on_stores(place: Deployed, create: bool, metrics: Option<Metrics>) -> a
     if users::none(&app).await? {
         tracing::warn!("there are no users yet: `stackroom admin bootstrap` makes the first administrator");
     }
-    let router = shared::http::renewing(&app, routes::router(&app)?);
-    let router = router.layer(middleware::map_response(async |response| shared::http::protected(response)));
+    let router = shared_router(&app)?;
     let tasks = kept_up(&app, None, metrics.as_ref());
     Ok(Serving { app, router, tasks })
+}
+
+/// All routes of one of the servers of an installation on shared stores.
+pub fn shared_router(app: &App) -> anyhow::Result<Router> {
+    let router = shared::http::renewing(app, routes::router(app)?);
+    Ok(router.layer(middleware::map_response(async |response| shared::http::protected(response))))
 }
 
 /// What every server does from time to time. Several may do it at once: each step has its conditions.

@@ -107,8 +107,17 @@ async fn a_complete_that_is_repeated_answers_the_same_and_an_abort_comes_too_lat
     let upload = only_sealed(&server).await.to_string();
     let parts = json!([{ "partNumber": 1, "token": "\"x\"" }]);
     let body = json!({ "uploadID": upload, "completedParts": parts });
-    let again = alice.put(&format!("/v2/imagefile/{image}/_multipart_complete"), body).await.ok();
+    let complete = format!("/v2/imagefile/{image}/_multipart_complete");
+    let again = alice.put(&complete, body.clone()).await.ok();
     assert_eq!(again, done);
+    // Only for who opened it, and only for its image.
+    let bob = server.user("bob", 0).await;
+    alice.put("/api/entities/alice/members/bob", json!({ "role": "contributor" })).await.ok();
+    bob.put(&complete, body.clone()).await.error(403);
+    let container = alice.container("alice/tools/other").await;
+    let other = alice.image(&container, &SifBuilder::new("amd64").seed(9).build()).await["id"].clone();
+    let elsewhere = format!("/v2/imagefile/{}/_multipart_complete", other.as_str().unwrap());
+    alice.put(&elsewhere, body).await.error(409);
     alice.put(&format!("/v2/imagefile/{image}/_multipart_abort"), json!({ "uploadID": upload })).await.error(409);
     let (one, two) = futures::join!(
         verify::upload(&server.local.app, upload.parse().unwrap()),

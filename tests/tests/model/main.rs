@@ -112,9 +112,11 @@ async fn whatever_happens_in_whatever_order_nothing_named_is_lost_and_everything
     let Losses { lost, back, told } = run.model.losses;
     println!("{lost:7} times bytes were lost, {back} times they came back, {told} places said so meanwhile");
     assert!(lost > 0 && back > 0 && told > 0);
-    // A change is tried for 20 seconds, which pass sooner while a machine is busy with something else.
-    let busy: u64 = run.counts.iter().filter(|((_, how), _)| *how == "busy").map(|(_, count)| count).sum();
-    assert!(busy * 100 <= run.next, "{busy} operations gave up");
+    // A change gives up after 20 seconds, in which a machine with much else to do gets through fewer tries.
+    for ((request, how), busy) in &run.counts {
+        let all: u64 = run.counts.iter().filter(|((one, _), _)| one == request).map(|(_, count)| count).sum();
+        assert!(*how != "busy" || *busy <= 1 + all / 100, "{busy} of {all} times, {request} gave up");
+    }
     // A test in which nothing happens proves nothing.
     for (request, how) in [
         ("Push", "done"),

@@ -14,7 +14,7 @@ use shared::domain::{Digest, OciDigest, Repository, Time, UserName};
 use shared::service::sweep::{Ages, sweep};
 use shared::store::keys;
 use shared::store::rows::{Condemned, Link, WrongPasswords};
-use stackroom_tests::functions::only_in_one_process;
+use stackroom_tests::functions::{only_in_one_process, only_on_one_server};
 use stackroom_tests::{Answer, Caller, SERVING, Server, send};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -158,6 +158,9 @@ async fn hazard_slow_loris_a_sweep_leaves_nothing_of_what_was_half_sent() {
 
 #[tokio::test]
 async fn hazard_slow_loris_bodies_that_are_read_whole() {
+    if only_on_one_server("each server has its own turns for long bodies") {
+        return;
+    }
     if only_in_one_process("the gateway reads a body before a function sees the head") {
         return;
     }

@@ -13,7 +13,7 @@ use futures::future::Either;
 use serde_json::json;
 use server::local::Local;
 use shared::config::Config;
-use stackroom_tests::functions::only_in_one_process;
+use stackroom_tests::functions::{only_in_one_process, only_on_one_server};
 use stackroom_tests::{Caller, Server};
 use std::fmt;
 use std::fs;
@@ -260,6 +260,9 @@ async fn attack_02_a_deletion_in_several_steps_stops_when_a_tag_is_frozen() {
 
 #[tokio::test]
 async fn attack_12_a_full_disk_is_said_at_once_and_tried_once() {
+    if only_on_one_server("whoever shares stores tries again what failed at them") {
+        return;
+    }
     if only_in_one_process("it stops this process between two calls of its stores") {
         return;
     }

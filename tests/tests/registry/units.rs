@@ -5,7 +5,7 @@ use crate::library::{Parts, opened_parts, sif};
 use shared::service::sweep::{Ages, sweep};
 use shared::service::uploads::verify;
 use stackroom_tests::cost::{Meter, Row, Tally, Units, of_library, of_registry};
-use stackroom_tests::functions::only_in_one_process;
+use stackroom_tests::functions::{only_in_one_process, only_on_one_server};
 use stackroom_tests::{Caller, Server};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -189,7 +189,8 @@ fn said(page: &str, phrase: &str) -> f64 {
 
 #[tokio::test]
 async fn the_page_of_costs_has_what_operations_consume() {
-    if only_in_one_process("it counts the calls of this process") {
+    if only_in_one_process("it counts the calls of this process") || only_on_one_server("it counts those of one server")
+    {
         return;
     }
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/cost.md");

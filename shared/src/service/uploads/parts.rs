@@ -166,6 +166,7 @@ pub async fn complete(
     if target.grant.by() != Some(&session.opened_by) {
         return Err(Error::Forbidden("not permitted to complete somebody else's upload".to_owned()));
     }
+    // All bytes are there, and will be verified. The store is not asked again: one refuses the same parts then.
     if session.state != State::Open {
         return Ok(target.completed());
     }
