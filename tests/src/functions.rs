@@ -413,11 +413,11 @@ async fn counted(mut response: Response) -> Response {
         // Shown when a test fails.
         eprintln!("{}: {failure}", response.status());
     }
-    told(response).await
+    told(response)
 }
 
 /// Where the log is wanted, it has every error of a server, also one that no function knows of.
-pub async fn told(response: Response) -> Response {
+pub fn told(response: Response) -> Response {
     if response.status().is_server_error() && std::env::var_os("STACKROOM_FUNCTIONS_LOG").is_some() {
         eprintln!(r#"{{"status":{}}}"#, response.status().as_u16());
     }
