@@ -1,6 +1,6 @@
 //! What operations cost on AWS, counted while they run: units of `DynamoDB`, and calls of S3 by their price.
 //!
-//! The table is asked to say what each call consumed. The embedded one answers by `DynamoDB`'s rules: a consistent read
+//! The table is asked to say what each call consumed. The tests' own `DynamoDB` answers by AWS's rules: a consistent read
 //! takes a unit for each 4 KiB, of a row or of all rows of a query; a write in a transaction takes two for each KiB of
 //! the larger of the rows before and after it; and so does a condition on a row that is only checked. On AWS's DynamoDB
 //! Local the same steps are counted by [`Meter::proxy`].
@@ -19,6 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use server::local::Layer;
 use shared::domain::Digest;
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
@@ -73,15 +74,6 @@ fn in_entities(call: &Value) -> u32 {
 }
 
 impl Meter {
-    /// The same client of a store, counted.
-    pub fn before(&self, client: SharedHttpClient) -> SharedHttpClient {
-        let meter = self.clone();
-        http_client_fn(move |settings, components| {
-            let inner = client.http_connector(settings, components);
-            SharedHttpConnector::new(Metered { inner, meter: meter.clone() })
-        })
-    }
-
     /// Listens for calls of a table at `endpoint`, passes them on, and counts them. Returns its own endpoint.
     pub async fn proxy(&self, endpoint: &str) -> String {
         let (meter, endpoint) = (self.clone(), endpoint.to_owned());
@@ -159,6 +151,17 @@ impl Meter {
             "GET" | "HEAD" => units.gets += 1,
             _ => units.puts += 1,
         }
+    }
+}
+
+/// It counts the calls of the SDK's clients.
+impl Layer for Meter {
+    fn client(&self, client: SharedHttpClient) -> SharedHttpClient {
+        let meter = self.clone();
+        http_client_fn(move |settings, components| {
+            let inner = client.http_connector(settings, components);
+            SharedHttpConnector::new(Metered { inner, meter: meter.clone() })
+        })
     }
 }
 

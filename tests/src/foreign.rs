@@ -6,10 +6,14 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use server::local::{Layer, Nothing};
 use shared::app::{App, Parts};
 use shared::auth::Keys;
 use shared::config::{Config, Pins};
+use shared::store::table::backend::Backend;
+use shared::store::table::dynamodb::DynamoDb;
 use shared::store::{Objects, Table};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const REGION: &str = "us-east-1";
@@ -50,8 +54,8 @@ impl Place {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("stackroom-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let stores = Stores { place: self, name };
-        stores.bucket(|client| client).create_bucket().bucket(&stores.name).send().await.unwrap();
-        stores.table(|client| client).create().await.unwrap();
+        stores.bucket(&Nothing).create_bucket().bucket(&stores.name).send().await.unwrap();
+        stores.rows(&Nothing).create().await.unwrap();
         stores
     }
 }
@@ -75,24 +79,25 @@ fn http_client() -> SharedHttpClient {
 }
 
 impl Stores {
-    fn table(&self, between: impl Fn(SharedHttpClient) -> SharedHttpClient) -> Table {
+    /// What keeps the rows there, through a layer.
+    pub fn rows(&self, layer: &dyn Layer) -> Arc<dyn Backend> {
         let config = aws_sdk_dynamodb::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(REGION))
             .credentials_provider(credentials())
             .endpoint_url(&self.place.dynamodb)
-            .http_client(between(http_client()));
-        Table::new(aws_sdk_dynamodb::Client::from_conf(config.build()), self.name.clone())
+            .http_client(layer.client(http_client()));
+        layer.rows(Arc::new(DynamoDb::new(aws_sdk_dynamodb::Client::from_conf(config.build()), self.name.clone())))
     }
 
     /// Configured as a deployment's client is.
-    fn bucket(&self, between: impl Fn(SharedHttpClient) -> SharedHttpClient) -> aws_sdk_s3::Client {
+    fn bucket(&self, layer: &dyn Layer) -> aws_sdk_s3::Client {
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(REGION))
             .credentials_provider(credentials())
             .endpoint_url(&self.place.s3)
-            .http_client(between(http_client()))
+            .http_client(layer.client(http_client()))
             .force_path_style(true)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
@@ -100,11 +105,11 @@ impl Stores {
     }
 
     /// A server of the installation there, with a layer between it and its stores.
-    pub fn app(&self, config: Config, keys: &str, between: impl Fn(SharedHttpClient) -> SharedHttpClient) -> App {
-        let bucket = self.bucket(&between);
+    pub fn app(&self, config: Config, keys: &str, layer: &dyn Layer) -> App {
+        let bucket = self.bucket(layer);
         App::new(Parts {
             config,
-            table: self.table(between),
+            table: Table::on(self.rows(layer)),
             objects: Objects::new(bucket.clone(), bucket, self.name.clone()),
             keys: Keys::parse(keys).unwrap(),
             clock: shared::app::system_clock,

@@ -1,8 +1,8 @@
 //! An installation on functions: the built functions behind a simulated API Gateway, on the embedded stores of this
 //! process; or, with `STACKROOM_UNDER=localstack`, on an emulator's, see [`crate::localstack`].
 //!
-//! The crate [`gateway`] simulates AWS. Here is what it does not know: the template is ours, the stores are the embedded
-//! ones, and what the functions presign leads to the same host, below the name of the bucket, where signatures are
+//! The crate [`gateway`] simulates AWS. Here is what it does not know: the template is ours, the table is the tests' own
+//! [`DynamoDb`] and the bucket the embedded one, and what the functions presign leads to the same host, below the name of the bucket, where signatures are
 //! checked. An emulator hears everything as it was signed, and checks it itself.
 //!
 //! Beside the functions runs `stackroom ingest`, as it does in a deployment whose registry clients send more than 4 MiB at
@@ -11,6 +11,7 @@
 //! `STACKROOM_FUNCTIONS` is the folder with `⟨function⟩/bootstrap`, as `cargo lambda build` leaves it; `scripts/test lambda`
 //! and `scripts/test cloud` build them. With `STACKROOM_FUNCTIONS_LOG`, what they log goes to standard error.
 
+use crate::dynamodb::{DynamoDb, TABLE};
 use crate::localstack::{ROOT, Stack};
 use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
@@ -35,9 +36,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
-/// The region and the name of the table of every installation here.
+/// The region of every installation here.
 const REGION: &str = "local";
-const TABLE: &str = "stackroom";
 /// The most instances of one function at a time: enough for races, and not too much for a small machine.
 const INSTANCES: usize = 6;
 
@@ -56,9 +56,14 @@ pub fn in_turn() -> bool {
     std::env::var("STACKROOM_UNDER").is_ok_and(|what| what == "servers")
 }
 
-/// Whether a test can't run on an emulator's stores, which it says with the reason: `if only_on_our_stores("…") { return; }`.
+/// Whether servers in one process have their rows in the tests' own `DynamoDB`, instead of the embedded table.
+pub fn on_dynamodb() -> bool {
+    std::env::var("STACKROOM_UNDER").is_ok_and(|what| what == "dynamodb")
+}
+
+/// Whether a test can't run on other stores than the embedded ones, which it says with the reason: `if only_on_our_stores("…") { return; }`.
 pub fn only_on_our_stores(why: &str) -> bool {
-    let other = emulated() || in_turn();
+    let other = serve() || in_turn() || on_dynamodb();
     if other {
         eprintln!("not on other stores: {why}");
     }
@@ -141,13 +146,14 @@ impl Functions {
 
     /// Deploys the functions on the stores of an installation, with an API on the listener of its public URL. Settings
     /// are put over the variables of the template.
-    pub async fn start(local: &Local, listener: TcpListener, settings: &[(&str, &str)]) -> Self {
-        Self::with_specs(local, listener, settings, |_| {}).await
+    pub async fn start(local: &Local, dynamodb: &DynamoDb, listener: TcpListener, settings: &[(&str, &str)]) -> Self {
+        Self::with_specs(local, dynamodb, listener, settings, |_| {}).await
     }
 
     /// The same with a change of what the template says.
     pub async fn with_specs(
         local: &Local,
+        dynamodb: &DynamoDb,
         listener: TcpListener,
         settings: &[(&str, &str)],
         change: impl Fn(&mut FunctionSpec),
@@ -156,7 +162,7 @@ impl Functions {
         let mut specs = specs(&public_url);
         specs.iter_mut().for_each(change);
         let guard = Guard::default();
-        let table = door(Service::DynamoDb(tables(REGION)), guard.clone(), table_of(local));
+        let table = door(Service::DynamoDb(tables(REGION)), guard.clone(), table_of(dynamodb));
         let bucket = door(Service::S3, guard.clone(), bucket_of(local));
         let own = own_objects(local);
         let doors = Doors { guard, table, bucket, name: BUCKET.to_owned(), own, signer: "stackroom", issuer: None };
@@ -348,9 +354,9 @@ impl gateway::doors::Upstream for PassedOn {
     }
 }
 
-/// The embedded table, behind its door.
-fn table_of(local: &Local) -> impl gateway::doors::Upstream {
-    let table = local.table.clone();
+/// The tests' own `DynamoDB`, behind its door.
+fn table_of(dynamodb: &DynamoDb) -> impl gateway::doors::Upstream {
+    let table = dynamodb.clone();
     move |request: http::Request<Bytes>, _: Arc<Principal>| {
         let table = table.clone();
         async move { from_sdk(table.call(for_sdk(request)).await.unwrap()).await }

@@ -1,7 +1,7 @@
 //! What the tests share: a whole server on a free port, callers with and without tokens, real images.
 //!
 //! With `STACKROOM_UNDER=functions`, every server is an installation on functions behind a simulated API Gateway instead:
-//! see [`functions`]. With `STACKROOM_UNDER=localstack`, its table and bucket are an emulator's: see [`localstack`]. With
+//! see [`functions`]. With `STACKROOM_UNDER=dynamodb`, it has its rows in a `DynamoDB`: see [`dynamodb`]. With `STACKROOM_UNDER=localstack`, its table and bucket are an emulator's: see [`localstack`]. With
 //! `STACKROOM_UNDER=servers`, it is two servers in turn, on stores of somebody else: see [`foreign`].
 #![allow(
     clippy::unwrap_used,
@@ -14,23 +14,26 @@
 
 pub mod chance;
 pub mod cost;
+pub mod dynamodb;
 pub mod foreign;
 pub mod functions;
+pub mod layered;
 pub mod localstack;
 pub mod mortal;
 pub mod sif;
 
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use axum::Router;
 use axum::extract::Request;
+use dynamodb::DynamoDb;
 use foreign::Place;
 use functions::Functions;
 use localstack::Stack;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use server::limits::Limits;
-use server::local::Local;
-use shared::app::App;
+use server::local::{Layer, Local, Nothing};
+use shared::app::{App, Parts};
+use shared::auth::Keys;
 use shared::config::Config;
 use shared::domain::Digest;
 use shared::store::keys::INSTALLATION;
@@ -62,6 +65,8 @@ pub struct Server {
     pub stack: Option<Arc<Stack>>,
     /// The other server, if there are two. Then the stores of `local` are empty, too.
     pub other: Option<App>,
+    /// The `DynamoDB` with its rows, if they are not in the embedded table.
+    dynamodb: Option<DynamoDb>,
     serving: Option<JoinHandle<()>>,
     _folder: TempDir,
 }
@@ -86,30 +91,41 @@ impl Server {
 
     /// Starts a server with settings, as the environment would give them.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
-        Self::start_through(settings, |client| client).await
-    }
-
-    /// The same with a layer between the server and its stores.
-    pub async fn start_through(
-        settings: &[(&str, &str)],
-        between: impl Fn(SharedHttpClient) -> SharedHttpClient,
-    ) -> Self {
-        Self::start_at("127.0.0.1:0", settings, between).await
+        Self::start_at("127.0.0.1:0", settings).await
     }
 
     /// The same at an address of the caller's choice.
-    pub async fn start_at(
-        address: &str,
-        settings: &[(&str, &str)],
-        between: impl Fn(SharedHttpClient) -> SharedHttpClient,
-    ) -> Self {
+    pub async fn start_at(address: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start_as(address, settings, &Nothing, functions::on_dynamodb()).await
+    }
+
+    /// The same with a layer between the server and its stores.
+    pub async fn start_through(settings: &[(&str, &str)], layer: &dyn Layer) -> Self {
+        Self::start_as("127.0.0.1:0", settings, layer, functions::on_dynamodb()).await
+    }
+
+    /// The same with the rows in a `DynamoDB`, so that the layer sees the calls of the SDK.
+    pub async fn start_on_dynamodb(settings: &[(&str, &str)], layer: &dyn Layer) -> Self {
+        Self::start_as("127.0.0.1:0", settings, layer, true).await
+    }
+
+    async fn start_as(address: &str, settings: &[(&str, &str)], layer: &dyn Layer, on_dynamodb: bool) -> Self {
         let folder = TempDir::new().unwrap();
         let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let get = |name: &str| settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let config = Config::read(&url, get).unwrap();
-        let mut local = Local::open_through(folder.path(), config.clone(), &between).await.unwrap();
+        let mut local = Local::open_through(folder.path(), config.clone(), layer).await.unwrap();
         let (mut stack, mut other, mut store) = (None, None, url.clone());
+        let on_dynamodb = on_dynamodb || (functions::serve() && !functions::emulated());
+        let dynamodb =
+            if on_dynamodb { Some(DynamoDb::open(&folder.path().join("dynamodb.sqlite")).await) } else { None };
+        if let Some(dynamodb) = &dynamodb {
+            let keys = Keys::parse(&std::fs::read_to_string(folder.path().join("keys")).unwrap()).unwrap();
+            let own = &*local.app;
+            let (config, objects, clock) = (own.config.clone(), own.objects.clone(), own.clock);
+            local.app = App::new(Parts { config, table: dynamodb.table(layer), objects, keys, clock });
+        }
         if functions::emulated() {
             let made = Stack::create(&url).await.unwrap();
             let keys = std::fs::read_to_string(folder.path().join("keys")).unwrap();
@@ -123,16 +139,16 @@ impl Server {
             let keys = std::fs::read_to_string(folder.path().join("keys")).unwrap();
             let config = Config { pin_uploads: stores.place.pins, ..config };
             store.clone_from(&stores.place.s3);
-            local.app = stores.app(config.clone(), &keys, &between);
-            other = Some(stores.app(config, &keys, &between));
+            local.app = stores.app(config.clone(), &keys, layer);
+            other = Some(stores.app(config, &keys, layer));
             shared::service::installation::mark(&local.app).await.unwrap();
         }
         local.first_admin().await.unwrap().expect("a new folder has no users");
         let token = std::fs::read_to_string(local.admin_token()).unwrap();
         let (functions, serving) = if let Some(stack) = &stack {
             (Some(Functions::on_stack(stack, &local, listener, settings).await), None)
-        } else if functions::serve() {
-            (Some(Functions::start(&local, listener, settings).await), None)
+        } else if let Some(dynamodb) = dynamodb.as_ref().filter(|_| functions::serve()) {
+            (Some(Functions::start(&local, dynamodb, listener, settings).await), None)
         } else {
             let router = match &other {
                 Some(other) => in_turn([&local.app, other].map(|app| server::serve::shared_router(app).unwrap())),
@@ -153,11 +169,17 @@ impl Server {
             functions,
             stack,
             other,
+            dynamodb,
             serving,
             _folder: folder,
         };
         server.known(&server.admin).await;
         server
+    }
+
+    /// The `DynamoDB` with its rows.
+    pub fn dynamodb(&self) -> &DynamoDb {
+        self.dynamodb.as_ref().expect("it was started on one")
     }
 
     /// How many servers it is.

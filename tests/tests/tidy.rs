@@ -419,6 +419,25 @@ fn the_gateway_of_the_tests_knows_nothing_of_ours_and_nothing_deployed_knows_it(
     }
 }
 
+#[test]
+fn the_embedded_stores_know_the_seam_and_nothing_else_of_ours() {
+    let ours: BTreeSet<String> =
+        functions().into_iter().chain(["shared", "server", "gateway", "stackroom"].map(str::to_owned)).collect();
+    let known: Vec<String> = dependencies("infra/embedded").intersection(&ours).cloned().collect();
+    assert_eq!(known, ["shared"]);
+    for (path, source) in sources_of("infra/embedded/") {
+        for rest in after(&source, "shared::") {
+            let seam = ["store::StoreError", "store::keys::", "store::table::"];
+            assert!(seam.iter().any(|there| rest.starts_with(there)), "{path} imports shared::{}", &rest[..20]);
+        }
+    }
+    for (path, source) in sources() {
+        let there = ["shared/src/store/table", "infra/embedded/", "infra/server/src/local.rs", "tests/"];
+        let there = there.iter().any(|place| path.starts_with(place));
+        assert!(there || after(&source, "Backend").is_empty(), "{path} goes past the table");
+    }
+}
+
 /// The server reads the routes by itself, since it must not depend on a tool of the tests.
 #[test]
 fn the_gateway_of_the_tests_reads_the_same_routes_as_the_server() {
@@ -469,7 +488,7 @@ fn only_sweeps_scrubs_and_copies_scan_the_table() {
         "shared/src/service/copy/",
         "shared/src/service/sweep/mod.rs",
         "shared/src/service/scrub.rs",
-        "shared/src/store/table.rs",
+        "shared/src/store/table",
         "infra/embedded/",
         "tests/",
     ];

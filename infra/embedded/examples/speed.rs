@@ -1,16 +1,17 @@
-//! How fast the embedded stores are on this machine, through the SDK's own clients.
+//! How fast the embedded stores are on this machine: the table at its seam, the objects through the SDK's own client.
 //!
 //! `cargo run --release -p embedded --example speed [folder]`
 #![expect(clippy::print_stdout, reason = "this is a program that prints")]
 
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-};
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use bytes::Bytes;
 use embedded::objects::{Config, Objects};
 use embedded::table::Table;
+use shared::store::keys::Key;
+use shared::store::table::Condition;
+use shared::store::table::backend::{Attributes, Backend};
+use shared::store::table::write::Operation;
 use std::error::Error;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -66,53 +67,37 @@ where
     Ok(())
 }
 
+fn key(number: u64) -> Key {
+    Key { pk: format!("key{number}"), sk: "-".to_owned() }
+}
+
 async fn table(path: &std::path::Path) -> Outcome {
     let table = Table::open(path)?;
-    let config = aws_sdk_dynamodb::Config::builder()
-        .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::latest())
-        .region(Region::new("local"))
-        .endpoint_url("http://table")
-        .credentials_provider(Credentials::new("id", "secret", None, None, "speed"))
-        .http_client(table.connector())
-        .build();
-    let client = aws_sdk_dynamodb::Client::from_conf(config);
-    let pk = AttributeDefinition::builder().attribute_name("pk");
-    let hash = KeySchemaElement::builder().attribute_name("pk").key_type(KeyType::Hash);
-    client
-        .create_table()
-        .table_name("rooms")
-        .billing_mode(BillingMode::PayPerRequest)
-        .attribute_definitions(pk.attribute_type(ScalarAttributeType::S).build()?)
-        .key_schema(hash.build()?)
-        .send()
-        .await?;
     let put = {
-        let client = client.clone();
+        let table = table.clone();
         move |number: u64| {
-            let client = client.clone();
+            let table = table.clone();
             async move {
-                let put = client.put_item().table_name("rooms");
-                let put = put.item("pk", AttributeValue::S(format!("key{number}")));
-                put.item("text", AttributeValue::S("x".repeat(300))).send().await?;
+                let text = format!("{{\"text\":\"{}\"}}", "x".repeat(300));
+                let _written = table.transact(vec![Operation::Put(key(number), text, Condition::None)]).await?;
                 Ok(())
             }
         }
     };
     let get = move |number: u64| {
-        let client = client.clone();
+        let table = table.clone();
         async move {
-            let get = client.get_item().table_name("rooms").consistent_read(true);
-            get.key("pk", AttributeValue::S(format!("key{}", number % 100))).send().await?;
+            table.get(&[key(number % 100)], Attributes::All).await?;
             Ok(())
         }
     };
-    rate("put_item", 1, put.clone()).await?;
-    rate("put_item", 32, put.clone()).await?;
-    rate("get_item", 1, get.clone()).await?;
-    rate("get_item", 32, get.clone()).await?;
+    rate("transaction", 1, put.clone()).await?;
+    rate("transaction", 32, put.clone()).await?;
+    rate("get", 1, get.clone()).await?;
+    rate("get", 32, get.clone()).await?;
     println!("and with 4 writers beside it:");
-    let writers = tokio::spawn(async move { rate("put_item", 4, put).await });
-    rate("get_item", 1, get).await?;
+    let writers = tokio::spawn(async move { rate("transaction", 4, put).await });
+    rate("get", 1, get).await?;
     writers.await?
 }
 

@@ -1,19 +1,17 @@
-//! `DynamoDB` and S3 on local disk, for the installations that have no AWS.
+//! A table and a bucket on local disk, for the installations that have no AWS.
 //!
-//! The rest of the workspace talks to `aws-sdk-dynamodb` and `aws-sdk-s3` only. This crate has two stores that sit
-//! behind those clients: each hands out a [`SharedHttpClient`] that the SDK takes as its HTTP client, and that answers
-//! in the process instead of over a socket. So what runs locally is, expression for expression, what runs on AWS.
-//!
-//! - [`table::Table`] is `DynamoDB`: the `dynoxide` library over one `SQLite` file.
-//! - [`objects::Objects`] is S3: immutable files, and one `SQLite` file that records which objects they make up.
+//! - [`table::Table`] keeps rows in one `SQLite` file: the other side of the seam behind which `DynamoDB` is.
+//! - [`objects::Objects`] is S3: immutable files, and one `SQLite` file that records which objects they make up. It hands
+//!   out a [`SharedHttpClient`] that the SDK takes as its HTTP client, and that answers in the process instead of over a
+//!   socket.
 //!
 //! Both are real storage, not mocks: what was acknowledged survives `kill -9` and power loss.
 //!
 //! [`SharedHttpClient`]: aws_smithy_runtime_api::client::http::SharedHttpClient
 
 mod connector;
+mod group;
 pub mod objects;
-mod rows;
 pub mod table;
 pub mod wal;
 
@@ -24,7 +22,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// The code of the error for a disk without room, in both stores. No service of AWS has one.
+/// The code of the bucket's error for a disk without room. S3 has none.
 const FULL: &str = "InsufficientStorage";
 
 /// Why a store could not be opened, saved or swept.
@@ -38,15 +36,14 @@ pub enum Error {
         /// What the operating system reported.
         source: std::io::Error,
     },
-    /// The table's file could not be opened or copied.
-    #[error("the table's file: {0}")]
-    Table(#[from] dynoxide::DynoxideError),
-    /// The objects' index could not be opened or read.
-    #[error("the objects' index: {0}")]
-    Index(#[from] rusqlite::Error),
-    /// The file was written by a version of this program that this one does not know.
-    #[error("the objects' index has layout {found}, this program knows {known}")]
+    /// A database could not be opened, read or copied.
+    #[error("a database of the data folder: {0}")]
+    Database(#[from] rusqlite::Error),
+    /// A database was written by a version of this program that this one does not know, or by another program.
+    #[error("{path} has layout {found}, this program knows {known}", path = .path.display())]
     Layout {
+        /// The database.
+        path: PathBuf,
         /// The layout number in the file.
         found: i64,
         /// The layout number of this program.

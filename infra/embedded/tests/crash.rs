@@ -11,12 +11,12 @@
 
 mod common;
 
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-};
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use common::{BUCKET, Store, bytes, client, open};
 use embedded::table::Table;
+use shared::store::keys::Key;
+use shared::store::table::backend::{Attributes, Backend};
+use shared::store::table::write::Operation;
+use shared::store::table::{Condition, Written};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -24,36 +24,19 @@ use std::time::Duration;
 
 const FOLDER: &str = "EMBEDDED_CRASH_FOLDER";
 
-fn table_client(folder: &Path) -> aws_sdk_dynamodb::Client {
-    let config = aws_sdk_dynamodb::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("local"))
-        .endpoint_url("http://table")
-        .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
-        .http_client(Table::open(&folder.join("table.db")).unwrap().connector())
-        .build();
-    aws_sdk_dynamodb::Client::from_conf(config)
+fn open_table(folder: &Path) -> Table {
+    Table::open(&folder.join("table.sqlite")).unwrap()
 }
 
-async fn make_table(folder: &Path) {
-    let pk = AttributeDefinition::builder().attribute_name("pk");
-    let hash = KeySchemaElement::builder().attribute_name("pk").key_type(KeyType::Hash);
-    table_client(folder)
-        .create_table()
-        .table_name("rooms")
-        .billing_mode(BillingMode::PayPerRequest)
-        .attribute_definitions(pk.attribute_type(ScalarAttributeType::S).build().unwrap())
-        .key_schema(hash.build().unwrap())
-        .send()
-        .await
-        .unwrap();
+fn key(name: &str) -> Key {
+    Key { pk: name.to_owned(), sk: "-".to_owned() }
 }
 
 /// Writes until it is killed, and prints what was acknowledged.
 async fn write_until_killed(folder: &Path) {
     let objects = open(folder);
     let s3 = client(&objects);
-    let table = table_client(folder);
+    let table = open_table(folder);
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..4_u32 {
         let (s3, table) = (s3.clone(), table.clone());
@@ -62,8 +45,8 @@ async fn write_until_killed(folder: &Path) {
                 let name = format!("{task}-{number}");
                 let body = bytes(20_000 + number as usize, task as u8);
                 s3.put_object().bucket(BUCKET).key(&name).body(body.into()).send().await.unwrap();
-                let put = table.put_item().table_name("rooms");
-                put.item("pk", AttributeValue::S(name.clone())).send().await.unwrap();
+                let put = Operation::Put(key(&name), "{}".to_owned(), Condition::None);
+                assert_eq!(table.transact(vec![put]).await.unwrap(), Written::Done);
                 writeln!(std::io::stdout().lock(), "done {name}").unwrap();
             }
         });
@@ -78,7 +61,6 @@ async fn what_was_acknowledged_survives_kill_9() {
         return write_until_killed(Path::new(&folder)).await;
     }
     let folder = tempfile::tempdir().unwrap();
-    make_table(folder.path()).await;
     let mut done = Vec::new();
     for _ in 0..3 {
         let mut writer = Command::new(std::env::current_exe().unwrap())
@@ -103,11 +85,10 @@ async fn what_was_acknowledged_survives_kill_9() {
 
     let objects = open(folder.path());
     let s3 = client(&objects);
-    let table = table_client(folder.path());
+    let table = open_table(folder.path());
     for name in &done {
-        let get = table.get_item().table_name("rooms").consistent_read(true);
-        let item = get.key("pk", AttributeValue::S(name.clone())).send().await.unwrap();
-        assert!(item.item.is_some(), "row {name} is lost");
+        let found = table.get(&[key(name)], Attributes::All).await.unwrap();
+        assert!(found[0].is_some(), "row {name} is lost");
     }
     // And whatever is listed, acknowledged or not, is complete.
     let store = Store { folder, objects, s3 };

@@ -1,4 +1,4 @@
-//! The embedded table, through the SDK's own client.
+//! The embedded table, at the seam. `tests/tests/seam.rs` compares it with `DynamoDB`'s.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -9,422 +9,262 @@
     reason = "a test stops at the first surprise"
 )]
 
-use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, Delete, Get, KeySchemaElement, KeyType, KeysAndAttributes, Put,
-    ReturnConsumedCapacity, ReturnValue, ScalarAttributeType, TransactGetItem, TransactWriteItem, Update,
-};
+use embedded::Error;
 use embedded::table::Table;
-use std::collections::HashMap;
-use std::path::Path;
+use serde_json::{Value, json};
+use shared::store::StoreError;
+use shared::store::keys::{Key, KeyRange};
+use shared::store::table::backend::{Attributes, Backend, Batch, Query};
+use shared::store::table::write::{Labels, Operation};
+use shared::store::table::{Condition, Written};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-fn client(table: &Table) -> Client {
-    let config = aws_sdk_dynamodb::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("local"))
-        .endpoint_url("http://table")
-        .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
-        .http_client(table.connector())
-        .build();
-    Client::from_conf(config)
-}
-
-async fn open(path: &Path) -> (Table, Client) {
-    let table = Table::open(path).unwrap();
-    let client = client(&table);
-    let attribute = |name: &str| {
-        AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build().unwrap()
-    };
-    let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap();
-    client
-        .create_table()
-        .table_name("rooms")
-        .billing_mode(BillingMode::PayPerRequest)
-        .attribute_definitions(attribute("pk"))
-        .attribute_definitions(attribute("sk"))
-        .key_schema(key("pk", KeyType::Hash))
-        .key_schema(key("sk", KeyType::Range))
-        .send()
-        .await
-        .unwrap();
-    (table, client)
-}
-
-async fn fresh() -> (TempDir, Table, Client) {
+fn fresh() -> (TempDir, Table) {
     let folder = tempfile::tempdir().unwrap();
-    let (table, client) = open(&folder.path().join("table.db")).await;
-    (folder, table, client)
+    let table = Table::open(&folder.path().join("table.sqlite")).unwrap();
+    (folder, table)
 }
 
-fn s(text: &str) -> AttributeValue {
-    AttributeValue::S(text.to_owned())
+fn key(pk: &str, sk: &str) -> Key {
+    Key { pk: pk.to_owned(), sk: sk.to_owned() }
 }
 
-fn n(number: i64) -> AttributeValue {
-    AttributeValue::N(number.to_string())
+fn put(pk: &str, sk: &str, row: &Value, condition: Condition) -> Operation {
+    Operation::Put(key(pk, sk), row.to_string(), condition)
 }
 
-fn key(pk: &str, sk: &str) -> HashMap<String, AttributeValue> {
-    HashMap::from([("pk".to_owned(), s(pk)), ("sk".to_owned(), s(sk))])
+async fn written(table: &Table, operations: Vec<Operation>) -> Written {
+    table.transact(operations).await.unwrap()
 }
 
-async fn put(client: &Client, pk: &str, sk: &str, value: i64) {
-    let mut item = key(pk, sk);
-    item.insert("v".to_owned(), n(value));
-    client.put_item().table_name("rooms").set_item(Some(item)).send().await.unwrap();
+async fn done(table: &Table, operations: Vec<Operation>) {
+    assert_eq!(written(table, operations).await, Written::Done);
 }
 
-async fn get(client: &Client, pk: &str, sk: &str) -> Option<HashMap<String, AttributeValue>> {
-    let get = client.get_item().table_name("rooms").set_key(Some(key(pk, sk)));
-    get.consistent_read(true).send().await.unwrap().item
+async fn row(table: &Table, pk: &str, sk: &str) -> Option<Value> {
+    let found = table.get(&[key(pk, sk)], Attributes::All).await.unwrap().pop().unwrap();
+    found.map(|text| serde_json::from_str(&text).unwrap())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_conditional_write_happens_once() {
-    let (_folder, _table, client) = fresh().await;
-    let put = || {
-        client
-            .put_item()
-            .table_name("rooms")
-            .set_item(Some(key("a", "1")))
-            .condition_expression("attribute_not_exists(pk)")
-            .send()
-    };
-    put().await.unwrap();
-    let error = put().await.unwrap_err().into_service_error();
-    assert!(error.is_conditional_check_failed_exception(), "{error:?}");
+async fn listed(table: &Table, prefix: &str, past: Option<&str>, forward: bool, limit: usize) -> Batch {
+    let range = KeyRange { pk: "p".to_owned(), prefix: prefix.to_owned() };
+    table.query(Query { range: &range, past, forward, limit, attributes: Attributes::All }).await.unwrap()
+}
+
+fn names(batch: &Batch) -> Vec<&str> {
+    batch.rows.iter().map(|(key, _)| key.sk.as_str()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_32_conditional_writers_exactly_one_wins() {
-    let (_folder, _table, client) = fresh().await;
+async fn of_32_who_write_a_new_row_exactly_one_wins() {
+    let (_folder, table) = fresh();
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..32 {
-        let client = client.clone();
-        tasks.spawn(async move {
-            client
-                .put_item()
-                .table_name("rooms")
-                .set_item(Some(key("a", "1")))
-                .condition_expression("attribute_not_exists(pk)")
-                .send()
-                .await
-                .is_ok()
-        });
-    }
-    assert_eq!(tasks.join_all().await.into_iter().filter(|won| *won).count(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn update_expressions_add_set_and_default() {
-    let (_folder, _table, client) = fresh().await;
-    for expected in ["5", "10"] {
-        let updated = client
-            .update_item()
-            .table_name("rooms")
-            .set_key(Some(key("a", "1")))
-            .update_expression("ADD used :n SET seen = if_not_exists(seen, :first), top = :n")
-            .expression_attribute_values(":n", n(5))
-            .expression_attribute_values(":first", s("first"))
-            .return_values(ReturnValue::AllNew)
-            .send()
-            .await
-            .unwrap()
-            .attributes
-            .unwrap();
-        assert_eq!(updated["used"].as_n().unwrap(), expected);
-        assert_eq!(updated["seen"], s("first"));
-        assert_eq!(updated["top"], n(5));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_transaction_names_its_reasons_in_order_and_changes_nothing() {
-    let (_folder, _table, client) = fresh().await;
-    put(&client, "a", "there", 1).await;
-    let put = |sk: &str| {
-        let put = Put::builder()
-            .table_name("rooms")
-            .set_item(Some(key("a", sk)))
-            .condition_expression("attribute_not_exists(pk)");
-        TransactWriteItem::builder().put(put.build().unwrap()).build()
-    };
-    let delete = Delete::builder()
-        .table_name("rooms")
-        .set_key(Some(key("a", "gone")))
-        .condition_expression("attribute_exists(pk)");
-    let error = client
-        .transact_write_items()
-        .transact_items(put("new"))
-        .transact_items(put("there"))
-        .transact_items(TransactWriteItem::builder().delete(delete.build().unwrap()).build())
-        .send()
-        .await
-        .unwrap_err()
-        .into_service_error();
-    let TransactWriteItemsError::TransactionCanceledException(cancelled) = error else {
-        panic!("{error:?}");
-    };
-    let codes: Vec<_> = cancelled.cancellation_reasons().iter().filter_map(|r| r.code()).collect();
-    assert_eq!(codes, ["None", "ConditionalCheckFailed", "ConditionalCheckFailed"]);
-    assert_eq!(get(&client, "a", "new").await, None);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn tokens_of_transactions_are_not_kept() {
-    let (_folder, _table, client) = fresh().await;
-    let update = Update::builder()
-        .table_name("rooms")
-        .set_key(Some(key("a", "1")))
-        .update_expression("ADD v :one")
-        .expression_attribute_values(":one", n(1))
-        .build()
-        .unwrap();
-    let send = |token: Option<&str>| {
-        client
-            .transact_write_items()
-            .transact_items(TransactWriteItem::builder().update(update.clone()).build())
-            .set_client_request_token(token.map(str::to_owned))
-            .send()
-    };
-    // Who sends a token twice has lost an answer, and in this process none is lost. Keeping them made each commit look
-    // through all those of the last ten minutes.
-    send(Some("one-token")).await.unwrap();
-    send(Some("one-token")).await.unwrap();
-    assert_eq!(get(&client, "a", "1").await.unwrap()["v"], n(2));
-    // The SDK makes up a different token each time.
-    send(None).await.unwrap();
-    send(None).await.unwrap();
-    assert_eq!(get(&client, "a", "1").await.unwrap()["v"], n(4));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_batch_read_finds_what_was_just_written() {
-    let (_folder, _table, client) = fresh().await;
-    for number in 0..20 {
-        put(&client, "a", &number.to_string(), number).await;
-        // Each reader in turn must see it at once.
-        assert!(get(&client, "a", &number.to_string()).await.is_some());
-    }
-    let keys = (0..25).map(|number| key("a", &number.to_string())).collect();
-    let keys = KeysAndAttributes::builder().set_keys(Some(keys)).build().unwrap();
-    let output = client
-        .batch_get_item()
-        .request_items("rooms", keys)
-        .return_consumed_capacity(ReturnConsumedCapacity::Total)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(output.responses.as_ref().unwrap()["rooms"].len(), 20);
-    assert!(output.unprocessed_keys.is_none_or(|keys| keys.is_empty()));
-    let capacity: f64 = output.consumed_capacity.unwrap().iter().filter_map(|c| c.capacity_units).sum();
-    assert!((capacity - 12.5).abs() < f64::EPSILON, "{capacity}");
-}
-
-/// Plain reads are answered from the stored text. If the capacity is asked for too, the library itself answers.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_plain_read_gives_what_the_library_gives() {
-    let (_folder, _table, client) = fresh().await;
-    let texts = ["a", "ü#\u{1f980}", "quote\" back\\ line\n tab\t null\u{1}", "S:", "a/b/c"];
-    for (number, text) in texts.iter().enumerate() {
-        let blob = aws_smithy_types::Blob::new([0, 1, 254, 255]);
-        let mut item = key(text, text);
-        item.extend(
-            [
-                ("s", s(text)),
-                ("n", AttributeValue::N("-1.50".to_owned())),
-                ("b", AttributeValue::B(blob.clone())),
-                ("bool", AttributeValue::Bool(number == 1)),
-                ("null", AttributeValue::Null(true)),
-                ("ss", AttributeValue::Ss(texts.map(str::to_owned).to_vec())),
-                ("ns", AttributeValue::Ns(["10", "9", "1e3"].map(str::to_owned).to_vec())),
-                ("bs", AttributeValue::Bs(vec![blob])),
-                ("l", AttributeValue::L(vec![s(""), n(1), AttributeValue::L(Vec::new())])),
-                ("m", AttributeValue::M([(text.to_string(), n(2))].into())),
-            ]
-            .map(|(name, value)| (name.to_owned(), value)),
+    for number in 0..32 {
+        let table = table.clone();
+        tasks.spawn(
+            async move { written(&table, vec![put("p", "s", &json!({ "by": number }), Condition::Absent)]).await },
         );
-        client.put_item().table_name("rooms").set_item(Some(item)).send().await.unwrap();
     }
-    let both = [None, Some(ReturnConsumedCapacity::Total)];
-    for text in texts.into_iter().chain(["missing"]) {
-        let get = |capacity| {
-            let get = client.get_item().table_name("rooms").set_key(Some(key(text, text)));
-            get.consistent_read(true).set_return_consumed_capacity(capacity).send()
-        };
-        let [plain, asked] = both.clone().map(get);
-        let (plain, asked) = (plain.await.unwrap().item, asked.await.unwrap().item);
-        assert_eq!((&plain, plain.is_some()), (&asked, text != "missing"));
-    }
-    let batch = |keys: Vec<_>, capacity| {
-        let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build().unwrap();
-        client.batch_get_item().request_items("rooms", keys).set_return_consumed_capacity(capacity).send()
-    };
-    let keys: Vec<_> = texts.into_iter().chain(["missing"]).map(|text| key(text, text)).collect();
-    let [plain, asked] = both.clone().map(|capacity| batch(keys.clone(), capacity));
-    let (plain, asked) = (plain.await.unwrap(), asked.await.unwrap());
-    let sorted = |answer: &aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemOutput| {
-        let mut items = answer.responses.as_ref().unwrap()["rooms"].clone();
-        items.sort_by_key(|item| item["pk"].as_s().unwrap().clone());
-        items
-    };
-    assert_eq!(sorted(&plain).len(), texts.len());
-    assert_eq!(sorted(&plain), sorted(&asked));
-    assert_eq!(plain.unprocessed_keys, asked.unprocessed_keys);
-    // What must be refused is refused in the library's words.
-    let long = "x".repeat(3000);
-    for keys in [vec![], vec![key("a", "1"); 2], vec![key("", "1")], vec![key(&long, "1")], vec![key("a", "1"); 101]] {
-        let [plain, asked] = both.clone().map(|capacity| batch(keys.clone(), capacity));
-        let words = |error: aws_sdk_dynamodb::error::SdkError<_, _>| {
-            let error: aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemError = error.into_service_error();
-            error.meta().message().unwrap().to_owned()
-        };
-        assert_eq!(words(plain.await.unwrap_err()), words(asked.await.unwrap_err()));
-    }
+    let outcomes = tasks.join_all().await;
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == Written::Done).count(), 1);
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == Written::Lost(vec![0])).count(), 31);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_query_by_prefix_comes_in_pages() {
-    let (_folder, _table, client) = fresh().await;
-    for number in 0..25 {
-        put(&client, "a", &format!("tag#{number:02}"), number).await;
-        put(&client, "a", &format!("zzz#{number:02}"), number).await;
+async fn a_lost_transaction_names_all_its_reasons_and_changes_nothing() {
+    let (_folder, table) = fresh();
+    let (row_1, row_2) = (json!({ "version": 1 }), json!({ "version": 2 }));
+    assert_eq!(written(&table, vec![put("p", "1", &row_1, Condition::Absent)]).await, Written::Done);
+    let lost = vec![
+        put("p", "2", &row_2, Condition::Absent),
+        Operation::Check(key("p", "1"), Condition::Version(2)),
+        Operation::Delete(key("p", "3"), Condition::None),
+        Operation::Delete(key("p", "4"), Condition::Present),
+        Operation::Add(key("p", "5"), vec![("count", 1)], Condition::Present),
+    ];
+    assert_eq!(written(&table, lost).await, Written::Lost(vec![1, 3, 4]));
+    assert_eq!((row(&table, "p", "1").await, row(&table, "p", "2").await), (Some(row_1), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_added_to_and_only_a_version_begins_with_0() {
+    let (_folder, table) = fresh();
+    let add = |numbers: &[(&'static str, i128)]| Operation::Add(key("p", "s"), numbers.to_vec(), Condition::None);
+    assert!(table.transact(vec![add(&[("count", 1)])]).await.is_err());
+    assert_eq!(written(&table, vec![add(&[("version", 1)])]).await, Written::Done);
+    assert_eq!(row(&table, "p", "s").await, Some(json!({ "version": 1 })));
+    let full = json!({ "count": 5, "rows": 3, "most_rows": 4, "large": u64::MAX, "text": "x" });
+    done(&table, vec![put("p", "s", &full, Condition::None)]).await;
+    assert_eq!(written(&table, vec![add(&[("count", -7), ("rows", 5), ("version", 2)])]).await, Written::Done);
+    let now = json!({ "count": -2, "rows": 8, "most_rows": 4, "large": u64::MAX, "text": "x", "version": 2 });
+    assert_eq!(row(&table, "p", "s").await, Some(now.clone()));
+    // There is no room for more rows, but fewer are always possible.
+    assert_eq!(written(&table, vec![add(&[("rows", 1)])]).await, Written::Lost(vec![0]));
+    assert_eq!(written(&table, vec![add(&[("rows", -5)])]).await, Written::Done);
+    assert!(table.transact(vec![add(&[("large", 1)])]).await.is_err());
+    assert!(table.transact(vec![add(&[("text", 1)])]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_come_and_go_on_a_committed_image_only() {
+    let (_folder, table) = fresh();
+    let label = |labels| Operation::Label(key("p", "s"), labels);
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    assert_eq!(written(&table, vec![label(Labels::Add(words(&["a"])))]).await, Written::Lost(vec![0]));
+    done(&table, vec![put("p", "s", &json!({ "content": null, "version": 1 }), Condition::None)]).await;
+    assert_eq!(written(&table, vec![label(Labels::Add(words(&["a"])))]).await, Written::Lost(vec![0]));
+    done(&table, vec![put("p", "s", &json!({ "content": {}, "version": 1 }), Condition::None)]).await;
+    done(&table, vec![label(Labels::Add(words(&["b", "a", "b"])))]).await;
+    let tagged = json!({ "content": {}, "named": true, "tags": ["a", "b"], "version": 2 });
+    assert_eq!(row(&table, "p", "s").await, Some(tagged));
+    done(&table, vec![label(Labels::Remove(words(&["a", "b", "c"])))]).await;
+    assert_eq!(row(&table, "p", "s").await, Some(json!({ "content": {}, "named": true, "version": 3 })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overlay_leaves_what_it_does_not_have() {
+    let (_folder, table) = fresh();
+    let overlay = |row: Value| vec![Operation::Overlay(key("p", "s"), row.to_string())];
+    done(&table, overlay(json!({ "a": 1 }))).await;
+    done(&table, overlay(json!({ "b": 2, "a": [3] }))).await;
+    assert_eq!(row(&table, "p", "s").await, Some(json!({ "a": [3], "b": 2 })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_dynamodb_refuses_is_refused() {
+    let (_folder, table) = fresh();
+    let twice = vec![put("p", "1", &json!({}), Condition::None), Operation::Check(key("p", "1"), Condition::None)];
+    assert!(matches!(table.transact(twice).await, Err(StoreError::Mistake(_))));
+    let large = json!({ "text": "x".repeat(400 << 10) });
+    let both = vec![put("p", "1", &json!({}), Condition::None), put("p", "2", &large, Condition::None)];
+    assert!(table.transact(both).await.is_err());
+    assert_eq!(row(&table, "p", "1").await, None, "a transaction was half done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_answers_in_the_places_of_its_keys() {
+    let (_folder, table) = fresh();
+    let rows = (0..100).step_by(2).map(|number| (key("p", &number.to_string()), json!({ "n": number }).to_string()));
+    table.put(rows.collect()).await.unwrap();
+    let keys: Vec<Key> = (0..100).rev().map(|number| key("p", &number.to_string())).collect();
+    let found = table.get(&keys, Attributes::All).await.unwrap();
+    for (key, text) in keys.iter().zip(&found) {
+        let number: u32 = key.sk.parse().unwrap();
+        let expected = number.is_multiple_of(2).then(|| json!({ "n": number }).to_string());
+        assert_eq!(*text, expected, "{number}");
     }
-    let mut seen = Vec::new();
-    let mut start = None;
-    let mut pages = 0;
+    table.delete(keys).await.unwrap();
+    assert_eq!(table.scan(None, 10).await.unwrap(), Batch::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_come_in_pages_forwards_and_backwards() {
+    let (_folder, table) = fresh();
+    let all = ["T", "T#", "T#a", "T#b", "T#bb", "T#ü", "T$", "U"];
+    let rows = all.iter().map(|sk| (key("p", sk), "{}".to_owned()));
+    table
+        .put(rows.chain([(key("o", "T#x"), "{}".to_owned()), (key("q", "T#x"), "{}".to_owned())]).collect())
+        .await
+        .unwrap();
+    assert_eq!(names(&listed(&table, "T#", None, true, 9).await), ["T#", "T#a", "T#b", "T#bb", "T#ü"]);
+    assert_eq!(names(&listed(&table, "T#", None, false, 9).await), ["T#ü", "T#bb", "T#b", "T#a", "T#"]);
+    assert_eq!(names(&listed(&table, "", None, true, 99).await), all);
+    let page = listed(&table, "T#", Some("T#a"), true, 2).await;
+    assert_eq!((names(&page), page.next.clone().unwrap().sk), (vec!["T#b", "T#bb"], "T#bb".to_owned()));
+    let page = listed(&table, "T#", Some("T#bb"), false, 2).await;
+    assert_eq!((names(&page), page.next.clone().unwrap().sk), (vec!["T#b", "T#a"], "T#a".to_owned()));
+    let page = listed(&table, "T#", Some("T#bb"), true, 2).await;
+    assert_eq!((names(&page), page.next.clone()), (vec!["T#ü"], None));
+    // Where there is none.
+    assert_eq!(names(&listed(&table, "T#", Some("T#az"), true, 1).await), ["T#b"]);
+    let (mut scanned, mut start) = (Vec::new(), None);
     loop {
-        let page = client
-            .query()
-            .table_name("rooms")
-            .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
-            .expression_attribute_values(":pk", s("a"))
-            .expression_attribute_values(":prefix", s("tag#"))
-            .limit(10)
-            .set_exclusive_start_key(start)
-            .send()
-            .await
-            .unwrap();
-        pages += 1;
-        seen.extend(page.items().iter().map(|item| item["sk"].as_s().unwrap().clone()));
-        start = page.last_evaluated_key;
+        let page = table.scan(start.as_ref(), 3).await.unwrap();
+        scanned.extend(page.rows.into_iter().map(|(key, _)| (key.pk, key.sk)));
+        start = page.next;
         if start.is_none() {
             break;
         }
     }
-    assert_eq!(pages, 3);
-    assert_eq!(seen, (0..25).map(|number| format!("tag#{number:02}")).collect::<Vec<_>>());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_scan_filters() {
-    let (_folder, _table, client) = fresh().await;
-    for number in 0..10 {
-        put(&client, &format!("p{number}"), "1", number).await;
-    }
-    let scan = client
-        .scan()
-        .table_name("rooms")
-        .filter_expression("#v >= :least")
-        .expression_attribute_names("#v", "v")
-        .expression_attribute_values(":least", n(7))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!((scan.count, scan.scanned_count), (3, 10));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn consumed_capacity_is_counted_as_dynamodb_does() {
-    let (_folder, _table, client) = fresh().await;
-    let mut item = key("a", "1");
-    item.insert("blob".to_owned(), s(&"x".repeat(5000)));
-    let put = client
-        .put_item()
-        .table_name("rooms")
-        .set_item(Some(item))
-        .return_consumed_capacity(ReturnConsumedCapacity::Total)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(put.consumed_capacity.unwrap().capacity_units, Some(5.0));
-    let get = client
-        .get_item()
-        .table_name("rooms")
-        .set_key(Some(key("a", "1")))
-        .consistent_read(true)
-        .return_consumed_capacity(ReturnConsumedCapacity::Total)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(get.consumed_capacity.unwrap().capacity_units, Some(2.0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_transactional_read_answers_in_order() {
-    let (_folder, _table, client) = fresh().await;
-    put(&client, "a", "1", 1).await;
-    let get = |sk: &str| {
-        let get = Get::builder().table_name("rooms").set_key(Some(key("a", sk))).build().unwrap();
-        TransactGetItem::builder().get(get).build()
-    };
-    let output =
-        client.transact_get_items().transact_items(get("missing")).transact_items(get("1")).send().await.unwrap();
-    let items: Vec<_> = output.responses().iter().map(|r| r.item().is_some()).collect();
-    assert_eq!(items, [false, true]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn unknown_tables_and_operations_are_refused() {
-    let (_folder, _table, client) = fresh().await;
-    let error = client.get_item().table_name("other").set_key(Some(key("a", "1"))).send().await.unwrap_err();
-    assert!(error.into_service_error().is_resource_not_found_exception());
-    let error = client.list_backups().send().await.unwrap_err().into_service_error();
-    assert_eq!(error.meta().code(), Some("ValidationException"));
-    assert!(error.meta().message().unwrap().contains("ListBackups"));
+    assert_eq!(scanned.len(), all.len() + 2);
+    assert!(scanned.is_sorted());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_written_is_there_after_reopening_and_in_a_snapshot() {
+    let (folder, table) = fresh();
+    let path = folder.path().join("table.sqlite");
+    let mark = folder.path().join("in-use");
+    done(&table, vec![put("p", "s", &json!({ "n": 1 }), Condition::None)]).await;
+    let copy = folder.path().join("copy.sqlite");
+    embedded::snapshot(&path, &copy, &mark).unwrap();
+    done(&table, vec![put("p", "s", &json!({ "n": 2 }), Condition::None)]).await;
+    drop(table);
+    assert_eq!(row(&Table::open(&path).unwrap(), "p", "s").await, Some(json!({ "n": 2 })));
+    assert_eq!(row(&Table::open(&copy).unwrap(), "p", "s").await, Some(json!({ "n": 1 })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_do_not_wait_for_writers() {
+    let (_folder, table) = fresh();
+    done(&table, vec![put("p", "s", &json!({ "n": 1 }), Condition::None)]).await;
+    let busy = {
+        let table = table.clone();
+        tokio::spawn(async move {
+            for number in 0..300 {
+                done(&table, vec![put("p", "s", &json!({ "n": number }), Condition::None)]).await;
+            }
+        })
+    };
+    let begun = Instant::now();
+    let mut reads = 0;
+    while !busy.is_finished() {
+        assert!(row(&table, "p", "s").await.is_some());
+        reads += 1;
+        tokio::task::yield_now().await;
+        assert!(begun.elapsed() < Duration::from_mins(1));
+    }
+    busy.await.unwrap();
+    assert!(reads > 300, "{reads} reads beside 300 writes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_sees_every_write_that_was_acknowledged_before() {
+    let (_folder, table) = fresh();
+    let mut tasks = tokio::task::JoinSet::new();
+    for writer in 0..8 {
+        let table = table.clone();
+        tasks.spawn(async move {
+            let sk = writer.to_string();
+            for number in 0..100 {
+                done(&table, vec![put("p", &sk, &json!({ "n": number }), Condition::None)]).await;
+                assert_eq!(row(&table, "p", &sk).await, Some(json!({ "n": number })));
+                let all = listed(&table, &sk, None, true, 1).await;
+                assert_eq!(all.rows[0].1, json!({ "n": number }).to_string());
+            }
+        });
+    }
+    tasks.join_all().await;
+}
+
+#[test]
+fn the_file_is_in_wal_mode() {
+    let (folder, _table) = fresh();
+    let connection = rusqlite::Connection::open(folder.path().join("table.sqlite")).unwrap();
+    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+}
+
+#[test]
+fn a_file_with_something_else_in_it_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("table.db");
-    let (table, first) = open(&path).await;
-    put(&first, "a", "1", 7).await;
-    let taken = folder.path().join("snapshot.db");
-    embedded::snapshot(&path, &taken, &folder.path().join("in-use")).unwrap();
-    put(&first, "a", "2", 8).await;
-    drop((table, first));
-    let again = client(&Table::open(&path).unwrap());
-    assert_eq!(get(&again, "a", "1").await.unwrap()["v"], n(7));
-    assert_eq!(get(&again, "a", "2").await.unwrap()["v"], n(8));
-    let copy = client(&Table::open(&taken).unwrap());
-    assert_eq!(get(&copy, "a", "1").await.unwrap()["v"], n(7));
-    assert_eq!(get(&copy, "a", "2").await, None);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn reads_do_not_wait_for_a_writer() {
-    let (folder, _table, client) = fresh().await;
-    put(&client, "a", "1", 1).await;
-    // Another connection holds the write lock, as a writer waiting for the disk does.
-    let other = rusqlite::Connection::open(folder.path().join("table.db")).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let read = tokio::time::timeout(std::time::Duration::from_secs(2), get(&client, "a", "1"));
-    assert!(read.await.unwrap().is_some());
-    other.execute_batch("ROLLBACK").unwrap();
-}
-
-/// `synchronous` belongs to a connection, and the library's can't be asked. But the library never sets it outside of
-/// bulk loading, so its connections have the bundled build's default, as this one has.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_table_is_in_wal_mode_with_full_synchronisation() {
-    let (folder, _table, client) = fresh().await;
-    put(&client, "a", "1", 1).await;
-    let other = rusqlite::Connection::open(folder.path().join("table.db")).unwrap();
-    let mode: String = other.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
-    let synchronous: i64 = other.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
-    assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+    let path = folder.path().join("table.sqlite");
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch("CREATE TABLE other (a); INSERT INTO other VALUES (1)")
+        .unwrap();
+    assert!(matches!(Table::open(&path), Err(Error::Layout { found: 0, .. })));
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    assert_eq!(connection.query_row("SELECT a FROM other", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
 }

@@ -17,7 +17,6 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     StalledStreamProtectionConfig,
 };
-use aws_smithy_runtime_api::client::auth::AuthSchemeId;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use embedded::wal::InUse;
 use secrecy::SecretString;
@@ -26,11 +25,13 @@ use shared::auth::Keys;
 use shared::config::Config;
 use shared::domain::Digest;
 use shared::service::people::users;
+use shared::store::table::backend::Backend;
 use shared::store::{Objects, Table};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The bucket, and so the first part of the path of every presigned URL.
@@ -40,8 +41,6 @@ const FIRST: &str = "admin";
 /// How many rows are read at a time: a few milliseconds.
 const PAGE: u16 = 128;
 const REGION: &str = "local";
-/// The name of the table.
-const TABLE: &str = "stackroom";
 /// The URL of an installation that nobody asks anything.
 pub(crate) const NOWHERE: &str = "http://localhost";
 const KEY_ID: &str = "stackroom";
@@ -55,8 +54,6 @@ pub struct Local {
     pub app: App,
     /// Its object store.
     pub objects: embedded::objects::Objects,
-    /// Its table.
-    pub table: embedded::table::Table,
     folder: PathBuf,
     _lock: [File; 2],
 }
@@ -64,15 +61,11 @@ pub struct Local {
 impl Local {
     /// Opens the installation in `folder`, or creates it.
     pub async fn open(folder: &Path, config: Config) -> anyhow::Result<Self> {
-        Self::open_through(folder, config, |client| client).await
+        Self::open_through(folder, config, &Nothing).await
     }
 
     /// The same, with a layer between the app and its stores: for tests of events between two calls to a store.
-    pub async fn open_through(
-        folder: &Path,
-        mut config: Config,
-        between: impl Fn(SharedHttpClient) -> SharedHttpClient,
-    ) -> anyhow::Result<Self> {
+    pub async fn open_through(folder: &Path, mut config: Config, layer: &dyn Layer) -> anyhow::Result<Self> {
         // This process is the store: a redirect would only lead back here, without the digest header.
         config.serve_blobs = true;
         std::fs::DirBuilder::new()
@@ -97,18 +90,17 @@ impl Local {
         let table = embedded::table::Table::open(&folder.join("table.sqlite"))?;
         let objects = open_objects(folder, folder.join("objects.sqlite"), secret.clone())?;
 
-        let clients = Clients { table: &table, objects: &objects, secret };
-        let (client, s3) = clients.made(&config.public_url, between);
+        let s3 = s3_client(&objects, secret, &config.public_url, layer);
         let app = App::new(Parts {
             config,
-            table: Table::new(client, TABLE.to_owned()).in_pages_of(PAGE),
+            table: Table::on(layer.rows(Arc::new(table))).in_pages_of(PAGE),
             objects: Objects::new(s3.clone(), s3, BUCKET.to_owned()),
             keys,
             clock: system_clock,
         });
         app.table.create().await?;
         let in_use = InUse::mark(mark, &databases)?;
-        Ok(Self { app, objects, table, folder: folder.to_owned(), _in_use: in_use, _lock: lock })
+        Ok(Self { app, objects, folder: folder.to_owned(), _in_use: in_use, _lock: lock })
     }
 
     /// In an empty installation, creates the first site admin, `admin`, and writes the operator's token to
@@ -158,49 +150,48 @@ impl Local {
     }
 }
 
-/// The embedded stores that the SDK's clients are made for.
-struct Clients<'a> {
-    table: &'a embedded::table::Table,
-    objects: &'a embedded::objects::Objects,
-    /// The key that signs presigned URLs.
-    secret: String,
+/// What may stand between an app and its stores.
+pub trait Layer: Sync {
+    /// Stands in front of the table.
+    fn rows(&self, rows: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        rows
+    }
+
+    /// Stands in front of the bucket, or of any other store behind a client of the SDK.
+    fn client(&self, client: SharedHttpClient) -> SharedHttpClient {
+        client
+    }
 }
 
-impl Clients<'_> {
-    fn made(
-        self,
-        public_url: &str,
-        between: impl Fn(SharedHttpClient) -> SharedHttpClient,
-    ) -> (aws_sdk_dynamodb::Client, aws_sdk_s3::Client) {
-        let credentials = Credentials::new(KEY_ID, self.secret, None, None, "data folder");
-        let dynamodb = aws_sdk_dynamodb::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(REGION))
-            .credentials_provider(credentials.clone())
-            .endpoint_url("http://table.invalid")
-            // Nobody is between us and the table: no request needs a signature, and no stream can stall.
-            .allow_no_auth()
-            .auth_scheme_preference([AuthSchemeId::from("noAuth")])
-            // What fails here fails again at once: a full disk, a broken file.
-            .retry_config(RetryConfig::disabled())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .http_client(between(self.table.connector()))
-            .build();
-        // The endpoint is the public one, since it is signed into the URLs; the connector ignores the host.
-        let s3 = aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(REGION))
-            .credentials_provider(credentials)
-            .endpoint_url(public_url)
-            .force_path_style(true)
-            .retry_config(RetryConfig::disabled())
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .http_client(between(self.objects.connector()))
-            .build();
-        (aws_sdk_dynamodb::Client::from_conf(dynamodb), aws_sdk_s3::Client::from_conf(s3))
-    }
+/// The layer that is none.
+#[derive(Debug, Clone, Copy)]
+pub struct Nothing;
+
+impl Layer for Nothing {}
+
+/// A client of the embedded objects. `secret` signs presigned URLs.
+fn s3_client(
+    objects: &embedded::objects::Objects,
+    secret: String,
+    public_url: &str,
+    layer: &dyn Layer,
+) -> aws_sdk_s3::Client {
+    // The endpoint is the public one, since it is signed into the URLs; the connector ignores the host.
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(REGION))
+        .credentials_provider(Credentials::new(KEY_ID, secret, None, None, "data folder"))
+        .endpoint_url(public_url)
+        .force_path_style(true)
+        // What fails here fails again at once: a full disk, a broken file.
+        .retry_config(RetryConfig::disabled())
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        // Nobody is between us and the bucket: no stream can stall.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .http_client(layer.client(objects.connector()))
+        .build();
+    aws_sdk_s3::Client::from_conf(config)
 }
 
 /// The objects of an installation, by the index at `index`.
@@ -286,11 +277,10 @@ impl Snapshot {
         let objects = open_objects(folder, index, secret.clone())?;
         let of = Digest::of(secret.as_bytes()).hex().chars().take(16).collect();
         let config = Config::read(NOWHERE, |_| None)?;
-        let clients = Clients { table: &table, objects: &objects, secret };
-        let (client, s3) = clients.made(&config.public_url, |client| client);
+        let s3 = s3_client(&objects, secret, &config.public_url, &Nothing);
         let app = App::new(Parts {
             config,
-            table: Table::new(client, TABLE.to_owned()).in_pages_of(PAGE),
+            table: Table::on(Arc::new(table)).in_pages_of(PAGE),
             objects: Objects::new(s3.clone(), s3, BUCKET.to_owned()),
             keys: Keys::parse(&Keys::generate()?)?,
             clock: system_clock,

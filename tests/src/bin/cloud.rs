@@ -44,7 +44,7 @@ async fn served(address: &str, folder: &Path) -> Server {
     let settings: Vec<(String, String)> =
         std::env::vars().filter(|(name, _)| name.starts_with("STACKROOM_") && !OURS.contains(&name.as_str())).collect();
     let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let server = Server::start_at(address, &settings, |client| client).await;
+    let server = Server::start_at(address, &settings).await;
     // In a deployment, `stackroom ingest` has a host of its own.
     if let Some((_, second)) = settings.iter().find(|(name, _)| *name == "STACKROOM_INGEST_LISTEN") {
         let listener = tokio::net::TcpListener::bind(second).await.unwrap();

@@ -36,7 +36,7 @@ async fn main() {
     let settings: Vec<(String, String)> =
         std::env::vars().filter(|(name, _)| name.starts_with("STACKROOM_") && !OURS.contains(&name.as_str())).collect();
     let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let server = Server::start_at(&address, &settings, |client| client).await;
+    let server = Server::start_at(&address, &settings).await;
     let alice = server.user("alice", 0).await;
     let stack = Arc::clone(server.stack.as_ref().unwrap());
     let token = std::env::temp_dir().join(format!("{}.token", stack.name));

@@ -80,7 +80,7 @@ impl Server {
             _ => None,
         };
         let environment = stores.environment(&url, &keys);
-        let app = stores.app(Config::read(&url, said).unwrap(), &keys, |client| client);
+        let app = stores.app(Config::read(&url, said).unwrap(), &keys, &server::local::Nothing);
         installation::mark(&app).await.unwrap();
         let admin = SecretString::from("a password that nobody uses");
         let token =

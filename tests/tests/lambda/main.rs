@@ -20,6 +20,7 @@ mod policies;
 use gateway::faults::Rates;
 use reqwest::Method;
 use serde_json::{Value, json};
+use server::local::Nothing;
 use shared::auth::Keys;
 use stackroom_tests::functions::Functions;
 use stackroom_tests::sif::SifBuilder;
@@ -44,12 +45,12 @@ impl Both {
     }
 
     async fn start_with(settings: &[(&str, &str)]) -> Self {
-        let server = Server::start_with(settings).await;
+        let server = Server::start_on_dynamodb(settings, &Nothing).await;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         // What they say of themselves must be the same. What they sign leads to the gateway's host, through the door.
         let settings = [settings, &[("STACKROOM_PUBLIC_URL", server.url.as_str())]].concat();
-        let functions = Functions::start(&server.local, listener, &settings).await;
+        let functions = Functions::start(&server.local, server.dynamodb(), listener, &settings).await;
         Self { server, url, functions }
     }
 

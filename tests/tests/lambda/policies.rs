@@ -294,7 +294,7 @@ async fn a_function_without_an_action_fails_and_its_door_says_why() {
                 }
             }
         };
-        let functions = Functions::with_specs(&server.local, listener, &[], without).await;
+        let functions = Functions::with_specs(&server.local, server.dynamodb(), listener, &[], without).await;
         let admin = Caller::new(&url, server.admin.token.clone());
         let answer = send(admin.request(Method::GET, path)).await;
         // A URL is signed without asking anybody: it is refused when it is used.

@@ -15,6 +15,7 @@ use shared::service::sweep::{self, Ages};
 use shared::service::{events, removal};
 use shared::store::keys::{self, KeyRange};
 use stackroom_tests::functions::only_on_our_stores;
+use stackroom_tests::layered::Layered;
 use stackroom_tests::mortal::Mortal;
 use stackroom_tests::{Answer, Caller, Server, send};
 use std::os::unix::fs::PermissionsExt;
@@ -530,7 +531,7 @@ async fn a_cascade_over_500_images_killed_at_every_write_in_turn() {
         copied(original, &data);
         let config = || Config::read("http://127.0.0.1:1", |_| None).unwrap();
         let stores = Mortal::at_a_write();
-        let local = Local::open_through(&data, config(), |client| stores.before(&client)).await.unwrap();
+        let local = Local::open_through(&data, config(), &Layered(stores.clone())).await.unwrap();
         let who = local.app.keys.credential(Some(&format!("Bearer {}", token.trim())), local.app.now()).unwrap();
         stores.dies_after(writes);
         let how = HowToDelete { cascade: true, ..HowToDelete::default() };
@@ -593,7 +594,7 @@ async fn a_deleted_group_answers_its_members_no_more_before_they_are_removed() {
         copied(original.parent().unwrap(), &data);
         let config = || Config::read("http://127.0.0.1:1", |_| None).unwrap();
         let stores = Mortal::at_a_write();
-        let local = Local::open_through(&data, config(), |client| stores.before(&client)).await.unwrap();
+        let local = Local::open_through(&data, config(), &Layered(stores.clone())).await.unwrap();
         let who = local.app.keys.credential(Some(&token), local.app.now()).unwrap();
         stores.dies_after(writes);
         let deleted = removal::entity(&local.app, &who, &acme, HowToDelete::default()).await;

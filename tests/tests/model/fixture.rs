@@ -14,6 +14,7 @@ use shared::service::people::users;
 use shared::store::keys;
 use shared::store::rows::Container;
 use shared::{App, Error};
+use stackroom_tests::layered::Layered;
 use stackroom_tests::sif::SifBuilder;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -103,7 +104,7 @@ impl Fixture {
             _ => None,
         });
         let config = config.unwrap();
-        let local = Local::open_through(folder.path(), config, |client| scheduler.before(client)).await.unwrap();
+        let local = Local::open_through(folder.path(), config, &Layered(scheduler.clone())).await.unwrap();
         local.first_admin().await.unwrap();
         let keys = Keys::parse(&std::fs::read_to_string(folder.path().join("keys")).unwrap()).unwrap();
         let own = &*local.app;

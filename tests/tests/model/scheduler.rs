@@ -1,10 +1,9 @@
 //! A scheduler in front of the stores. Each operation of the test waits there before its next call, and the test lets
 //! one through at a time: so a random choice decides, call by call, which one continues, and which one dies there.
 
-use aws_smithy_runtime_api::client::http::{
-    HttpClient as _, HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
-};
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::http::HttpConnectorFuture;
+use futures::future::BoxFuture;
+use stackroom_tests::layered::{Answer, Around, Call};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -40,15 +39,6 @@ struct State {
 }
 
 impl Scheduler {
-    /// Puts the scheduler in front of a client of a store.
-    pub(crate) fn before(&self, client: SharedHttpClient) -> SharedHttpClient {
-        let scheduler = self.clone();
-        http_client_fn(move |settings, components| {
-            let inner = client.http_connector(settings, components);
-            SharedHttpConnector::new(Gated { inner, scheduler: scheduler.clone() })
-        })
-    }
-
     pub(crate) fn begin(&self, operation: u64) {
         self.0.state.lock().unwrap().running.insert(operation);
     }
@@ -98,42 +88,49 @@ impl Scheduler {
     }
 }
 
-struct Gated {
-    inner: SharedHttpConnector,
-    scheduler: Scheduler,
-}
-
-impl fmt::Debug for Gated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Gated")
+impl Scheduler {
+    /// Holds a call up until it is let through; its answer may never arrive.
+    async fn gated<T>(&self, operation: u64, call: impl Future<Output = T>) -> T {
+        let (pass, passed) = oneshot::channel();
+        {
+            let mut state = self.0.state.lock().unwrap();
+            state.calls += 1;
+            let call = state.calls;
+            state.waiting.insert(call, (operation, pass));
+        }
+        self.0.changed.notify_one();
+        let _ = passed.await;
+        let answer = call.await;
+        let deaf = {
+            let mut state = self.0.state.lock().unwrap();
+            state.going -= 1;
+            state.deaf.contains(&operation)
+        };
+        self.0.changed.notify_one();
+        if deaf {
+            std::future::pending::<()>().await;
+        }
+        answer
     }
 }
 
-impl HttpConnector for Gated {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let Ok(operation) = OPERATION.try_with(|operation| *operation) else { return self.inner.call(request) };
-        let (inner, scheduler) = (self.inner.clone(), self.scheduler.clone());
-        HttpConnectorFuture::new(async move {
-            let (pass, passed) = oneshot::channel();
-            {
-                let mut state = scheduler.0.state.lock().unwrap();
-                state.calls += 1;
-                let call = state.calls;
-                state.waiting.insert(call, (operation, pass));
-            }
-            scheduler.0.changed.notify_one();
-            let _ = passed.await;
-            let answer = inner.call(request).await;
-            let deaf = {
-                let mut state = scheduler.0.state.lock().unwrap();
-                state.going -= 1;
-                state.deaf.contains(&operation)
-            };
-            scheduler.0.changed.notify_one();
-            if deaf {
-                std::future::pending::<()>().await;
-            }
-            answer
-        })
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scheduler")
+    }
+}
+
+impl Around for Scheduler {
+    fn rows<'a, T: Send + 'a>(&'a self, _: Call, inner: BoxFuture<'a, Answer<T>>) -> BoxFuture<'a, Answer<T>> {
+        match OPERATION.try_with(|operation| *operation) {
+            Ok(operation) => Box::pin(self.gated(operation, inner)),
+            Err(_) => inner,
+        }
+    }
+
+    fn bucket(&self, inner: HttpConnectorFuture) -> HttpConnectorFuture {
+        let Ok(operation) = OPERATION.try_with(|operation| *operation) else { return inner };
+        let scheduler = self.clone();
+        HttpConnectorFuture::new(async move { scheduler.gated(operation, inner).await })
     }
 }

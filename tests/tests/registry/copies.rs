@@ -13,6 +13,7 @@ use shared::store::keys::Key;
 use shared::store::table::Scanned;
 use stackroom_tests::chance::Chance;
 use stackroom_tests::functions::only_on_our_stores;
+use stackroom_tests::layered::Layered;
 use stackroom_tests::mortal::Mortal;
 use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Caller, Server, send};
@@ -249,7 +250,7 @@ async fn a_copy_that_ended_at_any_call_of_its_stores_is_nobodys_and_is_continued
         let folder = TempDir::new().unwrap();
         let data = folder.path().join("data");
         let stores = Mortal::counting(|_| true);
-        let local = Local::open_through(&data, config(), |client| stores.before(&client)).await.unwrap();
+        let local = Local::open_through(&data, config(), &Layered(stores.clone())).await.unwrap();
         stores.dies_after(calls);
         let copying = Copying { from: &snapshot.app, of: &snapshot.of, to: &local.app, tell: &|_| {} };
         let ended = copy::copy(copying).await;

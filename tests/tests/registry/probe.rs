@@ -7,7 +7,7 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use serde_json::Value;
 use server::examine::{Examined, Outcome};
-use server::local::Local;
+use server::local::{Layer, Local};
 use server::probe::{Probed, probe};
 use shared::App;
 use shared::app::{Parts, system_clock};
@@ -45,11 +45,13 @@ struct Lying {
     lie: Lie,
 }
 
-fn lying(client: &SharedHttpClient, lie: Lie) -> SharedHttpClient {
-    let client = client.clone();
-    http_client_fn(move |settings, components| {
-        SharedHttpConnector::new(Lying { inner: client.http_connector(settings, components), lie })
-    })
+impl Layer for Lie {
+    fn client(&self, client: SharedHttpClient) -> SharedHttpClient {
+        let lie = *self;
+        http_client_fn(move |settings, components| {
+            SharedHttpConnector::new(Lying { inner: client.http_connector(settings, components), lie })
+        })
+    }
 }
 
 /// Takes away that rows must be new, and that a list comes backwards.
@@ -93,7 +95,7 @@ impl HttpConnector for Lying {
 }
 
 async fn tried(lie: Lie) -> (Server, Result<Probed, String>) {
-    let server = Server::start_through(&[], |client| lying(&client, lie)).await;
+    let server = Server::start_on_dynamodb(&[], &lie).await;
     let probed = probe(&server.local.app.table, &server.local.app.objects).await;
     (server, probed.map_err(|error| format!("{error:#}")))
 }
@@ -121,7 +123,7 @@ async fn what_the_doctor_sees_of_stores_names_what_they_fail_at() {
         (Lie::NoConditions, Some("inside-table"), "refusing to write a row that must be new"),
         (Lie::Keeps, Some("inside-bucket"), "forgetting at once what was deleted"),
     ] {
-        let server = Server::start_through(&[], |client| lying(&client, lie)).await;
+        let server = Server::start_on_dynamodb(&[], &lie).await;
         let seen = server::examine::stores(&server.local.app).await;
         let names: Vec<_> = seen.iter().map(|one| one.check.name).collect();
         assert_eq!(names, ["inside-table", "inside-bucket", "inside-pinned-put", "inside-mark"]);

@@ -3,19 +3,14 @@
 
 use crate::library::{hash, set, sif};
 use crate::support::{BB, INDEX, blob, blob_at, digest, is, manifest, manifest_at, push_sif, put, tag_many};
-use aws_sdk_s3::primitives::SdkBody;
-use aws_smithy_runtime_api::client::http::{
-    HttpClient as _, HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-
-use futures::future::Either;
+use futures::future::{BoxFuture, Either};
 use serde_json::json;
 use server::local::Local;
 use shared::config::Config;
+use shared::store::StoreError;
 use stackroom_tests::functions::{only_in_one_process, only_on_one_server};
+use stackroom_tests::layered::{Answer, Around, Call, Layered};
 use stackroom_tests::{Caller, Server};
-use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -23,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
 /// What the next transactions of the table meet.
-#[derive(Default)]
+#[derive(Debug, Default)]
 enum Next {
     /// Nothing.
     #[default]
@@ -31,23 +26,15 @@ enum Next {
     /// So many pass, and the one after them waits: it says so, and then waits for the other end. `reads`: reads of the
     /// table count, too.
     Hold { after: usize, reads: bool, here: oneshot::Sender<()>, go: oneshot::Receiver<()> },
-    /// All are answered like that; counted.
-    Fail { status: u16, body: &'static str, calls: usize },
+    /// All end with this error; counted.
+    Fail { why: fn() -> StoreError, calls: usize },
 }
 
-/// A layer in front of a store, which holds up transactions of the table or answers them itself.
-#[derive(Clone, Default)]
+/// A layer in front of the table, which holds up transactions or answers them itself.
+#[derive(Debug, Clone, Default)]
 struct Layer(Arc<Mutex<Next>>);
 
 impl Layer {
-    fn before(&self, client: SharedHttpClient) -> SharedHttpClient {
-        let layer = self.clone();
-        http_client_fn(move |settings, components| {
-            let inner = client.http_connector(settings, components);
-            SharedHttpConnector::new(Layered { inner, layer: layer.clone() })
-        })
-    }
-
     /// The next transaction after so many will wait; returns what says that it does, and what lets it go.
     fn hold(&self, after: usize) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
         self.hold_some(after, false)
@@ -60,44 +47,31 @@ impl Layer {
     }
 }
 
-struct Layered {
-    inner: SharedHttpConnector,
-    layer: Layer,
-}
-
-impl fmt::Debug for Layered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Layered")
-    }
-}
-
-impl HttpConnector for Layered {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let target = request.headers().get("x-amz-target");
-        let writes = target.is_some_and(|target| target.ends_with("TransactWriteItems"));
-        let mut next = self.layer.0.lock().unwrap();
-        let reads = target.is_some() && matches!(&*next, Next::Hold { reads: true, .. });
-        if !writes && !reads {
-            return self.inner.call(request);
+impl Around for Layer {
+    fn rows<'a, T: Send + 'a>(&'a self, call: Call, inner: BoxFuture<'a, Answer<T>>) -> BoxFuture<'a, Answer<T>> {
+        let mut next = self.0.lock().unwrap();
+        let reads = call == Call::Read && matches!(&*next, Next::Hold { reads: true, .. });
+        if call != Call::Transact && !reads {
+            return inner;
         }
         match &mut *next {
-            Next::Pass => self.inner.call(request),
+            Next::Pass => inner,
             Next::Hold { after: after @ 1.., .. } => {
                 *after -= 1;
-                self.inner.call(request)
+                inner
             }
             Next::Hold { .. } => {
                 let Next::Hold { here, go, .. } = std::mem::take(&mut *next) else { unreachable!() };
-                let inner = self.inner.clone();
-                HttpConnectorFuture::new(async move {
+                Box::pin(async move {
                     here.send(()).unwrap();
                     go.await.unwrap();
-                    inner.call(request).await
+                    inner.await
                 })
             }
-            Next::Fail { status, body, calls } => {
+            Next::Fail { why, calls } => {
                 *calls += 1;
-                HttpConnectorFuture::ready(Ok(HttpResponse::new((*status).try_into().unwrap(), SdkBody::from(*body))))
+                let why = why();
+                Box::pin(async move { Err(why) })
             }
         }
     }
@@ -105,7 +79,7 @@ impl HttpConnector for Layered {
 
 async fn start() -> (Server, Caller, Layer) {
     let layer = Layer::default();
-    let server = Server::start_through(&[], |client| layer.before(client)).await;
+    let server = Server::start_through(&[], &Layered(layer.clone())).await;
     let alice = server.user("alice", 0).await;
     (server, alice, layer)
 }
@@ -270,10 +244,10 @@ async fn attack_12_a_full_disk_is_said_at_once_and_tried_once() {
     blob(&alice, BB, b"there").await;
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }).to_string();
     is(&put(&alice, BB, "v1", INDEX, &index).await, 201);
-    let broken = r#"{"__type":"InternalServerError","message":"disk I/O error"}"#;
-    let full = r#"{"__type":"InsufficientStorage","message":"The disk of the table is full."}"#;
-    for (status, body, library, registry) in [(507, full, 507, 507), (500, broken, 503, 503)] {
-        let fail = || *layer.0.lock().unwrap() = Next::Fail { status, body, calls: 0 };
+    let broken = || StoreError::Unavailable("disk I/O error".to_owned());
+    let full = || StoreError::Full;
+    for (why, library, registry) in [(full as fn() -> StoreError, 507, 507), (broken, 503, 503)] {
+        let fail = || *layer.0.lock().unwrap() = Next::Fail { why, calls: 0 };
         let calls = || match &*layer.0.lock().unwrap() {
             Next::Fail { calls, .. } => *calls,
             _ => panic!(),
@@ -282,7 +256,7 @@ async fn attack_12_a_full_disk_is_said_at_once_and_tried_once() {
         fail();
         let refused_by = alice.post("/v1/collections", json!({ "name": "new", "entity": entity })).await;
         assert_eq!((refused_by.status.as_u16(), calls()), (library, 1), "{:?}", refused_by.json);
-        assert_eq!(refused_by.json.to_string().contains("disk is full"), status == 507);
+        assert_eq!(refused_by.json.to_string().contains("disk is full"), library == 507);
         for path in [manifest_at(BB, "v1"), blob_at(BB, &digest(b"there"))] {
             fail();
             is(&alice.delete(&path).await, registry);

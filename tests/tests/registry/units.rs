@@ -24,7 +24,7 @@ struct Counted {
 
 async fn metered(settings: &[(&str, &str)]) -> (Server, Meter) {
     let meter = Meter::default();
-    let server = Server::start_through(settings, |client| meter.before(client)).await;
+    let server = Server::start_on_dynamodb(settings, &meter).await;
     (server, meter)
 }
 

@@ -1,8 +1,7 @@
 //! The rows: which keys exist, and which files make them up. A commit here is the commit of a write.
 //!
-//! One thread owns the connection that writes. While it waits for the disk, arriving changes queue up, and the next
-//! commit includes them all. Each runs in a savepoint of its own, so one that is refused leaves no trace, and none is
-//! answered before its commit is on disk. So changes are serial, and many concurrent ones cost one sync.
+//! Changes that wait for the disk are committed together ([`group`](crate::group)): they are serial, and many concurrent
+//! ones cost one sync.
 //!
 //! Whether a file is still wanted is never counted, but looked up: it is wanted while a segment of an object or a part
 //! of an upload names it. A count could drift, an index lookup can't.
@@ -11,6 +10,8 @@ use super::body::full;
 use super::files::Name;
 use super::lock;
 use crate::Error;
+use crate::group::{Outcome, Writer, execute, in_savepoint};
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use s3s::{S3Error, S3Result, s3_error};
 use serde::{Deserialize, Serialize};
@@ -18,8 +19,7 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 
@@ -67,26 +67,10 @@ const TABLES: &str = "
     CREATE INDEX part_file ON part(file);
 ";
 
-/// One change, run inside the open transaction; it returns what to do once the commit is known.
-type Change = Box<dyn FnOnce(&Connection) -> Box<dyn FnOnce(Outcome) + Send> + Send>;
-
-/// The outcome of a commit.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// It is on disk.
-    Committed,
-    /// It is not, since there is no room on the disk.
-    Full,
-    /// It is not, or nobody can tell.
-    Failed,
-}
-
 /// The index of all objects and uploads.
 pub(super) struct Index {
-    changes: mpsc::Sender<Change>,
+    writer: Writer,
     reader: Mutex<Connection>,
-    /// A commit failed, and it is unknown whether it will be there after a restart.
-    broken: Arc<AtomicBool>,
 }
 
 /// What the client said about an object, which is returned with it.
@@ -175,24 +159,15 @@ impl Index {
             }
             LAYOUT => {}
             found => {
-                return Err(Error::Layout { found, known: LAYOUT });
+                return Err(Error::Layout { path: path.into(), found, known: LAYOUT });
             }
         }
         setup.commit()?;
         crate::sync_folder_of(path)?;
         let reader = Mutex::new(connect(path)?);
-        let broken = Arc::new(AtomicBool::new(false));
-        let (changes, queue) = mpsc::channel();
-        let flag = Arc::clone(&broken);
-        std::thread::Builder::new()
-            .name(String::from("objects-index"))
-            .spawn(move || {
-                // However it ends, nothing is changed after it.
-                let _ended = Ended(Arc::clone(&flag));
-                run(&writer, &queue, &flag);
-            })
-            .map_err(|source| Error::Disk { path: path.into(), source })?;
-        Ok(Self { changes, reader, broken })
+        let writer =
+            Writer::start(writer, "objects-index").map_err(|source| Error::Disk { path: path.into(), source })?;
+        Ok(Self { writer, reader })
     }
 
     /// Runs `look` on one snapshot, on a connection that never waits for the writer.
@@ -206,7 +181,7 @@ impl Index {
 
     /// Whether the index can be relied on: see [`Index::write`].
     pub(super) fn sound(&self) -> bool {
-        !self.broken.load(Ordering::Acquire)
+        self.writer.sound()
     }
 
     /// Runs `change` in a transaction and waits until it is on disk.
@@ -224,8 +199,9 @@ impl Index {
             return Err(closed());
         }
         let (answer, wait) = oneshot::channel();
-        let change: Change = Box::new(move |connection| {
-            let result = in_savepoint(connection, change);
+        self.writer.send(Box::new(move |connection| {
+            let result =
+                in_savepoint(connection, |connection| change(connection).map_err(Refused)).map_err(|Refused(why)| why);
             Box::new(move |outcome| {
                 if result.is_ok() {
                     after(outcome);
@@ -238,75 +214,18 @@ impl Index {
                 // If the caller is gone, the change stands all the same.
                 let _gone = answer.send(result);
             })
-        });
-        self.changes.send(change).map_err(|_| closed())?;
+        }));
         wait.await.map_err(|_| closed())?
     }
 }
 
-/// Says when it is dropped that the index takes no more changes.
-struct Ended(Arc<AtomicBool>);
+/// Why a change was refused.
+struct Refused(S3Error);
 
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-        if std::thread::panicking() {
-            tracing::error!("the objects' index failed: nothing is stored until the server is started again");
-        }
+impl From<rusqlite::Error> for Refused {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(internal(error))
     }
-}
-
-/// The writing thread. It ends when the last sender is gone.
-fn run(connection: &Connection, queue: &mpsc::Receiver<Change>, broken: &AtomicBool) {
-    while let Ok(first) = queue.recv() {
-        // A change that is not run at all: dropping it answers its caller and drops its file.
-        if broken.load(Ordering::Acquire) {
-            continue;
-        }
-        if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
-            tracing::error!(%error, "the objects' index takes no change now");
-            continue;
-        }
-        let mut done = vec![first(connection)];
-        while done.len() < 256 {
-            let Ok(next) = queue.try_recv() else { break };
-            done.push(next(connection));
-        }
-        let outcome = match execute(connection, "COMMIT") {
-            Ok(()) => Outcome::Committed,
-            Err(error) => {
-                tracing::error!(%error, "a commit of the objects' index failed");
-                // A full disk fails before the commit's own frame is written. Any other failure may come later, when
-                // the frame is written but the disk does not confirm it; then the commit may be found after a restart
-                // although it was answered with an error. The files stay in both cases, and in the second nothing more
-                // is changed or swept until the restart.
-                let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
-                if !full {
-                    broken.store(true, Ordering::Release);
-                    tracing::error!("nothing is stored until the server is started again");
-                }
-                let _nothing_open = execute(connection, "ROLLBACK");
-                if full { Outcome::Full } else { Outcome::Failed }
-            }
-        };
-        for after in done {
-            after(outcome);
-        }
-    }
-}
-
-fn execute(connection: &Connection, sql: &str) -> Result<(), rusqlite::Error> {
-    connection.prepare_cached(sql)?.execute([]).map(drop)
-}
-
-fn in_savepoint<T>(connection: &Connection, change: impl FnOnce(&Connection) -> S3Result<T>) -> S3Result<T> {
-    execute(connection, "SAVEPOINT change").map_err(internal)?;
-    let result = change(connection);
-    if result.is_err() {
-        execute(connection, "ROLLBACK TO change").map_err(internal)?;
-    }
-    execute(connection, "RELEASE change").map_err(internal)?;
-    result
 }
 
 /// The answer to an error that should not happen. It is also logged, since the client is told nothing of it.
@@ -334,7 +253,7 @@ fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<SystemTime> {
 
 fn about(row: &Row<'_>) -> rusqlite::Result<About> {
     serde_json::from_str(row.get_ref("about")?.as_str()?)
-        .map_err(|error| rusqlite::Error::UserFunctionError(Box::new(error)))
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
 }
 
 fn object(row: &Row<'_>) -> rusqlite::Result<Object> {

@@ -2,8 +2,9 @@
 
 use super::body::{Declared, Outgoing, finish_reading, receive, sha256};
 use super::files::{Fresh, Held, Name};
-use super::index::{self, About, Condition, Object, Outcome, Segment, Written, internal};
+use super::index::{self, About, Condition, Object, Segment, Written, internal};
 use super::{MAX_PARTS, MAX_PUT, Store, hex, unhex};
+use crate::group::Outcome;
 use aws_smithy_types::base64;
 use rusqlite::Connection;
 use s3s::dto::{
