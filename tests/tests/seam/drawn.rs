@@ -6,6 +6,7 @@ use shared::store::keys::{Key, KeyRange};
 use shared::store::table::Condition;
 use shared::store::table::write::{Labels, Operation};
 use stackroom_tests::chance::Chance;
+use std::collections::HashSet;
 
 /// The attributes that are wanted; `None` for all.
 pub(crate) type Only = Option<Vec<&'static str>>;
@@ -31,6 +32,14 @@ impl Drawn {
             Self::List { .. } | Self::Scan(_) => 1,
         };
         size as u64
+    }
+
+    /// Whether it adds to numbers, which may be none, or does two things to one row.
+    pub(crate) fn may_be_impossible(&self) -> bool {
+        let Self::Transact(operations) = self else { return false };
+        let rows: HashSet<&Key> = operations.iter().map(Operation::key).collect();
+        rows.len() < operations.len()
+            || operations.iter().any(|one| matches!(one, Operation::Add(..) | Operation::Label(..)))
     }
 
     pub(crate) fn kind(&self, lost: bool) -> &'static str {

@@ -142,6 +142,13 @@ impl Side {
     }
 }
 
+/// Whether a side mixes up why nothing of a transaction was written, where some of it is impossible. By AWS's documentation
+/// of `TransactWriteItems`, each operation has its own reason, and two on one row are refused at once; DynamoDB Local goes
+/// through them until something fails.
+fn says_less(side: &str) -> bool {
+    side.contains("DynamoDB-Local")
+}
+
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
 }
@@ -160,6 +167,10 @@ async fn what_is_drawn_is_answered_alike_on_both_sides() {
         let answers = futures::future::join_all(sides.iter().map(|side| side.answer(&drawn))).await;
         let (first, why) = &answers[0];
         for (name, (answer, other)) in names.iter().zip(&answers).skip(1) {
+            let nothing = |answer: &Answer| matches!(answer, Answer::Refused | Answer::Written(Written::Lost(_)));
+            if says_less(name) && drawn.may_be_impossible() && nothing(first) && nothing(answer) {
+                continue;
+            }
             assert_eq!(first, answer, "seed {seed}, step {steps}: {why:?}, {name}: {other:?}; at {drawn:?}");
         }
         *counts.entry(drawn.kind(matches!(first, Answer::Written(Written::Lost(_))))).or_default() += 1;
