@@ -281,7 +281,7 @@ async fn a_function_without_an_action_fails_and_its_door_says_why() {
         ("People", "dynamodb:Query", "/api/users"),
         ("Admin", "dynamodb:Scan", "/api/accounts"),
     ] {
-        let server = Server::start().await;
+        let server = Server::start_on_dynamodb(&[], &server::local::Nothing).await;
         let alice = server.user("alice", 0).await;
         let bytes = SifBuilder::new("amd64").build();
         alice.push("alice/tools/bb", "v1", "amd64", &bytes).await.ok();
