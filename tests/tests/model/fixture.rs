@@ -14,6 +14,8 @@ use shared::service::people::users;
 use shared::store::keys;
 use shared::store::rows::Container;
 use shared::{App, Error};
+use stackroom_tests::dynamodb::DynamoDb;
+use stackroom_tests::functions::on_dynamodb;
 use stackroom_tests::layered::Layered;
 use stackroom_tests::sif::SifBuilder;
 use std::path::{Path, PathBuf};
@@ -104,12 +106,19 @@ impl Fixture {
             _ => None,
         });
         let config = config.unwrap();
-        let local = Local::open_through(folder.path(), config, &Layered(scheduler.clone())).await.unwrap();
+        let layer = Layered(scheduler.clone());
+        let mut local = Local::open_through(folder.path(), config, &layer).await.unwrap();
+        let keys = || Keys::parse(&std::fs::read_to_string(folder.path().join("keys")).unwrap()).unwrap();
+        if on_dynamodb() {
+            let table = DynamoDb::open(&folder.path().join("dynamodb.sqlite")).await.table(&layer);
+            let own = &*local.app;
+            let (config, objects) = (own.config.clone(), own.objects.clone());
+            local.app = App::new(Parts { config, table, objects, keys: keys(), clock: own.clock });
+        }
         local.first_admin().await.unwrap();
-        let keys = Keys::parse(&std::fs::read_to_string(folder.path().join("keys")).unwrap()).unwrap();
         let own = &*local.app;
         let (table, objects) = (own.table.clone(), own.objects.clone());
-        let app = App::new(Parts { config: own.config.clone(), table, objects, keys, clock });
+        let app = App::new(Parts { config: own.config.clone(), table, objects, keys: keys(), clock });
         let token = std::fs::read_to_string(local.admin_token()).unwrap();
         let who = app.keys.credential(Some(&format!("Bearer {token}")), app.now()).unwrap();
 
