@@ -155,13 +155,23 @@ impl Meter {
 }
 
 /// It counts the calls of the SDK's clients.
-impl Layer for Meter {
-    fn client(&self, client: SharedHttpClient) -> SharedHttpClient {
+impl Meter {
+    fn before(&self, client: SharedHttpClient) -> SharedHttpClient {
         let meter = self.clone();
         http_client_fn(move |settings, components| {
             let inner = client.http_connector(settings, components);
             SharedHttpConnector::new(Metered { inner, meter: meter.clone() })
         })
+    }
+}
+
+impl Layer for Meter {
+    fn dynamodb(&self, client: SharedHttpClient) -> SharedHttpClient {
+        self.before(client)
+    }
+
+    fn s3(&self, client: SharedHttpClient) -> SharedHttpClient {
+        self.before(client)
     }
 }
 

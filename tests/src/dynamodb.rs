@@ -67,7 +67,7 @@ impl DynamoDb {
             .endpoint_url("http://table.invalid")
             .credentials_provider(Credentials::new("tests", "tests", None, None, "tests"))
             .retry_config(RetryConfig::disabled())
-            .http_client(layer.client(http_client_fn(move |_, _| own.clone())));
+            .http_client(layer.dynamodb(http_client_fn(move |_, _| own.clone())));
         Client::from_conf(config.build())
     }
 

@@ -86,7 +86,7 @@ impl Stores {
             .region(Region::new(REGION))
             .credentials_provider(credentials())
             .endpoint_url(&self.place.dynamodb)
-            .http_client(layer.client(http_client()));
+            .http_client(layer.dynamodb(http_client()));
         layer.rows(Arc::new(DynamoDb::new(aws_sdk_dynamodb::Client::from_conf(config.build()), self.name.clone())))
     }
 
@@ -97,7 +97,7 @@ impl Stores {
             .region(Region::new(REGION))
             .credentials_provider(credentials())
             .endpoint_url(&self.place.s3)
-            .http_client(layer.client(http_client()))
+            .http_client(layer.s3(http_client()))
             .force_path_style(true)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);

@@ -1,5 +1,5 @@
-//! An installation on functions: the built functions behind a simulated API Gateway, on the embedded stores of this
-//! process; or, with `STACKROOM_UNDER=localstack`, on an emulator's, see [`crate::localstack`].
+//! An installation on functions: the built functions behind a simulated API Gateway, on a `DynamoDB` of this process and
+//! the embedded bucket; or, with `STACKROOM_UNDER=localstack`, on an emulator's, see [`crate::localstack`].
 //!
 //! The crate [`gateway`] simulates AWS. Here is what it does not know: the template is ours, the table is the tests' own
 //! [`DynamoDb`] and the bucket the embedded one, and what the functions presign leads to the same host, below the name of the bucket, where signatures are
@@ -61,11 +61,22 @@ pub fn on_dynamodb() -> bool {
     std::env::var("STACKROOM_UNDER").is_ok_and(|what| what == "dynamodb")
 }
 
-/// Whether a test can't run on other stores than the embedded ones, which it says with the reason: `if only_on_our_stores("…") { return; }`.
+/// Whether a test can't run on another bucket than the embedded one, which it says with the reason:
+/// `if only_on_our_stores("…") { return; }`.
 pub fn only_on_our_stores(why: &str) -> bool {
-    let other = serve() || in_turn() || on_dynamodb();
+    let other = emulated() || in_turn();
     if other {
         eprintln!("not on other stores: {why}");
+    }
+    other
+}
+
+/// Whether a test can't run on another table than the embedded one, which it says with the reason:
+/// `if only_on_our_table("…") { return; }`.
+pub fn only_on_our_table(why: &str) -> bool {
+    let other = serve() || in_turn() || on_dynamodb();
+    if other {
+        eprintln!("not on another table: {why}");
     }
     other
 }

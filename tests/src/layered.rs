@@ -11,7 +11,7 @@ use server::local::Layer;
 use shared::store::StoreError;
 use shared::store::keys::Key;
 use shared::store::table::Written;
-use shared::store::table::backend::{Attributes, Backend, Batch, Query, Text};
+use shared::store::table::backend::{Attributes, Backend, Query, Text, Texts};
 use shared::store::table::write::Operation;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl<A: Around> Layer for Layered<A> {
         Arc::new(Rows { inner, around: self.0.clone() })
     }
 
-    fn client(&self, client: SharedHttpClient) -> SharedHttpClient {
+    fn s3(&self, client: SharedHttpClient) -> SharedHttpClient {
         let around = self.0.clone();
         http_client_fn(move |settings, components| {
             let inner = client.http_connector(settings, components);
@@ -87,11 +87,11 @@ impl<A: Around> Backend for Rows<A> {
         self.around.rows(Call::Read, self.inner.get(keys, attributes)).await
     }
 
-    async fn query(&self, query: Query<'_>) -> Answer<Batch> {
+    async fn query(&self, query: Query<'_>) -> Answer<Texts> {
         self.around.rows(Call::Read, self.inner.query(query)).await
     }
 
-    async fn scan(&self, start: Option<&Key>, limit: usize) -> Answer<Batch> {
+    async fn scan(&self, start: Option<&Key>, limit: usize) -> Answer<Texts> {
         self.around.rows(Call::Read, self.inner.scan(start, limit)).await
     }
 

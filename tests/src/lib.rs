@@ -1,7 +1,8 @@
 //! What the tests share: a whole server on a free port, callers with and without tokens, real images.
 //!
 //! With `STACKROOM_UNDER=functions`, every server is an installation on functions behind a simulated API Gateway instead:
-//! see [`functions`]. With `STACKROOM_UNDER=dynamodb`, it has its rows in a `DynamoDB`: see [`dynamodb`]. With `STACKROOM_UNDER=localstack`, its table and bucket are an emulator's: see [`localstack`]. With
+//! see [`functions`]. With `STACKROOM_UNDER=dynamodb`, it has its rows in a `DynamoDB`: see [`dynamodb`]. With
+//! `STACKROOM_UNDER=localstack`, its table and bucket are an emulator's: see [`localstack`]. With
 //! `STACKROOM_UNDER=servers`, it is two servers in turn, on stores of somebody else: see [`foreign`].
 #![allow(
     clippy::unwrap_used,

@@ -459,6 +459,7 @@ fn every_test_that_runs_in_one_process_only_says_why() {
 #[test]
 fn every_test_that_runs_on_our_own_stores_only_says_why() {
     insta::assert_snapshot!("only_on_our_stores", reasons("only_on_our_stores"));
+    insta::assert_snapshot!("only_on_our_table", reasons("only_on_our_table"));
 }
 
 #[test]

@@ -8,12 +8,14 @@
 //! 4. It answers them, also those that were refused: what they saw may have been another's change of the same commit.
 //!    *Dies*: they are there, and nobody was told.
 //!
-//! A disk without room refuses a commit before any of it counts. After any other failure nobody can tell whether a start
-//! would find it, so nothing more is changed until then.
+//! A disk without room refuses a commit before any of it counts. After any other failure of a commit nobody can tell
+//! whether a start would find it, so nothing more is changed until then. An error in the middle of a change may make
+//! `SQLite` roll everything back: then nothing of this commit is there, and the next one begins anew.
 
 use rusqlite::Connection;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 
 /// One change, run inside the open transaction; it returns what to do once the commit is known.
 pub(crate) type Change = Box<dyn FnOnce(&Connection) -> After + Send>;
@@ -26,6 +28,8 @@ pub(crate) enum Outcome {
     Committed,
     /// It is not, since there is no room on the disk.
     Full,
+    /// It is not, since something else of the same commit failed. Another try may do.
+    Undone,
     /// It is not, or nobody can tell.
     Failed,
 }
@@ -33,10 +37,13 @@ pub(crate) enum Outcome {
 /// The most changes of one commit.
 const MOST: usize = 256;
 
-/// The thread that writes a database. It ends when this is dropped, after what waits.
+/// The thread that writes a database. Dropping this waits until what waits is done and the database is closed: if that was
+/// its last connection, `SQLite` takes its latest changes over then.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    changes: mpsc::Sender<Change>,
+    /// Until it is dropped.
+    changes: Option<mpsc::Sender<Change>>,
+    thread: Option<JoinHandle<()>>,
     /// A commit failed, and it is unknown whether it will be there after a restart.
     broken: Arc<AtomicBool>,
 }
@@ -44,15 +51,17 @@ pub(crate) struct Writer {
 impl Writer {
     /// Starts the thread. `what` names the database in the log.
     pub(crate) fn start(connection: Connection, what: &'static str) -> std::io::Result<Self> {
+        // What a savepoint may take back is kept in memory, and not in a file on another disk.
+        connection.pragma_update(None, "temp_store", "MEMORY").map_err(std::io::Error::other)?;
         let broken = Arc::new(AtomicBool::new(false));
         let (changes, queue) = mpsc::channel();
         let flag = Arc::clone(&broken);
-        std::thread::Builder::new().name(what.to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name(what.to_owned()).spawn(move || {
             // However it ends, nothing is changed after it.
             let _ended = Ended(Arc::clone(&flag), what);
             run(&connection, &queue, &flag, what);
         })?;
-        Ok(Self { changes, broken })
+        Ok(Self { changes: Some(changes), thread: Some(thread), broken })
     }
 
     /// Whether changes are still taken.
@@ -62,9 +71,20 @@ impl Writer {
 
     /// Has a change run. One that can't be is dropped.
     pub(crate) fn send(&self, change: Change) {
-        if self.sound() {
+        if let Some(changes) = self.changes.as_ref().filter(|_| self.sound()) {
             // The thread ended: dropping the change says so to whoever waits for it.
-            let _dropped = self.changes.send(change);
+            let _dropped = changes.send(change);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.changes.take());
+        // A change may be the last to know of us.
+        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id()) {
+            // It said itself what it failed at.
+            let _ended = thread.join();
         }
     }
 }
@@ -92,11 +112,16 @@ fn run(connection: &Connection, queue: &mpsc::Receiver<Change>, broken: &AtomicB
             continue;
         }
         let mut done = vec![first(connection)];
-        while done.len() < MOST {
+        while done.len() < MOST && !connection.is_autocommit() {
             let Ok(next) = queue.try_recv() else { break };
             done.push(next(connection));
         }
-        let outcome = commit(connection, broken, what);
+        let outcome = if connection.is_autocommit() {
+            tracing::error!("a change of the {what} failed, and all that was to be committed with it");
+            Outcome::Undone
+        } else {
+            commit(connection, broken, what)
+        };
         for after in done {
             after(outcome);
         }
@@ -133,11 +158,18 @@ pub(crate) fn in_savepoint<T, E: From<rusqlite::Error>>(
     change: impl FnOnce(&Connection) -> Result<T, E>,
 ) -> Result<T, E> {
     execute(connection, "SAVEPOINT change")?;
-    let result = change(connection);
-    if result.is_err() {
-        execute(connection, "ROLLBACK TO change")?;
+    let release = || execute(connection, "RELEASE change");
+    let (result, kept) = match change(connection) {
+        Ok(done) => match release() {
+            Ok(()) => return Ok(done),
+            Err(error) => (Err(error.into()), false),
+        },
+        Err(why) => (Err(why), execute(connection, "ROLLBACK TO change").and_then(|()| release()).is_ok()),
+    };
+    // After some errors there is no savepoint any more, and no transaction, either.
+    if !kept {
+        let _nothing_open = execute(connection, "ROLLBACK");
     }
-    execute(connection, "RELEASE change")?;
     result
 }
 
@@ -207,8 +239,8 @@ mod tests {
         let (writer, reader) = fresh(&folder);
         let go = held(&writer);
         let waiting = insert(&writer, vec![1]);
-        drop(writer);
         go.send(()).unwrap();
+        drop(writer);
         assert!(matches!(waiting.recv().unwrap(), (Outcome::Committed, Ok(()))));
         assert_eq!(reader.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
 
@@ -224,5 +256,29 @@ mod tests {
         }
         assert!(insert(&writer, vec![2]).recv().is_err());
         assert_eq!(reader.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    }
+
+    #[test]
+    fn when_sqlite_takes_back_everything_nobody_is_told_that_it_is_there_and_the_next_change_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, reader) = fresh(&folder);
+        let go = held(&writer);
+        let with_it = insert(&writer, vec![1]);
+        let (told, failed) = channel();
+        writer.send(Box::new(move |connection| {
+            // As a full disk does in the middle of a statement.
+            let result: rusqlite::Result<()> = in_savepoint(connection, |connection| {
+                connection.execute_batch("ROLLBACK")?;
+                connection.execute_batch("this is no SQL")
+            });
+            Box::new(move |outcome| told.send((outcome, result.is_err())).unwrap())
+        }));
+        let after_it = insert(&writer, vec![2]);
+        go.send(()).unwrap();
+        assert!(matches!(with_it.recv().unwrap(), (Outcome::Undone, Ok(()))));
+        assert_eq!(failed.recv().unwrap(), (Outcome::Undone, true));
+        assert!(matches!(after_it.recv().unwrap(), (Outcome::Committed, Ok(()))));
+        assert!(writer.sound());
+        assert_eq!(reader.query_row("SELECT group_concat(n) FROM t", [], |row| row.get::<_, String>(0)).unwrap(), "2");
     }
 }

@@ -14,7 +14,7 @@ use embedded::table::Table;
 use serde_json::{Value, json};
 use shared::store::StoreError;
 use shared::store::keys::{Key, KeyRange};
-use shared::store::table::backend::{Attributes, Backend, Batch, Query};
+use shared::store::table::backend::{Attributes, Backend, Query, Texts};
 use shared::store::table::write::{Labels, Operation};
 use shared::store::table::{Condition, Written};
 use std::time::{Duration, Instant};
@@ -47,12 +47,12 @@ async fn row(table: &Table, pk: &str, sk: &str) -> Option<Value> {
     found.map(|text| serde_json::from_str(&text).unwrap())
 }
 
-async fn listed(table: &Table, prefix: &str, past: Option<&str>, forward: bool, limit: usize) -> Batch {
+async fn listed(table: &Table, prefix: &str, past: Option<&str>, forward: bool, limit: usize) -> Texts {
     let range = KeyRange { pk: "p".to_owned(), prefix: prefix.to_owned() };
     table.query(Query { range: &range, past, forward, limit, attributes: Attributes::All }).await.unwrap()
 }
 
-fn names(batch: &Batch) -> Vec<&str> {
+fn names(batch: &Texts) -> Vec<&str> {
     batch.rows.iter().map(|(key, _)| key.sk.as_str()).collect()
 }
 
@@ -155,7 +155,7 @@ async fn a_batch_answers_in_the_places_of_its_keys() {
         assert_eq!(*text, expected, "{number}");
     }
     table.delete(keys).await.unwrap();
-    assert_eq!(table.scan(None, 10).await.unwrap(), Batch::default());
+    assert_eq!(table.scan(None, 10).await.unwrap(), Texts::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -157,8 +157,13 @@ pub trait Layer: Sync {
         rows
     }
 
-    /// Stands in front of the bucket, or of any other store behind a client of the SDK.
-    fn client(&self, client: SharedHttpClient) -> SharedHttpClient {
+    /// Stands behind the SDK's client of a `DynamoDB`.
+    fn dynamodb(&self, client: SharedHttpClient) -> SharedHttpClient {
+        client
+    }
+
+    /// Stands behind the SDK's client of a bucket.
+    fn s3(&self, client: SharedHttpClient) -> SharedHttpClient {
         client
     }
 }
@@ -189,7 +194,7 @@ fn s3_client(
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         // Nobody is between us and the bucket: no stream can stall.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .http_client(layer.client(objects.connector()))
+        .http_client(layer.s3(objects.connector()))
         .build();
     aws_sdk_s3::Client::from_conf(config)
 }

@@ -1,6 +1,6 @@
 //! The only code that knows `DynamoDB`, S3 and Secrets Manager.
 //!
-//! [`table`] and [`objects`] are the two narrow modules over the SDKs. [`rows`] defines the contents of the table,
+//! [`table`] and [`objects`] are the two narrow modules, the former with a seam below it. [`rows`] defines the contents of the table,
 //! [`keys`] their places. Every call that changes something requires a [`Grant`](crate::rules::Grant), and changes
 //! only what lies in the grant's place. This proof is all that this layer knows of the rules.
 

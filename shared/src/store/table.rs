@@ -361,6 +361,9 @@ impl Table {
         if grant.action().is_read() {
             return Err(StoreError::Mistake(format!("a grant to {:?} writes nothing", grant.action())));
         }
+        if writes.is_empty() || writes.len() > MAX_WRITES {
+            return Err(StoreError::Mistake(format!("a transaction of {} writes", writes.len())));
+        }
         if let Some(key) = writes.iter().find_map(|write| write.key().filter(|key| !keys::lies_in(key, grant))) {
             return Err(StoreError::Mistake(format!("{:?} does not cover a row at {key:?}", grant.place())));
         }

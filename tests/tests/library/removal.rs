@@ -14,7 +14,7 @@ use shared::service::pull::{self, Purpose};
 use shared::service::sweep::{self, Ages};
 use shared::service::{events, removal};
 use shared::store::keys::{self, KeyRange};
-use stackroom_tests::functions::only_on_our_stores;
+use stackroom_tests::functions::only_on_our_table;
 use stackroom_tests::layered::Layered;
 use stackroom_tests::mortal::Mortal;
 use stackroom_tests::{Answer, Caller, Server, send};
@@ -517,7 +517,7 @@ async fn with_images() -> Server {
 
 #[tokio::test]
 async fn a_cascade_over_500_images_killed_at_every_write_in_turn() {
-    if only_on_our_stores("it copies the folder of the embedded stores") {
+    if only_on_our_table("it copies the folder of the embedded stores") {
         return;
     }
     let server = with_images().await;
@@ -579,7 +579,7 @@ async fn a_cascade_over_500_images_killed_at_every_write_in_turn() {
 
 #[tokio::test]
 async fn a_deleted_group_answers_its_members_no_more_before_they_are_removed() {
-    if only_on_our_stores("it copies the folder of the embedded stores") {
+    if only_on_our_table("it copies the folder of the embedded stores") {
         return;
     }
     let server = Server::start().await;

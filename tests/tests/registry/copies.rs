@@ -12,7 +12,7 @@ use shared::service::copy::{self, Copying, Report};
 use shared::store::keys::Key;
 use shared::store::table::Scanned;
 use stackroom_tests::chance::Chance;
-use stackroom_tests::functions::only_on_our_stores;
+use stackroom_tests::functions::only_on_our_table;
 use stackroom_tests::layered::Layered;
 use stackroom_tests::mortal::Mortal;
 use stackroom_tests::sif::SifBuilder;
@@ -155,7 +155,7 @@ async fn full() -> (Server, Caller, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_library_there_and_back_is_the_same() {
-    if only_on_our_stores("it copies the folder of the embedded stores") {
+    if only_on_our_table("it copies the folder of the embedded stores") {
         return;
     }
     let (server, alice, long) = full().await;
@@ -206,7 +206,7 @@ async fn a_library_there_and_back_is_the_same() {
 
 #[tokio::test]
 async fn a_copy_goes_over_nothing_else() {
-    if only_on_our_stores("it copies the folder of the embedded stores") {
+    if only_on_our_table("it copies the folder of the embedded stores") {
         return;
     }
     let (one, two) = (Server::start().await, Server::start().await);
@@ -236,7 +236,7 @@ async fn a_copy_goes_over_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_that_ended_at_any_call_of_its_stores_is_nobodys_and_is_continued() {
-    if only_on_our_stores("it copies the folder of the embedded stores") {
+    if only_on_our_table("it copies the folder of the embedded stores") {
         return;
     }
     let (server, ..) = full().await;
@@ -324,7 +324,7 @@ const BEFORE: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_copy_that_is_made_while_people_push_has_all_that_they_were_told_before() {
-    if only_on_our_stores("it copies the folder of the embedded stores") {
+    if only_on_our_table("it copies the folder of the embedded stores") {
         return;
     }
     let server = Server::start().await;

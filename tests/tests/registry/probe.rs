@@ -45,12 +45,22 @@ struct Lying {
     lie: Lie,
 }
 
-impl Layer for Lie {
-    fn client(&self, client: SharedHttpClient) -> SharedHttpClient {
-        let lie = *self;
+impl Lie {
+    fn before(self, client: SharedHttpClient) -> SharedHttpClient {
+        let lie = self;
         http_client_fn(move |settings, components| {
             SharedHttpConnector::new(Lying { inner: client.http_connector(settings, components), lie })
         })
+    }
+}
+
+impl Layer for Lie {
+    fn dynamodb(&self, client: SharedHttpClient) -> SharedHttpClient {
+        self.before(client)
+    }
+
+    fn s3(&self, client: SharedHttpClient) -> SharedHttpClient {
+        self.before(client)
     }
 }
 

@@ -220,6 +220,11 @@ impl Draw {
             ];
             row.insert("other".to_owned(), self.0.one(&others).clone());
         }
+        // As long as a row can be, or longer, also by the escapes of its text alone.
+        if self.0.below(500) == 0 {
+            let long = ["x".repeat(405_000), "x".repeat(411_000), "\n".repeat(300_000), "\u{fc}".repeat(300_000)];
+            row.insert("other".to_owned(), json!(self.0.one(&long)));
+        }
         // A wrong type where a number is named.
         if self.0.percent(5) {
             row.insert((*self.0.one(&NUMBERS)).to_owned(), json!("3"));

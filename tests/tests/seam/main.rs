@@ -1,6 +1,6 @@
 //! The two sides of the table's seam do the same: drawn transactions, lists and batches are given to the embedded table
 //! and to a `DynamoDB`, and every answer is compared. With `STACKROOM_TEST_STORES`, AWS's DynamoDB Local takes part too
-//! (`scripts/test seam`).
+//! (`scripts/test emulators`, `scripts/test seam-long`).
 //!
 //! `SEAM_OPERATIONS=1000000` draws more, `SEAM_SEED=7` others. What differs is printed with the seed and the number of the
 //! operation, so that it can be drawn again.

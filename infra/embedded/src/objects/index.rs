@@ -69,8 +69,9 @@ const TABLES: &str = "
 
 /// The index of all objects and uploads.
 pub(super) struct Index {
-    writer: Writer,
     reader: Mutex<Connection>,
+    /// Closed last.
+    writer: Writer,
 }
 
 /// What the client said about an object, which is returned with it.
@@ -167,7 +168,7 @@ impl Index {
         let reader = Mutex::new(connect(path)?);
         let writer =
             Writer::start(writer, "objects-index").map_err(|source| Error::Disk { path: path.into(), source })?;
-        Ok(Self { writer, reader })
+        Ok(Self { reader, writer })
     }
 
     /// Runs `look` on one snapshot, on a connection that never waits for the writer.
@@ -209,6 +210,9 @@ impl Index {
                 let result = match outcome {
                     Outcome::Committed => result,
                     Outcome::Full => Err(full()),
+                    Outcome::Undone => {
+                        result.and_then(|_| Err(s3_error!(ServiceUnavailable, "Another change failed with it.")))
+                    }
                     Outcome::Failed => Err(s3_error!(InternalError, "The commit failed.")),
                 };
                 // If the caller is gone, the change stands all the same.

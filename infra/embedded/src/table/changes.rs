@@ -1,8 +1,9 @@
 //! What changes the file: a transaction under typed conditions, by the rules of `DynamoDB`.
 //!
-//! 1. Look at every row that a write changes or asks for. If a condition does not hold, say which ones, and write nothing.
+//! 1. Refuse rows that are too long.
+//! 2. Look at every row that a write changes or asks for. If a condition does not hold, say which ones, and write nothing.
 //!    If all hold and something is impossible, refuse it.
-//! 2. Write. Nobody writes in between, since there is one connection that writes.
+//! 3. Write. Nobody writes in between, since there is one connection that writes.
 
 use super::{Refused, reads};
 use rusqlite::Connection;
@@ -16,8 +17,12 @@ use std::collections::BTreeSet;
 
 type Row = Map<String, Value>;
 
-/// The most bytes of a row: a limit of `DynamoDB`.
+/// The most bytes of a row, and of the parts of its key: limits of `DynamoDB`.
 const LONGEST: usize = 400 << 10;
+const LONGEST_PK: usize = 2048;
+const LONGEST_SK: usize = 1024;
+/// The names of the attributes of its key.
+const KEY: usize = 4;
 
 /// What is written of an operation.
 enum Step<'a> {
@@ -32,6 +37,11 @@ enum Step<'a> {
 
 /// Makes all of the operations or none.
 pub(super) fn transact(connection: &Connection, operations: &[Operation]) -> Result<Written, Refused> {
+    for operation in operations {
+        if let Operation::Put(key, text, _) = operation {
+            fits(key, text)?;
+        }
+    }
     let steps = operations.iter().map(|operation| step(connection, operation)).collect::<Result<Vec<_>, _>>()?;
     let lost: Vec<usize> =
         steps.iter().enumerate().filter(|(_, step)| matches!(step, Step::Lost)).map(|(at, _)| at).collect();
@@ -49,16 +59,51 @@ pub(super) fn transact(connection: &Connection, operations: &[Operation]) -> Res
     Ok(Written::Done)
 }
 
-/// Writes a row over any other at its key.
-pub(super) fn put(connection: &Connection, Key { pk, sk }: &Key, text: &str) -> Result<(), Refused> {
-    if text.len() + pk.len() + sk.len() > LONGEST {
-        return Err(Refused(StoreError::Unavailable(format!("a row of more than {LONGEST} bytes"))));
+/// Whether a row is no longer than rows can be.
+fn fits(Key { pk, sk }: &Key, text: &str) -> Result<(), Refused> {
+    let refused = |what: &str| Refused(StoreError::Unavailable(format!("{what} is longer than rows can be")));
+    if pk.len() > LONGEST_PK || sk.len() > LONGEST_SK {
+        return Err(refused("a key"));
     }
+    // Its text is longer than the row, where characters are escaped.
+    if text.len() + KEY > LONGEST && pk.len() + sk.len() + KEY + weight_of(text)? > LONGEST {
+        return Err(refused("a row"));
+    }
+    Ok(())
+}
+
+/// Writes a row over any other at its key.
+pub(super) fn put(connection: &Connection, key: &Key, text: &str) -> Result<(), Refused> {
+    fits(key, text)?;
     let mut statement = connection.prepare_cached(
         "INSERT INTO item (pk, sk, text) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET text = excluded.text",
     )?;
-    statement.execute([pk.as_str(), sk.as_str(), text])?;
+    statement.execute([key.pk.as_str(), key.sk.as_str(), text])?;
     Ok(())
+}
+
+/// About how many bytes an operation brings.
+pub(super) fn size(operation: &Operation) -> usize {
+    match operation {
+        Operation::Put(_, text, _) | Operation::Overlay(_, text) => text.len(),
+        _ => 0,
+    }
+}
+
+/// How many bytes a row counts by `DynamoDB`'s rules: names and texts as they are, about a byte for two digits, one for
+/// `true` or `null`, three for a list or a map and one more for each of its values.
+fn weight_of(text: &str) -> Result<usize, Refused> {
+    fn weight(value: &Value) -> usize {
+        match value {
+            Value::Null | Value::Bool(_) => 1,
+            Value::Number(number) => number.to_string().len().div_ceil(2) + 1,
+            Value::String(text) => text.len(),
+            Value::Array(values) => 3 + values.iter().map(|value| 1 + weight(value)).sum::<usize>(),
+            Value::Object(map) => 3 + map.iter().map(|(name, value)| 1 + name.len() + weight(value)).sum::<usize>(),
+        }
+    }
+    let row: Row = serde_json::from_str(text).map_err(|error| Refused(StoreError::Row(error)))?;
+    Ok(row.iter().map(|(name, value)| name.len() + weight(value)).sum())
 }
 
 /// Deletes a row, if it is there.

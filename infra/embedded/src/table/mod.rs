@@ -16,7 +16,7 @@ use crate::{Error, private_database};
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use shared::store::keys::Key;
-use shared::store::table::backend::{Attributes, Backend, Batch, Query, Text};
+use shared::store::table::backend::{Attributes, Backend, Query, Text, Texts};
 use shared::store::table::write::Operation;
 use shared::store::table::{StoreError, Written};
 use std::collections::HashSet;
@@ -36,6 +36,8 @@ const TABLES: &str = "CREATE TABLE item (
         text TEXT NOT NULL,
         PRIMARY KEY (pk, sk)
     ) STRICT, WITHOUT ROWID;";
+/// The most bytes of a transaction: a limit of `DynamoDB`.
+const MAX_BYTES: usize = 4 << 20;
 /// How many prepared statements are kept: a batch has one for each number of keys.
 const STATEMENTS: usize = 128;
 
@@ -44,11 +46,12 @@ const STATEMENTS: usize = 128;
 pub struct Table(Arc<Inner>);
 
 struct Inner {
-    writer: Writer,
     readers: Vec<Mutex<Connection>>,
     /// For scans alone.
     scanner: Arc<Mutex<Connection>>,
     turn: AtomicUsize,
+    /// Closed last.
+    writer: Writer,
 }
 
 impl fmt::Debug for Table {
@@ -67,21 +70,20 @@ impl Table {
         private_database(path)?;
         let mut writer = Connection::open(path)?;
         writer.busy_timeout(Duration::from_secs(10))?;
+        let found = writer.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
+        let tables: i64 = writer.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if found != LAYOUT && (found, tables) != (0, 0) {
+            return Err(Error::Layout { path: path.into(), found, known: LAYOUT });
+        }
         writer.pragma_update(None, "journal_mode", "WAL")?;
         writer.pragma_update(None, "synchronous", "FULL")?;
         writer.set_prepared_statement_cache_capacity(STATEMENTS);
-        let setup = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let found = setup.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
-        let empty = setup.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))? == 0;
-        match found {
-            0 if empty => {
-                setup.execute_batch(TABLES)?;
-                setup.pragma_update(None, "user_version", LAYOUT)?;
-            }
-            LAYOUT => {}
-            found => return Err(Error::Layout { path: path.into(), found, known: LAYOUT }),
+        if found != LAYOUT {
+            let setup = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            setup.execute_batch(TABLES)?;
+            setup.pragma_update(None, "user_version", LAYOUT)?;
+            setup.commit()?;
         }
-        setup.commit()?;
         crate::sync_folder_of(path)?;
         let reader = || {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -123,13 +125,23 @@ impl Table {
                 let result = match outcome {
                     Outcome::Committed => result.map_err(|Refused(why)| why),
                     Outcome::Full => Err(StoreError::Full),
+                    Outcome::Undone => result.map_err(|Refused(why)| why).and_then(|_| {
+                        Err(StoreError::Unavailable(
+                            "another change failed that was to be committed with it".to_owned(),
+                        ))
+                    }),
                     Outcome::Failed => Err(StoreError::Unavailable("a commit of the table failed".to_owned())),
                 };
                 let _gone = answer.send(result);
             })
         }));
-        wait.await.map_err(|_| closed())?
+        wait.await.map_err(|_| if self.0.writer.sound() { busy() } else { closed() })?
     }
+}
+
+/// The answer where the file could not be written to.
+fn busy() -> StoreError {
+    StoreError::Unavailable("the table takes no change now, try again".to_owned())
 }
 
 /// A connection, even if a holder panicked: nothing that is read stays open.
@@ -173,18 +185,21 @@ impl Backend for Table {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        self.read(|connection| connection.query_row("SELECT 1", [], |_| Ok(())))
+        if !self.0.writer.sound() {
+            return Err(closed());
+        }
+        self.read(|connection| connection.prepare_cached("SELECT 1 FROM item LIMIT 1")?.exists([]).map(drop))
     }
 
     async fn get(&self, keys: &[Key], attributes: Attributes<'_>) -> Result<Vec<Option<Text>>, StoreError> {
         self.read(|connection| reads::get(connection, keys, attributes))
     }
 
-    async fn query(&self, query: Query<'_>) -> Result<Batch, StoreError> {
+    async fn query(&self, query: Query<'_>) -> Result<Texts, StoreError> {
         self.read(|connection| reads::query(connection, &query))
     }
 
-    async fn scan(&self, start: Option<&Key>, limit: usize) -> Result<Batch, StoreError> {
+    async fn scan(&self, start: Option<&Key>, limit: usize) -> Result<Texts, StoreError> {
         let (scanner, start) = (Arc::clone(&self.0.scanner), start.cloned());
         let scan = move || reads::scan(&locked(&scanner), start.as_ref(), limit).map_err(failed);
         let page = tokio::task::spawn_blocking(scan).await;
@@ -195,6 +210,10 @@ impl Backend for Table {
         let mut rows = HashSet::new();
         if !operations.iter().all(|operation| rows.insert(operation.key())) {
             return Err(StoreError::Mistake("a transaction writes a row twice".to_owned()));
+        }
+        let bytes: usize = operations.iter().map(changes::size).sum();
+        if bytes > MAX_BYTES {
+            return Err(StoreError::Mistake(format!("a transaction of {bytes} bytes")));
         }
         self.write(move |connection| changes::transact(connection, &operations)).await
     }

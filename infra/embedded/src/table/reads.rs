@@ -4,10 +4,13 @@ use rusqlite::types::Type;
 use rusqlite::{CachedStatement, Connection, Row, ToSql, params_from_iter};
 use serde_json::value::RawValue;
 use shared::store::keys::{Key, KeyRange};
-use shared::store::table::backend::{Attributes, Batch, Query, Text};
+use shared::store::table::backend::{Attributes, Query, Text, Texts};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
+
+/// About the most bytes of a page: `DynamoDB` ends its pages there, too.
+const MAX_PAGE: usize = 1 << 20;
 
 /// The rows at `keys`, each in the place of its key.
 pub(super) fn get(
@@ -79,7 +82,7 @@ fn select(keys: usize, attributes: Attributes<'_>) -> String {
 }
 
 /// Some rows of a partition.
-pub(super) fn query(connection: &Connection, query: &Query<'_>) -> rusqlite::Result<Batch> {
+pub(super) fn query(connection: &Connection, query: &Query<'_>) -> rusqlite::Result<Texts> {
     let KeyRange { pk, prefix } = query.range;
     let (beyond, limit) = (beyond(prefix), i64::try_from(query.limit).unwrap_or(i64::MAX));
     let end = if beyond.is_some() { " AND sk < ?3" } else { "" };
@@ -99,7 +102,7 @@ fn list(column: &str, end: &str, past: &str, order: &str) -> String {
 }
 
 /// At most `limit` rows after `start`.
-pub(super) fn scan(connection: &Connection, start: Option<&Key>, limit: usize) -> rusqlite::Result<Batch> {
+pub(super) fn scan(connection: &Connection, start: Option<&Key>, limit: usize) -> rusqlite::Result<Texts> {
     let most = i64::try_from(limit).unwrap_or(i64::MAX);
     match start {
         None => batch(connection.prepare_cached(&page(""))?, &[&most], limit, Attributes::All),
@@ -119,16 +122,20 @@ fn batch(
     bound: &[&dyn ToSql],
     limit: usize,
     attributes: Attributes<'_>,
-) -> rusqlite::Result<Batch> {
-    let mut found = Vec::new();
+) -> rusqlite::Result<Texts> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
     let mut rows = statement.query(bound)?;
-    while let Some(row) = rows.next()? {
+    while bytes < MAX_PAGE
+        && let Some(row) = rows.next()?
+    {
         let key = Key { pk: text(row, 0)?, sk: text(row, 1)? };
-        found.push((key, some(row, 2, attributes)?));
+        let text = some(row, 2, attributes)?;
+        bytes += text.len();
+        found.push((key, text));
     }
-    let last = found.last().filter(|_| found.len() >= limit);
+    let last = found.last().filter(|_| found.len() >= limit || bytes >= MAX_PAGE);
     let next = last.map(|(key, _)| key.clone());
-    Ok(Batch { rows: found, next })
+    Ok(Texts { rows: found, next })
 }
 
 /// The first text after all that begin with `prefix`, in the order of their bytes; `None` if there is none.

@@ -38,9 +38,9 @@ pub struct Query<'a> {
     pub attributes: Attributes<'a>,
 }
 
-/// Some rows, in order.
+/// Some rows of a list, in its order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Batch {
+pub struct Texts {
     /// The rows.
     pub rows: Vec<(Key, Text)>,
     /// The key after which to go on; `None` if these were the last ones. There need not be more.
@@ -63,10 +63,10 @@ pub trait Backend: Debug + Send + Sync {
     async fn get(&self, keys: &[Key], attributes: Attributes<'_>) -> Result<Vec<Option<Text>>, StoreError>;
 
     /// Some rows of a partition.
-    async fn query(&self, query: Query<'_>) -> Result<Batch, StoreError>;
+    async fn query(&self, query: Query<'_>) -> Result<Texts, StoreError>;
 
     /// At most `limit` rows of the whole table, after `start`, in an order that stays the same.
-    async fn scan(&self, start: Option<&Key>, limit: usize) -> Result<Batch, StoreError>;
+    async fn scan(&self, start: Option<&Key>, limit: usize) -> Result<Texts, StoreError>;
 
     /// Makes all of `operations`, at most [`MAX_WRITES`](super::MAX_WRITES) and each on another row, or none of them.
     async fn transact(&self, operations: Vec<Operation>) -> Result<Written, StoreError>;

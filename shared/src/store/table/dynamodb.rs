@@ -1,7 +1,7 @@
 //! Rows in `DynamoDB`, through the SDK. Nothing else spells its expressions.
 
 use super::attributes::{self, Item};
-use super::backend::{Attributes, Backend, Batch, Query, Text};
+use super::backend::{Attributes, Backend, Query, Text, Texts};
 use super::write::{CONTENT, Condition, Labels, MOST_ROWS, NAMED, Operation, ROWS, TAGS, VERSION, adds_rows};
 use super::{MAX_TRIES, StoreError, Written, pause};
 use crate::store::keys::{Key, KeyRange};
@@ -202,7 +202,7 @@ impl Backend for DynamoDb {
         Err(StoreError::Unavailable("the table answers only parts of a batch".to_owned()))
     }
 
-    async fn query(&self, query: Query<'_>) -> Result<Batch, StoreError> {
+    async fn query(&self, query: Query<'_>) -> Result<Texts, StoreError> {
         let KeyRange { pk, prefix } = query.range;
         let start = query.past.map(|sk| attributes::of_key(Key { pk: pk.clone(), sk: sk.to_owned() }));
         let projection = projection(query.attributes);
@@ -222,7 +222,7 @@ impl Backend for DynamoDb {
         batch(answer.items, answer.last_evaluated_key)
     }
 
-    async fn scan(&self, start: Option<&Key>, most: usize) -> Result<Batch, StoreError> {
+    async fn scan(&self, start: Option<&Key>, most: usize) -> Result<Texts, StoreError> {
         let request = self.client.scan().table_name(&self.name).consistent_read(true).limit(limit(most));
         let answer = request.set_exclusive_start_key(start.cloned().map(attributes::of_key)).send().await;
         let answer = answer.map_err(|error| StoreError::unavailable(&error))?;
@@ -296,10 +296,10 @@ fn projection(attributes: Attributes<'_>) -> Expression {
     expression
 }
 
-fn batch(items: Option<Vec<Item>>, last: Option<Item>) -> Result<Batch, StoreError> {
+fn batch(items: Option<Vec<Item>>, last: Option<Item>) -> Result<Texts, StoreError> {
     let rows = items.unwrap_or_default().into_iter().map(attributes::split).collect::<Result<_, _>>()?;
     let next = last.map(|mut key| attributes::key_of(&mut key)).transpose()?;
-    Ok(Batch { rows, next })
+    Ok(Texts { rows, next })
 }
 
 /// A condition or update, in the SDK's form.
