@@ -2,6 +2,7 @@
 
 mod deployment;
 pub mod looks;
+mod manifests;
 pub mod places;
 mod renewal;
 
@@ -9,6 +10,7 @@ mod renewal;
 pub use self::deployment::Assembly;
 pub use self::deployment::Deployed;
 use self::looks::Lately;
+use self::manifests::Manifests;
 use self::places::{Place, Places};
 use self::renewal::Renewal;
 use crate::auth::Keys;
@@ -49,6 +51,8 @@ struct Turns {
     noting: Semaphore,
     /// What site admins looked at lately.
     looks: Lately,
+    /// Manifests that were read lately.
+    manifests: Manifests,
     /// Where the token keys come from, if they can be read again.
     renewal: Option<Renewal>,
 }
@@ -107,6 +111,7 @@ impl App {
             bodies: Places::new(BODIES),
             noting: Semaphore::new(1),
             looks: Lately::default(),
+            manifests: Manifests::default(),
             renewal,
         };
         Self(Arc::new(parts), Arc::new(turns))
@@ -134,6 +139,11 @@ impl App {
     /// What site admins looked at lately.
     pub(crate) fn looks(&self) -> &Lately {
         &self.1.looks
+    }
+
+    /// Manifests that were read lately.
+    pub(crate) fn manifests(&self) -> &Manifests {
+        &self.1.manifests
     }
 
     /// A place for a long body of a user or robot.
