@@ -6,7 +6,7 @@ pub mod emf;
 pub use self::counts::{Count, Counts};
 
 use std::future::Future;
-use std::io::{IsTerminal, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -148,6 +148,8 @@ pub const FILTER: &str = "info,s3s=off";
 
 /// The most lines that wait to be written. Further ones are lost: a request must not wait for whoever reads the log.
 const WAITING_LINES: usize = 8192;
+/// About the most bytes of lines that are written at once.
+const AT_ONCE: usize = 64 << 10;
 
 /// Starts logging to standard error: JSON lines, or readable ones at a terminal or with `STACKROOM_LOG_FORMAT=pretty`.
 /// `STACKROOM_LOG` sets the level. For functions: a line is written before the answer, because nothing runs after it.
@@ -160,7 +162,8 @@ pub fn init() {
 #[must_use = "what waits is written when this is dropped"]
 pub fn init_in_background() -> WorkerGuard {
     let lines = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES);
-    let (writer, guard) = lines.finish(Tolerant);
+    // All lines that wait are written at once.
+    let (writer, guard) = lines.finish(BufWriter::with_capacity(AT_ONCE, Tolerant));
     start(writer);
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a mistake of ours")));
     guard

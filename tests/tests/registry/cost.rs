@@ -9,7 +9,7 @@ use serde_json::Value;
 use stackroom_tests::Server;
 
 #[tokio::test]
-async fn a_pull_reads_the_table_once_by_digest_and_twice_by_tag_and_writes_nothing() {
+async fn a_pull_reads_the_table_once_by_digest_and_at_most_twice_by_tag_and_writes_nothing() {
     let server = Server::start().await;
     let (alice, bob) = (server.user("alice", 0).await, server.user("bob", 0).await);
     private_collection(&alice, "alice", "secret").await;
@@ -30,8 +30,13 @@ async fn a_pull_reads_the_table_once_by_digest_and_twice_by_tag_and_writes_nothi
     {
         for who in callers {
             let there = who.get(&manifest_at(path, "latest")).await;
-            let whole = if there.status == 200 { 2 } else { 1 };
-            assert_eq!(there.cost(), (whole, 0), "{path}");
+            // Its bytes are not read again by who has read them lately.
+            let most = if there.status == 200 { 2 } else { 1 };
+            let (reads, writes) = there.cost();
+            assert!((1..=most).contains(&reads) && writes == 0, "{path}: {reads}, {writes}");
+            if server.count() == 1 && server.functions.is_none() {
+                assert_eq!(who.get(&manifest_at(path, "latest")).await.cost(), (1, 0), "{path}");
+            }
             assert_eq!(head(who, &manifest_at(path, "latest")).await.cost(), (1, 0), "{path}");
             assert_eq!(head(who, &manifest_at(path, "missing")).await.cost(), (1, 0), "{path}");
             let by_digest = there.header("docker-content-digest").map_or_else(nothing, str::to_owned);

@@ -57,8 +57,8 @@ pub async fn head(
     }
 }
 
-/// A manifest with its bytes. One round by digest, two by tag; more if it is being deleted, or if the tag moves and
-/// its old target is deleted.
+/// A manifest with its bytes. One round by digest, and by tag if its bytes were read lately, otherwise two; more if it is
+/// being deleted, or if the tag moves and its old target is deleted.
 pub async fn get(
     app: &App,
     credential: &Credential,
@@ -70,10 +70,13 @@ pub async fn get(
         pause(attempt).await;
         let row = match reference {
             Reference::Digest(digest) => read(app, credential, repository, digest).await?,
-            Reference::Tag(_) => named_by(app, credential, repository, reference).await?,
+            Reference::Tag(_) => match named_by(app, credential, repository, reference).await? {
+                Pulled::Kept(named, bytes) => return Ok((named, bytes)),
+                Pulled::Row(row) => *row,
+            },
         };
-        let bytes = match &row.object {
-            Some(object) => match app.objects.read(object, 0..row.size).await {
+        let bytes = if let Some(object) = &row.object {
+            match app.objects.read(object, 0..row.size).await {
                 // It was deleted since its row was read. Or it is lost, and then its row still names it.
                 Err(StoreError::NoObject) if gone.as_ref() == Some(object) => return Err(lost()),
                 Err(StoreError::NoObject) => {
@@ -81,12 +84,22 @@ pub async fn get(
                     continue;
                 }
                 read => read?,
-            },
-            None => row.body.into_bytes().into(),
+            }
+        } else {
+            let bytes: Bytes = row.body.into_bytes().into();
+            app.manifests().keep(row.digest, bytes.clone());
+            bytes
         };
         return Ok((Named { digest: row.digest, media_type: row.media_type, size: row.size }, bytes));
     }
     Err(Error::Unavailable(StoreError::NoObject).into())
+}
+
+/// The manifest that a tag names.
+enum Pulled {
+    /// Its bytes were read lately.
+    Kept(Named, Bytes),
+    Row(Box<Manifest>),
 }
 
 /// The manifest that a tag names. If it has gone, the tag has moved or gone since it was read, and is read again.
@@ -95,12 +108,15 @@ async fn named_by(
     credential: &Credential,
     repository: &Repository,
     tag: &Reference,
-) -> Result<Manifest, Refused> {
+) -> Result<Pulled, Refused> {
     for attempt in 0..MAX_READS {
         pause(attempt).await;
         let named = head(app, credential, repository, tag).await?;
+        if let Some(bytes) = app.manifests().get(&named.digest) {
+            return Ok(Pulled::Kept(named, bytes));
+        }
         if let Some(row) = app.table.get(keys::manifest(repository, &named.digest)).await? {
-            return Ok(row);
+            return Ok(Pulled::Row(Box::new(row)));
         }
     }
     Err(Error::Unavailable(StoreError::Unavailable("the tag changes faster than it can be read".to_owned())).into())
