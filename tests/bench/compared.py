@@ -12,7 +12,7 @@ from clients import receive
 from measure import Crowd, at_once, crowd, load, transfer, turn_about
 from servers import Nginx, peers
 
-HELLO = "alice/tools/hello"
+HELLO, BLOBS = "alice/tools/hello", "alice/bytes/blobs"
 LOOKUP = f"/v1/images/{HELLO}:1.0?arch=amd64"
 SIZES = {"100 MiB": 100 * MIB, "1 GiB": GIB}
 # How many clients pull a blob at a time, and put manifests.
@@ -31,6 +31,10 @@ class Compared:
         self.alice = Library(Link(self.ours), self.ours.token)
         # The blobs that were pushed to ours, and are there.
         self.blobs = []
+        # Everybody may read these; a repository that is made by pushing is its owner's.
+        for server in (self.ours, self.chatty):
+            for name in (HELLO, BLOBS):
+                Library(Link(server), server.token).place(name)
         image = Image(8 * MIB)
         for server in (self.chatty, *self.registries):
             with contextlib.closing(Link(server)) as link:
@@ -91,21 +95,21 @@ class Compared:
     # ---- bytes
 
     def blobs_of(self, label, size):
-        name, images = "alice/bytes/blobs", {}
+        images = {}
 
         def push_one(server):
             images[server.name] = image = Image(size)
             if server is self.ours:
-                self.blobs.append(blob_path(name, image))
+                self.blobs.append(blob_path(BLOBS, image))
             with contextlib.closing(Link(server)) as link:
-                return transfer(server, size, lambda: push_blob(link, name, image))
+                return transfer(server, size, lambda: push_blob(link, BLOBS, image))
 
         def pull(server, number):
-            path = blob_path(name, images[server.name])
+            path = blob_path(BLOBS, images[server.name])
             return transfer(server, size * number, lambda: at_once(number, lambda: receive(server, path, size)))
 
         static = images[self.nginx.name] = Image(size)
-        self.nginx.place(blob_path(name, static), static.pieces(0, size))
+        self.nginx.place(blob_path(BLOBS, static), static.pieces(0, size))
         readers = [*self.registries, self.nginx]
         return {
             f"push a blob of {label}": {server.name: functools.partial(push_one, server) for server in self.registries},

@@ -156,5 +156,5 @@ def report(result):
                 cells = [f"{figures['mib']:.0f}" for figures in seen]
                 rows.append([title, *cells, f"{seen[-1]['mib'] / seen[0]['mib']:.1f}"])
         where = "on the server" if over == "images" else f"in one container, with {max(result['images'])} images on the server"
-        text.append(table([f"{over} {where}", *sizes, "largest ÷ smallest"], rows))
+        text.append(table([f"{over} {where}", *map(str, sizes), "largest ÷ smallest"], rows))
     return text

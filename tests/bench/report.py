@@ -32,8 +32,8 @@ def table(head, rows):
 def instead(thing, things):
     """What is compared with a thing that peers don't do: the same without a token and in quiet, or of a registry."""
     ours = next((ours for ours in INSTEAD if thing.startswith(ours)), "")
-    thing = INSTEAD.get(ours, "") + thing.removeprefix(ours)
-    return things.get(thing) or things.get(thing.split(", ")[0]) or {}
+    theirs = INSTEAD.get(ours, "") + thing.removeprefix(ours)
+    return next((things[name] for name in (theirs, theirs.split(", ")[0]) if name != thing and name in things), {})
 
 
 def compare(things, only=tuple(FIGURES)):

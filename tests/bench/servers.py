@@ -1,6 +1,7 @@
 """The servers that scripts/bench measures: how each is had, started, asked for its CPU time and memory, and stopped."""
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -212,6 +213,7 @@ http {{
                 out.write(piece)
 
 
+@functools.cache
 def peers():
     """The registries beside ours that can be had on this machine."""
     found = [Distribution]
