@@ -17,14 +17,14 @@ TAGS_AT_ONCE = 10
 # Requests at a time while something is measured, and how many different ones.
 READERS, PATHS = 4, 2000
 WHAT = {
-    "lookup": "lookup by tag, of all images in turn",
-    "manifest": "manifest GET by tag, of all images in turn",
+    "lookup": "library lookup by tag, of one image after the other",
+    "manifest": "manifest GET by tag, of one after the other",
     "container": "container GET",
-    "tags": "tags of a container, GET /v2/tags",
+    "tags": "GET /v2/tags of a container",
     "list": "tags/list, n=100",
-    "push": "library push of one image, whole",
-    "untag": "untag one image",
-    "delete": "delete one image",
+    "push": "library push of an image, whole",
+    "untag": "DELETE of a tag",
+    "delete": "DELETE of an image",
     "peak": "peak memory then, MiB",
     "filling": "peak memory while it is filled, MiB",
 }
@@ -143,7 +143,10 @@ def run(bench):
 
 
 def report(result):
-    text = []
+    text = [
+        f"Images on the server, asked for by {READERS} at a time, in a container with {TAGS[0]} tags; "
+        f"and tags in one container, on a server with {max(result['images'])} images.\n"
+    ]
     for over, sizes in result.items():
         rows = []
         for kind, title in WHAT.items():
@@ -151,10 +154,10 @@ def report(result):
             if "us" in (seen or [{}])[0]:
                 cells = [f"{figures['us']:.0f} ({figures['p99_ms']:.1f})" for figures in seen]
                 times = [f"{seen[-1][figure] / seen[0][figure]:.1f}" for figure in ("us", "p99_ms")]
-                rows.append([f"{title}, CPU µs (p99 ms)", *cells, f"{times[0]} ({times[1]})"])
+                rows.append([title, *cells, f"{times[0]} ({times[1]})"])
             elif seen:
                 cells = [f"{figures['mib']:.0f}" for figures in seen]
                 rows.append([title, *cells, f"{seen[-1]['mib'] / seen[0]['mib']:.1f}"])
-        where = "on the server" if over == "images" else f"in one container, with {max(result['images'])} images on the server"
-        text.append(table([f"{over} {where}", *map(str, sizes), "largest ÷ smallest"], rows))
+        head = [f"{size} {over}" for size in sizes]
+        text.append(table(["CPU µs of a request (p99, ms)", *head, "largest ÷ smallest"], rows))
     return text
