@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import struct
+import threading
 import time
 import urllib.parse
 
@@ -83,16 +84,18 @@ class Image:
     count = 0
     hashes = {}
     parts = {}
+    lock = threading.Lock()
 
     def __init__(self, size):
         assert size % len(BLOCK) == 0 and size > len(BLOCK)
         self.size = size
-        Image.count += 1
-        self.last = (b"%016d" % Image.count) + BLOCK[16:]
-        if size not in Image.hashes:
-            self.hashes[size] = hashlib.sha256()
-            for piece in self.pieces(0, size - len(BLOCK)):
-                self.hashes[size].update(piece)
+        with self.lock:
+            Image.count += 1
+            self.last = (b"%016d" % Image.count) + BLOCK[16:]
+            if size not in Image.hashes:
+                self.hashes[size] = hashlib.sha256()
+                for piece in self.pieces(0, size - len(BLOCK)):
+                    self.hashes[size].update(piece)
         whole = self.hashes[size].copy()
         whole.update(self.last)
         self.digest = whole.hexdigest()
@@ -124,7 +127,8 @@ class Image:
     def prepare(self):
         """Hashes the parts before the clock runs."""
         if self.size > PART:
-            self.ready = [self.part(number) for number in range(1, -(-self.size // PART) + 1)]
+            with self.lock:
+                self.ready = [self.part(number) for number in range(1, -(-self.size // PART) + 1)]
         return self
 
     def put(self, link, path, headers):
