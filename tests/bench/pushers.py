@@ -141,10 +141,10 @@ def run(bench):
 def report(result):
     kinds, found, name = list(KINDS), result["syncs"], Stackroom.name
     rows = [[server, *(counts.get(kind, "") for kind in kinds)] for server, counts in found.items()]
-    none = [server for server, counts in found.items() if not any(counts.values())]
+    none = [f"{kind} of {server}" for server, counts in found.items() for kind, count in counts.items() if count == 0]
     text = [
         table(["syncs (fsync, fdatasync) in one push", *kinds], rows),
-        f"Without any sync: {', '.join(none) or 'none of them'}. What these acknowledge may be lost with the power.\n",
+        f"Without any sync: {', '.join(none) or 'none'}. What is acknowledged so may be lost with the power.\n",
         compare(result["disk"], ("per_second", "cpu_ms", "peak_mib")),
         f"With {DELAY_MS} ms more for each sync. Only ours can be slowed so: the peers are Go programs, which call the "
         "kernel without libc.\n",

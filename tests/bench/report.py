@@ -33,7 +33,8 @@ def instead(thing, things):
     """What is compared with a thing that peers don't do: the same without a token and in quiet, or of a registry."""
     ours = next((ours for ours in INSTEAD if thing.startswith(ours)), "")
     theirs = INSTEAD.get(ours, "") + thing.removeprefix(ours)
-    return next((things[name] for name in (theirs, theirs.split(", ")[0]) if name != thing and name in things), {})
+    named = (things.get(name, {}) for name in (theirs, theirs.split(", ")[0]))
+    return next((works for works in named if len(works) > 1), {})
 
 
 def compare(things, only=tuple(FIGURES)):
