@@ -7,8 +7,6 @@ SPOOL are where the proxy would keep bodies: nothing large may come there. Print
 
 import hashlib
 import http.client
-import importlib.machinery
-import importlib.util
 import json
 import pathlib
 import ssl
@@ -17,10 +15,10 @@ import time
 import urllib.parse
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-loader = importlib.machinery.SourceFileLoader("bench", str(TOP / "scripts/bench"))
-bench = importlib.util.module_from_spec(importlib.util.spec_from_loader("bench", loader))
 sys.dont_write_bytecode = True
-loader.exec_module(bench)
+sys.path.insert(0, str(TOP / "tests/bench"))
+
+from clients import Image, tail
 
 URL, TOKEN, CERTIFICATE, DATA, *SPOOLS = sys.argv[1:]
 HOST = urllib.parse.urlsplit(URL)
@@ -90,7 +88,7 @@ def library(image):
         url = api("PUT", f"{path}/_multipart", body)["presignedURL"]
         assert url.startswith(f"{URL}/objects/"), url
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(end - start), "x-amz-content-sha256": part}
-        sent = ask("PUT", bench.tail(url), b"".join(image.pieces(start, end)), headers)[0]
+        sent = ask("PUT", tail(url), b"".join(image.pieces(start, end)), headers)[0]
         done.append({"partNumber": number, "token": sent["ETag"]})
         unspooled("a part")
     api("PUT", f"{path}/_multipart_complete", {"uploadID": opened["uploadID"], "completedParts": done})
@@ -104,12 +102,12 @@ def library(image):
     place = ask("GET", "/v1/imagefile/alice/tools/hello:1.0?arch=amd64", None, AUTH, (303,))[0]["Location"]
     assert place.startswith(f"{URL}/"), place
     link = connect()
-    link.request("GET", bench.tail(place), None, {"Host": HOST.netloc})
+    link.request("GET", tail(place), None, {"Host": HOST.netloc})
     answer = link.getresponse()
     assert answer.status == 200 and digest(answer) == image.digest
     print("ok - it is pulled through the proxy")
     link = connect()
-    link.request("GET", bench.tail(place), None, {"Host": HOST.netloc, "Range": f"bytes={image.size - 10}-"})
+    link.request("GET", tail(place), None, {"Host": HOST.netloc, "Range": f"bytes={image.size - 10}-"})
     answer = link.getresponse()
     assert answer.status == 206 and len(answer.read()) == 10, answer.status
     print("ok - and a range of it")
@@ -138,13 +136,13 @@ def registry(image):
                 unspooled("a blob")
 
     link = connect()
-    link.request("PATCH", bench.tail(urllib.parse.urljoin(URL, place)), pieces(),
+    link.request("PATCH", tail(urllib.parse.urljoin(URL, place)), pieces(),
                  {**auth, "Host": HOST.netloc, "Content-Type": "application/octet-stream", "Transfer-Encoding": "chunked"}, encode_chunked=True)
     answer = link.getresponse()
     content = answer.read()
     assert answer.status == 202, f"{answer.status} {content!r}"
-    place = bench.tail(urllib.parse.urljoin(URL, answer.headers["Location"]))
-    ask("PUT", f"{place}&digest=sha256:{image.digest}", b"", auth)
+    place = tail(urllib.parse.urljoin(URL, answer.headers["Location"]))
+    ask("PUT", tail(place, digest=f"sha256:{image.digest}"), b"", auth)
     print(f"ok - a layer of {image.size // MIB} MiB arrives while it is sent")
     link = connect()
     link.request("GET", f"/v2/alice/tools/layers/blobs/sha256:{image.digest}", None, {"Host": HOST.netloc, **auth})
@@ -153,5 +151,5 @@ def registry(image):
     print("ok - it is pulled through the proxy")
 
 
-registry(bench.Image(100 * MIB))
-library(bench.Image(100 * MIB).prepare())
+registry(Image(100 * MIB))
+library(Image(100 * MIB).prepare())
