@@ -32,6 +32,7 @@ use server::routes::TEMPLATE;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
@@ -334,7 +335,9 @@ struct PassedOn {
 }
 
 fn passed_on(endpoint: &str) -> PassedOn {
-    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    // An emulator closes connections that are idle for some seconds, perhaps just when the next request goes out.
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    let client = client.pool_idle_timeout(Duration::from_millis(500)).build().unwrap();
     PassedOn { client, endpoint: endpoint.to_owned() }
 }
 
@@ -343,9 +346,13 @@ impl PassedOn {
         let (parts, body) = request.into_parts();
         let url = format!("{}{}", self.endpoint, parts.uri);
         let sent = self.client.request(parts.method, url).headers(parts.headers).body(body).send().await;
-        // An emulator that is gone looks like a store that is.
-        let Ok(answer) = sent else {
-            return http::Response::builder().status(http::StatusCode::BAD_GATEWAY).body(Bytes::new()).unwrap();
+        let answer = match sent {
+            Ok(answer) => answer,
+            // An emulator that is gone looks like a store that is.
+            Err(error) => {
+                eprintln!("the emulator does not answer: {error:?}");
+                return http::Response::builder().status(http::StatusCode::BAD_GATEWAY).body(Bytes::new()).unwrap();
+            }
         };
         let mut response = http::Response::new(Bytes::new());
         (*response.status_mut(), *response.headers_mut()) = (answer.status(), answer.headers().clone());
