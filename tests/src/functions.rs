@@ -31,11 +31,15 @@ use server::local::{BUCKET, Local};
 use server::routes::TEMPLATE;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
+
+/// How many calls an emulator did not answer at all.
+pub static UNANSWERED: AtomicU32 = AtomicU32::new(0);
 
 /// The region of every installation here.
 const REGION: &str = "local";
@@ -350,6 +354,7 @@ impl PassedOn {
             Ok(answer) => answer,
             // An emulator that is gone looks like a store that is.
             Err(error) => {
+                UNANSWERED.fetch_add(1, Ordering::Relaxed);
                 eprintln!("the emulator does not answer: {error:?}");
                 return http::Response::builder().status(http::StatusCode::BAD_GATEWAY).body(Bytes::new()).unwrap();
             }

@@ -94,7 +94,7 @@ pub(super) fn query(connection: &Connection, query: &Query<'_>) -> rusqlite::Res
     };
     let bound: [&dyn ToSql; 5] = [pk, prefix, &beyond, &query.past, &limit];
     let statement = list(column(query.attributes), end, past, order);
-    batch(connection.prepare_cached(&statement)?, &bound, query.limit, query.attributes)
+    texts(connection.prepare_cached(&statement)?, &bound, query.limit, query.attributes)
 }
 
 fn list(column: &str, end: &str, past: &str, order: &str) -> String {
@@ -105,10 +105,10 @@ fn list(column: &str, end: &str, past: &str, order: &str) -> String {
 pub(super) fn scan(connection: &Connection, start: Option<&Key>, limit: usize) -> rusqlite::Result<Texts> {
     let most = i64::try_from(limit).unwrap_or(i64::MAX);
     match start {
-        None => batch(connection.prepare_cached(&page(""))?, &[&most], limit, Attributes::All),
+        None => texts(connection.prepare_cached(&page(""))?, &[&most], limit, Attributes::All),
         Some(Key { pk, sk }) => {
             let statement = connection.prepare_cached(&page("WHERE (pk, sk) > (?2, ?3)"))?;
-            batch(statement, &[&most, pk, sk], limit, Attributes::All)
+            texts(statement, &[&most, pk, sk], limit, Attributes::All)
         }
     }
 }
@@ -117,7 +117,7 @@ fn page(after: &str) -> String {
     format!("SELECT pk, sk, text FROM item {after} ORDER BY pk, sk LIMIT ?1")
 }
 
-fn batch(
+fn texts(
     mut statement: CachedStatement<'_>,
     bound: &[&dyn ToSql],
     limit: usize,

@@ -219,14 +219,14 @@ impl Backend for DynamoDb {
             request.expression_attribute_values(":prefix", AttributeValue::S(prefix.clone()))
         };
         let answer = request.send().await.map_err(|error| StoreError::unavailable(&error))?;
-        batch(answer.items, answer.last_evaluated_key)
+        texts(answer.items, answer.last_evaluated_key)
     }
 
     async fn scan(&self, start: Option<&Key>, most: usize) -> Result<Texts, StoreError> {
         let request = self.client.scan().table_name(&self.name).consistent_read(true).limit(limit(most));
         let answer = request.set_exclusive_start_key(start.cloned().map(attributes::of_key)).send().await;
         let answer = answer.map_err(|error| StoreError::unavailable(&error))?;
-        batch(answer.items, answer.last_evaluated_key)
+        texts(answer.items, answer.last_evaluated_key)
     }
 
     async fn transact(&self, operations: Vec<Operation>) -> Result<Written, StoreError> {
@@ -296,7 +296,7 @@ fn projection(attributes: Attributes<'_>) -> Expression {
     expression
 }
 
-fn batch(items: Option<Vec<Item>>, last: Option<Item>) -> Result<Texts, StoreError> {
+fn texts(items: Option<Vec<Item>>, last: Option<Item>) -> Result<Texts, StoreError> {
     let rows = items.unwrap_or_default().into_iter().map(attributes::split).collect::<Result<_, _>>()?;
     let next = last.map(|mut key| attributes::key_of(&mut key)).transpose()?;
     Ok(Texts { rows, next })
