@@ -13,6 +13,7 @@
     reason = "a failed test panics"
 )]
 
+pub mod backlinks;
 pub mod chance;
 pub mod cost;
 pub mod dynamodb;
@@ -214,6 +215,7 @@ impl Server {
     pub async fn sweep_all(&self) -> Value {
         let swept = self.admin.post("/api/sweep", json!({ "now": true })).await.ok();
         assert_eq!(swept["data"]["wrong_accounts"], json!([]));
+        backlinks::agree(&self.local.app.table).await;
         swept["data"].clone()
     }
 

@@ -6,7 +6,7 @@ mod shares;
 mod stars;
 pub mod wire;
 
-use crate::listing::Asked;
+use crate::listing::{Asked, Shown};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -22,7 +22,7 @@ use shared::service::create::Properties;
 use shared::service::pull::Purpose;
 use shared::service::settings::{self, Settings};
 use shared::service::tag::SetTag;
-use shared::service::{browse, create, delete, latest, lists, pull, removal, search, tag};
+use shared::service::{MAX_SHOWN, browse, create, delete, latest, lists, pull, removal, search, tag};
 use shared::{App, Error};
 use std::collections::HashMap;
 use utoipa::ToSchema;
@@ -268,6 +268,7 @@ async fn list_containers(State(app): State<App>, caller: Credential, Query(query
 
 /// A container, with its first 1000 images and tags.
 ///
+/// apptainer and singularity, which look at none, are shown the first 10.
 /// `/v1/images` lists all images, page by page. With `/manifests` after a path of three names, the first 1000 manifests
 /// of the container, as Hinkskalle's clients list them, and with `/images` its first 1000 images. Two names that are those of an entity and its collection, which
 /// the caller may browse, mean its containers: the answer is then their list, up to 1000. Otherwise they are a collection
@@ -284,6 +285,7 @@ async fn container(
     State(app): State<App>,
     caller: Credential,
     left_empty: LeftEmpty,
+    Shown(most): Shown,
     Path(path): Path<String>,
 ) -> Answer {
     if let Some(container) = path.strip_suffix("/manifests").filter(|path| path.split('/').count() == 3) {
@@ -305,7 +307,7 @@ async fn container(
         }
     }
     let repository = app.config.defaults.container(&path)?;
-    let view = browse::container(&app, &caller, &repository).await?;
+    let view = browse::container(&app, &caller, &repository, most).await?;
     Ok(data(wire::whole(&view)))
 }
 
@@ -561,7 +563,7 @@ async fn change_collection(
 async fn change_container(State(app): State<App>, caller: Credential, Path(path): Path<String>, body: Bytes) -> Answer {
     let repository = app.config.defaults.container(&path)?;
     settings::container(&app, &caller, &repository, &json::<Changed>(&body)?.try_into()?).await?;
-    let view = browse::container(&app, &caller, &repository).await?;
+    let view = browse::container(&app, &caller, &repository, MAX_SHOWN).await?;
     Ok(data(wire::whole(&view)))
 }
 
@@ -767,12 +769,18 @@ async fn change_repository(
     params(("container" = String, Path, description = "The id of a container")),
     responses((status = 200, body = BTreeMap<String, String>), (status = 404)),
 )]
-async fn tags_v1(State(app): State<App>, caller: Credential, Path(container): Path<String>) -> Answer {
-    Ok(data(wire::tags_v1(&tag::list(&app, &caller, container.parse::<Id>()?).await?)))
+async fn tags_v1(
+    State(app): State<App>,
+    caller: Credential,
+    Shown(most): Shown,
+    Path(container): Path<String>,
+) -> Answer {
+    Ok(data(wire::tags_v1(&tag::list(&app, &caller, container.parse::<Id>()?, most).await?)))
 }
 
 /// The first 1000 tags of a container: architecture → tag → image.
 ///
+/// apptainer and singularity, which look at none, are shown the first 10.
 /// `/v2/{repository}/tags/list` lists all of them, page by page.
 #[utoipa::path(
     get,
@@ -781,8 +789,13 @@ async fn tags_v1(State(app): State<App>, caller: Credential, Path(container): Pa
     params(("container" = String, Path, description = "The id of a container")),
     responses((status = 200, body = BTreeMap<String, BTreeMap<String, String>>), (status = 404)),
 )]
-async fn tags_v2(State(app): State<App>, caller: Credential, Path(container): Path<String>) -> Answer {
-    Ok(data(wire::tags_v2(&tag::list(&app, &caller, container.parse::<Id>()?).await?)))
+async fn tags_v2(
+    State(app): State<App>,
+    caller: Credential,
+    Shown(most): Shown,
+    Path(container): Path<String>,
+) -> Answer {
+    Ok(data(wire::tags_v2(&tag::list(&app, &caller, container.parse::<Id>()?, most).await?)))
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -1,10 +1,15 @@
 //! What a client may ask of a list: its order, which entries, and which page.
 
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use http::{HeaderValue, header};
 use serde::Deserialize;
-use shared::Error;
 use shared::domain::Visibility;
 use shared::http::library::Failure;
 use shared::service::lists::{Filter, Listing};
+use shared::service::{FEW_SHOWN, MAX_LISTED};
+use shared::{App, Error};
+use std::convert::Infallible;
 
 /// The longest token of a page with the beginning of names that are looked for, in bytes: together they are no longer
 /// than a key of the table.
@@ -77,5 +82,23 @@ impl Asked {
         };
         let order = self.sort.as_ref().map(|sort| sort.parse()).transpose()?.unwrap_or_default();
         Ok(Listing { order, prefix, filter, after: self.after.clone() })
+    }
+}
+
+/// How many images and tags of a container to show.
+///
+/// Each push of apptainer or singularity asks for a container and for its tags, and looks at no more than an id: what a
+/// push costs must not grow with the container. Whoever lists tags is another client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shown(pub(crate) usize);
+
+impl FromRequestParts<App> for Shown {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
+        let agent = parts.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+        let begins = |name: &[u8]| agent.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
+        let looks_at_none = begins(b"apptainer/") || begins(b"singularity/") || begins(b"singularity-");
+        Ok(Self(if looks_at_none { FEW_SHOWN } else { MAX_LISTED }))
     }
 }

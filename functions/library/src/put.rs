@@ -11,9 +11,9 @@ use shared::Error;
 use shared::auth::Credential;
 use shared::domain::{CustomData, Description, Readme, Said, SourceUrl, TagName};
 use shared::http::library::{Answer, Failure, OnlyArch, data, json};
-use shared::service::browse;
 use shared::service::image::{self, NamedImage};
 use shared::service::settings::{self, Fixed, Settings};
+use shared::service::{MAX_SHOWN, browse};
 use std::collections::BTreeSet;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -127,7 +127,7 @@ async fn put_container(State(app): State<App>, caller: Credential, Path(path): P
     Whole::without("defaultPrivate", whole.default_private)?;
     let closed = whole.private;
     settings::container(&app, &caller, &repository, &Settings { closed, ..whole.settings() }).await?;
-    Ok(data(wire::whole(&browse::container(&app, &caller, &repository).await?)))
+    Ok(data(wire::whole(&browse::container(&app, &caller, &repository, MAX_SHOWN).await?)))
 }
 
 /// An image, or with `/tags` after its path, its tags.

@@ -149,6 +149,7 @@ pub(crate) fn container(new: NewContainer<'_>, birth: Birth) -> Result<Made<Cont
         created_by: by,
         created: at,
         epoch: first_version.into(),
+        removals: first_version.into(),
         version: first_version.into(),
     };
     let mut made = made(row, id, Target::Container(repository.clone()), EventKind::ContainerMade)?;

@@ -1,5 +1,6 @@
 //! Images: how one becomes visible, and how it is removed.
 
+use super::backlinks::Naming;
 use super::{Changes, accounts, blobs, manifests, tags, uploads};
 use crate::changes::blobs::{Condemning, VerifiedBytes, VerifiedImage};
 use crate::changes::tags::Drawn;
@@ -70,9 +71,9 @@ pub(crate) fn committed(committing: Committing<'_>) -> Result<Committed, Error> 
         Write::put(&image, Condition::Version(version))?,
         Write::put(&details, Condition::None)?,
         Write::put(&newest, Condition::None)?,
-        Write::overlay(&own)?,
         Write::put(&Marker { repository }, Condition::None)?,
     ]);
+    changes.extend(manifests::overlaid(&own)?);
     Ok(Committed { image, changes })
 }
 
@@ -122,6 +123,8 @@ pub(crate) fn removed(image: &Image, manifest: Option<&ManifestLinks>) -> Change
     changes.extend(accounts::rows(repository.entity(), -rows));
     if let Some(own) = own_manifest(image) {
         changes.add(Write::delete(keys::manifest(repository, &own), Condition::None));
+        let names = [image.hash.into()];
+        changes.extend(Naming { repository, manifest: own, names: &names, image: Some(image.hash) }.deleted());
     }
     changes
 }

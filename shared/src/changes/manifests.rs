@@ -1,6 +1,7 @@
 //! Manifests: the only code that makes their rows, and the epoch that guards which manifests name what in a
 //! repository.
 
+use super::backlinks::Naming;
 use super::{accounts, blobs};
 use crate::domain::manifest::{self, IndexEntry, Manifest as Document};
 use crate::domain::{Actor, Digest, OciDigest, Repository, Time};
@@ -15,9 +16,14 @@ pub(crate) fn epoch_advanced(repository: &Repository) -> Write {
     Write::epoch(repository, Condition::Present)
 }
 
-/// The same, on condition that the epoch has not changed since the row was read.
+/// The same, on condition that nothing was removed in the repository since the row was read.
+pub(crate) fn epoch_advanced_unless_removed(container: &Container) -> Write {
+    Write::epoch(&container.repository, Condition::Removals(container.removals))
+}
+
+/// The same for a removal, on condition that the epoch has not changed since the row was read.
 pub(crate) fn epoch_advanced_from(container: &Container) -> Write {
-    Write::epoch(&container.repository, Condition::Epoch(container.epoch))
+    Write::removal(&container.repository, container.epoch)
 }
 
 /// A manifest that a client pushed, with the facts about it.
@@ -40,13 +46,14 @@ pub(crate) struct Pushed<'a> {
     pub(crate) rows: u64,
     pub(crate) created_by: Option<Actor>,
     pub(crate) created: Time,
+    /// Whether it must not be there before: it is charged.
+    pub(crate) new: bool,
 }
 
 /// Writes a manifest that a client pushed, and its entry among the referrers of its subject.
 pub(crate) fn pushed(new: Pushed<'_>) -> Result<Vec<Write>, Error> {
     let Pushed { repository, digest, media_type, body, document, object, names, .. } = new;
-    // A manifest keeps its subject from being removed.
-    let names = names.into_iter().chain(document.subject).collect();
+    let names = named_by(&names, document);
     let row = Manifest {
         repository: repository.clone(),
         digest,
@@ -62,7 +69,8 @@ pub(crate) fn pushed(new: Pushed<'_>) -> Result<Vec<Write>, Error> {
         created_by: new.created_by,
         created: new.created,
     };
-    let mut writes = vec![Write::put(&row, Condition::None)?];
+    let mut writes = vec![Write::put(&row, if new.new { Condition::Absent } else { Condition::Present })?];
+    writes.extend(naming(&row).written()?);
     if let Some(object) = &row.object {
         // If an answer was lost on its way, the object may have been ours and deleted with the row. It must not be
         // named again.
@@ -81,8 +89,32 @@ pub(crate) fn pushed(new: Pushed<'_>) -> Result<Vec<Write>, Error> {
     Ok(writes)
 }
 
-/// Removes a manifest, gives back its cost, and condemns the object that held it.
+/// What a manifest names, of which `there` is in the repository. It also keeps its subject from being removed.
+pub(crate) fn named_by(there: &BTreeSet<OciDigest>, document: &Document) -> Vec<OciDigest> {
+    there.iter().copied().chain(document.subject).collect()
+}
+
+/// What a manifest names.
+fn naming(row: &Manifest) -> Naming<'_> {
+    Naming { repository: &row.repository, manifest: row.digest, names: &row.names, image: row.image }
+}
+
+/// Writes a manifest of ours, whatever is there, with its backlinks.
+pub(crate) fn overlaid(row: &Manifest) -> Result<Vec<Write>, Error> {
+    let mut writes = vec![Write::overlay(row)?];
+    writes.extend(naming(row).written()?);
+    Ok(writes)
+}
+
+/// Removes a manifest with its backlinks, gives back its cost, and condemns the object that held it.
 pub(crate) fn removed(row: &ManifestLinks, now: Time) -> Result<Vec<Write>, Error> {
+    let mut writes = removed_alone(row, now)?;
+    writes.extend(Naming::from(row).deleted());
+    Ok(writes)
+}
+
+/// The same without the backlinks.
+pub(crate) fn removed_alone(row: &ManifestLinks, now: Time) -> Result<Vec<Write>, Error> {
     let mut writes = vec![Write::delete(keys::manifest(&row.repository, &row.digest), Condition::Present)];
     writes.extend(accounts::manifest_refunded(row));
     if let Some(subject) = &row.subject {

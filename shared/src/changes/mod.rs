@@ -7,6 +7,7 @@
 
 pub(crate) mod about;
 pub(crate) mod accounts;
+pub(crate) mod backlinks;
 pub(crate) mod blobs;
 pub(crate) mod entities;
 pub(crate) mod events;

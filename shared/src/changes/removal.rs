@@ -145,9 +145,9 @@ pub(crate) struct Removed {
     pub(crate) version: u64,
 }
 
-/// Removes tags of a container that was deleted.
+/// Removes tags of a container that was deleted. Backlinks go with the rest of its rows.
 pub(crate) fn tags_removed(tags: &[Tag]) -> Changes {
-    Changes::unrecorded().with(tags.iter().flat_map(tags::deleted))
+    Changes::unrecorded().with(tags.iter().flat_map(tags::deleted_alone))
 }
 
 /// Removes images of a container that was deleted. Its manifests are removed by themselves.
@@ -155,11 +155,11 @@ pub(crate) fn images_removed(images: &[Image]) -> Changes {
     Changes::unrecorded().with(images.iter().flat_map(images::rows_removed))
 }
 
-/// Removes manifests of a container that was deleted.
+/// Removes manifests of a container that was deleted. Backlinks go with the rest of its rows.
 pub(crate) fn manifests_removed(rows: &[ManifestLinks], now: Time) -> Result<Changes, Error> {
     let mut changes = Changes::unrecorded();
     for row in rows {
-        changes.extend(manifests::removed(row, now)?);
+        changes.extend(manifests::removed_alone(row, now)?);
     }
     Ok(changes)
 }

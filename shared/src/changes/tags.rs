@@ -3,7 +3,7 @@
 //! Any code that sets a tag also writes the manifests that it names. It also records the tag in the row of each image
 //! that the tag points to, or no longer points to.
 
-use super::{Changes, accounts, joined, manifests};
+use super::{Changes, accounts, backlinks, joined, manifests};
 use crate::domain::{Digest, OciDigest, Repository, TagName, Time};
 use crate::error::Error;
 use crate::rules::Place;
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The maximum length of an architecture's name, in bytes.
 const LONGEST_ARCH: usize = 32;
 /// The most architectures of a tag, each with an image.
-const MAX_ARCHS: usize = 32;
+const MAX_ARCHS: usize = 16;
 /// The most tags that are remembered for an image whose bytes are being verified.
 const MAX_INTENTS: usize = 20;
 /// Writes of a commit, not counting those for the requested tags.
@@ -112,6 +112,7 @@ fn place(tag: Option<Tag>, arch: &str, new: Pointing<'_>) -> Result<Placed, Erro
     let Pointing { name, image, content, now, first_version, .. } = new;
     let counted = accounts::rows(image.repository.entity(), i64::from(tag.is_none()));
     let condition = tag.as_ref().map_or(Condition::Absent, |tag| Condition::Version(tag.version));
+    let backlink = tag.as_ref().and_then(backlinks::of_tag);
     let (mut images, frozen, version) = tag.map_or_else(
         || (BTreeMap::new(), false, u64::from(first_version)),
         |tag| (tag.images, tag.frozen, tag.version),
@@ -130,7 +131,10 @@ fn place(tag: Option<Tag>, arch: &str, new: Pointing<'_>) -> Result<Placed, Erro
         last: arch.to_owned(),
         version: version + 1,
     };
-    let writes = std::iter::once(Write::put(&tag, condition)?).chain(counted).chain(manifests).collect();
+    let mut writes = vec![Write::put(&tag, condition)?];
+    writes.extend(counted);
+    writes.extend(manifests);
+    writes.extend(backlinks::tag_moved(backlink, &tag)?);
     Ok(Placed { writes, moved: moved(&tag), left })
 }
 
@@ -144,8 +148,15 @@ fn moved(tag: &Tag) -> TagMove {
     TagMove { tag: tag.name.clone(), digest: Some(tag.named.digest), images }
 }
 
+/// Deletes the row of a tag, and its backlink.
+fn deleted(tag: &Tag) -> Vec<Write> {
+    let mut writes = deleted_alone(tag);
+    writes.extend(backlinks::tag_deleted(tag));
+    writes
+}
+
 /// Deletes the row of a tag.
-pub(crate) fn deleted(tag: &Tag) -> Vec<Write> {
+pub(crate) fn deleted_alone(tag: &Tag) -> Vec<Write> {
     let row = Write::delete(tag.key(), Condition::Version(tag.version));
     accounts::rows(tag.repository.entity(), -1).into_iter().chain([row]).collect()
 }
@@ -171,7 +182,10 @@ fn target_of(repository: &Repository, images: &BTreeMap<String, Tagged>, now: Ti
     }
     let last = rows.last().ok_or_else(|| Error::Internal("a tag without images".to_owned()))?;
     let named = Named { digest: last.digest, media_type: last.media_type.clone(), size: last.size };
-    let writes = rows.iter().map(Write::overlay).collect::<Result<Vec<_>, _>>()?;
+    let mut writes = Vec::new();
+    for row in &rows {
+        writes.extend(manifests::overlaid(row)?);
+    }
     // The same image under two architectures has only one manifest.
     Ok(TagTarget { named, manifests: joined(writes) })
 }
@@ -219,6 +233,7 @@ pub(crate) fn replace(new: &Replacing<'_>) -> Result<Changes, Error> {
             version: old.map_or(u64::from(new.first_version), |old| old.version + 1),
         };
         changes.add(Write::put(&tag, condition)?);
+        changes.extend(backlinks::tag_moved(old.and_then(backlinks::of_tag), &tag)?);
         changes.extend(accounts::rows(repository.entity(), i64::from(old.is_none())));
         changes.record(&place_of(repository), EventKind::TagSet(moved(&tag)));
     }
@@ -303,10 +318,10 @@ pub(crate) fn remove(tag: &Tag) -> Changes {
 }
 
 /// Splits tags into groups, so that each group can be changed in one transaction with some forty other writes.
-/// Changing a tag also writes the manifests of all its images.
+/// Changing a tag also writes the manifests of all its images, with their backlinks.
 pub(crate) fn groups<T: Borrow<Tag>>(tags: &[T]) -> Vec<&[T]> {
     const HALF: usize = Changes::MAX / 2;
-    let weight = |tag: &T| tag.borrow().images.len() + 3;
+    let weight = |tag: &T| 3 * tag.borrow().images.len() + 5;
     let mut sum = tags.first().map_or(0, weight);
     let together = |_: &T, next: &T| {
         sum += weight(next);
@@ -329,7 +344,8 @@ fn without(tag: &Tag, hash: &Digest, now: Time) -> Result<Changes, Error> {
     let left = Tag { images, named, version: tag.version + 1, ..tag.clone() };
     Ok(Changes::recorded(place_of(&tag.repository), EventKind::TagSet(moved(&left)))
         .with([Write::put(&left, condition)?])
-        .with(manifests))
+        .with(manifests)
+        .with(backlinks::tag_moved(backlinks::of_tag(tag), &left)?))
 }
 
 /// What some tags must no longer point to.

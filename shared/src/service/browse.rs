@@ -1,8 +1,8 @@
 //! Browsing entities, collections and containers, one by one, and in lists for clients that know no pages.
 
-use super::MAX_LISTED;
 use super::access::{Access, entity_at, resource_at};
 use super::parts::{Listable, may_list};
+use super::{FEW_SHOWN, MAX_LISTED, MAX_SHOWN};
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::quota::Quota;
@@ -14,9 +14,6 @@ use crate::store::rows::{About, Account, Collection, Container, Counts, Entity, 
 use crate::store::table::Page;
 use futures::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The most tags that are shown of a container in a list.
-const SHOWN_TAGS: usize = 100;
 
 /// An entity, with its account.
 #[derive(Debug)]
@@ -116,12 +113,17 @@ pub struct ContainerView {
     pub tags: Vec<Tag>,
 }
 
-/// Looks a container up.
-pub async fn container(app: &App, credential: &Credential, repository: &Repository) -> Result<ContainerView, Error> {
+/// Looks a container up, with its first `most` images and tags.
+pub async fn container(
+    app: &App,
+    credential: &Credential,
+    repository: &Repository,
+    most: usize,
+) -> Result<ContainerView, Error> {
     let view = self::repository(app, credential, repository).await?;
-    let _turn = app.long_read().await?;
-    let images: Page<Image> = app.table.query(keys::images(repository), None, MAX_LISTED).await?;
-    let tags: Page<Tag> = app.table.query(keys::tags(repository), None, MAX_LISTED).await?;
+    let _turn = if most > FEW_SHOWN { Some(app.long_read().await?) } else { None };
+    let images: Page<Image> = app.table.query(keys::images(repository), None, most).await?;
+    let tags: Page<Tag> = app.table.query(keys::tags(repository), None, most).await?;
     let images = images.rows.into_iter().filter(|image| image.content.is_some()).collect();
     Ok(ContainerView { repository: view, images, tags: tags.rows })
 }
@@ -198,7 +200,7 @@ pub async fn used_containers(
         app.table.query(keys::containers(entity, Some(collection)), None, MAX_LISTED).await?;
     page.rows.retain(|row| row.collection_id.is_some());
     let links: Vec<Vec<Link>> = first_rows(app, &page.rows, MAX_LISTED, keys::links).await?;
-    let tags: Vec<Vec<Tag>> = first_rows(app, &page.rows, SHOWN_TAGS, keys::tags).await?;
+    let tags: Vec<Vec<Tag>> = first_rows(app, &page.rows, MAX_SHOWN, keys::tags).await?;
     let used = page.rows.into_iter().zip(links).zip(tags).map(|((container, links), tags)| {
         let blobs: BTreeMap<Digest, u64> = links.iter().map(|link| (link.digest, link.size)).collect();
         UsedContainer { container, tags, bytes: blobs.values().sum() }

@@ -1,6 +1,7 @@
 //! Deleting an image: it removes the image, its tags and its link, and gives back its cost, all at once.
 //!
-//! 1. Read the tag or image row; then the image, all tags and manifests of the container, charge, account and blob.
+//! 1. Read the tag or image row; then the image, charge, account and blob, and all tags and manifests that lead to the
+//!    image.
 //! 2. If more tags or manifests name the image than fit into one transaction, remove those first, a batch at a time.
 //! 3. In one transaction, each row conditional on what was read: delete the tags, the image, its id, details and
 //!    manifest. Unless another manifest names the bytes, delete the link too: the charge counts a link less, and is
@@ -16,6 +17,7 @@ use super::pull::{End, Way};
 use super::retry::{Retry, Try};
 use crate::app::App;
 use crate::auth::Credential;
+use crate::changes::backlinks::{self, Naming};
 use crate::changes::blobs::{self, BlobRows, Unlinking};
 use crate::changes::frozen::Protected;
 use crate::changes::tags::{self, Untagging};
@@ -29,8 +31,8 @@ use crate::store::rows::{Container, EventKind, Image, ManifestLinks, Tag};
 use crate::store::table::Written;
 
 const DOING: &str = "delete this image";
-/// The most manifests that are deleted in one transaction with the rest.
-const MANIFESTS: usize = 12;
+/// The most writes for manifests that registry clients pushed, in one transaction with the rest.
+const MANIFESTS: usize = 40;
 
 /// Deletes the image that a reference names, with all its tags for its architecture in that container.
 pub async fn image(
@@ -82,6 +84,7 @@ struct Deleting {
     found: BlobRows,
     /// The tags that point to it. The requested one goes last: if not all can be removed at once, it still leads here.
     tags: Vec<Tag>,
+    /// The manifests that lead to it.
     manifests: Vec<ManifestLinks>,
 }
 
@@ -92,17 +95,14 @@ impl Deleting {
         let image_key = keys::image(repository, &hash);
         let blob_keys = BlobRows::keys(repository, &hash, &hash.into());
         let wanted = blob_keys.iter().cloned().chain([image_key.clone()]);
-        let _turn = app.long_read().await?;
-        let (rows, tags, manifests) = futures::join!(
-            app.table.batch(wanted),
-            app.table.query_all::<Tag>(keys::tags(repository)),
-            links::manifests(app, repository),
-        );
-        let (mut rows, mut tags, manifests) = (rows?, tags?, manifests?);
+        let mut rows = app.table.batch(wanted).await?;
+        let image: Option<Image> = rows.take(&image_key)?;
+        let its_tags = image.iter().flat_map(|image| image.tags.iter().cloned());
+        let links::Leading { mut tags, manifests } =
+            links::leading_to(app, repository, [hash.into()], its_tags).await?;
         let frozen = Protected::by(&tags, &manifests).image(&hash);
         tags.retain(|tag| tag.images.values().any(|one| one.hash == hash));
         tags.sort_by_key(|tag| matches!(asked_for, Selector::Tag(name) if *name == tag.name));
-        let image: Option<Image> = rows.take(&image_key)?;
         // Manifests of it that others pushed would go with it.
         let implied = image.as_ref().and_then(images::own_manifest);
         let mut of_it = manifests.iter().filter(|row| row.image == Some(hash) && Some(row.digest) != implied);
@@ -138,17 +138,22 @@ impl Deleting {
         let of_it = |row: &&ManifestLinks| row.image == Some(self.image.hash) && Some(row.digest) != own;
         let mut pushed: Vec<&ManifestLinks> = self.manifests.iter().filter(of_it).collect();
         pushed.sort_by_key(|pushed| last.iter().any(|tag| tag.named.digest == pushed.digest));
-        if let Some((first, _)) = pushed.split_last_chunk::<MANIFESTS>().filter(|(first, _)| !first.is_empty()) {
+        let mut room = MANIFESTS;
+        let fit = pushed.iter().rev().take_while(|row| {
+            let left = room.checked_sub(writes(row));
+            room = left.unwrap_or(room);
+            left.is_some()
+        });
+        let (first, rest) = pushed.split_at(pushed.len() - fit.count());
+        if !first.is_empty() {
             // More than one transaction can hold, because the manifests behind a tag are written with it.
             return self.remove_first(app, first).await;
         }
-        let (changes, freed) = self.changes(app, last, &pushed)?;
+        let (changes, freed) = self.changes(app, last, rest)?;
         if app.commit(&self.grant, changes).await? != Written::Done {
             return Ok(Try::Lost);
         }
-        if !freed.is_empty() {
-            links::free(app, &self.grant, self.repository(), &freed, Time::MAX).await?;
-        }
+        self.clean_up(app, rest, &freed).await?;
         Ok(Try::Done(()))
     }
 
@@ -161,20 +166,30 @@ impl Deleting {
     async fn remove_first(&self, app: &App, first: &[&ManifestLinks]) -> Result<Try<()>, Error> {
         let mut container = self.container.clone();
         let place = Place::Repository(container.repository.clone());
-        for some in first.chunks(MANIFESTS) {
+        for pushed in first {
             let mut changes = Changes::unrecorded().with([manifests::epoch_advanced_from(&container)]);
             container.epoch += 1;
-            for pushed in some {
-                changes.extend(manifests::removed(pushed, app.now())?);
-                changes.record(&place, EventKind::ManifestRemoved { digest: pushed.digest });
-            }
+            changes.extend(manifests::removed(pushed, app.now())?);
+            changes.record(&place, EventKind::ManifestRemoved { digest: pushed.digest });
             if app.commit(&self.grant, changes).await? != Written::Done {
                 return Ok(Try::Lost);
             }
         }
         let names: Vec<OciDigest> = first.iter().flat_map(|pushed| &pushed.names).copied().collect();
-        links::free(app, &self.grant, self.repository(), &names, Time::MAX).await?;
+        self.clean_up(app, first, &names).await?;
         Ok(Try::Lost)
+    }
+
+    /// Removes what only removed manifests named, and what is left of their backlinks.
+    async fn clean_up(&self, app: &App, removed: &[&ManifestLinks], freed: &[OciDigest]) -> Result<(), Error> {
+        let repository = self.repository();
+        for row in removed {
+            links::forget(app, &self.grant, repository, &row.digest, &Naming::from(*row).others()).await?;
+        }
+        if !freed.is_empty() {
+            links::free(app, &self.grant, repository, freed, Time::MAX).await?;
+        }
+        Ok(())
     }
 
     /// The changes that delete the image with these tags and pushed manifests, and the digests that may then be freed.
@@ -202,4 +217,9 @@ impl Deleting {
         }
         Ok((changes, freed))
     }
+}
+
+/// The most writes that remove a manifest.
+fn writes(row: &ManifestLinks) -> usize {
+    5 + row.names.len().min(backlinks::TOGETHER)
 }

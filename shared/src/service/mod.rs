@@ -33,3 +33,7 @@ pub mod uploads;
 
 /// The most rows of a list for clients that have no way to ask for more.
 pub const MAX_LISTED: usize = 1000;
+/// The most images and tags of a container that are shown with it in lists, or after a change.
+pub const MAX_SHOWN: usize = 100;
+/// How many of them clients are shown that look at none.
+pub const FEW_SHOWN: usize = 10;

@@ -1,6 +1,6 @@
 //! Tags, as the library protocol sets and lists them.
 
-use super::MAX_LISTED;
+use super::FEW_SHOWN;
 use super::access::{Access, resource_at};
 use super::retry::Retry;
 use crate::app::App;
@@ -16,8 +16,8 @@ use crate::store::table::Written;
 
 const DOING: &str = "set this tag";
 
-/// The tags of the container with the id `container`.
-pub async fn list(app: &App, credential: &Credential, container: Id) -> Result<Vec<Tag>, Error> {
+/// The first `most` tags of the container with the id `container`.
+pub async fn list(app: &App, credential: &Credential, container: Id, most: usize) -> Result<Vec<Tag>, Error> {
     let mut access = Access::load(app, credential, None, [keys::pointer(container)]).await?;
     let Some(Target::Container(repository)) = access.target(container)? else {
         return Err(Error::NotFound("container"));
@@ -26,8 +26,8 @@ pub async fn list(app: &App, credential: &Credential, container: Id) -> Result<V
     access.load_more(app, repository.entity(), [key.clone()]).await?;
     let resource = resource_at(&repository, access.take::<Container>(&key)?.as_ref());
     access.require(Action::See, &resource, "container", "see this container")?;
-    let _turn = app.long_read().await?;
-    Ok(app.table.query(keys::tags(&repository), None, MAX_LISTED).await?.rows)
+    let _turn = if most > FEW_SHOWN { Some(app.long_read().await?) } else { None };
+    Ok(app.table.query(keys::tags(&repository), None, most).await?.rows)
 }
 
 /// A tag that is to point to an image.

@@ -32,6 +32,8 @@
 //! | `R#⟨repository⟩` | `T#⟨tag⟩` | [`Tag`](super::rows::Tag) |
 //! | `R#⟨repository⟩` | `M#⟨digest⟩` | [`Manifest`](super::rows::Manifest) |
 //! | `R#⟨repository⟩` | `F#⟨subject⟩#⟨digest⟩` | [`Referrer`](super::rows::Referrer): what is said of a manifest |
+//! | `R#⟨repository⟩` | `W#⟨digest⟩#M#⟨digest⟩` | [`Backlink`](super::rows::Backlink): a manifest names the first digest |
+//! | `R#⟨repository⟩` | `W#⟨digest⟩#T#⟨tag⟩` | the same: a tag names it |
 //! | `R#⟨repository⟩` | `B#⟨digest⟩` | [`Link`](super::rows::Link): the blob is visible here |
 //! | `R#⟨repository⟩` | `D#⟨hash⟩` | [`Details`](super::rows::Details): what was read in the image |
 //! | `R#⟨repository⟩` | `L#⟨share⟩` | [`ShareListed`](super::rows::ShareListed): the list of shares |
@@ -50,6 +52,7 @@
 //! | `L` | `U#⟨user⟩` | [`UserListed`](super::rows::UserListed): the list of users |
 //! | `L` | `S#⟨upload⟩` | [`SealedListed`](super::rows::SealedListed): the list of uploads that wait to be verified |
 
+use super::rows::Namer;
 use crate::domain::{
     Actor, CollectionName, Digest, EntityName, Id, OciDigest, Repository, ShareId, TagName, TokenId, UploadId, UserName,
 };
@@ -378,6 +381,20 @@ pub fn referrers(repository: &Repository, subject: &OciDigest) -> KeyRange {
     range(format!("R#{repository}"), format!("F#{}#", subject.in_key()))
 }
 
+/// What says that something names a digest.
+pub fn backlink(repository: &Repository, digest: &OciDigest, from: &Namer) -> Key {
+    let from = match from {
+        Namer::Manifest(manifest) => format!("M#{}", manifest.in_key()),
+        Namer::Tag(tag) => format!("T#{tag}"),
+    };
+    key(format!("R#{repository}"), format!("W#{}#{from}", digest.in_key()))
+}
+
+/// The partition and prefix of what names a digest.
+pub fn backlinks(repository: &Repository, digest: &OciDigest) -> KeyRange {
+    range(format!("R#{repository}"), format!("W#{}#", digest.in_key()))
+}
+
 /// The marker that a repository has library images.
 pub fn marker(repository: &Repository) -> Key {
     key(format!("R#{repository}"), SELF)
@@ -560,6 +577,8 @@ pub enum RowKind {
     Details,
     /// A manifest's entry among the referrers of another one.
     Referrer,
+    /// What says that something names a digest.
+    Backlink,
     /// The numbers of a repository that many people change.
     Counts,
     /// The target of an id.
@@ -617,6 +636,7 @@ pub fn kind(key: &Key) -> RowKind {
         ("R#", "T#") => RowKind::Tag,
         ("R#", "D#") => RowKind::Details,
         ("R#", "F#") => RowKind::Referrer,
+        ("R#", "W#") => RowKind::Backlink,
         ("R#", _) if key.sk == "N" => RowKind::Counts,
         ("P#", _) => RowKind::Pointer,
         ("E#", _) if key.sk == SELF => RowKind::Entity,

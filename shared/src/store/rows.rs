@@ -452,9 +452,13 @@ pub struct Container {
     /// The time of creation.
     pub created: Time,
     /// The epoch: counts the changes of what names what in it. Code that removes things that nothing names requires
-    /// that it has not changed since they were looked up. Code that names something requires that nothing was removed.
+    /// that it has not changed since they were looked up.
     #[serde(default)]
     pub epoch: u64,
+    /// Counts those of them that removed something. Code that names something requires that this has not changed since
+    /// it was looked up: so two of them never wait for each other.
+    #[serde(default)]
+    pub removals: u64,
     /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
 }
@@ -803,11 +807,56 @@ pub struct ManifestLinks {
     pub created_by: Option<Actor>,
 }
 
+impl From<Manifest> for ManifestLinks {
+    fn from(row: Manifest) -> Self {
+        let Manifest { repository, digest, cost, rows, object, names, subject, image, created_by, .. } = row;
+        Self { repository, digest, cost, rows, object, names, subject, image, created_by }
+    }
+}
+
 impl ManifestLinks {
     /// The attributes of a [`Manifest`] that it consists of.
     pub const ATTRIBUTES: &[&str] =
         &["repository", "digest", "cost", "rows", "object", "names", "subject", "image", "created_by"];
 }
+
+/// What names a digest in a repository.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Namer {
+    /// A manifest.
+    Manifest(OciDigest),
+    /// A tag.
+    Tag(TagName),
+}
+
+impl Namer {
+    /// The manifest, if it is one.
+    pub fn manifest(&self) -> Option<OciDigest> {
+        match self {
+            Self::Manifest(digest) => Some(*digest),
+            Self::Tag(_) => None,
+        }
+    }
+}
+
+/// What says that something names a digest: who looks for it need not read all manifests and tags.
+///
+/// There is one for each thing that a manifest or a tag names, with two exceptions, which are written where they are
+/// made. There may be some of manifests that are not there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Backlink {
+    /// The repository.
+    pub repository: Repository,
+    /// What is named.
+    pub digest: OciDigest,
+    /// What names it.
+    pub from: Namer,
+    /// If it was written before the manifest: when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<Time>,
+}
+row!(Backlink, row => keys::backlink(&row.repository, &row.digest, &row.from));
 
 /// A manifest that refers to another one, its subject.
 #[derive(Debug, Clone, Serialize, Deserialize)]

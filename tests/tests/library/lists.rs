@@ -44,6 +44,7 @@ async fn containers(server: &Server, count: usize) {
         created_by: None,
         created: Time(1_700_000_000 + i64::try_from(number).unwrap()),
         epoch: 0,
+        removals: 0,
         version: 0,
     };
     let writes: Vec<Write> = (0..count).map(|number| Write::put(&row(number), Condition::None).unwrap()).collect();

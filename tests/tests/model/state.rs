@@ -555,6 +555,7 @@ impl Model {
     pub(crate) async fn nothing_left_over(&self, fixture: &Fixture, empty: bool) {
         let table = Table::read(fixture).await;
         table.agrees();
+        stackroom_tests::backlinks::agree(&fixture.app.table).await;
         assert_eq!(table.unnamed().count(), 0, "links that nothing names");
         let held = (table.sessions.len(), table.streams.len(), table.condemned.len());
         assert_eq!(held, (0, 0, 0), "sessions, streams and condemned objects");

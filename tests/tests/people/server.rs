@@ -311,7 +311,7 @@ impl Server {
                 Answer::Done
             }
             Act::SeeContainer { at } => {
-                let seen = browse::container(app, by, &repository(at)).await?;
+                let seen = browse::container(app, by, &repository(at), 1000).await?;
                 let images = seen.images.iter().map(|image| self.image(&image.hash));
                 let open = match seen.repository.container.visibility {
                     Visibility::Public => Openness::Public,
@@ -327,7 +327,7 @@ impl Server {
                 Answer::shown([self.image(&found.image.hash)])
             }
             Act::Tags { at: (name, path) } => {
-                let tags = tag::list(app, by, self.id(&format!("{name}/{path}"))).await?;
+                let tags = tag::list(app, by, self.id(&format!("{name}/{path}")), 1000).await?;
                 Answer::shown(tags.iter().map(|tag| self.tag(tag)))
             }
             Act::Images { at } => {

@@ -103,8 +103,8 @@ async fn attack_03_no_list_reads_more_than_it_may_show_and_a_tag_is_set_without_
     let document = push_sif(&alice, BB, "t0", &bytes).await;
     tag_many(&alice, BB, &document, 1200).await;
     let container = alice.container(BB).await;
-    // Pages of 128 rows.
     let listed = server.nobody.get(&format!("/v2/tags/{container}")).await;
+    // Pages of 128 rows.
     reads_at_most(&listed, 12);
     let listed = alice.get(&format!("/v2/tags/{container}")).await;
     reads_at_most(&listed, 12);
@@ -112,6 +112,17 @@ async fn attack_03_no_list_reads_more_than_it_may_show_and_a_tag_is_set_without_
     let whole = alice.get(&format!("/v1/containers/{BB}")).await;
     reads_at_most(&whole, 12);
     assert_eq!(whole.ok()["data"]["imageTags"].as_object().unwrap().len(), 1000);
+    // Clients that push look at none of them.
+    for agent in ["Apptainer/1.4.5 (Linux amd64) Go/1.24.6", "Singularity-Ce/4.5.1 (Linux amd64)", "Singularity/3.8.4"]
+    {
+        for path in [format!("/v2/tags/{container}"), format!("/v1/containers/{BB}")] {
+            let pushing = send(alice.request(Method::GET, &path).header("user-agent", agent)).await;
+            reads_at_most(&pushing, 4);
+            let seen = pushing.ok()["data"].clone();
+            let tags = if seen["id"].is_string() { &seen["archTags"]["amd64"] } else { &seen["amd64"] };
+            assert_eq!(tags.as_object().unwrap().len(), 10, "{path}: {seen}");
+        }
+    }
     let image = alice.image(&container, &bytes).await["id"].clone();
     let set =
         alice.post(&format!("/v2/tags/{container}"), json!({ "Arch": "amd64", "Tag": "one", "ImageID": image })).await;

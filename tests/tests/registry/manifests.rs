@@ -2,13 +2,17 @@
 
 use crate::library::set;
 use crate::support::{
-    BB, CONFIG, INDEX, LAYER, MANIFEST, MIB, blob, digest, head, image, index, is, manifest, manifest_at, named,
-    nothing, push, put, refused, tags,
+    BB, CONFIG, INDEX, LAYER, MANIFEST, MIB, blob, blob_at, digest, head, image, index, is, manifest, manifest_at,
+    named, nothing, push, put, refused, tags,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::domain::{Digest, OciDigest};
-use stackroom_tests::{Answer, Caller, Server, send};
+use shared::domain::{Digest, OciDigest, Time};
+use shared::rules::{Action, Resource};
+use shared::service::access::system;
+use shared::store::rows::{Backlink, Namer};
+use shared::store::table::{Condition, Write, Written};
+use stackroom_tests::{Answer, Caller, Server, backlinks, send};
 
 const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -332,4 +336,40 @@ async fn a_frozen_tag_and_a_read_only_repository_say_so_and_stay() {
     assert_eq!(manifest(&alice, BB, "v1").await, kept);
     set(&alice, &format!("/v1/containers/{BB}"), json!({ "readOnly": false })).await.ok();
     is(&put(&alice, BB, "v1", MANIFEST, &other).await, 201);
+}
+
+#[tokio::test]
+async fn a_manifest_names_more_than_a_transaction_holds_and_leaves_nothing_of_that() {
+    let (server, alice) = start().await;
+    let layers: Vec<Vec<u8>> = (0..260u32).map(|number| number.to_be_bytes().to_vec()).collect();
+    let layers: Vec<&[u8]> = layers.iter().map(Vec::as_slice).collect();
+    let wide = push(&alice, BB, "wide", b"config", &layers).await;
+    let other = push(&alice, BB, "other", b"config", &layers[200..230]).await;
+    backlinks::agree(&server.local.app.table).await;
+    // What a manifest names stays, whichever way that is written down.
+    for layer in [layers[0], layers[30], layers[259]] {
+        refused(&alice.delete(&blob_at(BB, &digest(layer))).await, 403, "DENIED");
+    }
+    is(&alice.delete(&manifest_at(BB, &digest(wide.as_bytes()))).await, 202);
+    backlinks::agree(&server.local.app.table).await;
+    for (number, layer) in layers.iter().enumerate() {
+        let status = head(&alice, &blob_at(BB, &digest(layer))).await.status.as_u16();
+        assert_eq!(status, if (200..230).contains(&number) { 200 } else { 404 }, "{number}");
+    }
+    is(&put(&alice, BB, "other", MANIFEST, &other).await, 201);
+    is(&alice.delete(&manifest_at(BB, &digest(other.as_bytes()))).await, 202);
+
+    // A push that died before its manifest was there.
+    let ahead = |at| Backlink {
+        repository: BB.parse().unwrap(),
+        digest: Digest::of(layers[0]).into(),
+        from: Namer::Manifest(Digest::of(wide.as_bytes()).into()),
+        ahead: Some(at),
+    };
+    let table = &server.local.app.table;
+    let grant = system(Action::Manage, &Resource::Installation).unwrap();
+    let written = table.write(&grant, vec![Write::put(&ahead(Time(0)), Condition::None).unwrap()]).await.unwrap();
+    assert_eq!(written, Written::Done);
+    // This compares the backlinks, too.
+    server.sweep_all().await;
 }

@@ -1,12 +1,15 @@
 //! What operations cost on AWS, in read and write units of the table and calls of the bucket: the numbers of
 //! `docs/cost.md`, counted. With `UPDATE=1` they are written there.
 
-use crate::library::{Parts, opened_parts, sif};
+use crate::library::{Parts, hash, opened_parts, sif};
+use reqwest::Method;
+use serde_json::json;
+use shared::domain::Digest;
 use shared::service::sweep::{Ages, sweep};
 use shared::service::uploads::verify;
 use stackroom_tests::cost::{Meter, Row, Tally, Units, of_library, of_registry};
 use stackroom_tests::functions::{only_in_one_process, only_on_one_server};
-use stackroom_tests::{Caller, Server};
+use stackroom_tests::{Caller, Server, send};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -80,6 +83,70 @@ async fn count() -> Counted {
     let (after, more) = (swept(&server, &meter).await, searched(&alice, &meter).await);
     let each = |after: Units, before: Units| (after.read - before.read) / f64::from(MORE);
     Counted { rows, sweeping: each(after, before), searching: each(more, search) }
+}
+
+/// What requests consume that ask for one thing, or change it, in a container with so many others.
+async fn beside(others: usize) -> Vec<(&'static str, f64, f64)> {
+    let (server, meter) = metered(&[]).await;
+    let alice = server.user("alice", 0).await;
+    let agent = "Apptainer/1.4.5 (Linux amd64) Go/1.24.6";
+    let container = alice.container("alice/tools/bb").await;
+    for number in 0..others {
+        let bytes = sif(1000 + u64::try_from(number).unwrap());
+        alice.push("alice/tools/bb", &format!("o{number}"), "amd64", &bytes).await.ok();
+    }
+    let manifest = |layer: &[u8]| {
+        let blob = |bytes: &[u8]| json!({ "mediaType": "application/octet-stream", "size": bytes.len(), "digest": Digest::of(bytes) });
+        json!({ "schemaVersion": 2, "config": blob(b"{}"), "layers": [blob(layer)] }).to_string()
+    };
+    let put = async |path: String, body: Vec<u8>| {
+        let request =
+            alice.request(Method::PUT, &path).header("content-type", "application/vnd.oci.image.manifest.v1+json");
+        assert_eq!(send(request.body(body)).await.status.as_u16(), 201);
+    };
+    for bytes in [b"{}".as_slice(), b"layer"] {
+        let upload = format!("/v2/alice/tools/bb/blobs/uploads/?digest={}", Digest::of(bytes));
+        assert_eq!(send(alice.request(Method::POST, &upload).body(bytes.to_vec())).await.status.as_u16(), 201);
+    }
+    let (bytes, document) = (sif(1), manifest(b"layer"));
+    let mut found = Vec::new();
+    let mut note = |name| {
+        let Units { read, write, .. } = meter.take();
+        found.push((name, read, write));
+    };
+    meter.take();
+    alice.push("alice/tools/bb", "v1", "amd64", &bytes).await.ok();
+    note("library push");
+    for path in [format!("/v2/tags/{container}"), "/v1/containers/alice/tools/bb".to_owned()] {
+        send(alice.request(Method::GET, &path).header("user-agent", agent)).await.ok();
+    }
+    note("what else a client asks for in a push");
+    alice.get("/v1/images/alice/tools/bb:v1?arch=amd64").await.ok();
+    note("lookup");
+    put("/v2/alice/tools/bb/manifests/m".to_owned(), document.clone().into()).await;
+    note("push of a manifest");
+    let path = format!("/v2/alice/tools/bb/manifests/{}", Digest::of(document.as_bytes()));
+    assert_eq!(alice.delete(&path).await.status.as_u16(), 202);
+    note("delete of a manifest");
+    assert_eq!(alice.delete("/v2/alice/tools/bb/manifests/v1").await.status.as_u16(), 202);
+    note("untag");
+    alice.delete(&format!("/v1/images/alice/tools/bb:{}?arch=amd64", hash(&bytes))).await.ok();
+    note("delete of an image");
+    server.sweep_all().await;
+    found
+}
+
+#[tokio::test]
+async fn what_one_thing_costs_does_not_grow_with_its_container() {
+    if only_in_one_process("it counts the calls of this process") || only_on_one_server("it counts those of one server")
+    {
+        return;
+    }
+    // More than clients are shown that look at none.
+    let (few, many) = (beside(12).await, beside(120).await);
+    for ((name, read, write), (_, more_read, more_write)) in few.into_iter().zip(many) {
+        assert_eq!((more_read, more_write), (read, write), "{name}");
+    }
 }
 
 /// The numbers in the first table of the page whose cells have a name and a number: its assumptions.

@@ -60,8 +60,8 @@ const NAMES: [&str; 14] =
     ["-", "Q", "T", "T#", "T#a", "T#a#b", "T#b", "T#bb", "T#ü", "T#\u{fffd}", "T$", "U", "a b", "\u{10ffff}"];
 const PREFIXES: [&str; 8] = ["", "T", "T#", "T#a", "T#b", "U", "nothing", "\u{10ffff}"];
 /// The attributes whose numbers conditions and additions name.
-const NUMBERS: [&str; 10] =
-    ["version", "epoch", "seen", "limit", "charged", "reserved", "surplus", "rows", "most_rows", "uses"];
+const NUMBERS: [&str; 11] =
+    ["version", "epoch", "seen", "limit", "charged", "reserved", "surplus", "rows", "most_rows", "uses", "removals"];
 const WORDS: [&str; 5] = ["latest", "v1", "v2", "v10", "ü"];
 
 /// Draws steps.
@@ -161,11 +161,12 @@ impl Draw {
     }
 
     fn checked(&mut self) -> Condition {
-        match self.0.below(12) {
+        match self.0.below(13) {
             0..2 => Condition::Absent,
             2..5 => Condition::Present,
             5 => Condition::Version(self.small()),
             6 => Condition::Epoch(self.small()),
+            12 => Condition::Removals(self.small()),
             7 => Condition::Seen(Time(i64::try_from(self.small()).unwrap())),
             8 => Condition::Limit(self.small()),
             9 => Condition::Unused,

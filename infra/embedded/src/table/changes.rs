@@ -186,6 +186,7 @@ fn agrees(condition: Condition, row: Option<&Row>) -> bool {
         Condition::Present => row.is_some(),
         Condition::Version(version) => is(VERSION, version.into()),
         Condition::Epoch(epoch) => is("epoch", epoch.into()),
+        Condition::Removals(removals) => is("removals", removals.into()),
         Condition::Seen(time) => is("seen", time.0.into()),
         Condition::Limit(limit) => is("limit", limit.into()),
         Condition::Unused => ["charged", "reserved", "surplus", ROWS].into_iter().all(|name| is(name, 0)),

@@ -1,13 +1,15 @@
 //! What each kind of row refers to.
 
+use crate::changes::backlinks::{self, Naming};
 use crate::changes::images::own_manifest;
 use crate::domain::manifest::EMPTY;
 use crate::domain::{Actor, Digest, EntityName, OciDigest, Repository};
 use crate::error::Error;
 use crate::store::keys::{self, Key, RowKind};
 use crate::store::rows::{
-    About, Account, Blob, Charge, Collection, Container, Counts, Described, Details, Entity, Image, Link,
-    ManifestLinks, Member, Membership, Pointer, Referrer, Robot, Star, Tag, Target, Token, User, UserListed,
+    About, Account, Backlink, Blob, Charge, Collection, Container, Counts, Described, Details, Entity, Image, Link,
+    ManifestLinks, Member, Membership, Namer, Pointer, Referrer, Robot, Row, Star, Tag, Target, Token, User,
+    UserListed,
 };
 use crate::store::table::Scanned;
 
@@ -66,13 +68,21 @@ pub(super) fn of(row: Scanned) -> Result<References, Error> {
             let tag: Tag = row.read()?;
             let images = tag.images.values().map(|one| vec![keys::image(&tag.repository, &one.hash)]);
             let named = vec![keys::manifest(&tag.repository, &tag.named.digest)];
-            References::of(images.chain([named, repository(&tag.repository)]), [])
+            let backlink = backlinks::of_tag(&tag).map(|backlink| backlink.key());
+            References::of(images.chain([named, repository(&tag.repository)]), backlink)
         }
         RowKind::Image => of_image(&row.read()?),
         RowKind::Manifest => of_manifest(&row.read_part()?),
         RowKind::Referrer => {
             let row: Referrer = row.read()?;
             References::with(vec![keys::manifest(&row.repository, &row.digest)])
+        }
+        RowKind::Backlink => {
+            let row: Backlink = row.read()?;
+            References::with(vec![match &row.from {
+                Namer::Manifest(manifest) => keys::manifest(&row.repository, manifest),
+                Namer::Tag(tag) => keys::tag(&row.repository, tag),
+            }])
         }
         RowKind::Link => {
             let link: Link = row.read()?;
@@ -117,7 +127,8 @@ fn of_manifest(row: &ManifestLinks) -> References {
     let parts = names.map(|name| vec![keys::link(path, name), keys::manifest(path, name)]);
     let referrer = row.subject.map(|subject| keys::referrer(path, &subject, &row.digest));
     let image = row.image.map(|image| keys::image(path, &image));
-    References::of(parts.chain([repository(path)]), referrer.into_iter().chain(image))
+    let backlinks = Naming::from(row).keys();
+    References::of(parts.chain([repository(path)]), referrer.into_iter().chain(image).chain(backlinks))
 }
 
 /// What the rows of people, entities, collections and containers refer to.

@@ -8,15 +8,19 @@
 //!    image: it is stored as it is.
 //! 3. Bytes that are too long for a row are written as an object. *Dies*: it leaves an object that no row names; the
 //!    sweeper finds it.
-//! 4. In one transaction: write the manifest, the cost of a long one, its entry among its subject's referrers, the
-//!    tags, and the repository's epoch, which must be the one that was read. So nothing that the manifest needs was
-//!    removed in the meantime, and nobody else pushed it and was charged. *Lost*: start again at 1. *Fails*: the
-//!    object of 3 is deleted, unless the row names it after all.
+//! 4. If it names very many things, most [backlinks](crate::changes::backlinks) are written. *Dies*: the sweeper deletes
+//!    them.
+//! 5. In one transaction: write the manifest with its other backlinks, the cost of a long one, its entry among its
+//!    subject's referrers, the tags, and the repository's epoch, on condition that nothing was removed there since it
+//!    was read. So nothing that the manifest needs was removed in the meantime. One that was not there must still not
+//!    be there: so nobody else pushed it and was charged. *Lost*: start again at 1. *Fails*: the object of 3 is
+//!    deleted, unless the row names it after all.
 
 use super::parse::{NewManifest, Parsed};
 use super::{Code, Refused, RepositoryAccess};
 use crate::app::App;
 use crate::auth::Credential;
+use crate::changes::backlinks::Naming;
 use crate::changes::blobs::{VerifiedBytes, VerifiedImage};
 use crate::changes::manifests::{self, Pushed};
 use crate::changes::tags::{self, Replacing};
@@ -127,6 +131,10 @@ async fn accept(
         }
         let object = push.object(app, new, ours).await?;
         let (grant, quota) = (push.grant.clone(), push.quota);
+        for ahead in push.backlinks(app, new)? {
+            // Lost only if the container was deleted, and then the manifest is lost, too.
+            let _: Written = app.commit(&grant, ahead).await?;
+        }
         let changes = push.changes(app, new, object)?;
         if !changes.have_room_for(0) {
             return Err(Refused::code(Code::TooLarge, "this is too much for one change, set its tags one by one"));
@@ -287,11 +295,24 @@ impl Push {
         Ok(ours.as_ref().map(|ours| ours.object.clone()))
     }
 
+    /// The changes that write those of its backlinks that are too many for one transaction.
+    fn backlinks(&self, app: &App, new: &Parsed<'_>) -> Result<Vec<Changes>, Error> {
+        let names: Vec<OciDigest> = manifests::named_by(&self.names, &new.document);
+        let (repository, image) = (&self.container.repository, self.image(new));
+        Naming { repository, manifest: new.digest, names: &names, image }.ahead(app.now())
+    }
+
+    /// The library image that it is.
+    fn image(&self, new: &Parsed<'_>) -> Option<Digest> {
+        new.document.sif.and(self.images.first().map(|image| image.hash))
+    }
+
     /// The changes that write the manifest, and its tags.
     fn changes(self, app: &App, new: &Parsed<'_>, object: Option<String>) -> Result<Changes, Error> {
+        let image = self.image(new);
         let Self { grant, container, before, charged, cost, old, names, images, .. } = self;
         let (repository, now) = (&container.repository, app.now());
-        let rows = manifest_rows(new.body.len() as u64, new.document.subject.is_some());
+        let rows = manifest_rows(new.body.len() as u64, names.len() as u64, new.document.subject.is_some());
         let counted = before.is_none().then(|| accounts::rows(repository.entity(), rows.cast_signed())).flatten();
         let pushed = manifests::pushed(Pushed {
             repository,
@@ -301,15 +322,16 @@ impl Push {
             document: &new.document,
             object,
             names,
-            image: new.document.sif.and(images.first().map(|image| image.hash)),
+            image,
             cost,
             rows: before.as_ref().map_or(rows, |before| before.rows),
             created_by: before.as_ref().map_or_else(|| grant.by().cloned(), |before| before.created_by.clone()),
             created: before.as_ref().map_or(now, |before| before.created),
+            new: before.is_none(),
         })?;
         let place = Place::Repository(repository.clone());
         let mut changes = Changes::recorded(place, EventKind::ManifestPushed { digest: new.digest });
-        changes.add(manifests::epoch_advanced_from(&container));
+        changes.add(manifests::epoch_advanced_unless_removed(&container));
         changes.extend(pushed);
         changes.extend(charged);
         changes.extend(counted);

@@ -2,13 +2,15 @@
 //!
 //! 1. In one transaction: delete the manifest, its cost, its tags, its entry among the referrers, and the library
 //!    image that it is. *Lost*: start again. *More tags than a transaction holds*: remove some first, and start again.
-//! 2. Then [free](crate::service::links::free) everything that nothing names any more. *Dies before*: it leaves links
-//!    that nothing names, which the sweeper removes.
+//! 2. Then [free](crate::service::links::free) everything that nothing names any more, and
+//!    [forget](crate::service::links::forget) backlinks that were too many for 1. *Dies before*: it leaves links that
+//!    nothing names, or backlinks of nothing, which the sweeper removes.
 
 use super::pull::{Reference, unknown};
 use super::{Code, Refused, RepositoryAccess};
 use crate::app::App;
 use crate::auth::Credential;
+use crate::changes::backlinks::Naming;
 use crate::changes::frozen::Protected;
 use crate::changes::tags::{self, Untagging};
 use crate::changes::{Changes, images, manifests};
@@ -102,10 +104,7 @@ impl Removing {
         let row: Option<Manifest> = access.loaded.take(&key)?;
         could_remove(&access, row)?;
         let container = access.container.clone().ok_or_else(unknown)?;
-        let _turn = app.long_read().await?;
-        let (tags, manifests) =
-            futures::join!(app.table.query_all::<Tag>(keys::tags(repository)), links::manifests(app, repository));
-        let (tags, manifests) = (tags?, manifests?);
+        let (image, links::Leading { tags, manifests }) = leading_to(app, repository, *digest).await?;
         // Its state after the epoch was read.
         let row = manifests.iter().find(|row| row.digest == *digest).ok_or_else(unknown)?;
         let mine = access.made_by(row.created_by.as_ref());
@@ -114,10 +113,6 @@ impl Removing {
             let (repository, read_only) = (repository.clone(), container.read_only);
             let resource = Resource::Image { repository, read_only, own, frozen };
             access.require(Action::Delete, &resource, Code::ManifestUnknown, "manifest")
-        };
-        let image: Option<Image> = match row.image {
-            Some(hash) => app.table.get(keys::image(repository, &hash)).await?,
-            None => None,
         };
         let own = image.as_ref().and_then(images::own_manifest);
         // An image's own manifest is the image, as registry clients see it.
@@ -167,9 +162,27 @@ impl Removing {
             // it would be charged to nobody.
             let _ = app.objects.delete(&self.grant, object).await;
         }
+        links::forget(app, &self.grant, repository, digest, &Naming::from(&self.row).others()).await?;
         links::free(app, &self.grant, repository, &freed, Time::MAX).await?;
         Ok(Try::Done(()))
     }
+}
+
+/// The library image that a manifest is, and what leads to either. To be read after the repository's epoch.
+async fn leading_to(
+    app: &App,
+    repository: &Repository,
+    manifest: OciDigest,
+) -> Result<(Option<Image>, links::Leading), Refused> {
+    let row: Option<Manifest> = app.table.get(keys::manifest(repository, &manifest)).await?;
+    let image: Option<Image> = match row.and_then(|row| row.image) {
+        Some(hash) => app.table.get(keys::image(repository, &hash)).await?,
+        None => None,
+    };
+    let digests = image.iter().map(|image| image.hash.into()).chain([manifest]);
+    let tags = image.iter().flat_map(|image| image.tags.iter().cloned());
+    let leading = links::leading_to(app, repository, digests, tags).await?;
+    Ok((image, leading))
 }
 
 /// Whether a library image is deleted with a manifest of it.

@@ -39,6 +39,8 @@ pub(super) struct Inventory {
     pub(super) logs: BTreeMap<String, u64>,
     /// The most rows of each entity.
     pub(super) most_rows: BTreeMap<String, u64>,
+    /// Backlinks that were written ahead of their manifests long enough ago.
+    pub(super) backlinks: BTreeMap<(Repository, OciDigest), Vec<OciDigest>>,
     /// The things that manifests name.
     pub(super) named: BTreeMap<Repository, BTreeSet<OciDigest>>,
 }

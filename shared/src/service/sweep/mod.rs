@@ -9,6 +9,7 @@
 //!    [ended](super::uploads::end): its reservation is given back, its object condemned. An object that was condemned
 //!    long enough ago is deleted, then its row. An expired stream releases what it holds. A link that no manifest names
 //!    and that no push asked for lately is [removed](super::links::free), unless something came to name it since.
+//!    Backlinks that were written ahead of a manifest that is not there are [forgotten](super::links::forget).
 //!    Expired counts of wrong passwords, expired events, and shares and invitations that ended long enough ago are forgotten, and so are
 //!    the oldest events of an entity that has more of them than it may have rows.
 //! 4. Abort an open multipart upload that no session names, and condemn an object that no row names, if they are old
@@ -181,6 +182,7 @@ async fn sweep_all(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<S
     sweeper.streams().await;
     sweeper.removed().await;
     sweeper.links().await;
+    sweeper.backlinks().await;
     sweeper.forgettable().await;
     sweeper.logs().await;
     // Something that can't be read may name other things.

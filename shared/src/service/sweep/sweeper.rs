@@ -15,8 +15,8 @@ use crate::service::{links, uploads};
 use crate::store::keys::{self, RowKind};
 use crate::store::objects::{ListedObject, OpenParts};
 use crate::store::rows::{
-    Account, AccountNumbers, Blob, Charge, Condemned, Ending, Event, EventEnd, Flow, Image, Link, Manifest,
-    Registrations, Row, Session, State, Stream, Way, WrongPasswords,
+    Account, AccountNumbers, Backlink, Blob, Charge, Condemned, Ending, Event, EventEnd, Flow, Image, Link, Manifest,
+    Namer, Registrations, Row, Session, State, Stream, Way, WrongPasswords,
 };
 use crate::store::table::{Page, Scanned, Written};
 use std::fmt::Debug;
@@ -90,6 +90,7 @@ impl<'a> Sweeper<'a> {
                 self.inventory.objects.extend(manifest.object);
                 self.inventory.named.entry(manifest.repository).or_default().extend(manifest.names);
             }
+            RowKind::Backlink => self.backlink(row.read()?),
             RowKind::Charge => self.inventory.tally.charge(&row.read()?),
             RowKind::Account => {
                 let Account { entity, quota, .. } = row.clone().read()?;
@@ -318,6 +319,25 @@ impl<'a> Sweeper<'a> {
                 let freed = links::free(self.app, self.grant, &repository, &going, before).await;
                 let freed = freed.map(|freed| self.swept.links += freed as u64);
                 self.tried(&repository, freed);
+            }
+        }
+    }
+
+    fn backlink(&mut self, row: Backlink) {
+        let Backlink { repository, digest, from, ahead } = row;
+        if let (Namer::Manifest(manifest), Some(ahead)) = (from, ahead)
+            && ahead.plus(self.ages.link) <= self.now
+        {
+            self.inventory.backlinks.entry((repository, manifest)).or_default().push(digest);
+        }
+    }
+
+    /// Forgets backlinks whose manifest never came, or went.
+    pub(super) async fn backlinks(&mut self) {
+        for ((repository, manifest), names) in std::mem::take(&mut self.inventory.backlinks) {
+            if self.mode == Mode::Collect {
+                let done = links::forget(self.app, self.grant, &repository, &manifest, &names).await;
+                self.tried(&repository, done);
             }
         }
     }

@@ -327,6 +327,7 @@ impl Expression {
             Condition::Present => Some("attribute_exists(pk)".to_owned()),
             Condition::Version(version) => Some(expression.equal("version", &version)),
             Condition::Epoch(epoch) => Some(expression.equal("epoch", &epoch)),
+            Condition::Removals(removals) => Some(expression.equal("removals", &removals)),
             Condition::Seen(time) => Some(expression.equal("seen", &time.0)),
             Condition::Limit(limit) => Some(expression.equal("limit", &limit)),
             Condition::Unused => {

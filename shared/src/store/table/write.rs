@@ -19,6 +19,8 @@ pub enum Condition {
     Version(u64),
     /// The repository exists and has this epoch.
     Epoch(u64),
+    /// The repository exists, and so much has been removed in it.
+    Removals(u64),
     /// The link exists and was last asked for at this time.
     Seen(Time),
     /// The account exists and has this limit.
@@ -182,7 +184,13 @@ impl Write {
 
     /// Increments the epoch of a repository.
     pub fn epoch(repository: &Repository, condition: Condition) -> Self {
-        Self(Operation::Add(keys::container(repository), vec![("epoch", 1), ("version", 1)], condition))
+        Self(Operation::Add(keys::container(repository), vec![("epoch", 1), (VERSION, 1)], condition))
+    }
+
+    /// Increments the epoch of a repository, which must be `epoch`, and the number of removals in it.
+    pub fn removal(repository: &Repository, epoch: u64) -> Self {
+        let numbers = vec![("epoch", 1), ("removals", 1), (VERSION, 1)];
+        Self(Operation::Add(keys::container(repository), numbers, Condition::Epoch(epoch)))
     }
 
     /// Increments the version of a row that must exist, because there is something new in it.
@@ -345,9 +353,10 @@ mod tests {
             created_by: None,
             created: Time(0),
             epoch: 0,
+            removals: 0,
             version: 0,
         };
-        named(serde_json::to_value(container), &["epoch", "version"]);
+        named(serde_json::to_value(container), &["epoch", "removals", VERSION]);
         let object = String::new();
         let link = Link { repository, name: digest.into(), digest, object, size: 0, seen: Time(0) };
         named(serde_json::to_value(link), &["seen"]);
