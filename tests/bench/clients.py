@@ -189,11 +189,18 @@ def tail(url, **query):
 # ---- our library
 
 
+# How clients of the library say who they are.
+AGENT = {"User-Agent": "Apptainer/1.4.5 (Linux amd64) Go/1.24.6"}
+
+
 class Library:
     """A user of our library API, who does what its clients do."""
 
+    # The path of each container, by its id.
+    paths = {}
+
     def __init__(self, link, token):
-        self.link, self.auth = link, {"Authorization": f"Bearer {token}"}
+        self.link, self.auth = link, {"Authorization": f"Bearer {token}", **AGENT}
 
     def api(self, method, path, body=None, want=range(200, 300)):
         content = self.link.ask(method, path, None if body is None else json.dumps(body), self.auth, want)[1]
@@ -204,9 +211,16 @@ class Library:
         entity, collection, name = path.split("/")
         entity = self.api("POST", "/v1/entities", {"name": entity})["id"]
         collection = self.api("POST", "/v1/collections", {"name": collection, "entity": entity})["id"]
-        return self.api("POST", "/v1/containers", {"name": name, "collection": collection})["id"]
+        container = self.api("POST", "/v1/containers", {"name": name, "collection": collection})["id"]
+        self.paths[container] = path
+        return container
 
     def push(self, container, tag, image):
+        path = self.paths[container]
+        entity, collection, _ = path.split("/")
+        for there in f"entities/{entity}", f"collections/{entity}/{collection}", f"containers/{path}":
+            self.api("GET", f"/v1/{there}")
+        self.api("GET", f"/v1/images/{path}:sha256.{image.digest}?arch=amd64", want=(200, 404))
         made = self.api("POST", "/v1/images", {"hash": f"sha256.{image.digest}", "container": container})
         path = f"/v2/imagefile/{made['id']}"
         if image.size <= PART:
@@ -226,6 +240,8 @@ class Library:
                 done.append({"partNumber": number, "token": sent["ETag"]})
             body = {"uploadID": opened["uploadID"], "completedParts": done}
             self.api("PUT", f"{path}/_multipart_complete", body)
+        self.api("GET", "/version")
+        self.api("GET", f"/v2/tags/{container}")
         self.api("POST", f"/v2/tags/{container}", {"Arch": "amd64", "Tag": tag, "ImageID": made["id"]})
 
     def pushed(self, reference):

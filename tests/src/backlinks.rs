@@ -3,9 +3,12 @@
 use shared::domain::manifest::{EMPTY, of_sif};
 use shared::domain::{Digest, OciDigest};
 use shared::store::keys::{self, Key, RowKind};
-use shared::store::rows::{Backlink, Manifest, Namer, Tag};
+use shared::store::rows::{Backlink, Manifest, Namer, Tag, Wide};
 use shared::store::table::Table;
 use std::collections::BTreeSet;
+
+/// The most backlinks of a manifest.
+const MOST: usize = 30;
 
 /// Checks that each manifest and tag has its backlinks, and that there are no others.
 ///
@@ -21,8 +24,12 @@ pub async fn agree(table: &Table) {
                     let Manifest { repository, digest, names, image, .. } = row.read().unwrap();
                     let from = Namer::Manifest(digest);
                     let left_out = image.map(|_| OciDigest::from(Digest::of(EMPTY)));
-                    let names = names.iter().filter(|name| Some(**name) != left_out);
-                    expected.extend(names.map(|name| keys::backlink(&repository, name, &from)));
+                    let names: Vec<&OciDigest> = names.iter().filter(|name| Some(**name) != left_out).collect();
+                    if names.len() > MOST {
+                        expected.insert(keys::wide(&repository, &digest));
+                    } else {
+                        expected.extend(names.iter().map(|name| keys::backlink(&repository, name, &from)));
+                    }
                 }
                 RowKind::Tag => {
                     let Tag { repository, name, images, named, .. } = row.read().unwrap();
@@ -38,6 +45,12 @@ pub async fn agree(table: &Table) {
                     let key = row.key.clone();
                     let row: Backlink = row.read().unwrap();
                     assert_eq!(keys::backlink(&row.repository, &row.digest, &row.from), key);
+                    there.insert(key);
+                }
+                RowKind::Wide => {
+                    let key = row.key.clone();
+                    let row: Wide = row.read().unwrap();
+                    assert_eq!(keys::wide(&row.repository, &row.manifest), key);
                     there.insert(key);
                 }
                 _ => {}

@@ -21,6 +21,11 @@ pub(crate) fn epoch_advanced_unless_removed(container: &Container) -> Write {
     Write::epoch(&container.repository, Condition::Removals(container.removals))
 }
 
+/// The same, on condition that the epoch has not changed since the row was read.
+pub(crate) fn epoch_advanced_alone(container: &Container) -> Write {
+    Write::epoch(&container.repository, Condition::Epoch(container.epoch))
+}
+
 /// The same for a removal, on condition that the epoch has not changed since the row was read.
 pub(crate) fn epoch_advanced_from(container: &Container) -> Write {
     Write::removal(&container.repository, container.epoch)
@@ -36,8 +41,8 @@ pub(crate) struct Pushed<'a> {
     pub(crate) document: &'a Document,
     /// The object that holds the bytes, if they are too long for a row.
     pub(crate) object: Option<String>,
-    /// The things it names that are in the repository.
-    pub(crate) names: BTreeSet<OciDigest>,
+    /// The things that it names, see [`named_by`].
+    pub(crate) names: Vec<OciDigest>,
     /// The library image that is its layer.
     pub(crate) image: Option<Digest>,
     /// The bytes charged to its entity.
@@ -48,12 +53,13 @@ pub(crate) struct Pushed<'a> {
     pub(crate) created: Time,
     /// Whether it must not be there before: it is charged.
     pub(crate) new: bool,
+    /// Whether it has its backlinks already.
+    pub(crate) linked: bool,
 }
 
 /// Writes a manifest that a client pushed, and its entry among the referrers of its subject.
 pub(crate) fn pushed(new: Pushed<'_>) -> Result<Vec<Write>, Error> {
     let Pushed { repository, digest, media_type, body, document, object, names, .. } = new;
-    let names = named_by(&names, document);
     let row = Manifest {
         repository: repository.clone(),
         digest,
@@ -70,7 +76,9 @@ pub(crate) fn pushed(new: Pushed<'_>) -> Result<Vec<Write>, Error> {
         created: new.created,
     };
     let mut writes = vec![Write::put(&row, if new.new { Condition::Absent } else { Condition::Present })?];
-    writes.extend(naming(&row).written()?);
+    if !new.linked {
+        writes.extend(Naming::from(&row).written()?);
+    }
     if let Some(object) = &row.object {
         // If an answer was lost on its way, the object may have been ours and deleted with the row. It must not be
         // named again.
@@ -94,15 +102,10 @@ pub(crate) fn named_by(there: &BTreeSet<OciDigest>, document: &Document) -> Vec<
     there.iter().copied().chain(document.subject).collect()
 }
 
-/// What a manifest names.
-fn naming(row: &Manifest) -> Naming<'_> {
-    Naming { repository: &row.repository, manifest: row.digest, names: &row.names, image: row.image }
-}
-
 /// Writes a manifest of ours, whatever is there, with its backlinks.
 pub(crate) fn overlaid(row: &Manifest) -> Result<Vec<Write>, Error> {
     let mut writes = vec![Write::overlay(row)?];
-    writes.extend(naming(row).written()?);
+    writes.extend(Naming::from(row).written()?);
     Ok(writes)
 }
 

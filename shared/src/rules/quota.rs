@@ -63,14 +63,11 @@ pub fn most_rows(limit: u64) -> u64 {
     if limit == 0 { u64::MAX } else { FREE_ROWS + limit / BYTES_OF_A_ROW }
 }
 
-/// Things that a manifest names and that together count as a row: each has a small one.
-const NAMES_OF_A_ROW: u64 = 4;
-
-/// How many rows a manifest counts as that names so many things: the bytes that it costs nothing for take room in the
-/// table, in its own row and once more among the referrers of its subject.
-pub fn manifest_rows(size: u64, names: u64, has_subject: bool) -> u64 {
+/// How many rows a manifest counts as: the bytes that it costs nothing for take room in the table, in its own row and
+/// once more among the referrers of its subject. What says what it names is about as long as itself.
+pub fn manifest_rows(size: u64, has_subject: bool) -> u64 {
     let free = if manifest_cost(size) == 0 { size } else { 0 };
-    (1 + free / 1024) * (1 + u64::from(has_subject)) + names / NAMES_OF_A_ROW
+    (1 + free / 1024) * (1 + u64::from(has_subject))
 }
 
 /// How many rows texts of so many bytes count as that people say about something; none if there are none.
@@ -88,12 +85,11 @@ mod tests {
         assert_eq!(most_rows(0), u64::MAX);
         assert!(most_rows(u64::MAX) < u64::MAX);
         for (size, subject, rows) in [(0, false, 1), (1023, false, 1), (1024, false, 2), (FREE_MANIFEST, true, 34)] {
-            assert_eq!(manifest_rows(size, 3, subject), rows, "{size}");
+            assert_eq!(manifest_rows(size, subject), rows, "{size}");
         }
-        assert_eq!(manifest_rows(0, 4, false), 2);
         assert_eq!([0, 1, 1023, 1024, 64 << 10].map(about_rows), [0, 1, 1, 2, 65]);
         // Its bytes are charged.
-        assert_eq!(manifest_rows(FREE_MANIFEST + 1, 0, false), 1);
+        assert_eq!(manifest_rows(FREE_MANIFEST + 1, false), 1);
     }
 
     #[test]

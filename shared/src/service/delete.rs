@@ -17,18 +17,19 @@ use super::pull::{End, Way};
 use super::retry::{Retry, Try};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::changes::backlinks::{self, Naming};
+use crate::changes::backlinks;
 use crate::changes::blobs::{self, BlobRows, Unlinking};
 use crate::changes::frozen::Protected;
 use crate::changes::tags::{self, Untagging};
 use crate::changes::{Changes, images, manifests};
 use crate::domain::reference::LibraryRef;
-use crate::domain::{Digest, OciDigest, Repository, Selector, Time};
+use crate::domain::{Digest, OciDigest, Repository, Selector};
 use crate::error::Error;
 use crate::rules::{Action, Denial, Grant, Place, Resource};
 use crate::store::keys;
 use crate::store::rows::{Container, EventKind, Image, ManifestLinks, Tag};
 use crate::store::table::Written;
+use std::collections::BTreeSet;
 
 const DOING: &str = "delete this image";
 /// The most writes for manifests that registry clients pushed, in one transaction with the rest.
@@ -101,7 +102,10 @@ impl Deleting {
         let links::Leading { mut tags, manifests } =
             links::leading_to(app, repository, [hash.into()], its_tags).await?;
         let frozen = Protected::by(&tags, &manifests).image(&hash);
-        tags.retain(|tag| tag.images.values().any(|one| one.hash == hash));
+        // Those that name it in another form go as well, though an image without an architecture is not in their row.
+        let its: BTreeSet<OciDigest> =
+            manifests.iter().filter(|row| row.image == Some(hash)).map(|row| row.digest).collect();
+        tags.retain(|tag| its.contains(&tag.named.digest) || tag.images.values().any(|one| one.hash == hash));
         tags.sort_by_key(|tag| matches!(asked_for, Selector::Tag(name) if *name == tag.name));
         // Manifests of it that others pushed would go with it.
         let implied = image.as_ref().and_then(images::own_manifest);
@@ -147,13 +151,13 @@ impl Deleting {
         let (first, rest) = pushed.split_at(pushed.len() - fit.count());
         if !first.is_empty() {
             // More than one transaction can hold, because the manifests behind a tag are written with it.
-            return self.remove_first(app, first).await;
+            return self.remove_first(app, first, last).await;
         }
         let (changes, freed) = self.changes(app, last, rest)?;
         if app.commit(&self.grant, changes).await? != Written::Done {
             return Ok(Try::Lost);
         }
-        self.clean_up(app, rest, &freed).await?;
+        links::free_after(app, &self.grant, self.repository(), &freed).await;
         Ok(Try::Done(()))
     }
 
@@ -162,8 +166,8 @@ impl Deleting {
         tags::untag(tags, Untagging { manifest: None, image: Some(self.image.hash), image_stays, now: app.now() })
     }
 
-    /// Removes manifests of the image that do not fit into its transaction.
-    async fn remove_first(&self, app: &App, first: &[&ManifestLinks]) -> Result<Try<()>, Error> {
+    /// Removes manifests of the image that do not fit into its transaction, each with the tags that name it.
+    async fn remove_first(&self, app: &App, first: &[&ManifestLinks], last: &[Tag]) -> Result<Try<()>, Error> {
         let mut container = self.container.clone();
         let place = Place::Repository(container.repository.clone());
         for pushed in first {
@@ -171,25 +175,17 @@ impl Deleting {
             container.epoch += 1;
             changes.extend(manifests::removed(pushed, app.now())?);
             changes.record(&place, EventKind::ManifestRemoved { digest: pushed.digest });
+            // At most those of one group: what is left of them stays in no round without what it names.
+            let naming: Vec<&Tag> = last.iter().filter(|tag| tag.named.digest == pushed.digest).collect();
+            let gone = Untagging { manifest: Some(&pushed.digest), image: None, image_stays: true, now: app.now() };
+            changes.merge(tags::untag(&naming, gone)?);
             if app.commit(&self.grant, changes).await? != Written::Done {
                 return Ok(Try::Lost);
             }
         }
         let names: Vec<OciDigest> = first.iter().flat_map(|pushed| &pushed.names).copied().collect();
-        self.clean_up(app, first, &names).await?;
+        links::free_after(app, &self.grant, self.repository(), &names).await;
         Ok(Try::Lost)
-    }
-
-    /// Removes what only removed manifests named, and what is left of their backlinks.
-    async fn clean_up(&self, app: &App, removed: &[&ManifestLinks], freed: &[OciDigest]) -> Result<(), Error> {
-        let repository = self.repository();
-        for row in removed {
-            links::forget(app, &self.grant, repository, &row.digest, &Naming::from(*row).others()).await?;
-        }
-        if !freed.is_empty() {
-            links::free(app, &self.grant, repository, freed, Time::MAX).await?;
-        }
-        Ok(())
     }
 
     /// The changes that delete the image with these tags and pushed manifests, and the digests that may then be freed.
@@ -221,5 +217,5 @@ impl Deleting {
 
 /// The most writes that remove a manifest.
 fn writes(row: &ManifestLinks) -> usize {
-    5 + row.names.len().min(backlinks::TOGETHER)
+    5 + row.names.len().min(backlinks::MOST)
 }

@@ -3,16 +3,17 @@
 use super::retry::{Retry, Try};
 use crate::app::App;
 use crate::changes::blobs::{self, Unlinking, unlinking_keys};
-use crate::changes::{Changes, backlinks, manifests};
+use crate::changes::{Changes, manifests};
 use crate::domain::time::SKEW;
 use crate::domain::{OciDigest, Repository, TagName, Time};
 use crate::error::Error;
 use crate::rules::{Grant, Place};
-use crate::store::keys;
-use crate::store::rows::{Account, Backlink, Container, EventKind, Link, Manifest, ManifestLinks, Namer, Tag};
-use crate::store::table::{MAX_READS, Page, Written};
+use crate::store::keys::{self, Key, KeyRange};
+use crate::store::rows::{Account, Backlink, Container, EventKind, Link, ManifestLinks, Namer, Tag, Wide};
+use crate::store::table::{MAX_READS, Written};
 use futures::{StreamExt, TryStreamExt};
-use std::collections::{BTreeMap, BTreeSet};
+use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a link without a manifest stays after a push last asked for it: time enough for the rest of that push.
@@ -24,8 +25,10 @@ const _: () = assert!(LEASE.as_secs() >= NOTED.as_secs() + 2 * SKEW.as_secs() + 
 
 /// How many lists of backlinks are read at a time.
 const AT_A_TIME: usize = 16;
-/// How many backlinks are read at first to see whether something is named. Nearly always, the first one tells.
-const FEW: usize = 4;
+/// How many manifests are read at a time that name many things: each is up to a few MiB.
+const WIDE_AT_A_TIME: usize = 16;
+/// From so many rows on, what leads to something is a long read.
+const MANY: usize = 100;
 
 /// The tags and manifests of a repository that lead to something.
 #[derive(Debug, Default)]
@@ -44,16 +47,25 @@ pub(crate) async fn leading_to(
 ) -> Result<Leading, Error> {
     let mut next: BTreeSet<OciDigest> = digests.into_iter().collect();
     let (mut seen, mut tags) = (BTreeSet::new(), tags.into_iter().collect::<BTreeSet<_>>());
-    let mut manifests = BTreeMap::new();
+    let (mut manifests, mut turn) = (Vec::new(), None);
+    let wide = wide(app, repository).await?;
     while !next.is_empty() {
+        if turn.is_none() && next.len().max(tags.len()).max(wide.len()) > MANY {
+            turn = Some(app.long_read().await?);
+        }
         let level: Vec<OciDigest> = next.into_iter().collect();
         seen.extend(level.iter().copied());
-        for row in read_manifests(app, repository, &level).await? {
-            manifests.insert(row.digest, row);
-        }
+        let keys = level.iter().map(|digest| keys::manifest(repository, digest));
+        app.table.each_of(keys, ManifestLinks::ATTRIBUTES, MAX_READS, |row| manifests.push(row)).await?;
         let mut above = BTreeSet::new();
-        let mut backlinks = futures::stream::iter(level)
-            .map(|digest| app.table.query_all::<Backlink>(keys::backlinks(repository, &digest)))
+        app.table
+            .each_of(wide.iter().cloned(), &["digest", "names"], WIDE_AT_A_TIME, |row: Names| {
+                above.extend(row.names.iter().any(|name| level.binary_search(name).is_ok()).then_some(row.digest));
+            })
+            .await?;
+        let ranges: Vec<KeyRange> = level.iter().map(|digest| keys::backlinks(repository, digest)).collect();
+        let mut backlinks = futures::stream::iter(ranges)
+            .map(|range| app.table.query_all::<Backlink>(range))
             .buffer_unordered(AT_A_TIME);
         while let Some(rows) = backlinks.try_next().await? {
             for row in rows {
@@ -71,68 +83,50 @@ pub(crate) async fn leading_to(
     for key in keys {
         tags.extend(rows.take::<Tag>(&key)?);
     }
-    Ok(Leading { tags, manifests: manifests.into_values().collect() })
+    Ok(Leading { tags, manifests })
 }
 
-async fn read_manifests(
-    app: &App,
-    repository: &Repository,
-    digests: &[OciDigest],
-) -> Result<Vec<ManifestLinks>, Error> {
-    let keys: Vec<_> = digests.iter().map(|digest| keys::manifest(repository, digest)).collect();
-    let mut rows = app.table.batch(keys.iter().cloned()).await?;
-    let mut all = Vec::new();
-    for key in keys {
-        all.extend(rows.take::<Manifest>(&key)?.map(ManifestLinks::from));
-    }
-    Ok(all)
+/// What a manifest names.
+#[derive(Deserialize)]
+struct Names {
+    digest: OciDigest,
+    #[serde(default)]
+    names: Vec<OciDigest>,
 }
 
-/// Whether a manifest of the repository names a digest.
-async fn is_named(app: &App, repository: &Repository, digest: &OciDigest) -> Result<bool, Error> {
-    let (mut past, mut limit) = (None, FEW);
-    loop {
-        let page: Page<Backlink> = app.table.query(keys::backlinks(repository, digest), past, limit).await?;
-        let from: Vec<OciDigest> = page.rows.iter().filter_map(|row| row.from.manifest()).collect();
-        let there = app.table.there(from.iter().map(|manifest| keys::manifest(repository, manifest))).await?;
-        if !there.is_empty() {
-            return Ok(true);
-        }
-        past = page.next;
-        if past.is_none() {
-            return Ok(false);
-        }
-        limit = MAX_READS;
-    }
+/// The places of the manifests of a repository that have no backlinks, since they name too many things.
+async fn wide(app: &App, repository: &Repository) -> Result<Vec<Key>, Error> {
+    let rows: Vec<Wide> = app.table.query_all(keys::all_wide(repository)).await?;
+    Ok(rows.iter().map(|row| keys::manifest(repository, &row.manifest)).collect())
 }
 
-/// Deletes the backlinks of a manifest that is not there, as far as they were written before it.
-///
-/// 1. Read the repository, and whether the manifest is there: then they stay.
-/// 2. Delete some, on condition that the manifest is still not there. That counts as a removal, so a push of it that
-///    has written them already is lost, and writes them again. *Lost*: start again. *Dies*: the sweeper does the rest.
-pub(crate) async fn forget(
-    app: &App,
-    grant: &Grant,
-    repository: &Repository,
-    manifest: &OciDigest,
-    names: &[OciDigest],
-) -> Result<(), Error> {
-    let mut retry = Retry::of("changes of the same repository");
-    let mut left = names.chunks(backlinks::FORGOTTEN);
-    let mut some = left.next();
-    while let Some(names) = some {
-        retry.pause().await?;
-        let container: Option<Container> = app.table.get(keys::container(repository)).await?;
-        let Some(container) = container else { return Ok(()) };
-        if !app.table.there([keys::manifest(repository, manifest)]).await?.is_empty() {
-            return Ok(());
-        }
-        if app.commit(grant, backlinks::forgotten(&container, manifest, names)).await? == Written::Done {
-            (some, retry) = (left.next(), Retry::of("changes of the same repository"));
-        }
+/// Those of some digests that no manifest of the repository names.
+async fn unnamed(app: &App, repository: &Repository, names: BTreeSet<OciDigest>) -> Result<BTreeSet<OciDigest>, Error> {
+    let mut left = BTreeSet::new();
+    let mut asked = futures::stream::iter(names)
+        .map(async |name| Ok::<_, Error>((name, has_backlink(app, repository, &name).await?)))
+        .buffered(AT_A_TIME);
+    while let Some((name, stays)) = asked.try_next().await? {
+        left.extend((!stays).then_some(name));
     }
-    Ok(())
+    if left.is_empty() {
+        return Ok(left);
+    }
+    let wide = wide(app, repository).await?;
+    let _turn = if wide.len() > MANY { Some(app.long_read().await?) } else { None };
+    let stays = |row: Names| {
+        for name in &row.names {
+            left.remove(name);
+        }
+    };
+    app.table.each_of(wide, &["digest", "names"], WIDE_AT_A_TIME, stays).await?;
+    Ok(left)
+}
+
+/// Whether a manifest that has backlinks names a digest. Tags name manifests only, of which no link depends.
+async fn has_backlink(app: &App, repository: &Repository, digest: &OciDigest) -> Result<bool, Error> {
+    let from = keys::backlinks(repository, digest).narrowed(keys::FROM_MANIFESTS);
+    Ok(!app.table.first_keys(from, 1).await?.is_empty())
 }
 
 /// Commits the first steps of a deletion that does not fit into one transaction, each on condition that what names what
@@ -176,29 +170,25 @@ pub(crate) async fn free(
         retry.pause().await?;
         let container: Option<Container> = app.table.get(keys::container(repository)).await?;
         let Some(mut container) = container else { return Ok(freed) };
-        let mut asked = futures::stream::iter(std::mem::take(&mut left))
-            .map(async |name| Ok::<_, Error>((name, is_named(app, repository, &name).await?)))
-            .buffered(AT_A_TIME);
-        let mut unnamed = Vec::new();
-        while let Some((name, stays)) = asked.try_next().await? {
-            unnamed.extend((!stays).then_some(name));
-        }
-        let mut lost = BTreeSet::new();
-        for name in unnamed {
+        let unnamed = unnamed(app, repository, std::mem::take(&mut left)).await?;
+        let mut unnamed = unnamed.into_iter();
+        for name in unnamed.by_ref() {
             match free_one(app, grant, &container, &name, before).await? {
                 Try::Done(went) => {
                     freed += usize::from(went);
                     container.epoch += u64::from(went);
                 }
                 Try::Lost => {
-                    lost.insert(name);
+                    left.insert(name);
+                    break;
                 }
             }
         }
-        if lost.is_empty() {
+        // What names what has changed: the others would be lost as well.
+        left.extend(unnamed);
+        if left.is_empty() {
             return Ok(freed);
         }
-        left = lost;
     }
 }
 
@@ -226,4 +216,12 @@ async fn free_one(
         Written::Done => Try::Done(true),
         Written::Lost(_) => Try::Lost,
     })
+}
+
+/// The same for whoever has just removed what named them. That is done, whatever becomes of these links: if they can't
+/// be removed now, the next sweep does it.
+pub(crate) async fn free_after(app: &App, grant: &Grant, repository: &Repository, names: &[OciDigest]) {
+    if let Err(error) = free(app, grant, repository, names, Time::MAX).await {
+        tracing::warn!(%repository, %error, cause = error.cause(), "links that nothing names stay until the next sweep");
+    }
 }

@@ -34,6 +34,7 @@
 //! | `R#⟨repository⟩` | `F#⟨subject⟩#⟨digest⟩` | [`Referrer`](super::rows::Referrer): what is said of a manifest |
 //! | `R#⟨repository⟩` | `W#⟨digest⟩#M#⟨digest⟩` | [`Backlink`](super::rows::Backlink): a manifest names the first digest |
 //! | `R#⟨repository⟩` | `W#⟨digest⟩#T#⟨tag⟩` | the same: a tag names it |
+//! | `R#⟨repository⟩` | `V#⟨digest⟩` | [`Wide`](super::rows::Wide): the manifest names too many things for backlinks |
 //! | `R#⟨repository⟩` | `B#⟨digest⟩` | [`Link`](super::rows::Link): the blob is visible here |
 //! | `R#⟨repository⟩` | `D#⟨hash⟩` | [`Details`](super::rows::Details): what was read in the image |
 //! | `R#⟨repository⟩` | `L#⟨share⟩` | [`ShareListed`](super::rows::ShareListed): the list of shares |
@@ -384,15 +385,28 @@ pub fn referrers(repository: &Repository, subject: &OciDigest) -> KeyRange {
 /// What says that something names a digest.
 pub fn backlink(repository: &Repository, digest: &OciDigest, from: &Namer) -> Key {
     let from = match from {
-        Namer::Manifest(manifest) => format!("M#{}", manifest.in_key()),
+        Namer::Manifest(manifest) => format!("{FROM_MANIFESTS}{}", manifest.in_key()),
         Namer::Tag(tag) => format!("T#{tag}"),
     };
     key(format!("R#{repository}"), format!("W#{}#{from}", digest.in_key()))
 }
 
+/// How the names of manifests begin among what names a digest.
+pub const FROM_MANIFESTS: &str = "M#";
+
 /// The partition and prefix of what names a digest.
 pub fn backlinks(repository: &Repository, digest: &OciDigest) -> KeyRange {
     range(format!("R#{repository}"), format!("W#{}#", digest.in_key()))
+}
+
+/// A manifest's entry in the list of those that name too many things for backlinks.
+pub fn wide(repository: &Repository, manifest: &OciDigest) -> Key {
+    key(format!("R#{repository}"), format!("V#{}", manifest.in_key()))
+}
+
+/// The partition and prefix of that list.
+pub fn all_wide(repository: &Repository) -> KeyRange {
+    range(format!("R#{repository}"), "V#")
 }
 
 /// The marker that a repository has library images.
@@ -579,6 +593,8 @@ pub enum RowKind {
     Referrer,
     /// What says that something names a digest.
     Backlink,
+    /// An entry in the list of manifests that name too many things for those.
+    Wide,
     /// The numbers of a repository that many people change.
     Counts,
     /// The target of an id.
@@ -637,6 +653,7 @@ pub fn kind(key: &Key) -> RowKind {
         ("R#", "D#") => RowKind::Details,
         ("R#", "F#") => RowKind::Referrer,
         ("R#", "W#") => RowKind::Backlink,
+        ("R#", "V#") => RowKind::Wide,
         ("R#", _) if key.sk == "N" => RowKind::Counts,
         ("P#", _) => RowKind::Pointer,
         ("E#", _) if key.sk == SELF => RowKind::Entity,
@@ -718,6 +735,9 @@ mod tests {
             tag(&repository, &"a".parse().unwrap()),
             manifest(&repository, &digest.into()),
             referrer(&repository, &digest.into(), &digest.into()),
+            backlink(&repository, &digest.into(), &Namer::Manifest(digest.into())),
+            backlink(&repository, &digest.into(), &Namer::Tag("a".parse().unwrap())),
+            wide(&repository, &digest.into()),
             marker(&repository),
             link(&repository, &digest.into()),
             link(&repository, &OciDigest::Sha512([0; 64])),
@@ -775,6 +795,8 @@ mod tests {
             (tag(&repository, &"a".parse().unwrap()), RowKind::Tag),
             (details(&repository, &digest), RowKind::Details),
             (referrer(&repository, &digest.into(), &digest.into()), RowKind::Referrer),
+            (backlink(&repository, &digest.into(), &Namer::Tag("a".parse().unwrap())), RowKind::Backlink),
+            (wide(&repository, &digest.into()), RowKind::Wide),
             (pointer(Id::from_random([0; 12])), RowKind::Pointer),
             (wrong_passwords(&"a".parse().unwrap()), RowKind::WrongPasswords),
             (user(&"a".parse().unwrap()), RowKind::User),

@@ -457,7 +457,6 @@ pub struct Container {
     pub epoch: u64,
     /// Counts those of them that removed something. Code that names something requires that this has not changed since
     /// it was looked up: so two of them never wait for each other.
-    #[serde(default)]
     pub removals: u64,
     /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
@@ -842,8 +841,8 @@ impl Namer {
 
 /// What says that something names a digest: who looks for it need not read all manifests and tags.
 ///
-/// There is one for each thing that a manifest or a tag names, with two exceptions, which are written where they are
-/// made. There may be some of manifests that are not there.
+/// There is one for each thing that a manifest or a tag names, with a few exceptions, which are written where they are
+/// made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Backlink {
     /// The repository.
@@ -852,11 +851,18 @@ pub struct Backlink {
     pub digest: OciDigest,
     /// What names it.
     pub from: Namer,
-    /// If it was written before the manifest: when.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ahead: Option<Time>,
 }
 row!(Backlink, row => keys::backlink(&row.repository, &row.digest, &row.from));
+
+/// An entry in the list of manifests of a repository that name too many things for backlinks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Wide {
+    /// The repository.
+    pub repository: Repository,
+    /// The manifest.
+    pub manifest: OciDigest,
+}
+row!(Wide, row => keys::wide(&row.repository, &row.manifest));
 
 /// A manifest that refers to another one, its subject.
 #[derive(Debug, Clone, Serialize, Deserialize)]

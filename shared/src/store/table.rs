@@ -305,6 +305,25 @@ impl Table {
         }
     }
 
+    /// Reads some attributes of the rows at `keys`, at most `together` at a time, and passes each one on as it arrives.
+    pub async fn each_of<R: DeserializeOwned>(
+        &self,
+        keys: impl IntoIterator<Item = Key>,
+        attributes: &[&str],
+        together: usize,
+        mut take: impl FnMut(R),
+    ) -> Result<(), StoreError> {
+        let keys: Vec<Key> = keys.into_iter().collect();
+        for some in keys.chunks(together.clamp(1, MAX_READS)) {
+            telemetry::read();
+            for text in self.rows.get(some, Attributes::Only(attributes)).await?.into_iter().flatten() {
+                take(read(&text)?);
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
     /// The keys of the first rows of a partition with a prefix.
     pub async fn first_keys(&self, range: KeyRange, most: u16) -> Result<Vec<Key>, StoreError> {
         telemetry::read();

@@ -1,11 +1,12 @@
 //! Deleting tags, manifests and blobs.
 
-use crate::library::{set, sweep_up};
+use crate::library::{hash, set, sweep_up};
 use crate::support::{
-    BB, INDEX, MANIFEST, blob_at, digest, fetch, image, index, is, junk, manifest, manifest_at, named, nothing, push,
-    put, refused, tags,
+    BB, INDEX, MANIFEST, blob, blob_at, digest, fetch, image, index, is, junk, manifest, manifest_at, named, nothing,
+    of_sif, push, put, refused, tags,
 };
 use serde_json::json;
+use stackroom_tests::sif::SifBuilder;
 use stackroom_tests::{Caller, Server};
 
 async fn start() -> (Server, Caller) {
@@ -161,4 +162,27 @@ async fn a_manifest_with_very_many_tags_is_deleted_with_all_of_them() {
     is(&alice.delete(&manifest_at(BB, &digest(body.as_bytes()))).await, 202);
     assert_eq!(tags(&alice, BB).await, Vec::<String>::new());
     assert_eq!(server.quota("alice").await, (0, 0));
+}
+
+#[tokio::test]
+async fn an_image_goes_with_all_its_manifests_and_tags_whatever_architecture_it_has() {
+    let (server, alice) = start().await;
+    for (arch, path) in [("amd64", "alice/tools/known"), ("unknown", "alice/tools/silent")] {
+        let bytes = SifBuilder::new(arch).seed(9).build();
+        blob(&alice, path, b"{}").await;
+        blob(&alice, path, &bytes).await;
+        // More manifests than go with the image in one transaction, each under a tag of its own.
+        for number in 0..20 {
+            let mut document = of_sif(&bytes);
+            document["annotations"]["number"] = json!(number.to_string());
+            is(&put(&alice, path, &format!("t{number}"), MANIFEST, &document.to_string()).await, 201);
+        }
+        let image = format!("/v1/images/{path}:{}?arch=amd64", hash(&bytes));
+        alice.delete(&image).await.ok();
+        assert_eq!(tags(&alice, path).await, Vec::<String>::new(), "{arch}");
+        alice.get(&image).await.error(404);
+        refused(&alice.get(&blob_at(path, &digest(&bytes))).await, 404, "BLOB_UNKNOWN");
+        assert_eq!(server.quota("alice").await, (0, 0), "{arch}");
+    }
+    sweep_up(&server).await;
 }

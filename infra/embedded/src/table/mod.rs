@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// The number of this layout. 1 was that of no table here.
-const LAYOUT: i64 = 2;
+const LAYOUT: i64 = 3;
 /// Rows lie in the order of their keys, so that a list reads neighbours.
 const TABLES: &str = "CREATE TABLE item (
         pk TEXT NOT NULL,

@@ -9,7 +9,7 @@ use crate::store::keys::{self, Key, RowKind};
 use crate::store::rows::{
     About, Account, Backlink, Blob, Charge, Collection, Container, Counts, Described, Details, Entity, Image, Link,
     ManifestLinks, Member, Membership, Namer, Pointer, Referrer, Robot, Row, Star, Tag, Target, Token, User,
-    UserListed,
+    UserListed, Wide,
 };
 use crate::store::table::Scanned;
 
@@ -68,8 +68,9 @@ pub(super) fn of(row: Scanned) -> Result<References, Error> {
             let tag: Tag = row.read()?;
             let images = tag.images.values().map(|one| vec![keys::image(&tag.repository, &one.hash)]);
             let named = vec![keys::manifest(&tag.repository, &tag.named.digest)];
-            let backlink = backlinks::of_tag(&tag).map(|backlink| backlink.key());
-            References::of(images.chain([named, repository(&tag.repository)]), backlink)
+            // One that is missing says that the tag has moved meanwhile.
+            let backlink = backlinks::of_tag(&tag).map(|backlink| vec![backlink.key()]);
+            References::of(images.chain([named, repository(&tag.repository)]).chain(backlink), [])
         }
         RowKind::Image => of_image(&row.read()?),
         RowKind::Manifest => of_manifest(&row.read_part()?),
@@ -83,6 +84,10 @@ pub(super) fn of(row: Scanned) -> Result<References, Error> {
                 Namer::Manifest(manifest) => keys::manifest(&row.repository, manifest),
                 Namer::Tag(tag) => keys::tag(&row.repository, tag),
             }])
+        }
+        RowKind::Wide => {
+            let row: Wide = row.read()?;
+            References::with(vec![keys::manifest(&row.repository, &row.manifest)])
         }
         RowKind::Link => {
             let link: Link = row.read()?;
@@ -127,8 +132,9 @@ fn of_manifest(row: &ManifestLinks) -> References {
     let parts = names.map(|name| vec![keys::link(path, name), keys::manifest(path, name)]);
     let referrer = row.subject.map(|subject| keys::referrer(path, &subject, &row.digest));
     let image = row.image.map(|image| keys::image(path, &image));
-    let backlinks = Naming::from(row).keys();
-    References::of(parts.chain([repository(path)]), referrer.into_iter().chain(image).chain(backlinks))
+    // One that is missing says that the manifest has gone meanwhile.
+    let backlinks = Naming::from(row).keys().into_iter().map(|key| vec![key]);
+    References::of(parts.chain([repository(path)]).chain(backlinks), referrer.into_iter().chain(image))
 }
 
 /// What the rows of people, entities, collections and containers refer to.

@@ -8,9 +8,7 @@
 //!    image: it is stored as it is.
 //! 3. Bytes that are too long for a row are written as an object. *Dies*: it leaves an object that no row names; the
 //!    sweeper finds it.
-//! 4. If it names very many things, most [backlinks](crate::changes::backlinks) are written. *Dies*: the sweeper deletes
-//!    them.
-//! 5. In one transaction: write the manifest with its other backlinks, the cost of a long one, its entry among its
+//! 4. In one transaction: write the manifest with its [backlinks](crate::changes::backlinks), the cost of a long one, its entry among its
 //!    subject's referrers, the tags, and the repository's epoch, on condition that nothing was removed there since it
 //!    was read. So nothing that the manifest needs was removed in the meantime. One that was not there must still not
 //!    be there: so nobody else pushed it and was charged. *Lost*: start again at 1. *Fails*: the object of 3 is
@@ -20,7 +18,6 @@ use super::parse::{NewManifest, Parsed};
 use super::{Code, Refused, RepositoryAccess};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::changes::backlinks::Naming;
 use crate::changes::blobs::{VerifiedBytes, VerifiedImage};
 use crate::changes::manifests::{self, Pushed};
 use crate::changes::tags::{self, Replacing};
@@ -131,10 +128,6 @@ async fn accept(
         }
         let object = push.object(app, new, ours).await?;
         let (grant, quota) = (push.grant.clone(), push.quota);
-        for ahead in push.backlinks(app, new)? {
-            // Lost only if the container was deleted, and then the manifest is lost, too.
-            let _: Written = app.commit(&grant, ahead).await?;
-        }
         let changes = push.changes(app, new, object)?;
         if !changes.have_room_for(0) {
             return Err(Refused::code(Code::TooLarge, "this is too much for one change, set its tags one by one"));
@@ -295,13 +288,6 @@ impl Push {
         Ok(ours.as_ref().map(|ours| ours.object.clone()))
     }
 
-    /// The changes that write those of its backlinks that are too many for one transaction.
-    fn backlinks(&self, app: &App, new: &Parsed<'_>) -> Result<Vec<Changes>, Error> {
-        let names: Vec<OciDigest> = manifests::named_by(&self.names, &new.document);
-        let (repository, image) = (&self.container.repository, self.image(new));
-        Naming { repository, manifest: new.digest, names: &names, image }.ahead(app.now())
-    }
-
     /// The library image that it is.
     fn image(&self, new: &Parsed<'_>) -> Option<Digest> {
         new.document.sif.and(self.images.first().map(|image| image.hash))
@@ -312,7 +298,12 @@ impl Push {
         let image = self.image(new);
         let Self { grant, container, before, charged, cost, old, names, images, .. } = self;
         let (repository, now) = (&container.repository, app.now());
-        let rows = manifest_rows(new.body.len() as u64, names.len() as u64, new.document.subject.is_some());
+        // The object of a manifest that is there is exchanged only if nobody else does that at the same time.
+        let exchanged = before.as_ref().is_some_and(|before| before.object != object);
+        let names = manifests::named_by(&names, &new.document);
+        // Nothing was removed since it was read, so what it had then is still there.
+        let linked = before.as_ref().is_some_and(|before| before.names == names && before.image == image);
+        let rows = manifest_rows(new.body.len() as u64, new.document.subject.is_some());
         let counted = before.is_none().then(|| accounts::rows(repository.entity(), rows.cast_signed())).flatten();
         let pushed = manifests::pushed(Pushed {
             repository,
@@ -328,17 +319,23 @@ impl Push {
             created_by: before.as_ref().map_or_else(|| grant.by().cloned(), |before| before.created_by.clone()),
             created: before.as_ref().map_or(now, |before| before.created),
             new: before.is_none(),
+            linked,
         })?;
         let place = Place::Repository(repository.clone());
         let mut changes = Changes::recorded(place, EventKind::ManifestPushed { digest: new.digest });
-        changes.add(manifests::epoch_advanced_unless_removed(&container));
+        changes.add(if exchanged {
+            manifests::epoch_advanced_alone(&container)
+        } else {
+            manifests::epoch_advanced_unless_removed(&container)
+        });
         changes.extend(pushed);
         changes.extend(charged);
         changes.extend(counted);
         let size = new.body.len() as u64;
-        let named = Named { digest: new.digest, media_type: new.media_type.clone(), size };
+        let target = Named { digest: new.digest, media_type: new.media_type.clone(), size };
         let (images, first_version) = (&images, random::number()?);
-        let replacing = Replacing { repository, names: &new.tags, old: &old, named, images, first_version, now };
+        let replacing =
+            Replacing { repository, names: &new.tags, old: &old, named: target, images, first_version, now };
         changes.merge(tags::replace(&replacing)?);
         Ok(changes)
     }

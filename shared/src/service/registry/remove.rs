@@ -2,19 +2,17 @@
 //!
 //! 1. In one transaction: delete the manifest, its cost, its tags, its entry among the referrers, and the library
 //!    image that it is. *Lost*: start again. *More tags than a transaction holds*: remove some first, and start again.
-//! 2. Then [free](crate::service::links::free) everything that nothing names any more, and
-//!    [forget](crate::service::links::forget) backlinks that were too many for 1. *Dies before*: it leaves links that
-//!    nothing names, or backlinks of nothing, which the sweeper removes.
+//! 2. Then [free](crate::service::links::free) everything that nothing names any more. *Dies before*: it leaves links
+//!    that nothing names, which the sweeper removes.
 
 use super::pull::{Reference, unknown};
 use super::{Code, Refused, RepositoryAccess};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::changes::backlinks::Naming;
 use crate::changes::frozen::Protected;
 use crate::changes::tags::{self, Untagging};
 use crate::changes::{Changes, images, manifests};
-use crate::domain::{Actor, Digest, OciDigest, Repository, TagName, Time};
+use crate::domain::{Actor, Digest, OciDigest, Repository, TagName};
 use crate::rules::{Action, Grant, Place, Resource};
 use crate::service::links;
 use crate::service::retry::{Retry, Try};
@@ -133,7 +131,9 @@ impl Removing {
         let (repository, now) = (&self.container.repository, app.now());
         let digest = &self.row.digest;
         let image = self.image.as_ref().map(|image| image.hash);
-        let led = |tag: &&Tag| tag.named.digest == *digest || image.is_some_and(|hash| leads_to(tag, hash));
+        let own = self.image.as_ref().and_then(images::own_manifest);
+        let names = |tag: &Tag| [Some(*digest), own].contains(&Some(tag.named.digest));
+        let led = |tag: &&Tag| names(tag) || image.is_some_and(|hash| leads_to(tag, hash));
         let tags: Vec<&Tag> = self.tags.iter().filter(led).collect();
         let mut groups = tags::groups(&tags);
         let last = groups.pop().unwrap_or_default();
@@ -162,8 +162,7 @@ impl Removing {
             // it would be charged to nobody.
             let _ = app.objects.delete(&self.grant, object).await;
         }
-        links::forget(app, &self.grant, repository, digest, &Naming::from(&self.row).others()).await?;
-        links::free(app, &self.grant, repository, &freed, Time::MAX).await?;
+        links::free_after(app, &self.grant, repository, &freed).await;
         Ok(Try::Done(()))
     }
 }
@@ -200,7 +199,8 @@ fn deleted_with(
     let another = |other: &ManifestLinks| {
         other.digest != row.digest && Some(other.digest) != own && other.image == Some(image.hash)
     };
-    let tagged = |tag: &Tag| tag.named.digest != row.digest && leads_to(tag, image.hash);
+    let leads = |tag: &Tag| Some(tag.named.digest) == own || leads_to(tag, image.hash);
+    let tagged = |tag: &Tag| tag.named.digest != row.digest && leads(tag);
     let has_own = own != Some(row.digest) && manifests.iter().any(|other| Some(other.digest) == own);
     let listed = |other: &ManifestLinks| own.is_some_and(|own| other.names.contains(&own));
     let stays = manifests.iter().any(another) || has_own && (tags.iter().any(tagged) || manifests.iter().any(listed));

@@ -4,13 +4,14 @@ use super::tally::Tally;
 use crate::changes::Changes;
 use crate::domain::quota::Numbers;
 use crate::domain::{OciDigest, Repository};
-use crate::store::rows::{Condemned, Image, RemovedContainer, RemovedEntity, Session, Stream};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::store::rows::{Condemned, Image, Link, RemovedContainer, RemovedEntity, Session, Stream};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The findings of a sweep in the table.
 #[derive(Default)]
 pub(super) struct Inventory {
-    pub(super) objects: BTreeSet<String>,
+    pub(super) objects: Objects,
     pub(super) uploads: BTreeSet<String>,
     /// What the account of each entity says, and what is its sum.
     pub(super) accounts: BTreeMap<String, Numbers>,
@@ -22,8 +23,10 @@ pub(super) struct Inventory {
     pub(super) condemned: Vec<Condemned>,
     /// Expired streams.
     pub(super) streams: Vec<Stream>,
-    /// Links that are old enough to remove, by repository.
-    pub(super) links: BTreeMap<Repository, BTreeSet<OciDigest>>,
+    /// The repository whose rows are being read.
+    pub(super) here: Here,
+    /// Links that are old enough to remove and that no manifest seemed to name, by repository.
+    pub(super) links: BTreeMap<Repository, Vec<OciDigest>>,
     /// Deletions of wrong passwords that count no more.
     pub(super) wrong_passwords: Vec<Changes>,
     /// Deletions of tries to register that count no more.
@@ -39,8 +42,51 @@ pub(super) struct Inventory {
     pub(super) logs: BTreeMap<String, u64>,
     /// The most rows of each entity.
     pub(super) most_rows: BTreeMap<String, u64>,
-    /// Backlinks that were written ahead of their manifests long enough ago.
-    pub(super) backlinks: BTreeMap<(Repository, OciDigest), Vec<OciDigest>>,
-    /// The things that manifests name.
-    pub(super) named: BTreeMap<Repository, BTreeSet<OciDigest>>,
+}
+
+/// Which objects rows name: of millions of them, only a number each. If two objects ever have the same number, one that
+/// nothing names stays.
+#[derive(Default)]
+pub(super) struct Objects(HashSet<u64>);
+
+impl Objects {
+    fn number(object: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        object.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    pub(super) fn insert(&mut self, object: &str) {
+        self.0.insert(Self::number(object));
+    }
+
+    pub(super) fn contains(&self, object: &str) -> bool {
+        self.0.contains(&Self::number(object))
+    }
+}
+
+/// What was read of one repository: a scan comes to all rows of a partition one after the other.
+#[derive(Default)]
+pub(super) struct Here {
+    /// Its partition.
+    pub(super) pk: String,
+    /// Links that are old enough to remove.
+    pub(super) links: Vec<Link>,
+    /// The things that its manifests name.
+    pub(super) named: HashSet<OciDigest>,
+}
+
+impl Inventory {
+    /// Comes to another partition: notes the links of the one before that no manifest names. If rows should ever come
+    /// in another order, it notes too many, and each is looked at again.
+    pub(super) fn come_to(&mut self, pk: &str) {
+        if self.here.pk == pk {
+            return;
+        }
+        let Here { links, named, .. } =
+            std::mem::replace(&mut self.here, Here { pk: pk.to_owned(), ..Here::default() });
+        for link in links.into_iter().filter(|link| !named.contains(&link.name)) {
+            self.links.entry(link.repository).or_default().push(link.name);
+        }
+    }
 }

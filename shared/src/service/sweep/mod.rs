@@ -1,19 +1,21 @@
 //! Sweeping leftovers: expired sessions, images whose bytes never came, condemned objects, objects that nothing names.
 //! It runs while everything else goes on; every step is conditional and can be repeated.
 //!
-//! 1. List the store's open multipart uploads and, page by page, its objects. Anything that starts after this is not
-//!    considered.
+//! 1. List the store's open multipart uploads. Any that starts after this is not considered.
 //! 2. Scan the table, and add up what counts for each account.
 //! 3. After the scan, so that the sums are those of the rows that were read: an image without bytes whose push started
 //!    long ago is deleted, unless a session is open. An expired session is
 //!    [ended](super::uploads::end): its reservation is given back, its object condemned. An object that was condemned
 //!    long enough ago is deleted, then its row. An expired stream releases what it holds. A link that no manifest names
 //!    and that no push asked for lately is [removed](super::links::free), unless something came to name it since.
-//!    Backlinks that were written ahead of a manifest that is not there are [forgotten](super::links::forget).
 //!    Expired counts of wrong passwords, expired events, and shares and invitations that ended long enough ago are forgotten, and so are
 //!    the oldest events of an entity that has more of them than it may have rows.
-//! 4. Abort an open multipart upload that no session names, and condemn an object that no row names, if they are old
-//!    enough.
+//! 4. Abort an open multipart upload that no session names. List the store's objects, page by page, and condemn one that
+//!    no row names. Both only if they are old enough: what names something that old was there before the scan, and still
+//!    is, unless a step of 3 removed it.
+//!
+//! What is kept in memory is a number for each object that a row names, the sums of each entity, the links and manifests
+//! of one repository, and the leftovers.
 
 pub mod accounts;
 mod inventory;
@@ -31,7 +33,6 @@ use crate::domain::time::SKEW;
 use crate::error::Error;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::StoreError;
-use crate::store::objects::ListedObject;
 use crate::store::table::Scanned;
 use crate::telemetry::{self, Count};
 use serde::Serialize;
@@ -173,7 +174,6 @@ async fn sweep_all(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<S
     Box::pin(installation::check(app)).await?;
     let mut sweeper = Sweeper::new(app, grant, ages, mode);
     let uploads = app.objects.open_parts().await?;
-    let objects = all_objects(app).await?;
     let unread = all_rows(app, |row| sweeper.row(row)).await?;
     sweeper.unread(unread);
     sweeper.images().await;
@@ -182,12 +182,12 @@ async fn sweep_all(app: &App, grant: &Grant, ages: Ages, mode: Mode) -> Result<S
     sweeper.streams().await;
     sweeper.removed().await;
     sweeper.links().await;
-    sweeper.backlinks().await;
     sweeper.forgettable().await;
     sweeper.logs().await;
     // Something that can't be read may name other things.
     if unread == 0 {
-        sweeper.unnamed(uploads, objects).await;
+        sweeper.unnamed_uploads(uploads).await;
+        sweeper.unnamed_objects().await?;
     }
     Ok(sweeper.accounts())
 }
@@ -216,15 +216,4 @@ async fn all_rows(app: &App, mut take: impl FnMut(Scanned) -> Result<(), Error>)
 /// Whether a row was read that this version does not understand.
 fn is_unreadable(error: &StoreError) -> bool {
     matches!(error, StoreError::Row(_))
-}
-
-async fn all_objects(app: &App) -> Result<Vec<ListedObject>, Error> {
-    let mut all: Vec<ListedObject> = Vec::new();
-    loop {
-        let page = app.objects.list(all.last().map(|last| last.object.clone())).await?;
-        if page.is_empty() {
-            return Ok(all);
-        }
-        all.extend(page);
-    }
 }

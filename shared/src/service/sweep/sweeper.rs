@@ -6,7 +6,7 @@ use super::inventory::Inventory;
 use super::{Ages, MAX_FOUND, Mode, Swept, WrongAccount};
 use crate::app::App;
 use crate::changes::{Changes, blobs, events, images, people, shares, streams};
-use crate::domain::{OciDigest, Time};
+use crate::domain::Time;
 use crate::error::Error;
 use crate::rules::Grant;
 use crate::service::people::passwords::WINDOW;
@@ -15,8 +15,8 @@ use crate::service::{links, uploads};
 use crate::store::keys::{self, RowKind};
 use crate::store::objects::{ListedObject, OpenParts};
 use crate::store::rows::{
-    Account, AccountNumbers, Backlink, Blob, Charge, Condemned, Ending, Event, EventEnd, Flow, Image, Link, Manifest,
-    Namer, Registrations, Row, Session, State, Stream, Way, WrongPasswords,
+    Account, AccountNumbers, Blob, Charge, Condemned, Ending, Event, EventEnd, Flow, Image, Link, Manifest,
+    Registrations, Row, Session, State, Stream, Way, WrongPasswords,
 };
 use crate::store::table::{Page, Scanned, Written};
 use std::fmt::Debug;
@@ -63,6 +63,7 @@ impl<'a> Sweeper<'a> {
     }
 
     pub(super) fn row(&mut self, row: Scanned) -> Result<(), Error> {
+        self.inventory.come_to(&row.key.pk);
         self.inventory.tally.row(&row.key);
         match keys::kind(&row.key) {
             RowKind::Session => self.session(row.read()?),
@@ -75,22 +76,21 @@ impl<'a> Sweeper<'a> {
             }
             RowKind::Condemned => self.condemned(row.read()?),
             RowKind::Blob => {
-                self.inventory.objects.insert(row.read::<Blob>()?.object);
+                self.inventory.objects.insert(&row.read::<Blob>()?.object);
             }
             RowKind::Stream => self.stream(row.read()?),
             RowKind::Link => {
                 let link: Link = row.read()?;
                 if link.seen.plus(self.ages.link) <= self.now {
-                    self.inventory.links.entry(link.repository).or_default().insert(link.name);
+                    self.inventory.here.links.push(link);
                 }
             }
             RowKind::Manifest => {
                 let manifest: Manifest = row.read()?;
                 self.inventory.tally.manifest(&manifest);
-                self.inventory.objects.extend(manifest.object);
-                self.inventory.named.entry(manifest.repository).or_default().extend(manifest.names);
+                manifest.object.iter().for_each(|object| self.inventory.objects.insert(object));
+                self.inventory.here.named.extend(manifest.names);
             }
-            RowKind::Backlink => self.backlink(row.read()?),
             RowKind::Charge => self.inventory.tally.charge(&row.read()?),
             RowKind::Account => {
                 let Account { entity, quota, .. } = row.clone().read()?;
@@ -193,7 +193,7 @@ impl<'a> Sweeper<'a> {
     /// Records what a stream holds. It is released after the scan, so that the accounts still include it, whether they
     /// are read before or after it.
     fn stream(&mut self, row: Stream) {
-        self.inventory.objects.extend(row.object.iter().chain(&row.tail).cloned());
+        row.object.iter().chain(&row.tail).for_each(|object| self.inventory.objects.insert(object));
         self.inventory.uploads.extend(row.upload.clone());
         self.inventory.tally.stream(&row);
         if self.ages.all_sessions || row.expires.plus(self.ages.session) <= self.now {
@@ -202,7 +202,7 @@ impl<'a> Sweeper<'a> {
     }
 
     fn session(&mut self, row: Session) {
-        self.inventory.objects.insert(row.object.clone());
+        self.inventory.objects.insert(&row.object);
         self.inventory.tally.session(&row);
         if let Way::Parts(upload) = &row.way {
             self.inventory.uploads.insert(upload.clone());
@@ -254,7 +254,7 @@ impl<'a> Sweeper<'a> {
     }
 
     fn condemned(&mut self, row: Condemned) {
-        self.inventory.objects.insert(row.object.clone());
+        self.inventory.objects.insert(&row.object);
         self.inventory.uploads.extend(row.upload.clone());
         self.inventory.tally.condemned(&row);
         if row.since.plus(self.ages.condemned) <= self.now {
@@ -306,10 +306,8 @@ impl<'a> Sweeper<'a> {
     }
 
     pub(super) async fn links(&mut self) {
-        for (repository, links) in std::mem::take(&mut self.inventory.links) {
-            let named = self.inventory.named.get(&repository);
-            let unnamed = links.into_iter().filter(|link| named.is_none_or(|named| !named.contains(link)));
-            let mut going: Vec<OciDigest> = unnamed.collect();
+        self.inventory.come_to("");
+        for (repository, mut going) in std::mem::take(&mut self.inventory.links) {
             let found = going.len() as u64;
             going.retain(|link| self.goes(|| format!("blob {link} in {repository}, which no manifest names")));
             if self.mode == Mode::DryRun {
@@ -323,31 +321,10 @@ impl<'a> Sweeper<'a> {
         }
     }
 
-    fn backlink(&mut self, row: Backlink) {
-        let Backlink { repository, digest, from, ahead } = row;
-        if let (Namer::Manifest(manifest), Some(ahead)) = (from, ahead)
-            && ahead.plus(self.ages.link) <= self.now
-        {
-            self.inventory.backlinks.entry((repository, manifest)).or_default().push(digest);
-        }
-    }
-
-    /// Forgets backlinks whose manifest never came, or went.
-    pub(super) async fn backlinks(&mut self) {
-        for ((repository, manifest), names) in std::mem::take(&mut self.inventory.backlinks) {
-            if self.mode == Mode::Collect {
-                let done = links::forget(self.app, self.grant, &repository, &manifest, &names).await;
-                self.tried(&repository, done);
-            }
-        }
-    }
-
-    /// The things in the store that no row names.
-    pub(super) async fn unnamed(&mut self, uploads: Vec<OpenParts>, objects: Vec<ListedObject>) {
-        let (latest, any) = (self.now.minus(self.ages.unnamed).0, self.ages.unnamed.is_zero());
-        let old = |since: i64| since <= latest || any;
+    /// The multipart uploads in the store that no row names.
+    pub(super) async fn unnamed_uploads(&mut self, uploads: Vec<OpenParts>) {
         for open in uploads {
-            if old(open.since) && !self.inventory.uploads.contains(&open.upload) {
+            if self.is_old(open.since) && !self.inventory.uploads.contains(&open.upload) {
                 if self.goes(|| format!("multipart upload of object {}, which nothing names", open.object)) {
                     let done = self.app.objects.abort_parts(self.grant, &open.object, &open.upload).await;
                     if !self.tried(&open.object, done.map_err(Error::from)) {
@@ -357,17 +334,34 @@ impl<'a> Sweeper<'a> {
                 self.swept.uploads += 1;
             }
         }
-        for ListedObject { object, since, .. } in objects {
-            if old(since) && object != keys::INSTALLATION && !self.inventory.objects.contains(&object) {
-                if self.goes(|| format!("object {object}, which nothing names")) {
-                    let done = self.condemns(&object).await;
-                    if !self.tried(&object, done) {
-                        continue;
+    }
+
+    /// The objects in the store that no row names, page by page.
+    pub(super) async fn unnamed_objects(&mut self) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let page = self.app.objects.list(after).await?;
+            after = page.last().map(|last| last.object.clone());
+            if after.is_none() {
+                return Ok(());
+            }
+            for ListedObject { object, since, .. } in page {
+                if self.is_old(since) && object != keys::INSTALLATION && !self.inventory.objects.contains(&object) {
+                    if self.goes(|| format!("object {object}, which nothing names")) {
+                        let done = self.condemns(&object).await;
+                        if !self.tried(&object, done) {
+                            continue;
+                        }
                     }
+                    self.swept.condemned += 1;
                 }
-                self.swept.condemned += 1;
             }
         }
+    }
+
+    /// Whether something that was there at this time must be named by now.
+    fn is_old(&self, since: i64) -> bool {
+        self.ages.unnamed.is_zero() || since <= self.now.minus(self.ages.unnamed).0
     }
 
     async fn condemns(&self, object: &str) -> Result<(), Error> {
