@@ -59,6 +59,9 @@ pub struct Config {
     pub share_life: Duration,
     /// The longest life of a share. `STACKROOM_MAX_SHARE_LIFE`, seconds.
     pub max_share_life: Duration,
+    /// The path below which a proxy in front has the object files of an embedded store, to send them itself.
+    /// `STACKROOM_PROXY_SENDS`.
+    pub proxy_sends: Option<String>,
     /// Whether we send blobs to registry clients ourselves, instead of redirecting them to the store.
     /// `STACKROOM_SERVE_BLOBS`.
     pub serve_blobs: bool,
@@ -99,11 +102,7 @@ impl Config {
         let mut wrong = Vec::new();
         let mut number = |name: &str, default: u64| whole(get(name), name, default, &mut wrong);
         let default_quota = number("STACKROOM_DEFAULT_QUOTA", 0);
-        let pin_uploads = match get("STACKROOM_PIN_UPLOADS").as_deref() {
-            Some("false") => Pins::Nothing,
-            Some("header") => Pins::Header,
-            _ => Pins::Bytes,
-        };
+        let pin_uploads = pins(get("STACKROOM_PIN_UPLOADS").as_deref());
         let verify_at_once = number("STACKROOM_VERIFY_AT_ONCE", u64::MAX);
         let upload_life = Duration::from_secs(number("STACKROOM_UPLOAD_LIFE", 24 * 3600));
         let download_life = Duration::from_secs(number("STACKROOM_DOWNLOAD_LIFE", 24 * 3600));
@@ -126,6 +125,7 @@ impl Config {
         let proxies = networks(get("STACKROOM_PROXIES").as_deref(), &mut wrong);
         let directory_groups = get("STACKROOM_DIRECTORY_GROUPS").is_some_and(|text| text == "true");
         let serve_blobs = get("STACKROOM_SERVE_BLOBS").is_some_and(|text| text == "true");
+        let proxy_sends = folder(get("STACKROOM_PROXY_SENDS"), &mut wrong);
         let metrics_namespace = namespace(get("STACKROOM_METRICS_NAMESPACE"), &mut wrong);
         let ingest_url = get("STACKROOM_INGEST_URL").filter(|url| !url.is_empty());
         let ingest_url = ingest_url.map(|url| url.trim_end_matches('/').to_owned());
@@ -156,6 +156,7 @@ impl Config {
                 event_life,
                 share_life,
                 max_share_life,
+                proxy_sends,
                 serve_blobs,
                 metrics_namespace,
                 policy,
@@ -198,6 +199,25 @@ fn whole(text: Option<String>, name: &str, default: u64, wrong: &mut Vec<String>
             default
         }
     }
+}
+
+fn pins(text: Option<&str>) -> Pins {
+    match text {
+        Some("false") => Pins::Nothing,
+        Some("header") => Pins::Header,
+        _ => Pins::Bytes,
+    }
+}
+
+/// Reads a path that ends with a slash.
+fn folder(text: Option<String>, wrong: &mut Vec<String>) -> Option<String> {
+    let text = text.filter(|text| !text.is_empty())?;
+    let spelt = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
+    if text.len() < 3 || !text.starts_with('/') || !text.ends_with('/') || !text.chars().all(spelt) {
+        wrong.push("`STACKROOM_PROXY_SENDS` is a path of the proxy, like `/object-files/`".to_owned());
+        return None;
+    }
+    Some(text)
 }
 
 /// Reads a namespace of `CloudWatch`. Those that begin with `AWS/` are AWS's own.
@@ -342,9 +362,10 @@ mod tests {
             "STACKROOM_QUOTA_WARNING" => Some("101".to_owned()),
             "STACKROOM_REGISTRATION" => Some("Open".to_owned()),
             "STACKROOM_METRICS_NAMESPACE" => Some("AWS/Stackroom".to_owned()),
+            "STACKROOM_PROXY_SENDS" => Some("files".to_owned()),
             _ => None,
         });
-        assert_eq!(error.unwrap_err().0.len(), 8);
+        assert_eq!(error.unwrap_err().0.len(), 9);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs the examples of nginx and Caddy in front of a server, with a certificate of our own, and pushes and pulls through them.
+# Then the same where the proxy sends the files of objects itself.
 # shellcheck source=tests/clients/lib.sh
 source "$(dirname "$0")/../clients/lib.sh"
 
@@ -25,13 +26,15 @@ free_port() {
 nginx_here() {
   mkdir -p "$work/nginx/spool"
   {
+    # Its workers read the files of objects by their group alone.
+    [ "$(id -u)" != 0 ] || echo "user nobody $(id -gn);"
     echo "daemon off; pid $work/nginx/pid; error_log $work/nginx/error.log; events {}"
     echo "http {"
     for kind in client_body proxy fastcgi uwsgi scgi; do echo "${kind}_temp_path $work/nginx/spool/$kind;"; done
     sed -e "s|listen 443 |listen 127.0.0.1:$port |" -e "s|library.example.org;|localhost;|" \
       -e "s|ssl_certificate .*|ssl_certificate $work/certificate.pem;|" \
       -e "s|ssl_certificate_key .*|ssl_certificate_key $work/key.pem;|" \
-      -e "s|/var/log/nginx/error.log|$work/nginx/error.log|" -e "s|http://127.0.0.1:8080|$behind|" "$top/infra/deploy/nginx.conf"
+      -e "s|/var/log/nginx/error.log|$work/nginx/error.log|" -e "s|/var/lib/stackroom/objects|$work/data/objects|" -e "s|http://127.0.0.1:8080|$behind|" "$top/infra/deploy/nginx.conf"
     echo "}"
   } >"$work/nginx/nginx.conf"
   /usr/sbin/nginx -c "$work/nginx/nginx.conf" -e "$work/nginx/error.log" 2>"$work/nginx/said" &
@@ -41,19 +44,23 @@ caddy_here() {
   mkdir -p "$work/caddy/spool"
   {
     sed -e '0,/^{$/s/^{$/{\n    admin off\n    auto_https disable_redirects\n    default_sni localhost/' -e "s|^library.example.org {|https://localhost:$port {\n    tls $work/certificate.pem $work/key.pem|" \
-      -e "s|127.0.0.1:8080|${behind#http://}|" "$top/infra/deploy/Caddyfile"
+      -e "s|127.0.0.1:8080|${behind#http://}|" -e "s|/var/lib/stackroom/objects|$work/data/objects|" "$top/infra/deploy/Caddyfile"
   } >"$work/caddy/Caddyfile"
   XDG_DATA_HOME=$work/caddy XDG_CONFIG_HOME=$work/caddy TMPDIR=$work/caddy/spool \
     caddy run --adapter caddyfile --config "$work/caddy/Caddyfile" 2>"$work/caddy/said" &
   proxy_pid=$!
 }
 
-for proxy in nginx caddy; do
+for case in "nginx ourselves" "caddy ourselves" "nginx itself" "caddy itself"; do
+  read -r proxy sends <<<"$case"
   port=$(free_port)
   public=https://localhost:$port
   server_settings=("STACKROOM_PUBLIC_URL=$public")
-  rm -rf "$work/data"
+  [ "$sends" != itself ] || server_settings+=("STACKROOM_PROXY_SENDS=/object-files/")
+  rm -rf "$work/data" "$work/$proxy"
   start_server
+  # The group of the object files passes through, and reads nothing else.
+  chmod g+x "$work" "$work/data"
   behind=$url
   add_user alice 10GiB
   "${proxy}_here"
@@ -62,7 +69,14 @@ for proxy in nginx caddy; do
     if curl -fsS -m 2 --cacert "$work/certificate.pem" -o "$out" "$public/version" 2>/dev/null; then break; fi
     sleep 0.1
   done
-  if python3 "$top/tests/deploy/through.py" "$public" "$work/alice.token" "$work/certificate.pem" "$work/data/objects" \
+  if [ "$sends" = itself ]; then
+    if python3 "$top/tests/deploy/sends.py" "$public" "$work/alice.token" "$work/certificate.pem" "$work/data/objects" "$server_pid" \
+      >"$out" 2>&1; then
+      pass "$proxy: it sends the files of objects itself"
+    else
+      flunk "$proxy: it sends the files of objects itself"; show_output; cat "$work/$proxy/said"
+    fi
+  elif python3 "$top/tests/deploy/through.py" "$public" "$work/alice.token" "$work/certificate.pem" "$work/data/objects" \
     "$work/$proxy/spool" >"$out" 2>&1; then
     pass "$proxy: what clients send and fetch passes it, and stays nowhere"
   else
@@ -70,7 +84,7 @@ for proxy in nginx caddy; do
   fi
   sed "s/^ok - /    $proxy: /" "$out"
   # The limits for an address count the clients', and the log shows them, because the proxy names them.
-  ok "$proxy: an event names the client's address" grep -q 127.0.0.2 <(STACKROOM_URL=$url timeout 30 "$STACKROOM_BIN" log alice --json)
+  [ "$sends" = itself ] || ok "$proxy: an event names the client's address" grep -q 127.0.0.2 <(STACKROOM_URL=$url timeout 30 "$STACKROOM_BIN" log alice --json)
   ok "$proxy: and its own log has no secret of a URL" sh -c '! grep -rlE "_s=|X-Amz-Signature|/dl/" "$0" "$1"' "$work/$proxy" "$log"
   server_is_well
   stop_proxy

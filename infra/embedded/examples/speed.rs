@@ -6,7 +6,7 @@
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use bytes::Bytes;
-use embedded::objects::{Config, Objects};
+use embedded::objects::{Config, Objects, Readers};
 use embedded::table::Table;
 use shared::store::keys::Key;
 use shared::store::table::Condition;
@@ -109,6 +109,7 @@ async fn objects(folder: &std::path::Path) -> Outcome {
         region: "local".to_owned(),
         access_key_id: "id".to_owned(),
         secret_access_key: "secret".to_owned(),
+        readers: Readers::Nobody,
     })?;
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())

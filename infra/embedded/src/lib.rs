@@ -165,6 +165,15 @@ fn is_ours(known: &Metadata) -> bool {
     known.uid() == rustix::process::geteuid().as_raw()
 }
 
+/// The same for a folder that its group may enter.
+fn folder_of_group(path: &Path) -> Result<(), Error> {
+    private_folder(path)?;
+    let given = std::fs::metadata(path)
+        .map(|known| known.permissions().mode() & 0o700 | 0o050)
+        .and_then(|mode| std::fs::set_permissions(path, Permissions::from_mode(mode)));
+    given.map_err(|source| Error::Disk { path: path.into(), source })
+}
+
 /// Takes the rights on something, if it exists, away from everybody but its owner.
 ///
 /// # Errors

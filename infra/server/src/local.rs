@@ -6,6 +6,7 @@
 //! | `in-use` | there while the databases are open: which files they consist of |
 //! | `table.sqlite` | the table |
 //! | `objects.sqlite` | which objects the files make up |
+//! | `objects.copied` | held by those who read the object files by a copy of that |
 //! | `objects/` | the object files; may be a link to another file system, including NFS |
 //! | `keys` | the keys that sign tokens |
 //! | `objects.key` | the key that signs presigned URLs |
@@ -18,6 +19,7 @@ use aws_sdk_s3::config::{
     StalledStreamProtectionConfig,
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use embedded::objects::{Readers, keep_files};
 use embedded::wal::InUse;
 use secrecy::SecretString;
 use shared::app::{App, Parts, system_clock};
@@ -66,8 +68,9 @@ impl Local {
 
     /// The same, with a layer between the app and its stores: for tests of events between two calls to a store.
     pub async fn open_through(folder: &Path, mut config: Config, layer: &dyn Layer) -> anyhow::Result<Self> {
-        // This process is the store: a redirect would only lead back here, without the digest header.
-        config.serve_blobs = true;
+        // This process is the store: a redirect would only lead back here, without the digest header. But where it leads
+        // there, a proxy may send the bytes.
+        config.serve_blobs = config.proxy_sends.is_none();
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -88,7 +91,8 @@ impl Local {
         embedded::deny_others(&folder.join("admin.token"))?;
 
         let table = embedded::table::Table::open(&folder.join("table.sqlite"))?;
-        let objects = open_objects(folder, folder.join("objects.sqlite"), secret.clone())?;
+        let readers = config.proxy_sends.clone().map_or(Readers::Nobody, Readers::Proxy);
+        let objects = open_objects(folder, folder.join("objects.sqlite"), secret.clone(), readers)?;
 
         let s3 = s3_client(&objects, secret, &config.public_url, layer);
         let app = App::new(Parts {
@@ -200,7 +204,12 @@ fn s3_client(
 }
 
 /// The objects of an installation, by the index at `index`.
-fn open_objects(folder: &Path, index: PathBuf, secret: String) -> Result<embedded::objects::Objects, embedded::Error> {
+fn open_objects(
+    folder: &Path,
+    index: PathBuf,
+    secret: String,
+    readers: Readers,
+) -> Result<embedded::objects::Objects, embedded::Error> {
     embedded::objects::Objects::open(embedded::objects::Config {
         folder: folder.join("objects"),
         index,
@@ -208,6 +217,7 @@ fn open_objects(folder: &Path, index: PathBuf, secret: String) -> Result<embedde
         region: REGION.to_owned(),
         access_key_id: KEY_ID.to_owned(),
         secret_access_key: secret,
+        readers,
     })
 }
 
@@ -215,7 +225,7 @@ fn open_objects(folder: &Path, index: PathBuf, secret: String) -> Result<embedde
 ///
 /// 1. Copy the table's file.
 /// 2. Then copy the index of the objects: whatever the rows name is in it, since an object is deleted hours after the
-///    last row that names it. The object files are read where they are.
+///    last row that names it. The object files are read where they are, and stay there.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The installation.
@@ -223,6 +233,8 @@ pub struct Snapshot {
     /// What tells it from others: the beginning of a digest of a key that it alone has.
     pub of: String,
     _scratch: Scratch,
+    /// While this is held, no object gets other files than those that the copy of the index names.
+    _files: File,
 }
 
 /// A folder that is removed in the end.
@@ -272,6 +284,7 @@ impl Snapshot {
             .with_context(|| format!("can't create {}", scratch.display()))?;
         let scratch = Scratch(scratch);
         let (rows, index) = (scratch.0.join("table.sqlite"), scratch.0.join("objects.sqlite"));
+        let files = keep_files(&folder.join("objects.sqlite"))?;
         let (both, objects, mark) =
             ((rows.clone(), index.clone()), folder.join("objects.sqlite"), folder.join("in-use"));
         let copied = move || {
@@ -279,7 +292,7 @@ impl Snapshot {
         };
         tokio::task::spawn_blocking(copied).await??;
         let table = embedded::table::Table::open(&rows)?;
-        let objects = open_objects(folder, index, secret.clone())?;
+        let objects = open_objects(folder, index, secret.clone(), Readers::AsBefore)?;
         let of = Digest::of(secret.as_bytes()).hex().chars().take(16).collect();
         let config = Config::read(NOWHERE, |_| None)?;
         let s3 = s3_client(&objects, secret, &config.public_url, &Nothing);
@@ -290,7 +303,7 @@ impl Snapshot {
             keys: Keys::parse(&Keys::generate()?)?,
             clock: system_clock,
         });
-        Ok(Self { app, of, _scratch: scratch })
+        Ok(Self { app, of, _scratch: scratch, _files: files })
     }
 }
 

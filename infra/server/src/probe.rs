@@ -9,6 +9,7 @@
 //! URLs: then Stackroom reads what clients sent, and hashes it. Whatever else is missing ends the start.
 
 use anyhow::{Context, bail};
+use axum::body::Bytes;
 use reqwest::header::{CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use reqwest::{Client, Response, StatusCode};
 use shared::config::Pins;
@@ -228,7 +229,7 @@ impl Bucket<'_> {
             must(false, "accepting a part by URL");
             return Ok(pins);
         };
-        let second = OwnPart { upload, number: 2, bytes: b"bb".as_slice().into() };
+        let second = OwnPart { upload, number: 2, bytes: Bytes::from_static(b"bb").into() };
         let second = objects.put_part(grant, name, second).await?;
         let list = |first: &str| {
             [(1, first), (2, second.as_str())].map(|(number, etag)| Part { number, etag: etag.to_owned() })

@@ -217,6 +217,9 @@ async fn in_folder(data: &Path, public_url: &str, metrics: Option<Metrics>) -> a
 async fn on_stores(place: Deployed, create: bool, metrics: Option<Metrics>) -> anyhow::Result<Serving> {
     let (table, bucket) = (place.table.clone(), place.bucket.clone());
     let mut assembly = Assembly::of(place).await.map_err(explained)?;
+    if assembly.parts.config.proxy_sends.is_some() {
+        bail!("STACKROOM_PROXY_SENDS is for a library in a folder: a bucket sends its objects itself, so unset it");
+    }
     if create {
         assembly.made().await.map_err(explained).context("the table and the bucket can't be made")?;
     }

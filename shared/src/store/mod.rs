@@ -6,11 +6,13 @@
 
 pub mod keys;
 pub mod objects;
+mod pieces;
 pub mod probe;
 pub mod rows;
 pub mod secrets;
 pub mod table;
 
 pub use objects::Objects;
+pub use pieces::Pieces;
 pub use secrets::Secret;
 pub use table::{StoreError, Table};

@@ -1,6 +1,7 @@
 //! The narrow interface to the bucket: presigned URLs for clients, and the few operations on objects that we do
 //! ourselves.
 
+use super::Pieces;
 use super::keys::INSTALLATION;
 use super::table::{FULL, StoreError, pause};
 use crate::domain::digest::Hasher;
@@ -82,7 +83,7 @@ pub struct OwnPart<'a> {
     /// From 1.
     pub number: usize,
     /// All of it.
-    pub bytes: Bytes,
+    pub bytes: Pieces,
 }
 
 /// A multipart upload that the store knows of.
@@ -290,8 +291,14 @@ impl Objects {
 
     /// Writes an object from bytes in memory.
     pub async fn put(&self, grant: &Grant, object: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.put_pieces(grant, object, bytes.into()).await
+    }
+
+    /// Writes an object from bytes in memory that lie in several places.
+    pub async fn put_pieces(&self, grant: &Grant, object: &str, bytes: Pieces) -> Result<(), StoreError> {
         writing(grant)?;
-        let request = self.client.put_object().bucket(&self.bucket).key(object).body(bytes.into());
+        let request = self.client.put_object().bucket(&self.bucket).key(object).content_length(signed(bytes.len()));
+        let request = request.body(bytes.into_body());
         // TLS protects the bytes on the way, and their digest is checked before anybody sees them.
         let request = request.customize().disable_payload_signing();
         request.send().await.map(|_| ()).map_err(|error| failed(&error))
@@ -303,7 +310,8 @@ impl Objects {
         let OwnPart { upload, number, bytes } = part;
         let number = i32::try_from(number).map_err(|_| StoreError::Refused("part number too large".to_owned()))?;
         let request = self.client.upload_part().bucket(&self.bucket).key(object).upload_id(upload);
-        let request = request.part_number(number).body(bytes.into()).customize().disable_payload_signing();
+        let request = request.part_number(number).content_length(signed(bytes.len())).body(bytes.into_body());
+        let request = request.customize().disable_payload_signing();
         let answer = request.send().await.map_err(|error| failed(&error))?;
         answer.e_tag.ok_or_else(|| StoreError::Unavailable("the object store gave no ETag".to_owned()))
     }

@@ -193,13 +193,13 @@ async fn a_blob_may_be_named_by_its_sha_512_and_is_kept_and_charged_once() {
     for (seed, len) in [(1, 1000), (2, 9 * MIB)] {
         let bytes = junk(seed, len);
         let before = server.quota("alice").await.0;
-        let name = OciDigest::Sha512([0; 64]).like(&bytes).to_string();
+        let name = OciDigest::Sha512([0; 64]).like([&bytes]).to_string();
         let url = open(&alice, BB).await;
         is(&close(&alice, &url, &name, &bytes).await, 201);
         assert!(fetch(&alice, BB, &name).await.bytes == bytes);
         blob(&alice, BB, &bytes).await;
         assert_eq!(server.quota("alice").await, (before + len as u64, 0));
-        let wrong = OciDigest::Sha512([0; 64]).like(b"other bytes").to_string();
+        let wrong = OciDigest::Sha512([0; 64]).like([b"other bytes"]).to_string();
         let url = open(&alice, BB).await;
         refused(&close(&alice, &url, &wrong, &bytes).await, 400, "DIGEST_INVALID");
         refused(&alice.get(&blob_at(BB, &wrong)).await, 404, "BLOB_UNKNOWN");

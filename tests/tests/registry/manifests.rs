@@ -262,7 +262,7 @@ async fn a_manifest_by_digest_has_that_digest() {
     let (_server, alice) = start().await;
     let body = image(b"config", &[b"one"]).to_string();
     refused(&put(&alice, BB, &nothing(), MANIFEST, &body).await, 400, "DIGEST_INVALID");
-    let long = OciDigest::Sha512([0; 64]).like(body.as_bytes()).to_string();
+    let long = OciDigest::Sha512([0; 64]).like([body.as_bytes()]).to_string();
     let brought = put(&alice, BB, &long, MANIFEST, &body).await;
     is(&brought, 201);
     assert_eq!(brought.header("docker-content-digest"), Some(long.as_str()));

@@ -425,7 +425,7 @@ pub(super) fn delete(index: &Connection, key: &str) -> S3Result<Vec<Name>> {
 
 /// Stores the object `source`, as it was read, at `key` too. No bytes are copied.
 pub(super) fn copy(index: &Connection, source: &Object, key: &str, about: &About) -> S3Result<(Object, Vec<Name>)> {
-    // Ids are never reused, and an object's rows never change: same id, same bytes.
+    // Ids are never reused, and an object's bytes never change: same id, same bytes.
     if find(index, &source.key)?.is_none_or(|now| now.id != source.id) {
         return Err(s3_error!(OperationAborted, "The source changed while it was being copied."));
     }
@@ -439,6 +439,26 @@ pub(super) fn copy(index: &Connection, source: &Object, key: &str, about: &About
     })?;
     let object = find(index, key)?.ok_or_else(|| s3_error!(InternalError))?;
     Ok((object, orphans))
+}
+
+/// Names one new file, which has the same bytes, in the place of all files of the object `id`, if it is still there.
+pub(super) fn join(index: &Connection, id: i64, file: &Written) -> S3Result<Vec<Name>> {
+    let before = ask(|| {
+        index
+            .prepare_cached("DELETE FROM segment WHERE object = ?1 RETURNING file")?
+            .query_map([id], |row| row.get(0))?
+            .collect::<Result<Vec<i64>, _>>()
+    })?;
+    if before.is_empty() {
+        return Err(s3_error!(NoSuchKey, "The object was removed while its files were joined."));
+    }
+    ask(|| {
+        let new = enter(index, file)?;
+        index
+            .prepare_cached("INSERT INTO segment (object, start, file, size) VALUES (?1, 0, ?2, ?3)")?
+            .execute(params![id, new, file.size])?;
+        forget(index, &before)
+    })
 }
 
 /// Opens an upload.

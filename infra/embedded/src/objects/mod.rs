@@ -4,6 +4,7 @@
 //! - [`index`] holds everything else, in one `SQLite` file whose commit is the only commit.
 //! - [`body`] moves bytes in and out in chunks.
 //! - [`service`] implements the S3 operations on these, for the `s3s` crate.
+//! - [`handing`] leaves the sending of whole files to a proxy in front, where there is one that can.
 //! - [`presign`] checks the signature of a presigned URL.
 //!
 //! The `ETag` of a stored object is its SHA-256, not its MD5: clients treat it as opaque, and a second hash over every
@@ -15,11 +16,13 @@
 
 mod body;
 mod files;
+mod handing;
 mod index;
 mod presign;
 mod service;
 
 pub use files::Collected;
+pub use handing::keep_files;
 pub use s3s::Body;
 
 use crate::{Error, connector};
@@ -38,6 +41,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+use tokio::sync::Semaphore;
 
 /// The minimum size of a part that is not the last one.
 const MIN_PART: u64 = 5 * 1024 * 1024;
@@ -45,6 +49,17 @@ const MIN_PART: u64 = 5 * 1024 * 1024;
 const MAX_PUT: u64 = 5 * 1024 * 1024 * 1024;
 /// The largest part number.
 const MAX_PARTS: usize = 10_000;
+
+/// Who may read the object files, beside the process that keeps them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// Nobody.
+    Nobody,
+    /// A proxy in front, by the group of the files. It has them below this path of its own, and sends whole files itself.
+    Proxy(String),
+    /// Whoever may now: for those who only read what another process keeps.
+    AsBefore,
+}
 
 /// Where an object store is, and who may sign for it.
 #[derive(Clone)]
@@ -61,6 +76,8 @@ pub struct Config {
     pub access_key_id: String,
     /// The key itself.
     pub secret_access_key: String,
+    /// Who may read the object files.
+    pub readers: Readers,
 }
 
 impl fmt::Debug for Config {
@@ -72,6 +89,7 @@ impl fmt::Debug for Config {
             .field("bucket", &self.bucket)
             .field("region", &self.region)
             .field("access_key_id", &self.access_key_id)
+            .field("readers", &self.readers)
             .finish_non_exhaustive()
     }
 }
@@ -88,6 +106,8 @@ struct Store {
     config: Config,
     files: Arc<Files>,
     index: Index,
+    /// Held by who joins the files of an object: one at a time.
+    joining: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Objects {
@@ -99,9 +119,9 @@ impl fmt::Debug for Objects {
 impl Objects {
     /// Opens the store, or creates it.
     pub fn open(config: Config) -> Result<Self, Error> {
-        let files = Files::open(&config.folder)?;
+        let files = Files::open(&config.folder, &config.readers)?;
         let index = Index::open(&config.index)?;
-        let store = Arc::new(Store { config, files, index });
+        let store = Arc::new(Store { config, files, index, joining: Arc::new(Semaphore::new(1)) });
         let service = S3ServiceBuilder::new(service::Operations(Arc::clone(&store))).build();
         Ok(Self { store, service })
     }
@@ -202,12 +222,17 @@ impl Face {
         B::Error: Into<StdError>,
     {
         let (parts, body) = request.into_parts();
-        let parts = presign::admit(&self.config, parts, SystemTime::now())?;
+        let mut parts = presign::admit(&self.config, parts, SystemTime::now())?;
+        parts.extensions.insert(Outside);
         let body = Body::http_body_unsync(body.map_err(Into::into));
         let answer = self.service.call(http::Request::from_parts(parts, body)).await;
         Ok(answer.unwrap_or_else(|_| failed()))
     }
 }
+
+/// The mark of a request that came from outside.
+#[derive(Clone, Copy)]
+struct Outside;
 
 fn failed() -> http::Response<Body> {
     let mut response = http::Response::new(Body::empty());

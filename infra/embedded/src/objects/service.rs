@@ -2,6 +2,7 @@
 
 use super::body::{Declared, Outgoing, finish_reading, receive, sha256};
 use super::files::{Fresh, Held, Name};
+use super::handing::{self, Asked};
 use super::index::{self, About, Condition, Object, Segment, Written, internal};
 use super::{MAX_PARTS, MAX_PUT, Store, hex, unhex};
 use crate::group::Outcome;
@@ -48,7 +49,7 @@ impl Store {
     }
 
     /// The object at `key` with all of its files, none of which can be removed before they are let go.
-    fn find(&self, key: &str) -> S3Result<(Object, Vec<Segment>, Held)> {
+    pub(super) fn find(&self, key: &str) -> S3Result<(Object, Vec<Segment>, Held)> {
         let ((object, segments), held) = self.files.hold(|| {
             self.index.read(|rows| {
                 let object = index::find(rows, key)?.ok_or_else(missing)?;
@@ -77,7 +78,7 @@ impl Store {
 
     /// Steps 6 and 7 for a new file: once the commit was attempted, the file stays, since a row names it, or may turn
     /// out to name it (see the index on failed commits).
-    async fn change_with<T: Send + 'static>(
+    pub(super) async fn change_with<T: Send + 'static>(
         &self,
         fresh: Fresh,
         change: impl FnOnce(&Connection) -> S3Result<(T, Vec<Name>)> + Send + 'static,
@@ -230,6 +231,7 @@ impl S3 for Operations {
 
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let store = &self.0;
+        let asked = Asked::of(&request);
         let input = request.input;
         store.bucket(&input.bucket)?;
         if input.part_number.is_some() {
@@ -255,23 +257,34 @@ impl S3 for Operations {
             .then(|| format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), object.size));
         let wanted = input.checksum_mode.is_some_and(|mode| mode.as_str() == ChecksumMode::ENABLED);
         let checksum_sha256 = checksum(&object).filter(|_| wanted && content_range.is_none());
-        let body = Outgoing::start(held, segments, range).await?;
-        Ok(S3Response::new(GetObjectOutput {
-            accept_ranges: Some(String::from("bytes")),
-            body: Some(StreamingBlob::new(body)),
+        let handed = store.handed(&asked, &object, &segments)?;
+        let (body, length, content_range) = if handed.is_some() {
+            finish_reading(spawn_blocking(move || held.give(&segments))).await?;
+            // The proxy knows the length, and cuts the range out itself.
+            (None, None, None)
+        } else {
+            let body = StreamingBlob::new(Outgoing::start(held, segments, range).await?);
+            (Some(body), Some(signed(length)), content_range)
+        };
+        let mut response = S3Response::new(GetObjectOutput {
+            // Of a file that it sends, the proxy says this itself.
+            accept_ranges: handed.is_none().then(|| String::from("bytes")),
+            body,
             cache_control: object.about.cache_control,
             checksum_sha256,
             content_disposition: object.about.content_disposition,
             content_encoding: object.about.content_encoding,
             content_language: object.about.content_language,
-            content_length: Some(signed(length)),
+            content_length: length,
             content_range,
             content_type: object.about.content_type,
             e_tag: Some(ETag::Strong(object.etag)),
             last_modified: Some(object.modified.into()),
             metadata: object.about.metadata,
             ..GetObjectOutput::default()
-        }))
+        });
+        response.headers.extend(handed.map(|place| (handing::HEADER, place)));
+        Ok(response)
     }
 
     async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {

@@ -3,7 +3,7 @@
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use embedded::objects::{Config, Objects};
+use embedded::objects::{Config, Objects, Readers};
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -19,6 +19,10 @@ pub(crate) struct Store {
 }
 
 pub(crate) fn open(folder: &Path) -> Objects {
+    open_for(folder, Readers::Nobody)
+}
+
+pub(crate) fn open_for(folder: &Path, readers: Readers) -> Objects {
     Objects::open(Config {
         folder: folder.join("files"),
         index: folder.join("index.db"),
@@ -26,6 +30,7 @@ pub(crate) fn open(folder: &Path) -> Objects {
         region: "local".to_owned(),
         access_key_id: KEY_ID.to_owned(),
         secret_access_key: SECRET.to_owned(),
+        readers,
     })
     .unwrap()
 }
@@ -45,8 +50,12 @@ pub(crate) fn client(objects: &Objects) -> Client {
 }
 
 pub(crate) fn store() -> Store {
+    store_for(Readers::Nobody)
+}
+
+pub(crate) fn store_for(readers: Readers) -> Store {
     let folder = tempfile::tempdir().unwrap();
-    let objects = open(folder.path());
+    let objects = open_for(folder.path(), readers);
     let s3 = client(&objects);
     Store { folder, objects, s3 }
 }

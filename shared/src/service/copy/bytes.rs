@@ -208,7 +208,7 @@ async fn parts(copying: &Running<'_>, one: &Stored, upload: &str) -> Result<Opti
             let bytes: Bytes = buffer.split_to(buffer.len().min(length)).freeze();
             hash.update(&bytes);
             let number = parts.len() + 1;
-            let part = OwnPart { upload, number, bytes };
+            let part = OwnPart { upload, number, bytes: bytes.into() };
             let etag = copying.to.objects.put_part(copying.grant, &one.object, part).await?;
             parts.push(Part { number: number as u64, etag });
         }

@@ -2,10 +2,16 @@
 //!
 //! Memory is taken from the process's budget before bytes are accepted, so that clients wait for the store and bytes
 //! don't pile up.
+//!
+//! Bytes are kept in the pieces in which the listener read them, if these are long. A piece keeps all memory that was
+//! read into, of which it may be a small part; so short ones are copied together. What is held is then at most about
+//! twice as much memory as bytes. One buffer for a whole part would be worse: of 8 MiB and more, jemalloc gives memory
+//! back to the system at once, which has to fill each page of the next buffer with zeros.
 
 use super::Refused;
 use crate::app::App;
 use crate::error::Error;
+use crate::store::Pieces;
 use bytes::{Bytes, BytesMut};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -16,28 +22,64 @@ const COME_BACK: Duration = Duration::from_secs(10);
 /// A client that holds memory for a part may take the patience for each of its MiB, so others wait for memory at least
 /// that long.
 const LEAST_WAIT: u32 = 8;
+/// The shortest piece that is kept as it came: half of what hyper reads at most in one go.
+const LONG: usize = 204 << 10;
+/// How much short pieces are copied into at a time.
+const BLOCK: usize = 256 << 10;
 
 /// Bytes in memory.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
-    bytes: BytesMut,
+    pieces: Vec<Bytes>,
+    /// The short pieces after those.
+    block: BytesMut,
+    length: u64,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Buffer {
     /// How many bytes there are.
     pub(super) fn len(&self) -> u64 {
-        self.bytes.len() as u64
+        self.length
     }
 
     /// Appends bytes for which there is memory.
-    pub(super) fn append(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+    pub(super) fn append(&mut self, mut piece: Bytes) {
+        self.length += piece.len() as u64;
+        if piece.len() >= LONG {
+            self.end_block();
+            self.pieces.push(piece);
+            return;
+        }
+        while !piece.is_empty() {
+            if self.block.capacity() == 0 {
+                self.block = BytesMut::with_capacity(BLOCK);
+            }
+            let room = BLOCK.saturating_sub(self.block.len());
+            self.block.extend_from_slice(&piece.split_to(piece.len().min(room)));
+            if self.block.len() >= BLOCK {
+                self.end_block();
+            }
+        }
+    }
+
+    /// Makes a piece of what was copied together.
+    fn end_block(&mut self) {
+        if self.block.is_empty() {
+            return;
+        }
+        if self.block.len() < BLOCK / 2 {
+            self.pieces.push(Bytes::copy_from_slice(&self.block));
+            self.block.clear();
+        } else {
+            self.pieces.push(std::mem::take(&mut self.block).freeze());
+        }
     }
 
     /// The bytes, and the permit for their memory, which lasts until it is dropped.
-    pub(super) fn freeze(self) -> (Bytes, Option<OwnedSemaphorePermit>) {
-        (self.bytes.freeze(), self.permit)
+    pub(super) fn freeze(mut self) -> (Pieces, Option<OwnedSemaphorePermit>) {
+        self.end_block();
+        (self.pieces.into(), self.permit)
     }
 
     /// Waits for memory for a part, or for `length` more bytes if that is less. A client that has sent little holds
@@ -45,13 +87,7 @@ impl Buffer {
     pub(super) async fn reserve(&mut self, app: &App, part: u64, length: Option<u64>) -> Result<(), Refused> {
         let held = self.len();
         let most = length.map_or(part, |length| held.saturating_add(length).min(part));
-        if held < MIB {
-            return self.acquire(app, MIB).await;
-        }
-        self.acquire(app, most).await?;
-        // All at once: a buffer that grows by doubling would exceed the memory reserved for it.
-        self.bytes.reserve(usize::try_from(most.saturating_sub(held)).unwrap_or(0));
-        Ok(())
+        self.acquire(app, if held < MIB { MIB } else { most }).await
     }
 
     /// Waits for memory for so many bytes in all, in whole MiB, for as long as the current holders may keep it; more
@@ -70,5 +106,46 @@ impl Buffer {
         let permit = permit.map_err(busy)?;
         self.permit = Some(permit.map_err(|error| Error::Internal(error.to_string()))?);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_all_lengths_come_out_as_they_went_in() {
+        let all: Vec<u8> = (0..3 * BLOCK).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        for length in [1000, LONG - 1, LONG, LONG + 1, BLOCK, BLOCK + 1, 3 * BLOCK] {
+            for short in [0, 1, BLOCK / 2, LONG - 1] {
+                let (mut buffer, mut rest) = (Buffer::default(), Bytes::from(all.clone()));
+                while !rest.is_empty() {
+                    buffer.append(rest.split_to(short.min(rest.len())));
+                    buffer.append(rest.split_to(length.min(rest.len())));
+                }
+                assert_eq!(buffer.len(), all.len() as u64);
+                let (pieces, _) = buffer.freeze();
+                assert_eq!(pieces.len(), all.len() as u64);
+                assert_eq!(pieces.iter().flatten().copied().collect::<Vec<u8>>(), all, "{length} {short}");
+            }
+        }
+    }
+
+    #[test]
+    fn short_pieces_keep_no_more_memory_than_they_need() {
+        let mut buffer = Buffer::default();
+        for _ in 0..BLOCK {
+            // Each is one byte of a page.
+            buffer.append(Bytes::from(vec![7; 4096]).split_to(1));
+        }
+        assert_eq!(buffer.freeze().0.iter().map(Bytes::len).collect::<Vec<usize>>(), [BLOCK]);
+        let mut buffer = Buffer::default();
+        for _ in 0..4 {
+            buffer.append(Bytes::from_static(b"short"));
+            buffer.append(Bytes::from(vec![7; LONG]));
+        }
+        // Of the copied pieces, only one kept the block that they were copied into.
+        assert_eq!(buffer.block.capacity(), BLOCK);
+        assert_eq!(buffer.freeze().0.iter().map(Bytes::len).collect::<Vec<usize>>(), [5, LONG].repeat(4));
     }
 }

@@ -27,10 +27,10 @@ use crate::error::Error;
 use crate::rules::Grant;
 use crate::rules::upload::{MAX_STREAM_PARTS, stream_part_length};
 use crate::service::retry::Retry;
-use crate::store::StoreError;
 use crate::store::objects::{OwnPart, Part};
 use crate::store::rows::{Account, Row, Stream};
 use crate::store::table::Written;
+use crate::store::{Pieces, StoreError};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -72,7 +72,7 @@ pub(super) struct Finished {
     pub(super) object: String,
     pub(super) hasher: Hasher,
     /// The bytes themselves, if they are short.
-    pub(super) bytes: Option<Bytes>,
+    pub(super) bytes: Option<Pieces>,
 }
 
 /// How bytes stopped coming.
@@ -101,7 +101,10 @@ impl<'a> Intake<'a> {
         };
         if let Some(tail) = intake.row.tail.clone() {
             intake.held.acquire(app, intake.row.tail_size).await?;
-            intake.held.append(&app.objects.read(&tail, 0..intake.row.tail_size).await?);
+            let mut bytes = app.objects.stream(&tail, Some(0..intake.row.tail_size)).await?;
+            while let Some(piece) = bytes.next().await {
+                intake.held.append(piece.map_err(|error| StoreError::unavailable(&error))?);
+            }
         }
         Ok(intake)
     }
@@ -146,7 +149,7 @@ impl<'a> Intake<'a> {
             let part = stream_part_length(self.parts());
             self.held.reserve(self.app, part, length).await?;
             let missing = usize::try_from(part - self.held.len()).unwrap_or(usize::MAX);
-            self.held.append(&chunk.split_to(chunk.len().min(missing)));
+            self.held.append(chunk.split_to(chunk.len().min(missing)));
             if self.held.len() == part {
                 self.send_part(account).await?;
             }
@@ -168,7 +171,7 @@ impl<'a> Intake<'a> {
         self.going = Some(tokio::spawn(async move {
             let copy = bytes.clone();
             let hashing = tokio::task::spawn_blocking(move || {
-                hasher.update(&copy);
+                copy.iter().for_each(|piece| hasher.update(piece));
                 hasher
             });
             let sent = objects.put_part(&grant, &object, OwnPart { upload: &upload, number, bytes }).await;
@@ -263,12 +266,12 @@ impl<'a> Intake<'a> {
         self.arrive().await?;
         let (bytes, _permit) = std::mem::take(&mut self.held).freeze();
         let mut row = self.stored();
-        row.taken = row.taken - row.tail_size + bytes.len() as u64;
-        row.tail_size = bytes.len() as u64;
+        row.taken = row.taken - row.tail_size + bytes.len();
+        row.tail_size = bytes.len();
         row.tail = None;
         if !bytes.is_empty() {
             let tail = self.app.new_object()?;
-            self.app.objects.put(self.grant, &tail, bytes).await?;
+            self.app.objects.put_pieces(self.grant, &tail, bytes).await?;
             row.tail = Some(tail);
         }
         let (here, tail) = (row.taken, row.tail.clone());
@@ -319,14 +322,14 @@ impl<'a> Intake<'a> {
         if self.parts() == 0 {
             let (bytes, _permit) = std::mem::take(&mut self.held).freeze();
             let mut hasher = Hasher::default();
-            hasher.update(&bytes);
-            let size = bytes.len() as u64;
+            bytes.iter().for_each(|piece| hasher.update(piece));
+            let size = bytes.len();
             if let Some(tail) = self.row.tail.clone().filter(|_| self.row.tail_size == size) {
                 return Ok(Finished { object: tail, hasher, bytes: Some(bytes) });
             }
             accounts::fits(account, size.saturating_sub(self.row.reserved))?;
             let object = self.app.new_object()?;
-            self.app.objects.put(self.grant, &object, bytes.clone()).await?;
+            self.app.objects.put_pieces(self.grant, &object, bytes.clone()).await?;
             return Ok(Finished { object, hasher, bytes: Some(bytes) });
         }
         if self.held.len() > 0 {

@@ -49,7 +49,7 @@ impl<'a> Parsed<'a> {
                 Digest::of(body.as_bytes()).into()
             }
         };
-        if digest.like(body.as_bytes()) != digest {
+        if digest.like([body]) != digest {
             return Err(Refused::code(Code::DigestInvalid, "the manifest's digest differs from the one in the URL"));
         }
         tags.sort_unstable();
