@@ -44,11 +44,12 @@ pub struct Record {
     words: Mutex<Words>,
 }
 
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 struct Words {
     caller: &'static str,
     decision: &'static str,
     cause: Option<String>,
+    route: String,
 }
 
 /// The summary of a request, for its log line.
@@ -64,6 +65,8 @@ pub struct Summary {
     pub decision: &'static str,
     /// The internal cause of an error, for the log.
     pub cause: Option<String>,
+    /// The route that it took, if there is one.
+    pub route: String,
     /// All that it counted.
     pub counts: Counts,
 }
@@ -73,11 +76,12 @@ pub struct Summary {
 pub async fn recorded<T>(origin: Origin, work: impl Future<Output = T>) -> (T, Summary) {
     let record = Arc::new(Record { origin, ..Record::default() });
     let result = RECORD.scope(Arc::clone(&record), work).await;
-    let Words { caller, decision, cause } = record.words.lock().map(|words| words.clone()).unwrap_or_default();
+    let words = record.words.lock().map(|mut words| std::mem::take(&mut *words)).unwrap_or_default();
+    let Words { caller, decision, cause, route } = words;
     let counts = record.counts.clone();
     let number = |count| u32::try_from(counts.of(count)).unwrap_or(u32::MAX);
     let (reads, writes) = (number(Count::TableReads), number(Count::TableWrites));
-    (result, Summary { reads, writes, caller, decision, cause, counts })
+    (result, Summary { reads, writes, caller, decision, cause, route, counts })
 }
 
 /// Runs `work` to its end even if nobody waits for it any more, for example after a client's connection breaks. What
@@ -130,6 +134,11 @@ pub(crate) fn wrote() {
 /// Records the caller, once it is known.
 pub(crate) fn caller(kind: &'static str) {
     word(|words| words.caller = kind);
+}
+
+/// Records the route, once it is known.
+pub(crate) fn route(path: &str) {
+    word(|words| path.clone_into(&mut words.route));
 }
 
 /// Something was decided.

@@ -249,7 +249,7 @@ impl Functions {
         let ingest = oci::ingest(local.app.clone());
         let around = |api: Router| {
             let api = api.layer(map_response(counted));
-            let behind = Behind { api, bucket, name, own, signer, ingest };
+            let behind = Behind { api, bucket, name, own, signer, ingest: ingest.into() };
             Router::new().fallback(move |request: Request| behind.clone().answer(request))
         };
         let serving = vec![one, other, third, gateway::serve_api(listener, api, around)];

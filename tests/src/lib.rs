@@ -153,8 +153,10 @@ impl Server {
             (Some(Functions::start(&local, dynamodb, listener, settings).await), None)
         } else {
             let router = match &other {
-                Some(other) => in_turn([&local.app, other].map(|app| server::serve::shared_router(app).unwrap())),
-                None => server::serve::router(&local).unwrap(),
+                Some(other) => {
+                    in_turn([&local.app, other].map(|app| Router::from(server::site::Site::shared(app).unwrap())))
+                }
+                None => Router::from(server::site::Site::folder(&local).unwrap()),
             };
             let router = router.layer(axum::middleware::map_response(counted));
             let limits = Limits::of(&local.app.config);

@@ -2,12 +2,12 @@
 
 mod wire;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Query, State};
 use serde::Deserialize;
 use shared::App;
 use shared::auth::Credential;
+use shared::http::Routes;
 use shared::http::library::{Answer, data, json, without_query};
 use shared::service::scrub::{self, Cursor};
 use shared::service::sweep::accounts::{self, Correction};
@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes.
-pub fn router(app: &App) -> Router {
+pub fn router(app: &App) -> Routes {
     let routes = routes().split_for_parts().0.with_state(app.clone());
     shared::http::finish(app, routes.layer(axum::middleware::from_fn(without_query)))
 }

@@ -1,12 +1,12 @@
 //! The first requests of every client: where the services are, which version they speak, whether they are well.
 
 use axum::Json;
-use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, StatusCode, header};
 use serde::Serialize;
 use shared::App;
+use shared::http::Routes;
 use shared::http::library::{data, plain};
 use utoipa::ToSchema;
 use utoipa::openapi::OpenApi;
@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 pub const API_VERSION: &str = "2.0.0-alpha.2";
 
 /// The routes.
-pub fn router(app: &App) -> Router {
+pub fn router(app: &App) -> Routes {
     shared::http::finish(app, routes().split_for_parts().0.with_state(app.clone()))
 }
 

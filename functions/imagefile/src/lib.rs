@@ -4,7 +4,6 @@
 mod wire;
 
 use axum::Json;
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
@@ -13,7 +12,7 @@ use serde::Deserialize;
 use shared::auth::Credential;
 use shared::domain::{Digest, Id, UploadId};
 use shared::http::library::{Answer, Arch, Failure, data, json, named, plain, unread};
-use shared::http::{authorization, redirect};
+use shared::http::{Routes, authorization, redirect};
 use shared::service::pull::{self, Purpose};
 use shared::service::uploads::parts::{self, AnnouncedPart};
 use shared::service::uploads::single::{self, Announced};
@@ -25,7 +24,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes.
-pub fn router(app: &App) -> Router {
+pub fn router(app: &App) -> Routes {
     shared::http::finish(app, routes().split_for_parts().0.with_state(app.clone()))
 }
 

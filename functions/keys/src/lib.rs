@@ -1,17 +1,17 @@
 //! A stand-in for the keyserver. Clients refuse to pull if no keyserver is published; this one never finds a key.
 
-use axum::Router;
 use axum::response::Response;
 use axum::routing::any;
 use http::StatusCode;
 use shared::App;
+use shared::http::Routes;
 use shared::http::library::plain;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 /// The routes.
-pub fn router(app: &App) -> Router {
+pub fn router(app: &App) -> Routes {
     shared::http::finish(app, routes().split_for_parts().0)
 }
 

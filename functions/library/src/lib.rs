@@ -7,7 +7,6 @@ mod stars;
 pub mod wire;
 
 use crate::listing::{Asked, Shown};
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +14,7 @@ use http::StatusCode;
 use serde::{Deserialize, Deserializer};
 use shared::auth::Credential;
 use shared::domain::{CustomData, Description, Digest, Id, Readme, Said, Selector, SourceUrl, TagName, Visibility};
+use shared::http::Routes;
 use shared::http::library::{
     Answer, Arch, Deletion, Failure, LeftEmpty, OnlyArch, data, deleted, json, list, named, plain,
 };
@@ -32,7 +32,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes.
-pub fn router(app: &App) -> Router {
+pub fn router(app: &App) -> Routes {
     shared::http::finish(app, routes().split_for_parts().0.with_state(app.clone()))
 }
 

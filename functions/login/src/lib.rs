@@ -6,7 +6,6 @@ mod wire;
 
 use axum::Form;
 use axum::Json;
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::response::{Html, IntoResponse, Response};
@@ -16,9 +15,9 @@ use serde::Deserialize;
 use serde_json::json as value;
 use shared::auth::Credential;
 use shared::domain::Caller;
-use shared::http::authorization;
 use shared::http::library::{Answer, Failure, data, json, plain};
 use shared::http::registry::unread;
+use shared::http::{Routes, authorization};
 use shared::service::browse;
 use shared::service::people::login;
 use shared::{App, Error};
@@ -28,7 +27,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes.
-pub fn router(app: &App) -> Router {
+pub fn router(app: &App) -> Routes {
     shared::http::finish(app, routes().split_for_parts().0.with_state(app.clone()))
 }
 

@@ -16,9 +16,9 @@ use shared::auth::Credential;
 use shared::domain::manifest::{MAX, OCI_INDEX, implied};
 use shared::domain::quota::{Level, Quota};
 use shared::domain::{ManifestId, OciDigest, Repository, TagName, UploadId};
-use shared::http::authorization;
 use shared::http::library::{self, Failure};
 use shared::http::registry::{plain, refusal};
+use shared::http::{Routes, authorization};
 use shared::service::artifact;
 use shared::service::people::login;
 use shared::service::registry::blob;
@@ -39,7 +39,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 /// The routes.
-pub fn router(app: &App) -> Router {
+pub fn router(app: &App) -> Routes {
     shared::http::finish_honouring(plain, honoured, routes().split_for_parts().0.with_state(app.clone()))
 }
 
@@ -50,7 +50,7 @@ fn honoured(method: &Method, path: &str) -> &'static [&'static str] {
 }
 
 /// The routes of a host that only accepts blob uploads. The other hosts hand out its URLs.
-pub fn ingest(app: App) -> Router {
+pub fn ingest(app: App) -> Routes {
     let routes = Router::new()
         .route("/livez", axum::routing::get(|| async { "ok\n" }))
         .route("/v2/{*path}", axum::routing::any(ingest_only));

@@ -7,14 +7,14 @@ mod users;
 mod v1;
 mod wire;
 
-use axum::Router;
 use shared::App;
+use shared::http::Routes;
 use shared::http::library::without_query;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 /// The routes.
-pub fn router(app: &App) -> Router {
+pub fn router(app: &App) -> Routes {
     let in_bodies = routes().split_for_parts().0.layer(axum::middleware::from_fn(without_query));
     let all = in_bodies.merge(users::deletions().split_for_parts().0);
     shared::http::finish(app, all.with_state(app.clone()))

@@ -6,16 +6,14 @@
 
 mod page;
 
-use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use shared::domain::ShareKey;
 use shared::http::library::Failure;
-use shared::http::{redirect, sentence};
+use shared::http::{Routes, redirect, sentence};
 use shared::service::share::{self, Usable};
 use shared::{App, Error};
 use utoipa::openapi::OpenApi;
@@ -23,9 +21,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes.
-pub fn router(app: &App) -> Router {
+pub fn router(app: &App) -> Routes {
     let routes = routes().split_for_parts().0.with_state(app.clone());
-    shared::http::finish_as(sentence, routes).layer(map_response(secretive))
+    shared::http::finish_as(sentence, routes).with_last(secretive)
 }
 
 /// The `OpenAPI` description of the routes.
@@ -38,7 +36,7 @@ fn routes() -> OpenApiRouter<App> {
 }
 
 /// The URL is a secret: no answer to it is kept, and the next page does not learn where its reader came from.
-async fn secretive(mut response: Response) -> Response {
+fn secretive(mut response: Response) -> Response {
     for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
         (header::REFERRER_POLICY, "no-referrer"),

@@ -9,3 +9,4 @@ pub mod openapi;
 pub mod probe;
 pub mod routes;
 pub mod serve;
+pub mod site;

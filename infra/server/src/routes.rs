@@ -1,15 +1,14 @@
 //! Which request goes to which function: dispatches by the prefixes of `template.yaml`, as API Gateway would.
 
 use crate::metrics::Group;
-use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
 use matchit::Router as Matcher;
 use serde_yaml_ng::Value;
 use shared::App;
+use shared::http::{Routes, protected};
 use std::sync::Arc;
-use tower::ServiceExt;
 
 /// The template of a deployment.
 pub const TEMPLATE: &str = include_str!("../../../template.yaml");
@@ -49,8 +48,8 @@ pub fn of_template(template: &str) -> Result<Vec<Route>, TemplateError> {
     Ok(routes)
 }
 
-/// The router of the function with a logical id of the template, and its name in the metrics.
-fn function(id: &str, app: &App) -> Result<(Group, Router), TemplateError> {
+/// The routes of the function with a logical id of the template, and its name in the metrics.
+fn function(id: &str, app: &App) -> Result<(Group, Routes), TemplateError> {
     Ok(match id {
         "Admin" => (Group("admin"), admin::router(app)),
         "Discovery" => (Group("discovery"), discovery::router(app)),
@@ -65,42 +64,49 @@ fn function(id: &str, app: &App) -> Result<(Group, Router), TemplateError> {
     })
 }
 
-/// One router for all functions.
-pub fn router(app: &App) -> Result<Router, TemplateError> {
-    let mut matcher = Matcher::new();
-    let mut routers: Vec<(String, (Group, Router))> = Vec::new();
-    for route in of_template(TEMPLATE)? {
-        let known = routers.iter().position(|(id, _)| *id == route.function);
-        let index = known.unwrap_or(routers.len());
-        if known.is_none() {
-            routers.push((route.function.clone(), function(&route.function, app)?));
-        }
-        let path = route.path.replace("{proxy+}", "{*proxy}");
-        matcher.insert(path, index).map_err(|error| TemplateError(format!("{}: {error}", route.path)))?;
-    }
-    let routers: Vec<(Group, Router)> = routers.into_iter().map(|(_, router)| router).collect();
-    let table = Arc::new((matcher, routers));
-    // Not nested routers: their outer parameters would reach the inner extractors.
-    Ok(Router::new().fallback(move |request: Request| dispatch(Arc::clone(&table), request)))
+/// All functions. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Functions(Arc<Table>);
+
+/// Which paths lead to which of the functions, by their positions.
+#[derive(Debug)]
+struct Table {
+    matcher: Matcher<usize>,
+    functions: Vec<(Group, Routes)>,
 }
 
-/// Which paths lead to which of the routers, by their positions.
-type Table = (Matcher<usize>, Vec<(Group, Router)>);
+impl Functions {
+    /// Those of the template.
+    pub fn of(app: &App) -> Result<Self, TemplateError> {
+        let mut matcher = Matcher::new();
+        let mut functions: Vec<(String, (Group, Routes))> = Vec::new();
+        for route in of_template(TEMPLATE)? {
+            let known = functions.iter().position(|(id, _)| *id == route.function);
+            let index = known.unwrap_or(functions.len());
+            if known.is_none() {
+                functions.push((route.function.clone(), function(&route.function, app)?));
+            }
+            let path = route.path.replace("{proxy+}", "{*proxy}");
+            matcher.insert(path, index).map_err(|error| TemplateError(format!("{}: {error}", route.path)))?;
+        }
+        let functions = functions.into_iter().map(|(_, function)| function).collect();
+        Ok(Self(Arc::new(Table { matcher, functions })))
+    }
 
-async fn dispatch(table: Arc<Table>, request: Request) -> Response {
-    // The function sees the path as it was sent, as behind a gateway.
-    let uri = shared::http::normal(request.uri());
-    let (matcher, routers) = &*table;
-    let found = matcher.at(uri.path()).ok().and_then(|found| routers.get(*found.value));
-    match found.cloned() {
-        Some((group, router)) => match router.oneshot(request).await {
-            Ok(mut response) => {
+    /// Has the function answer that a path leads to.
+    pub async fn answer(self, request: Request) -> Response {
+        // The function sees the path as it was sent, as behind a gateway.
+        let uri = shared::http::normal(request.uri());
+        let Table { matcher, functions } = &*self.0;
+        let found = matcher.at(uri.path()).ok().and_then(|found| functions.get(*found.value));
+        match found.cloned() {
+            Some((group, routes)) => {
+                let mut response = routes.answer(request).await;
                 response.extensions_mut().insert(group);
                 response
             }
-            Err(never) => match never {},
-        },
-        None => shared::http::library::plain(StatusCode::NOT_FOUND, "not found"),
+            None => protected(shared::http::library::plain(StatusCode::NOT_FOUND, "not found")),
+        }
     }
 }
 

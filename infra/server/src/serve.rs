@@ -1,16 +1,13 @@
 //! `stackroom serve`: the whole library behind one listener.
 
 use crate::limits::{self, Addresses, Limits};
-use crate::local::{BUCKET, Local};
-use crate::metrics::{self, Group, Metrics};
+use crate::local::Local;
+use crate::metrics::{self, Metrics};
 use crate::probe::probe;
-use crate::routes;
+use crate::site::Site;
 use anyhow::{Context, bail};
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::Method;
-use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::serve::Listener;
 use futures::FutureExt;
@@ -37,7 +34,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tower::ServiceExt;
 
 /// The settings of `serve`.
 #[derive(Debug, Clone)]
@@ -145,7 +141,7 @@ impl From<Limits> for Front {
 /// A library that can be served, and what is done for it meanwhile.
 struct Serving {
     app: App,
-    router: Router,
+    site: Site,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -161,10 +157,10 @@ impl Serving {
         let mut others = Vec::new();
         if let Some(address) = ingest {
             let listener = listen(address).await?;
-            others.push(tokio::spawn(answer(listener, taking(&self.app), front.clone(), stopped())));
+            others.push(tokio::spawn(answer(listener, Site::ingest(&self.app), front.clone(), stopped())));
         }
         others.extend(measured.map(|measured| measured.answer(&self.app.config)));
-        answer(listener, self.router, front, stopped()).await;
+        answer(listener, self.site, front, stopped()).await;
         for other in others {
             other.await?;
         }
@@ -202,10 +198,10 @@ async fn in_folder(data: &Path, public_url: &str, metrics: Option<Metrics>) -> a
     let password = local.first_admin().await?;
     local.renew_admin_token().await?;
     greet(&local, password.as_deref());
-    let (router, app) = (router(&local)?, local.app.clone());
+    let (site, app) = (Site::folder(&local)?, local.app.clone());
     let mut tasks = kept_up(&app, Some(&local.objects), metrics.as_ref());
     tasks.push(tokio::spawn(restarted("renewing the operator's token", move || renew_always(Arc::clone(&local)))));
-    Ok(Serving { app, router, tasks })
+    Ok(Serving { app, site, tasks })
 }
 
 /// Opens a library on a table and a bucket that other servers use, too. Nothing of it is kept in this process: each may
@@ -244,15 +240,9 @@ async fn on_stores(place: Deployed, create: bool, metrics: Option<Metrics>) -> a
     if users::none(&app).await? {
         tracing::warn!("there are no users yet: `stackroom admin bootstrap` makes the first administrator");
     }
-    let router = shared_router(&app)?;
+    let site = Site::shared(&app)?;
     let tasks = kept_up(&app, None, metrics.as_ref());
-    Ok(Serving { app, router, tasks })
-}
-
-/// All routes of one of the servers of an installation on shared stores.
-pub fn shared_router(app: &App) -> anyhow::Result<Router> {
-    let router = shared::http::renewing(app, routes::router(app)?);
-    Ok(router.layer(middleware::map_response(async |response| shared::http::protected(response))))
+    Ok(Serving { app, site, tasks })
 }
 
 /// What every server does from time to time. Several may do it at once: each step has its conditions.
@@ -265,17 +255,6 @@ fn kept_up(app: &App, objects: Option<&embedded::objects::Objects>, metrics: Opt
     ]
 }
 
-/// The routes that bring bytes, and no others.
-fn taking(app: &App) -> Router {
-    let router = shared::http::renewing(app, oci::ingest(app.clone()));
-    router.layer(middleware::map_response(async |response| grouped(Group("ingest"), response)))
-}
-
-fn grouped(group: Group, mut response: Response) -> Response {
-    response.extensions_mut().insert(group);
-    response
-}
-
 /// Accepts blob uploads for a deployment on functions, until the process is told to stop.
 pub async fn ingest(address: SocketAddr, metrics: Option<SocketAddr>) -> anyhow::Result<()> {
     limits::raise_open_files();
@@ -285,7 +264,7 @@ pub async fn ingest(address: SocketAddr, metrics: Option<SocketAddr>) -> anyhow:
     tracing::info!(address = %listener.local_addr()?, "accepting uploads of blobs");
     let metrics = measured.as_ref().map(|measured| measured.metrics.clone());
     let other = measured.map(|measured| measured.answer(&app.config));
-    answer(listener, taking(&app), Front { limits: Limits::of(&app.config), metrics }, stopped()).await;
+    answer(listener, Site::ingest(&app), Front { limits: Limits::of(&app.config), metrics }, stopped()).await;
     if let Some(other) = other {
         other.await?;
     }
@@ -302,11 +281,11 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// too many connections gets no more: they are closed without an answer.
 pub async fn answer(
     mut listener: TcpListener,
-    router: Router,
+    site: impl Into<Site>,
     front: impl Into<Front>,
     stop: impl Future<Output = ()>,
 ) {
-    let Front { limits, metrics } = front.into();
+    let (Front { limits, metrics }, site) = (front.into(), site.into());
     // Longer than the minute after which proxies close idle connections: the proxy must be the one to close them.
     let patience = (limits.patience * 5 / 4).min(HEAD);
     let addresses = Addresses::new(limits);
@@ -324,8 +303,8 @@ pub async fn answer(
                 };
                 // A small answer must not wait until the client has acknowledged the last one.
                 let _ = stream.set_nodelay(true);
-                let (router, addresses, metrics) = (router.clone(), addresses.clone(), metrics.clone());
-                let client = Client { router, addresses, from, metrics };
+                let (site, addresses, metrics) = (site.clone(), addresses.clone(), metrics.clone());
+                let client = Client { site, addresses, from, metrics };
                 let answering = connection(stream, client, patience, watching.clone());
                 tokio::spawn(async move {
                     answering.await;
@@ -343,7 +322,7 @@ pub async fn answer(
 /// The other end of a connection, and what answers it.
 #[derive(Clone)]
 struct Client {
-    router: Router,
+    site: Site,
     addresses: Addresses,
     from: IpAddr,
     metrics: Option<Metrics>,
@@ -371,9 +350,9 @@ impl Client {
         } else {
             None
         };
-        let answer = self.router.oneshot(request).await;
+        let answer = self.site.answer(request).await;
         drop(place);
-        answer
+        Ok(answer)
     }
 }
 
@@ -408,32 +387,8 @@ async fn connection(stream: TcpStream, client: Client, patience: Duration, mut s
     }
 }
 
-/// All routes of an installation in a folder: those of the template, and the objects.
-pub fn router(local: &Local) -> anyhow::Result<Router> {
-    let face = local.objects.face();
-    let objects = move |request: Request| {
-        let face = face.clone();
-        async move { grouped(Group("objects"), face.call(request).await.map(Body::new)) }
-    };
-    let routes = routes::router(&local.app)?;
-    let store = local.objects.clone();
-    let routes = routes.layer(middleware::from_fn(move |request, next| sweep_asked(store.clone(), request, next)));
-    let routes = routes.route(&format!("/{BUCKET}/{{*key}}"), axum::routing::any(objects));
-    Ok(routes.layer(middleware::map_response(async |response| shared::http::protected(response))))
-}
-
-/// A sweep on request, which here also removes leftover files.
-async fn sweep_asked(objects: embedded::objects::Objects, request: Request, next: Next) -> Response {
-    let asked = request.uri().path() == "/api/sweep" && request.method() == Method::POST;
-    let response = next.run(request).await;
-    if asked && response.status().is_success() {
-        // Regardless of age: this process knows which files it is still writing, and no other process uses the folder.
-        collect(objects, Duration::ZERO).await;
-    }
-    response
-}
-
-async fn collect(objects: embedded::objects::Objects, age: Duration) {
+/// Removes files of objects that nothing names.
+pub(crate) async fn collect(objects: embedded::objects::Objects, age: Duration) {
     let collected = tokio::task::spawn_blocking(move || objects.collect(age)).await;
     if let Ok(Err(error)) = collected {
         tracing::error!(%error, "collecting leftover files");

@@ -1,6 +1,6 @@
 //! A function's router behind API Gateway.
 
-use super::renewing;
+use super::{Routes, renewed};
 use crate::app::App;
 use crate::telemetry::emf::Emf;
 use crate::telemetry::{self, Address, Summary};
@@ -16,9 +16,17 @@ use std::pin::Pin;
 use tower::ServiceExt;
 
 /// Answers requests for a group of routes until the function is told to stop.
-pub async fn run(app: &App, group: &'static str, router: Router) -> Result<(), Error> {
-    let router = published(app, group, renewing(app, router));
-    let service = ServiceExt::<Request>::map_request(router, as_sent);
+pub async fn run(app: &App, group: &'static str, routes: Routes) -> Result<(), Error> {
+    let of_all = app.clone();
+    let answered = move |request: axum::extract::Request| {
+        let (app, routes) = (of_all.clone(), routes.clone());
+        async move {
+            renewed(&app, &request).await;
+            routes.answer(request).await
+        }
+    };
+    let published = published(app, group, Router::new().fallback(answered));
+    let service = ServiceExt::<Request>::map_request(published, as_sent);
     lambda_http::run(ServiceExt::<Request>::map_response(service, Answer)).await
 }
 

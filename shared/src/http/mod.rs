@@ -8,7 +8,7 @@ mod narrowing;
 pub mod registry;
 mod renewing;
 
-pub use self::renewing::renewing;
+pub use self::renewing::renewed;
 
 use crate::app::App;
 use crate::app::looks;
@@ -17,7 +17,7 @@ use crate::telemetry::{self, Summary};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::Response;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -25,6 +25,7 @@ use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 use tower::ServiceExt;
+use tower::util::MapRequestLayer;
 
 /// The largest body of a request that any route reads, in bytes. The longest honest one names 10 000 parts.
 pub const MAX_BODY: usize = 2 << 20;
@@ -32,35 +33,66 @@ pub const MAX_BODY: usize = 2 << 20;
 /// An error in a protocol's own form.
 pub type Form = fn(StatusCode, &str) -> Response;
 
-/// Wraps a function's routes in the layers that all functions share, with errors in the library's form. Bodies here
-/// are short and read whole, see [`bodies`].
-pub fn finish(app: &App, router: Router) -> Router {
+/// A function's routes, with what all functions share around them.
+#[derive(Debug, Clone)]
+pub struct Routes {
+    form: Form,
+    honoured: Honoured,
+    router: Router,
+    last: fn(Response) -> Response,
+}
+
+/// Gives a function's routes what all functions share, with errors in the library's form. Bodies here are short and
+/// read whole, see [`bodies`].
+pub fn finish(app: &App, router: Router) -> Routes {
     finish_as(library::plain, router.layer(middleware::from_fn_with_state(app.clone(), bodies::bounded)))
 }
 
 /// The keys of a query that narrow something and that the request at a path honours.
 pub type Honoured = fn(&Method, &str) -> &'static [&'static str];
 
-/// Wraps a function's routes in the layers that all functions share.
-pub fn finish_as(form: Form, router: Router) -> Router {
+/// Gives a function's routes what all functions share.
+pub fn finish_as(form: Form, router: Router) -> Routes {
     finish_honouring(form, |_, _| &[], router)
 }
 
 /// The same for a function with requests that honour a key that narrows something.
-pub fn finish_honouring(form: Form, honoured: Honoured, router: Router) -> Router {
+pub fn finish_honouring(form: Form, honoured: Honoured, router: Router) -> Routes {
     let router = router
         .method_not_allowed_fallback(move || async move { form(StatusCode::METHOD_NOT_ALLOWED, "method not allowed") })
         .fallback(move || async move { form(StatusCode::NOT_FOUND, "not found") })
-        .route_layer(middleware::from_fn(note_route))
+        .route_layer(MapRequestLayer::new(note_route))
         .layer(DefaultBodyLimit::max(MAX_BODY));
-    // A router matches its routes before its own layers could change the path, so an outer router does that.
-    Router::new().fallback(move |request| handle(form, honoured, router.clone(), request))
+    Routes { form, honoured, router, last: |response| response }
 }
 
-async fn note_route(route: MatchedPath, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    response.extensions_mut().insert(route);
-    response
+fn note_route(request: Request) -> Request {
+    if let Some(route) = request.extensions().get::<MatchedPath>() {
+        telemetry::route(route.as_str());
+    }
+    request
+}
+
+impl Routes {
+    /// The same with something that is done to each answer in the end.
+    #[must_use]
+    pub fn with_last(self, last: fn(Response) -> Response) -> Self {
+        Self { last, ..self }
+    }
+
+    /// Answers a request. A router matches its routes before its own layers could change the path, so this is around
+    /// it, and is called by whatever takes requests in: each further router would be one more list of routes to go
+    /// through, and one more future in memory.
+    pub async fn answer(self, request: Request) -> Response {
+        let Self { form, honoured, router, last } = self;
+        last(handle(form, honoured, router, request).await)
+    }
+}
+
+impl From<Routes> for Router {
+    fn from(routes: Routes) -> Self {
+        Self::new().fallback(move |request| routes.clone().answer(request))
+    }
 }
 
 async fn handle(form: Form, honoured: Honoured, router: Router, mut request: Request) -> Response {
@@ -93,8 +125,7 @@ async fn handle(form: Form, honoured: Honoured, router: Router, mut request: Req
     if detailed {
         response = registry::with_details(response);
     }
-    let route = response.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
-    let logged = Logged { method: method.as_str(), route: &route, path: &path, status: response.status(), started };
+    let logged = Logged { method: method.as_str(), path: &path, status: response.status(), started };
     logged.log(&summary);
     // For code around the router, like the tests that count reads.
     response.extensions_mut().insert(summary);
@@ -208,7 +239,6 @@ fn in_form(form: Form, response: Response) -> Response {
 /// The request and its response, for the log line.
 struct Logged<'a> {
     method: &'a str,
-    route: &'a str,
     path: &'a str,
     status: StatusCode,
     started: Instant,
@@ -216,9 +246,10 @@ struct Logged<'a> {
 
 impl Logged<'_> {
     fn log(&self, summary: &Summary) {
-        let Self { method, route, path, status, started } = self;
+        let Self { method, path, status, started } = self;
         let (status, duration_ms) = (status.as_u16(), started.elapsed().as_secs_f64() * 1000.0);
         let Summary { reads, writes, caller, decision, cause, .. } = summary;
+        let route = if summary.route.is_empty() { "-" } else { &summary.route };
         if let Some(cause) = cause {
             tracing::error!(
                 method,

@@ -1,28 +1,21 @@
 //! The token keys of a deployment are read again from time to time, and when a request shows that there is a new one.
 
 use crate::app::App;
-use axum::Router;
 use axum::extract::Request;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header::AUTHORIZATION;
-use tower::ServiceExt;
 
-/// A router that has the token keys renewed, if need be, before it answers. For an installation with keys of its own it
-/// is the router itself.
-pub fn renewing(app: &App, router: Router) -> Router {
-    let app = app.clone();
-    if !app.renews_keys() {
-        return router;
-    }
-    Router::new().fallback(move |request: Request| {
-        let (app, router) = (app.clone(), router.clone());
-        async move {
-            let missing = texts(&request).iter().any(|text| app.keys.misses(text));
+/// Has the token keys renewed, if need be, before a request is answered. Nothing is to be done for an installation with
+/// keys of its own.
+pub fn renewed(app: &App, request: &Request) -> impl Future<Output = ()> + Send + use<> {
+    let missing = || texts(request).iter().any(|text| app.keys.misses(text));
+    let renewal = app.renews_keys().then(|| (app.clone(), missing()));
+    async {
+        if let Some((app, missing)) = renewal {
             app.renew_keys(missing).await;
-            router.oneshot(request).await
         }
-    })
+    }
 }
 
 /// All in a request that may be a token: a bearer's, a password, a part of the query.

@@ -48,7 +48,7 @@ async fn served(address: &str, folder: &Path) -> Server {
     // In a deployment, `stackroom ingest` has a host of its own.
     if let Some((_, second)) = settings.iter().find(|(name, _)| *name == "STACKROOM_INGEST_LISTEN") {
         let listener = tokio::net::TcpListener::bind(second).await.unwrap();
-        let ingest = oci::ingest(server.local.app.clone())
+        let ingest = axum::Router::from(oci::ingest(server.local.app.clone()))
             .layer(axum::middleware::map_response(async |response| functions::told(response)));
         tokio::spawn(async move { axum::serve(listener, ingest).await.unwrap() });
     }

@@ -85,7 +85,7 @@ impl Server {
         let admin = SecretString::from("a password that nobody uses");
         let token =
             shared::service::people::users::bootstrap(&app, "admin".parse().unwrap(), admin).await.unwrap().unwrap();
-        let router = server::routes::router(&app).unwrap();
+        let router = axum::Router::from(server::site::Site::shared(&app).unwrap());
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let admin = Caller::new(&url, Some(token.expose_secret().to_owned()));
         Self {

@@ -233,7 +233,7 @@ async fn long_ago(server: &Server, clock: Clock) -> String {
         keys: shared::auth::Keys::parse(&keys).unwrap(),
         clock,
     });
-    let (address, _) = gateway::serve(server::routes::router(&app).unwrap()).await.unwrap();
+    let (address, _) = gateway::serve(axum::Router::from(server::site::Site::shared(&app).unwrap())).await.unwrap();
     format!("http://{address}")
 }
 

@@ -169,7 +169,7 @@ async fn where_the_object_store_sends_the_bytes_only_the_redirect_has_the_digest
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let router = server::routes::router(&shared::App::new(parts)).unwrap();
+    let router = axum::Router::from(server::site::Site::shared(&shared::App::new(parts)).unwrap());
     let limits = server::limits::Limits::of(&server.local.app.config);
     tokio::spawn(server::serve::answer(listener, router, limits, std::future::pending()));
     let there = Caller::new(&url, alice.token.clone());

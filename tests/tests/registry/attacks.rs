@@ -962,7 +962,7 @@ async fn attack_12_a_clock_that_is_set_back_keeps_nobody_from_deleting() {
     let back = installation(&server, None, yesterday, |_| {});
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let router = server::routes::router(&back).unwrap();
+    let router = axum::Router::from(server::site::Site::shared(&back).unwrap());
     tokio::spawn(server::serve::answer(listener, router, Limits::of(&back.config), std::future::pending()));
     let then = Caller::new(&url, alice.token.clone());
     is(&then.delete(&blob_at(BB, &orphan)).await, 202);

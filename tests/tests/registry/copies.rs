@@ -103,7 +103,7 @@ impl Served {
         copy::served(&local.app).await?;
         assert!(local.first_admin().await?.is_none(), "it has an administrator");
         let admin = Caller::new(&url, Some(std::fs::read_to_string(local.admin_token())?));
-        let router = server::serve::router(&local)?;
+        let router = axum::Router::from(server::site::Site::folder(&local)?);
         let limits = Limits::of(&local.app.config);
         let serving = tokio::spawn(server::serve::answer(listener, router, limits, std::future::pending()));
         Ok(Self { nobody: Caller::new(&url, None), admin, local: Arc::new(local), serving })

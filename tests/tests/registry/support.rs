@@ -258,7 +258,7 @@ pub(crate) async fn beside(
     change: impl FnOnce(&mut Config),
 ) -> Caller {
     let app = installation(server, keys, server.local.app.clock, change);
-    let router = server::routes::router(&app).unwrap();
+    let router = axum::Router::from(server::site::Site::shared(&app).unwrap());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(server::serve::answer(
