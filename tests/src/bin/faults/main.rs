@@ -1,7 +1,8 @@
-//! What happens to a real server process: `faults kill | fsync | full | big | streams | layers | abuse`. Run by `scripts/test`, since
+//! What happens to a real server process: `faults kill | commits | fsync | full | big | streams | layers | abuse`. Run by `scripts/test`, since
 //! each takes minutes.
 //!
 //! - `kill` kills it at moments spread over every step of a push, and checks what is left ([`kill`]).
+//! - `commits` kills a process that does nothing but change a table ([`commits`]).
 //! - `fsync` reads its system calls, and checks that nothing is acknowledged before it is on disk ([`trace`]).
 //! - `full` fills its disk ([`full`]).
 //! - `big` pushes 20 GiB through it, and checks its memory ([`big`]).
@@ -22,6 +23,7 @@
 
 mod abuse;
 mod big;
+mod commits;
 mod full;
 mod kill;
 mod layers;
@@ -70,6 +72,12 @@ async fn main() -> ExitCode {
     let suite = std::env::args().nth(1).unwrap_or_default();
     let checks = match suite.as_str() {
         "kill" => Ok(kill::run().await),
+        "commits" => Ok(commits::run().await),
+        "committing" => {
+            let file = std::env::args_os().nth(2).unwrap_or_default();
+            commits::committing(file.as_ref()).await;
+            return ExitCode::FAILURE;
+        }
         "fsync" => trace::run().await,
         "full" => full::run().await,
         "big" => big::run().await,
@@ -77,7 +85,7 @@ async fn main() -> ExitCode {
         "layers" => layers::run().await,
         "abuse" => abuse::run().await,
         _ => {
-            eprintln!("faults kill | fsync | full | big | streams | layers | abuse");
+            eprintln!("faults kill | commits | fsync | full | big | streams | layers | abuse");
             return ExitCode::from(2);
         }
     };
