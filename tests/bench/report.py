@@ -71,6 +71,6 @@ def report(result):
     ]
     if result["compared"]:
         text.append(compare(result["compared"]))
-    for part in ("pushers", "growth"):
+    for part in ("pushers", "growth", "beside"):
         text += result.get(part, {}).get("text", [])
     return "\n".join(text)
