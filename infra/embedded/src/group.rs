@@ -12,6 +12,7 @@
 //! whether a start would find it, so nothing more is changed until then. An error in the middle of a change may make
 //! `SQLite` roll everything back: then nothing of this commit is there, and the next one begins anew.
 
+use crate::readers::Readers;
 use rusqlite::Connection;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -49,8 +50,8 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. `what` names the database in the log.
-    pub(crate) fn start(connection: Connection, what: &'static str) -> std::io::Result<Self> {
+    /// Starts the thread. `readers` read the same database, and `what` names it in the log.
+    pub(crate) fn start(connection: Connection, readers: Arc<Readers>, what: &'static str) -> std::io::Result<Self> {
         // What a savepoint may take back is kept in memory, and not in a file on another disk.
         connection.pragma_update(None, "temp_store", "MEMORY").map_err(std::io::Error::other)?;
         let broken = Arc::new(AtomicBool::new(false));
@@ -59,7 +60,9 @@ impl Writer {
         let thread = std::thread::Builder::new().name(what.to_owned()).spawn(move || {
             // However it ends, nothing is changed after it.
             let _ended = Ended(Arc::clone(&flag), what);
-            run(&connection, &queue, &flag, what);
+            run(&connection, &readers, &queue, &flag, what);
+            // The last connection takes the latest changes over.
+            drop((readers, connection));
         })?;
         Ok(Self { changes: Some(changes), thread: Some(thread), broken })
     }
@@ -101,31 +104,45 @@ impl Drop for Ended {
     }
 }
 
-fn run(connection: &Connection, queue: &mpsc::Receiver<Change>, broken: &AtomicBool, what: &str) {
+fn run(connection: &Connection, readers: &Readers, queue: &mpsc::Receiver<Change>, broken: &AtomicBool, what: &str) {
     while let Ok(first) = queue.recv() {
         // A change that is not run at all: dropping it answers its caller.
         if broken.load(Ordering::Acquire) {
             continue;
         }
-        if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
-            tracing::error!(%error, "the {what} takes no change now");
-            continue;
-        }
-        let mut done = vec![first(connection)];
-        while done.len() < MOST && !connection.is_autocommit() {
-            let Ok(next) = queue.try_recv() else { break };
-            done.push(next(connection));
-        }
-        let outcome = if connection.is_autocommit() {
-            tracing::error!("a change of the {what} failed, and all that was to be committed with it");
-            Outcome::Undone
-        } else {
-            commit(connection, broken, what)
-        };
+        readers.writing();
+        let (done, outcome) = together(connection, first, queue, broken, what);
+        readers.written();
         for after in done {
             after(outcome);
         }
     }
+}
+
+/// Runs a change and all that wait in one transaction, and returns what to do now that its outcome is known.
+fn together(
+    connection: &Connection,
+    first: Change,
+    queue: &mpsc::Receiver<Change>,
+    broken: &AtomicBool,
+    what: &str,
+) -> (Vec<After>, Outcome) {
+    if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
+        tracing::error!(%error, "the {what} takes no change now");
+        // Dropping the change answers its caller.
+        return (Vec::new(), Outcome::Undone);
+    }
+    let mut done = vec![first(connection)];
+    while done.len() < MOST && !connection.is_autocommit() {
+        let Ok(next) = queue.try_recv() else { break };
+        done.push(next(connection));
+    }
+    if connection.is_autocommit() {
+        tracing::error!("a change of the {what} failed, and all that was to be committed with it");
+        return (done, Outcome::Undone);
+    }
+    let outcome = commit(connection, broken, what);
+    (done, outcome)
 }
 
 fn commit(connection: &Connection, broken: &AtomicBool, what: &str) -> Outcome {
@@ -183,7 +200,7 @@ mod tests {
         let connection = Connection::open(&path).unwrap();
         connection.pragma_update(None, "journal_mode", "WAL").unwrap();
         connection.execute_batch("CREATE TABLE t (n INTEGER UNIQUE)").unwrap();
-        (Writer::start(connection, "test").unwrap(), Connection::open(&path).unwrap())
+        (Writer::start(connection, Arc::default(), "test").unwrap(), Connection::open(&path).unwrap())
     }
 
     /// Sends a change that waits in the middle, and returns what lets it go.

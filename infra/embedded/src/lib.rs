@@ -12,6 +12,7 @@
 mod connector;
 mod group;
 pub mod objects;
+mod readers;
 pub mod table;
 pub mod wal;
 

@@ -8,9 +8,9 @@
 
 use super::body::full;
 use super::files::Name;
-use super::lock;
 use crate::Error;
-use crate::group::{Outcome, Writer, execute, in_savepoint};
+use crate::group::{Outcome, Writer, in_savepoint};
+use crate::readers::Readers;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use s3s::{S3Error, S3Result, s3_error};
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 
@@ -69,7 +69,7 @@ const TABLES: &str = "
 
 /// The index of all objects and uploads.
 pub(super) struct Index {
-    reader: Mutex<Connection>,
+    readers: Arc<Readers>,
     /// Closed last.
     writer: Writer,
 }
@@ -165,19 +165,14 @@ impl Index {
         }
         setup.commit()?;
         crate::sync_folder_of(path)?;
-        let reader = Mutex::new(connect(path)?);
-        let writer =
-            Writer::start(writer, "objects-index").map_err(|source| Error::Disk { path: path.into(), source })?;
-        Ok(Self { reader, writer })
+        let readers = Arc::new(Readers::open(|| connect(path))?);
+        let started = Writer::start(writer, Arc::clone(&readers), "objects-index");
+        Ok(Self { readers, writer: started.map_err(|source| Error::Disk { path: path.into(), source })? })
     }
 
     /// Runs `look` on one snapshot, on a connection that never waits for the writer.
     pub(super) fn read<T>(&self, look: impl FnOnce(&Connection) -> S3Result<T>) -> S3Result<T> {
-        let reader = lock(&self.reader);
-        execute(&reader, "BEGIN").map_err(internal)?;
-        let found = look(&reader);
-        execute(&reader, "COMMIT").map_err(internal)?;
-        found
+        self.readers.read(|reader| look(reader).map_err(Refused)).map_err(|Refused(why)| why)
     }
 
     /// Whether the index can be relied on: see [`Index::write`].

@@ -4,14 +4,15 @@
 //! promises, and nothing of its protocol. Rows are kept as the JSON texts that come in.
 //!
 //! Writes share commits ([`group`](crate::group)), which wait for the disk (3–7 ms where it really syncs). Reads don't
-//! queue behind them: they have connections of their own on the same file, which `SQLite`'s WAL allows, and see every
-//! commit that was acknowledged before they began. They take microseconds, and so are answered on the thread that asks.
+//! queue behind them: they have [connections of their own](crate::readers) on the same file, which `SQLite`'s WAL allows,
+//! and see every commit that was acknowledged before they began. They take microseconds, and so are answered on the thread that asks.
 //! Only a scan, which reads everything, runs on a blocking thread, and on a connection that nobody else waits for.
 
 mod changes;
 mod reads;
 
 use crate::group::{Outcome, Writer, in_savepoint, is_full};
+use crate::readers::Readers;
 use crate::{Error, private_database};
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
@@ -22,7 +23,6 @@ use shared::store::table::{StoreError, Written};
 use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -46,17 +46,16 @@ const STATEMENTS: usize = 128;
 pub struct Table(Arc<Inner>);
 
 struct Inner {
-    readers: Vec<Mutex<Connection>>,
+    readers: Arc<Readers>,
     /// For scans alone.
     scanner: Arc<Mutex<Connection>>,
-    turn: AtomicUsize,
     /// Closed last.
     writer: Writer,
 }
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("readers", &self.0.readers.len()).finish_non_exhaustive()
+        f.debug_struct("Table").finish_non_exhaustive()
     }
 }
 
@@ -90,26 +89,17 @@ impl Table {
             let connection = Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(Duration::from_secs(10))?;
             connection.set_prepared_statement_cache_capacity(STATEMENTS);
-            Ok::<_, rusqlite::Error>(Mutex::new(connection))
+            Ok::<_, rusqlite::Error>(connection)
         };
-        let readers = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
-        let readers = (0..readers).map(|_| reader()).collect::<Result<_, _>>()?;
+        let readers = Arc::new(Readers::open(reader)?);
         let disk = |source| Error::Disk { path: path.into(), source };
-        let scanner = Arc::new(reader()?);
-        let writer = Writer::start(writer, "table").map_err(disk)?;
-        Ok(Self(Arc::new(Inner { writer, readers, scanner, turn: AtomicUsize::new(0) })))
+        let scanner = Arc::new(Mutex::new(reader()?));
+        let writer = Writer::start(writer, Arc::clone(&readers), "table").map_err(disk)?;
+        Ok(Self(Arc::new(Inner { readers, scanner, writer })))
     }
 
-    /// Reads on a connection that is free, or on the next one in turn.
     fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        let free = self.0.readers.iter().find_map(|reader| reader.try_lock().ok());
-        let connection = if let Some(connection) = free {
-            connection
-        } else {
-            let turn = self.0.turn.fetch_add(1, Ordering::Relaxed) % self.0.readers.len().max(1);
-            locked(self.0.readers.get(turn).ok_or_else(closed)?)
-        };
-        read(&connection).map_err(failed)
+        self.0.readers.read(read).map_err(failed)
     }
 
     /// Runs a change in a transaction, and waits until it is on disk. Once begun it runs to its end, even if the caller
