@@ -4,9 +4,10 @@ import contextlib
 import json
 import re
 import subprocess
+import time
 
 import pushers
-from clients import AGENT, MIB, Image, Library, Link, blob_path, push_blob, tail
+from clients import AGENT, MIB, Image, Library, Link, blob_path, push_blob
 from growth import Filled, tagged
 from measure import Crowd, load, turn_about
 from report import table
@@ -29,15 +30,13 @@ class Beside:
         filled = Filled(self.server)
         filled.fill(FEW_IMAGES if bench.options.quick else IMAGES)
         self.paths = [f"/v1/images/{name}:{tag}?arch=amd64" for name, tag in filled.some()]
-        name, _ = tagged(self.server, FEW_IMAGES if bench.options.quick else TAGS)
-        lists = f"/v2/{name}/tags/list", f"/v1/containers/{name}", f"/v1/containers/{name}/tags", "/v1/search?value=c0"
-        self.lists = lists
+        name, place = tagged(self.server, FEW_IMAGES if bench.options.quick else TAGS)
+        self.lists = f"/v2/{name}/tags/list", f"/v1/containers/{name}", f"/v2/tags/{place}", "/v1/search?value=user"
         image = Image(SIZE)
         with contextlib.closing(Link(self.server)) as link:
             Library(link, self.server.token).place("alice/herd/one")
             push_blob(link, "alice/herd/one", image)
-            location = link.ask("GET", blob_path("alice/herd/one", image), want=(307,))[0]["Location"]
-        self.blob = tail(location)
+        self.blob = blob_path("alice/herd/one", image)
 
     @contextlib.contextmanager
     def quiet(self):
@@ -64,6 +63,8 @@ class Beside:
     @contextlib.contextmanager
     def herd(self):
         with self.pulling():
+            # Until all have come: one that finds the queue of new connections full tries again after a second.
+            time.sleep(5)
             yield
 
     @contextlib.contextmanager

@@ -66,6 +66,8 @@ pub enum Stores {
     },
 }
 
+/// The most bytes that a connection of HTTP/1 reads ahead, and about the most that wait to be written.
+const BUFFER: usize = 32 << 10;
 /// The longest time for the head of a request, and for an idle connection between two requests.
 const HEAD: Duration = Duration::from_secs(75);
 /// When a server sweeps first: a start is when everybody comes back.
@@ -365,7 +367,7 @@ async fn connection(stream: TcpStream, client: Client, patience: Duration, mut s
         client.clone().answer(request)
     });
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(BUFFER);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(patience).keep_alive_timeout(patience);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     // Only the first bytes tell the version of HTTP: before the first request, hyper has no timeout of its own.

@@ -1,6 +1,6 @@
 //! Bytes on their way in and out, in chunks, so that memory does not grow with the object.
 
-use super::files::{Files, Fresh, Held};
+use super::files::{Files, Fresh, Giving, Held, LEAST};
 use super::index::{Segment, Written, internal};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// How much of a body is gathered before it is hashed and written. An upload holds about two of these in memory. With a
@@ -23,8 +24,6 @@ use tokio::task::{JoinHandle, spawn_blocking};
 const TAKE: usize = 1024 * 1024;
 /// A client that sends nothing for this long counts as gone.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How much is read from a file in one go. A download holds about one of these.
-const GIVE: usize = 256 * 1024;
 
 /// What a body must match.
 #[derive(Debug, Default)]
@@ -172,10 +171,41 @@ pub(super) async fn finish_reading<T>(work: JoinHandle<io::Result<T>>) -> S3Resu
 
 /// The bytes of a range of an object. What is in the page cache is read at once, since a thread switch costs more than
 /// that. For the rest, a blocking thread waits for the disk.
+///
+/// After each chunk others get their turn, and only a few downloads at a time are ready to run: the socket of a fast
+/// client takes megabytes at once, and lookups would wait for all of them, and for those of each other download.
 pub(super) struct Outgoing {
     remaining: u64,
     first: Option<Bytes>,
     next: Next,
+    turn: Turn,
+}
+
+/// Whether a download may read its next chunk.
+enum Turn {
+    /// It may.
+    Now,
+    /// Others come first.
+    Later(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send + Sync>>),
+    /// It is among the few that are ready to run.
+    Next { _place: Option<OwnedSemaphorePermit> },
+}
+
+impl Turn {
+    /// Waits at least until others that are ready to run had their turn.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Now => return Poll::Ready(()),
+            Self::Later(place) => {
+                let place = std::task::ready!(place.as_mut().poll(cx));
+                *self = Self::Next { _place: place };
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Self::Next { .. } => *self = Self::Now,
+        }
+        Poll::Ready(())
+    }
 }
 
 /// Where the chunk after this one comes from.
@@ -188,8 +218,11 @@ enum Next {
 /// The position of a reader. It holds its files, so none of them can be removed before it is done.
 struct Cursor {
     held: Held,
+    giving: Giving,
     ahead: VecDeque<(Segment, Range<u64>)>,
     open: Option<(File, Range<u64>)>,
+    /// Whether nothing was read yet. The first chunk is a small one, however few downloads there are: more may be coming.
+    begins: bool,
 }
 
 impl Outgoing {
@@ -204,10 +237,10 @@ impl Outgoing {
         };
         let first = move || {
             held.check(&segments)?;
-            Cursor { held, ahead: segments.into_iter().map(part).collect(), open: None }.read()
+            Cursor::new(held, segments.into_iter().map(part).collect()).read()
         };
         let (cursor, first) = finish_reading(spawn_blocking(first)).await?;
-        let mut outgoing = Self { remaining, first: None, next: Next::Nothing };
+        let mut outgoing = Self { remaining, first: None, next: Next::Nothing, turn: Turn::Now };
         outgoing.took(&first, cursor);
         outgoing.first = (!first.is_empty()).then_some(first);
         Ok(outgoing)
@@ -221,6 +254,17 @@ impl Outgoing {
 }
 
 impl Cursor {
+    fn new(held: Held, ahead: VecDeque<(Segment, Range<u64>)>) -> Self {
+        let giving = held.files().giving();
+        Self { held, giving, ahead, open: None, begins: true }
+    }
+
+    /// A buffer for the next chunk of a range.
+    fn room(&mut self, range: &Range<u64>) -> Vec<u8> {
+        let share = if std::mem::take(&mut self.begins) { LEAST } else { self.giving.share() };
+        vec![0; usize::try_from(range.end - range.start).map_or(share, |left| left.min(share))]
+    }
+
     /// Reads on from the current position, waiting for the disk if it must.
     fn read(mut self) -> io::Result<(Self, Bytes)> {
         let (file, range) = if let Some(open) = self.open.take() {
@@ -231,7 +275,7 @@ impl Cursor {
             // Only an empty range has no segment. For any other, the caller stops asking once it has everything.
             return Ok((self, Bytes::new()));
         };
-        let mut chunk = room(&range);
+        let mut chunk = self.room(&range);
         file.read_exact_at(&mut chunk, range.start).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "an object file is shorter than its row says"),
             _ => error,
@@ -243,7 +287,7 @@ impl Cursor {
     /// Reads on from the current position if the bytes are in the page cache; `None` if they are not.
     fn read_now(&mut self) -> Option<Bytes> {
         let (file, range) = self.open.take()?;
-        let mut chunk = room(&range);
+        let mut chunk = self.room(&range);
         // Any error will show up again in `read`.
         let read = read_without_waiting(&file, &mut chunk, range.start).unwrap_or(0);
         chunk.truncate(read);
@@ -268,11 +312,6 @@ fn read_without_waiting(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
     Ok(0)
 }
 
-/// A buffer for the next chunk of a range.
-fn room(range: &Range<u64>) -> Vec<u8> {
-    vec![0; usize::try_from(range.end - range.start).map_or(GIVE, |left| left.min(GIVE))]
-}
-
 impl Stream for Outgoing {
     type Item = Result<Bytes, StdError>;
 
@@ -280,11 +319,13 @@ impl Stream for Outgoing {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(first)));
         }
+        std::task::ready!(self.turn.poll(cx));
         let mut reading = match std::mem::replace(&mut self.next, Next::Nothing) {
             Next::Nothing => return Poll::Ready(None),
             Next::Reading(reading) => reading,
             Next::Reader(mut cursor) => {
                 if let Some(chunk) = cursor.read_now() {
+                    self.turn = Turn::Later(Box::pin(cursor.giving.turn()));
                     self.took(&chunk, cursor);
                     return Poll::Ready(Some(Ok(chunk)));
                 }
@@ -323,7 +364,7 @@ pub(super) fn sha256(held: Held, segments: Vec<Segment>, size: u64) -> io::Resul
         let range = 0..segment.size;
         (segment, range)
     });
-    let mut cursor = Cursor { held, ahead: ahead.collect(), open: None };
+    let mut cursor = Cursor::new(held, ahead.collect());
     let mut sum = Sha256::new();
     let mut left = size;
     while left > 0 {

@@ -34,10 +34,13 @@ use s3s::S3Result;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::num::NonZero;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many bytes are written to a file at a time. For a longer write, the system allocates larger pieces of memory,
 /// which it has to find first: writes of 256 KiB and more took eight times the CPU time for each byte where memory was
@@ -53,6 +56,41 @@ pub(super) struct Files {
     /// The rights on new files.
     mode: u32,
     in_use: Mutex<HashMap<Name, Use>>,
+    /// How many downloads there are.
+    giving: AtomicUsize,
+    /// For downloads that are to read and send their next chunk.
+    turns: Arc<Semaphore>,
+}
+
+/// A download. Until it is dropped, it has its share of the memory of all.
+pub(super) struct Giving(Arc<Files>);
+
+/// About the memory of all downloads, as long as it is enough for [`LEAST`] each.
+const GIVING: usize = 32 << 20;
+/// The most that is read from a file in one go.
+const MOST: usize = 256 << 10;
+/// The least. With less, calls of the system cost more than copying.
+pub(super) const LEAST: usize = 32 << 10;
+
+impl Giving {
+    /// How much of a file may be read in one go. A download holds about one or two of these.
+    pub(super) fn share(&self) -> usize {
+        let all = self.0.giving.load(Ordering::Relaxed).max(1);
+        (GIVING / all).clamp(LEAST, MOST)
+    }
+
+    /// What is waited for before a chunk is read. It is to be dropped then: it only keeps the others out of the queue of
+    /// what is ready to run, in which lookups stand as well.
+    pub(super) fn turn(&self) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + Sync + use<> {
+        let turns = Arc::clone(&self.0.turns);
+        async { turns.acquire_owned().await.ok() }
+    }
+}
+
+impl Drop for Giving {
+    fn drop(&mut self) {
+        self.0.giving.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -91,7 +129,15 @@ impl Files {
         crate::sync(root)?;
         crate::sync_folder_of(root)?;
         let in_use = Mutex::default();
-        Ok(Arc::new(Self { root: root.into(), mode, in_use }))
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let (giving, turns) = (AtomicUsize::new(0), Arc::new(Semaphore::new(2 * processors)));
+        Ok(Arc::new(Self { root: root.into(), mode, in_use, giving, turns }))
+    }
+
+    /// Begins a download.
+    pub(super) fn giving(self: &Arc<Self>) -> Giving {
+        self.giving.fetch_add(1, Ordering::Relaxed);
+        Giving(Arc::clone(self))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -199,7 +245,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn files(&self) -> &Files {
+    pub(super) fn files(&self) -> &Arc<Files> {
         &self.files
     }
 
