@@ -307,16 +307,18 @@ impl Snapshot {
     }
 }
 
-/// Locks a file of the data folder, or the folder itself.
+/// Locks a file of the data folder, or the folder itself. For a moment it may still be locked by a server that ends, or
+/// by a child of one that is about to run another program.
 fn locked(folder: &Path, path: &Path) -> anyhow::Result<File> {
     let file = File::open(path).with_context(|| format!("can't open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            bail!("another process serves {}; stop it first, or use another --data", folder.display())
+    for _ in 0..10 {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(50)),
+            Err(TryLockError::Error(error)) => return Err(error).context("can't lock the data folder"),
         }
-        Err(TryLockError::Error(error)) => Err(error).context("can't lock the data folder"),
     }
+    bail!("another process serves {}; stop it first, or use another --data", folder.display())
 }
 
 /// Random hexadecimal digits from `N` bytes.

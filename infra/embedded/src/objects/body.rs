@@ -16,12 +16,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// How much of a body is gathered before it is hashed and written. An upload holds about two of these in memory. With a
 /// quarter of this size, 1 GiB took twice as long: each chunk costs a few thread switches.
 const TAKE: usize = 1024 * 1024;
+/// What a short piece keeps in memory: the least that a connection reads into.
+const SMALLEST: usize = 8 << 10;
 /// A client that sends nothing for this long counts as gone.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -114,16 +116,16 @@ fn random() -> S3Result<[u8; 32]> {
     Ok(random)
 }
 
-/// The next chunk of a body; an empty one is the end. The number of pieces is limited as well, since pieces of a few
-/// bytes would cost more memory than they hold.
+/// The next chunk of a body; an empty one is the end.
 async fn gather(mut body: Pin<&mut impl Stream<Item = Result<Bytes, StdError>>>) -> Result<Vec<Bytes>, StdError> {
     let mut chunk = Vec::new();
     let mut size = 0;
-    while size < TAKE && chunk.len() < 4096 {
+    while size < TAKE {
         let Some(piece) = tokio::time::timeout(PATIENCE, body.next()).await?.transpose()? else {
             break;
         };
-        size += piece.len();
+        // However short, a piece may keep a whole buffer of a connection.
+        size += piece.len().max(SMALLEST);
         chunk.push(piece);
     }
     Ok(chunk)
@@ -185,25 +187,30 @@ pub(super) struct Outgoing {
 enum Turn {
     /// It may.
     Now,
-    /// Others come first.
-    Later(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send + Sync>>),
-    /// It is among the few that are ready to run.
-    Next { _place: Option<OwnedSemaphorePermit> },
+    /// Not before others.
+    Later,
+    /// It may when it is polled again.
+    Next,
+    /// It may when it is told.
+    Told(oneshot::Receiver<()>),
 }
 
 impl Turn {
-    /// Waits at least until others that are ready to run had their turn.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self {
-            Self::Now => return Poll::Ready(()),
-            Self::Later(place) => {
-                let place = std::task::ready!(place.as_mut().poll(cx));
-                *self = Self::Next { _place: place };
+    fn poll(&mut self, giving: &Giving, cx: &mut Context<'_>) -> Poll<()> {
+        if matches!(self, Self::Later) {
+            if let Some(told) = giving.turn() {
+                *self = Self::Told(told);
+            } else {
+                *self = Self::Next;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Self::Next { .. } => *self = Self::Now,
         }
+        if let Self::Told(told) = self {
+            // An error would say that nobody conducts any more.
+            let _told = std::task::ready!(Pin::new(told).poll(cx));
+        }
+        *self = Self::Now;
         Poll::Ready(())
     }
 }
@@ -319,13 +326,16 @@ impl Stream for Outgoing {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(first)));
         }
-        std::task::ready!(self.turn.poll(cx));
+        let Self { next, turn, .. } = &mut *self;
+        if let Next::Reader(cursor) = next {
+            std::task::ready!(turn.poll(&cursor.giving, cx));
+        }
         let mut reading = match std::mem::replace(&mut self.next, Next::Nothing) {
             Next::Nothing => return Poll::Ready(None),
             Next::Reading(reading) => reading,
             Next::Reader(mut cursor) => {
                 if let Some(chunk) = cursor.read_now() {
-                    self.turn = Turn::Later(Box::pin(cursor.giving.turn()));
+                    self.turn = Turn::Later;
                     self.took(&chunk, cursor);
                     return Poll::Ready(Some(Ok(chunk)));
                 }

@@ -27,6 +27,7 @@
 //! row came first, and the reader sees the newer rows.
 
 use super::index::Segment;
+use super::turns::{AT_A_TIME, Turns};
 use super::{Readers, lock};
 use crate::Error;
 use bytes::Bytes;
@@ -34,13 +35,12 @@ use s3s::S3Result;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::num::NonZero;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 
 /// How many bytes are written to a file at a time. For a longer write, the system allocates larger pieces of memory,
 /// which it has to find first: writes of 256 KiB and more took eight times the CPU time for each byte where memory was
@@ -58,8 +58,7 @@ pub(super) struct Files {
     in_use: Mutex<HashMap<Name, Use>>,
     /// How many downloads there are.
     giving: AtomicUsize,
-    /// For downloads that are to read and send their next chunk.
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
 }
 
 /// A download. Until it is dropped, it has its share of the memory of all.
@@ -79,11 +78,10 @@ impl Giving {
         (GIVING / all).clamp(LEAST, MOST)
     }
 
-    /// What is waited for before a chunk is read. It is to be dropped then: it only keeps the others out of the queue of
-    /// what is ready to run, in which lookups stand as well.
-    pub(super) fn turn(&self) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + Sync + use<> {
-        let turns = Arc::clone(&self.0.turns);
-        async { turns.acquire_owned().await.ok() }
+    /// One's turn to read and send a chunk; `None` if there are only a few downloads.
+    pub(super) fn turn(&self) -> Option<oneshot::Receiver<()>> {
+        let Files { giving, turns, .. } = &*self.0;
+        (giving.load(Ordering::Relaxed) > AT_A_TIME).then(|| turns.wait())
     }
 }
 
@@ -129,8 +127,7 @@ impl Files {
         crate::sync(root)?;
         crate::sync_folder_of(root)?;
         let in_use = Mutex::default();
-        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let (giving, turns) = (AtomicUsize::new(0), Arc::new(Semaphore::new(2 * processors)));
+        let (giving, turns) = (AtomicUsize::new(0), Arc::default());
         Ok(Arc::new(Self { root: root.into(), mode, in_use, giving, turns }))
     }
 

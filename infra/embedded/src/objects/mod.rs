@@ -20,6 +20,7 @@ mod handing;
 mod index;
 mod presign;
 mod service;
+mod turns;
 
 pub use files::Collected;
 pub use handing::keep_files;
