@@ -1,11 +1,13 @@
 //! The state that every function shares: built once at each start.
 
+pub(crate) mod buffers;
 mod deployment;
 pub mod looks;
 mod manifests;
 pub mod places;
 mod renewal;
 
+use self::buffers::Buffers;
 #[cfg(feature = "profiles")]
 pub use self::deployment::Assembly;
 pub use self::deployment::Deployed;
@@ -39,8 +41,8 @@ pub struct App(Arc<Parts>, Arc<Turns>);
 /// What there is only so much of in a process.
 #[derive(Debug)]
 struct Turns {
-    /// Memory for bytes on their way to the store, in MiB.
-    buffers: Arc<Semaphore>,
+    /// Memory for bytes on their way to the store.
+    buffers: Buffers,
     /// Long reads that run.
     reads: Semaphore,
     /// Long reads that run or wait.
@@ -98,14 +100,13 @@ impl App {
     }
 
     fn assembled(parts: Parts, renewal: Option<Renewal>) -> Self {
-        let buffers = usize::try_from(parts.config.buffers).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let half = || std::thread::available_parallelism().map_or(1, |threads| (threads.get() / 2).max(1));
         let reads = match parts.config.long_reads {
             0 => half(),
             set => usize::try_from(set).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS),
         };
         let turns = Turns {
-            buffers: Arc::new(Semaphore::new(buffers)),
+            buffers: Buffers::new(&parts.config),
             reads: Semaphore::new(reads),
             waiting: Semaphore::new(WAITING),
             bodies: Places::new(BODIES),
@@ -126,9 +127,9 @@ impl App {
         self.1.renewal.as_ref()
     }
 
-    /// Memory for bytes on their way to the store: one permit for each MiB.
-    pub fn buffers(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.1.buffers)
+    /// Memory for bytes on their way to the store.
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.1.buffers
     }
 
     /// The turn to note something that others would note as well; `None` if somebody is at it.

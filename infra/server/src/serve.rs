@@ -6,11 +6,13 @@ use crate::metrics::{self, Metrics};
 use crate::probe::probe;
 use crate::site::Site;
 use anyhow::{Context, bail};
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::response::Response;
 use axum::serve::Listener;
 use futures::FutureExt;
+use http::header::CONTENT_LENGTH;
+use http::{Method, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -332,10 +334,12 @@ struct Client {
 
 impl Client {
     async fn answer(self, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
-        match self.metrics.clone() {
+        let bodiless = request.method() == Method::HEAD && request.version() == Version::HTTP_2;
+        let response = match self.metrics.clone() {
             Some(metrics) => metrics.around(request, |request| self.pass(request)).await,
             None => self.pass(request.map(Body::new)).await,
-        }
+        }?;
+        Ok(if bodiless { without_body(response) } else { response })
     }
 
     async fn pass(self, mut request: Request) -> Result<Response, Infallible> {
@@ -356,6 +360,14 @@ impl Client {
         drop(place);
         Ok(answer)
     }
+}
+
+/// The answer to a `HEAD`: the length of its body, but no body (RFC 9110, section 9.3.2). Over HTTP/1, hyper does it.
+fn without_body(mut response: Response) -> Response {
+    if let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    response.map(|_| Body::empty())
 }
 
 /// Answers the requests of one connection.

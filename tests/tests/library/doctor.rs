@@ -138,6 +138,7 @@ enum Fault {
     BusyUnderLoad,
     NoBasicLogin,
     EncodedObjects,
+    LongBlobsMissing,
     BrokenObjects,
     SharesUnavailable,
     PartsWithoutTags,
@@ -283,6 +284,9 @@ impl Proxy {
                 let half = heard.bytes[..heard.bytes.len() / 2].to_vec();
                 heard.becomes(half);
             }
+            Fault::LongBlobsMissing if *method == Method::GET && heard.bytes.len() > 5_000_000 => {
+                heard.status = StatusCode::NOT_FOUND;
+            }
             Fault::PartsWithoutTags if object && part => drop(headers.remove("etag")),
             Fault::LongLives if headers.contains_key("location") => {
                 let location = headers["location"].to_str().unwrap().to_owned();
@@ -329,7 +333,7 @@ async fn each_fault_on_the_way_is_found_by_its_probes_and_by_no_other() {
         (Fault::HeadWithoutLength, vec!["head-lengths"]),
         (Fault::HeadWithAnotherLength, vec!["head-lengths"]),
         (Fault::LocationWithoutQuery, vec!["upload-location", "long-layer"]),
-        (Fault::WholeForRanges, vec!["ranges", "blob-ranges"]),
+        (Fault::WholeForRanges, vec!["ranges", "blob-ranges", "long-layer"]),
         (Fault::AcceptsOtherBytes, vec!["pinned-put"]),
         (Fault::AcceptsOtherParts, vec!["pinned-part"]),
         (Fault::AcceptsOtherLengths, vec!["signed-length"]),
@@ -349,8 +353,12 @@ async fn each_fault_on_the_way_is_found_by_its_probes_and_by_no_other() {
         (Fault::PartsWithoutTags, vec!["multipart"]),
         (Fault::ErrorsForStores, vec!["stores-ready"]),
         (Fault::LongBodiesRefused, vec!["manifest-bytes"]),
-        (Fault::BrokenObjects, [&objects[..], &blobs(&["blob"])].concat()),
-        (Fault::LongLives, [&objects[..], &["redirect-lives", "ranges"], &blobs(&["blob", "blob-ranges"])].concat()),
+        (Fault::LongBlobsMissing, vec!["long-layer"]),
+        (Fault::BrokenObjects, [&objects[..], &blobs(&["blob", "long-layer"])].concat()),
+        (
+            Fault::LongLives,
+            [&objects[..], &["redirect-lives", "ranges"], &blobs(&["blob", "blob-ranges", "long-layer"])].concat(),
+        ),
     ];
     // On functions, only what lies on the way to the store: fifty pushes at once, again and again, take minutes there.
     let there = [Fault::WholeForRanges, Fault::NoDigestOfBlobs, Fault::BrokenObjects, Fault::LongLives];

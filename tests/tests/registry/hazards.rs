@@ -564,3 +564,25 @@ async fn hazard_clock() {
     let nobody = server.nobody.with(secrecy::ExposeSecret::expose_secret(&tokens.unwrap()));
     is(&nobody.get("/v2/").await, 200);
 }
+
+#[tokio::test]
+async fn an_answer_to_head_has_no_body_over_http_2_either() {
+    if only_in_one_process("a gateway speaks HTTP to its clients") {
+        return;
+    }
+    let server = Server::start().await;
+    let alice = server.user("alice", 0).await;
+    push(&alice, BB, "v1", b"config", &[b"layer"]).await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
+    let there = ["/version", "/v1/images/alice/tools/none:v1", "/nothing/here", "/v2/", &manifest_at(BB, "v1")];
+    for path in there {
+        let ask =
+            |method| client.request(method, format!("{}{path}", server.url)).bearer_auth(alice.token.as_ref().unwrap());
+        let (head, get) = (ask(Method::HEAD).send().await.unwrap(), ask(Method::GET).send().await.unwrap());
+        assert_eq!((head.version(), head.status()), (reqwest::Version::HTTP_2, get.status()), "{path}");
+        let length = |answer: &reqwest::Response| answer.headers().get("content-length").cloned();
+        assert_eq!(length(&head), length(&get), "{path}");
+        assert!(get.content_length().is_some_and(|length| length > 0), "{path}");
+        assert_eq!(head.bytes().await.unwrap(), "", "{path}");
+    }
+}

@@ -345,9 +345,10 @@ const PROBES: &[Probe] = &[
     },
     Probe {
         name: "long-layer",
-        checks: "A layer of 5 MiB comes in one request.",
-        means: "Docker and most others can push no larger layers.",
-        advice: "Run `stackroom ingest`, and set `STACKROOM_INGEST_URL`; or let the proxy accept long bodies.",
+        checks: "A layer of 5 MiB comes in one request, and is pulled whole and in part.",
+        means: "Docker and most others can push no larger layers, or pull none.",
+        advice: "To push: run `stackroom ingest`, and set `STACKROOM_INGEST_URL`; or let the proxy accept long bodies. To \
+                 pull: look at `STACKROOM_PROXY_SENDS`, if it is set, and whether the proxy may read the object files.",
         page: "docs/admin/aws.md#large-layers",
         needs: Needs::Place,
         see: |site| Box::pin(registry::long_layer(site)),

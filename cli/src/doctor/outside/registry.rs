@@ -74,9 +74,22 @@ fn digest_is(answer: &Answer, bytes: &[u8], of: &str) -> anyhow::Result<()> {
 /// Where the blob of the pushed artifact is, if it is somewhere else.
 pub(super) async fn redirect(site: &Site) -> anyhow::Result<Option<String>> {
     let Ok(artifact) = site.stored().await else { return Ok(None) };
-    let answer = site.get(&blob_path(site, &artifact.layer)?).await?;
+    elsewhere(site, &artifact.layer).await
+}
+
+/// Where a blob is, if it is somewhere else.
+async fn elsewhere(site: &Site, blob: &[u8]) -> anyhow::Result<Option<String>> {
+    let answer = site.get(&blob_path(site, blob)?).await?;
     let leads = answer.status.is_redirection() && !answer.header("location").is_empty();
     Ok(leads.then(|| answer.header("location").to_owned()))
+}
+
+/// A request for a blob, wherever it is.
+async fn of_blob(site: &Site, blob: &[u8]) -> anyhow::Result<reqwest::RequestBuilder> {
+    match elsewhere(site, blob).await? {
+        Some(url) => site.bare(Method::GET, &url),
+        None => site.request(Method::GET, &blob_path(site, blob)?),
+    }
 }
 
 fn blob_path(site: &Site, bytes: &[u8]) -> anyhow::Result<String> {
@@ -102,11 +115,8 @@ pub(super) async fn blob(site: &Site) -> anyhow::Result<Verdict> {
 
 pub(super) async fn blob_ranges(site: &Site) -> anyhow::Result<Verdict> {
     let artifact = stored!(site);
-    let path = match redirect(site).await? {
-        Some(url) => site.bare(Method::GET, &url)?,
-        None => site.request(Method::GET, &blob_path(site, &artifact.layer)?)?,
-    };
-    let got = send(path.header("range", "bytes=5000-")).await?.is(206, "a request for the second half of a blob")?;
+    let part = of_blob(site, &artifact.layer).await?.header("range", "bytes=5000-");
+    let got = send(part).await?.is(206, "a request for the second half of a blob")?;
     if got.bytes != artifact.layer.get(5000..).unwrap_or_default() {
         bail!("another part of a blob comes back than was asked for: `{}`", got.header("content-range"));
     }
@@ -161,7 +171,15 @@ pub(super) async fn long_layer(site: &Site) -> anyhow::Result<Verdict> {
     }
     let patched = patched.is(202, "a `PATCH` of 5 MiB")?;
     closed(site, patched.header("location"), &bytes).await?.is(201, "the end of an upload of 5 MiB")?;
-    Ok(Verdict::Ok("a layer of 5 MiB arrived in one request".to_owned()))
+    // A proxy in front may send long ones in another way than short ones.
+    let whole = send(of_blob(site, &bytes).await?).await?.is(200, "a layer of 5 MiB")?;
+    let from = bytes.len() - 1000;
+    let part = of_blob(site, &bytes).await?.header("range", format!("bytes={from}-"));
+    let part = send(part).await?.is(206, "a request for the end of a layer of 5 MiB")?;
+    if whole.bytes != bytes || part.bytes != bytes.get(from..).unwrap_or_default() {
+        bail!("a layer of 5 MiB comes back with other bytes");
+    }
+    Ok(Verdict::Ok("a layer of 5 MiB arrived in one request, and came back".to_owned()))
 }
 
 /// The longest manifest, in bytes.

@@ -18,7 +18,7 @@
 //!    [`files`](super::files)). *Another object is being joined*, *little room*: not this time. *Fails*, *dies*: nothing
 //!    changed; the new file is removed.
 //! 2. Whoever reads by a copy of the index needs the old files, and holds a [lock](keep_files). *Somebody does*: not this
-//!    time. Otherwise nobody gets it until the end of 3.
+//!    time; a look at it before 1 keeps most copies from being made in vain. Otherwise nobody gets it until the end of 3.
 //! 3. In one transaction the object names the new file, and its other files no more. *Removed since*: the new file is
 //!    removed. The old files are removed once nobody in this process reads them.
 
@@ -106,18 +106,23 @@ impl Store {
         let (object, segments, held) = self.find(key)?;
         // Not where it would be the last that there is room for: it would be tried again at each download.
         let room = self.files.has_room(object.size.saturating_mul(2)).map_err(internal)?;
-        if object.id != id || segments.len() < 2 || !room {
+        if object.id != id || segments.len() < 2 || !room || !self.index.sound() || self.unshared()?.is_none() {
             return Ok(());
         }
         let bytes = StreamingBlob::new(Outgoing::start(held, segments, 0..object.size).await?);
         let declared = Declared { length: object.size, ..Declared::default() };
         let (fresh, written) = receive(&self.files, bytes, &declared).await?;
+        let Some(_lock) = self.unshared()? else { return Ok(()) };
+        self.change_with(fresh, move |rows| Ok(((), index::join(rows, id, &written)?))).await
+    }
+
+    /// The lock of those who read by a copy of the index, if nobody has it. Nobody gets it while the result lives.
+    fn unshared(&self) -> S3Result<Option<File>> {
         let lock = lock_file(&self.config.index).map_err(internal)?;
         match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(()),
-            Err(TryLockError::Error(error)) => return Err(internal(error)),
+            Ok(()) => Ok(Some(lock)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(internal(error)),
         }
-        self.change_with(fresh, move |rows| Ok(((), index::join(rows, id, &written)?))).await
     }
 }

@@ -17,9 +17,10 @@
 //! If the process dies in between, it leaves parts that no row names, or the object of another remainder. The final
 //! object is assembled from exactly the parts in the row, and the sweeper collects the rest.
 
-use super::buffer::{Buffer, MIB};
+use super::buffer::Buffer;
 use super::{Code, Refused};
 use crate::app::App;
+use crate::app::buffers::MIB;
 use crate::changes::accounts;
 use crate::changes::streams::{self, Reserving, Stored};
 use crate::domain::digest::Hasher;
@@ -61,6 +62,8 @@ pub(super) struct Intake<'a> {
     held: Buffer,
     /// The total number of bytes after this request, if it is known.
     expected: Option<u64>,
+    /// How many bytes this request is still to send, if it is known.
+    left: Option<u64>,
     /// The part on its way to the store.
     going: Option<JoinHandle<Result<(String, Hasher), StoreError>>>,
     /// The object of the remainder, according to the last read of the table.
@@ -84,10 +87,19 @@ pub(super) enum End {
 }
 
 impl<'a> Intake<'a> {
-    /// Resumes a stream from the state in its row.
-    pub(super) async fn begin(app: &'a App, grant: &'a Grant, row: Stream, fresh: bool) -> Result<Self, Refused> {
+    /// Resumes a stream from the state in its row. `length` is the number of bytes that the request sends, if its client
+    /// states it.
+    pub(super) async fn begin(
+        app: &'a App,
+        grant: &'a Grant,
+        row: Stream,
+        fresh: bool,
+        length: Option<u64>,
+    ) -> Result<Self, Refused> {
         let hasher = Hasher::restore(row.hasher.as_deref(), row.taken - row.tail_size).map_err(Error::from)?;
         let mut intake = Self {
+            expected: length.map(|length| row.taken.saturating_add(length)),
+            left: length,
             app,
             grant,
             old_tail: row.tail.clone(),
@@ -97,10 +109,12 @@ impl<'a> Intake<'a> {
             hasher,
             held: Buffer::default(),
             going: None,
-            expected: None,
         };
         if let Some(tail) = intake.row.tail.clone() {
-            intake.held.acquire(app, intake.row.tail_size).await?;
+            // For the part that it begins, since nothing is read back before there is memory for what follows.
+            let part = stream_part_length(intake.parts());
+            let all = length.map_or(part, |length| part.min(intake.row.tail_size.saturating_add(length)));
+            intake.held.acquire(app, all).await?;
             let mut bytes = app.objects.stream(&tail, Some(0..intake.row.tail_size)).await?;
             while let Some(piece) = bytes.next().await {
                 intake.held.append(piece.map_err(|error| StoreError::unavailable(&error))?);
@@ -113,9 +127,8 @@ impl<'a> Intake<'a> {
         self.row.etags.len() + usize::from(self.going.is_some())
     }
 
-    /// Receives all bytes of a request. `length` is their number, if the client states it.
-    pub(super) async fn receive(&mut self, body: &mut Incoming, length: Option<u64>, account: &Account) -> End {
-        self.expected = length.map(|length| self.row.taken.saturating_add(length));
+    /// Receives all bytes of a request.
+    pub(super) async fn receive(&mut self, body: &mut Incoming, account: &Account) -> End {
         let longest = self.app.config.longest_chunk;
         let broken = |why: &str| End::Broken(Refused::code(Code::BlobUploadInvalid, why));
         let mut came = 0;
@@ -138,18 +151,20 @@ impl<'a> Intake<'a> {
                 let why = format!("a request can have at most {longest} bytes here, send smaller chunks");
                 return End::Broken(Refused::Code(Code::TooLarge, why));
             }
-            if let Err(refused) = self.receive_chunk(chunk, length, account).await {
+            if let Err(refused) = self.receive_chunk(chunk, account).await {
                 return End::Broken(refused);
             }
         }
     }
 
-    async fn receive_chunk(&mut self, mut chunk: Bytes, length: Option<u64>, account: &Account) -> Result<(), Refused> {
+    async fn receive_chunk(&mut self, mut chunk: Bytes, account: &Account) -> Result<(), Refused> {
         while !chunk.is_empty() {
             let part = stream_part_length(self.parts());
-            self.held.reserve(self.app, part, length).await?;
+            self.held.reserve(self.app, part, self.left).await?;
             let missing = usize::try_from(part - self.held.len()).unwrap_or(usize::MAX);
-            self.held.append(chunk.split_to(chunk.len().min(missing)));
+            let piece = chunk.split_to(chunk.len().min(missing));
+            self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
+            self.held.append(piece);
             if self.held.len() == part {
                 self.send_part(account).await?;
             }

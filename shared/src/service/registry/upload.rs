@@ -156,7 +156,7 @@ impl Receiving {
         if total > LONGEST_STREAM {
             return Err(Refused::code(Code::TooLarge, "a blob can have at most 395 GiB"));
         }
-        Intake::begin(app, &self.grant, row, fresh).await
+        Intake::begin(app, &self.grant, row, fresh, length).await
     }
 }
 
@@ -184,7 +184,7 @@ async fn append_chunk(app: &App, right: &UploadRight, chunk: &mut Chunk) -> Resu
     let receiving = Receiving::load(app, right).await?;
     let account = &receiving.account;
     let mut intake = receiving.intake(app, right, chunk.start, chunk.length).await?;
-    match intake.receive(&mut chunk.body, chunk.length, account).await {
+    match intake.receive(&mut chunk.body, account).await {
         End::Whole => intake.pause(account).await?,
         End::Broken(why) => {
             intake.interrupt(account).await?;
@@ -246,7 +246,7 @@ async fn close_with(app: &App, right: &UploadRight, digest: &OciDigest, chunk: &
     }
     let (account, grant) = (&receiving.account, &receiving.grant);
     let mut intake = receiving.intake(app, right, chunk.start, chunk.length).await?;
-    if let End::Broken(why) = intake.receive(&mut chunk.body, chunk.length, account).await {
+    if let End::Broken(why) = intake.receive(&mut chunk.body, account).await {
         intake.interrupt(account).await?;
         return Err(why);
     }
