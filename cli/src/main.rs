@@ -10,6 +10,7 @@ mod create;
 mod delete;
 mod doctor;
 mod group;
+mod history;
 mod log;
 mod ls;
 mod output;
@@ -55,6 +56,8 @@ enum Command {
     Ls(ls::Ls),
     /// Show what something says of itself.
     Info(ls::Info),
+    /// Show where a tag led, since when, and who set it.
+    History(history::History),
     /// Make a collection or a container.
     Create(create::Create),
     /// Change what something says of itself, who may read it, and what is protected.
@@ -99,6 +102,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Admin(admin) => runtime.block_on(admin.run()),
         Command::Ls(ls) => runtime.block_on(ls.run()),
         Command::Info(info) => runtime.block_on(info.run()),
+        Command::History(history) => runtime.block_on(history.run()),
         Command::Create(create) => runtime.block_on(create.run()),
         Command::Set(set) => runtime.block_on(set.run()),
         Command::Star(star) => runtime.block_on(star.run()),

@@ -26,13 +26,13 @@ use crate::error::Error;
 use crate::random;
 use crate::rules::Grant;
 use crate::store::keys::Key;
-use crate::store::rows::Account;
+use crate::store::rows::{Account, EventKind};
 use crate::store::table::Written;
 use crate::store::{Objects, Table, keys};
 use crate::telemetry;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// The parts of an installation. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -51,6 +51,8 @@ struct Turns {
     bodies: Places<Actor>,
     /// Small notes, of which one at a time is enough.
     noting: Semaphore,
+    /// Whether this process filled the outbox.
+    filled: Notify,
     /// What site admins looked at lately.
     looks: Lately,
     /// Manifests that were read lately.
@@ -111,6 +113,7 @@ impl App {
             waiting: Semaphore::new(WAITING),
             bodies: Places::new(BODIES),
             noting: Semaphore::new(1),
+            filled: Notify::new(),
             looks: Lately::default(),
             manifests: Manifests::default(),
             renewal,
@@ -130,6 +133,11 @@ impl App {
     /// Memory for bytes on their way to the store.
     pub(crate) fn buffers(&self) -> &Buffers {
         &self.1.buffers
+    }
+
+    /// Waits until this process has put something into the outbox since the last call.
+    pub async fn outbox_filled(&self) {
+        self.1.filled.notified().await;
     }
 
     /// The turn to note something that others would note as well; `None` if somebody is at it.
@@ -182,14 +190,18 @@ impl App {
             return Err(Error::Internal("more changes than one transaction holds".to_owned()));
         }
         let (mut writes, noted) = changes.into_parts();
+        let follows = noted.as_ref().is_some_and(|noted| noted.what.iter().any(EventKind::has_consequences));
         if let Some(noted) = noted {
             let millis = u64::try_from((self.0.clock)().as_millis()).unwrap_or(u64::MAX);
             let at = Moment { millis, random: random::number()?, from: telemetry::from() };
-            writes.push(event(grant, noted, at, self.0.config.event_life)?);
+            writes.extend(event(grant, noted, at, self.0.config.event_life)?);
         }
         let needing: Vec<(usize, Key)> =
             writes.iter().enumerate().filter_map(|(at, write)| Some((at, write.needs_rows()?.clone()))).collect();
         let written = self.table.write(grant, writes).await?;
+        if follows && written == Written::Done {
+            self.1.filled.notify_one();
+        }
         if let Written::Lost(failed) = &written {
             for (_, key) in needing.into_iter().filter(|(at, _)| failed.contains(at)) {
                 // Trying again helps only if another of its conditions failed.

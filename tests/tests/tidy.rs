@@ -189,7 +189,7 @@ fn every_module_of_shared_has_its_place_among_the_layers() {
 }
 
 /// The rooms of `service`, each with the lower ones that it may name. A room that is not listed here may name none.
-const ROOMS: [(&str, &[&str]); 27] = [
+const ROOMS: [(&str, &[&str]); 29] = [
     ("access", &[]),
     ("parts", &["access"]),
     ("restore", &[]),
@@ -212,7 +212,9 @@ const ROOMS: [(&str, &[&str]); 27] = [
     ("people", &["access", "parts", "retry"]),
     ("removal", &["access", "people", "retry"]),
     ("installation", &["access", "people", "retry"]),
-    ("sweep", &["access", "installation", "links", "people", "removal", "share", "uploads"]),
+    ("outbox", &["access"]),
+    ("history", &["access"]),
+    ("sweep", &["access", "history", "installation", "links", "people", "removal", "share", "uploads"]),
     ("scrub", &["access"]),
     ("copy", &["access", "installation", "sweep"]),
     ("events", &["access"]),

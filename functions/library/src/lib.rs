@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Deserializer};
 use shared::auth::Credential;
+use shared::domain::time::TimeError;
 use shared::domain::{CustomData, Description, Digest, Id, Readme, Said, Selector, SourceUrl, TagName, Visibility};
 use shared::http::Routes;
 use shared::http::library::{
@@ -22,7 +23,7 @@ use shared::service::create::Properties;
 use shared::service::pull::Purpose;
 use shared::service::settings::{self, Settings};
 use shared::service::tag::SetTag;
-use shared::service::{MAX_SHOWN, browse, create, delete, latest, lists, pull, removal, search, tag};
+use shared::service::{MAX_SHOWN, browse, create, delete, history, latest, lists, pull, removal, search, tag};
 use shared::{App, Error};
 use std::collections::HashMap;
 use utoipa::ToSchema;
@@ -53,6 +54,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_repositories))
         .routes(routes!(repository, change_repository, delete_repository))
         .routes(routes!(list_tags))
+        .routes(routes!(tag_history))
         .routes(routes!(list_images, create_image))
         .routes(routes!(image, delete_image, change_tag))
         .routes(routes!(tags_v1, set_tag_v1))
@@ -724,6 +726,42 @@ async fn list_repositories(State(app): State<App>, caller: Credential, Query(que
 async fn list_tags(State(app): State<App>, caller: Credential, Query(query): Query<Asked>) -> Answer {
     let page = lists::tags(&app, &caller, &query.repository.parse()?, &query.listing_of_tags()?).await?;
     Ok(list(page.rows.iter().map(wire::tag).collect::<Vec<_>>(), page.next.as_deref()))
+}
+
+#[derive(Deserialize)]
+struct AskedHistory {
+    #[serde(default)]
+    repository: String,
+    #[serde(default)]
+    tag: String,
+    at: Option<String>,
+    after: Option<String>,
+}
+
+/// Where a tag led, since when, and who set it, the latest first, page by page; or where it led at a time.
+#[utoipa::path(
+    get,
+    path = "/api/history",
+    tag = "tags",
+    params(
+        ("repository" = String, Query, description = "The name of a repository"),
+        ("tag" = String, Query, description = "The name of a tag, which need not exist any more"),
+        (
+            "at" = Option<String>,
+            Query,
+            description = "Only where it led at this time, like `2026-12-31T23:59:59Z` or `2026-12-31`: no entry if there was no such tag yet",
+        ),
+        ("after" = Option<String>, Query, description = "The `page.next` of the previous page"),
+    ),
+    responses((status = 200, body = [wire::TagThen]), (status = 400), (status = 404)),
+)]
+async fn tag_history(State(app): State<App>, caller: Credential, Query(query): Query<AskedHistory>) -> Answer {
+    let AskedHistory { repository, tag, at, after } = query;
+    let at =
+        at.map(|at| at.parse()).transpose().map_err(|error: TimeError| Error::Invalid(format!("`at`: {error}")))?;
+    let asked = history::Asked { before: after, at };
+    let page = history::of_tag(&app, &caller, &repository.parse()?, &tag.parse()?, asked).await?;
+    Ok(list(page.rows.iter().map(wire::tag_then).collect::<Vec<_>>(), page.next.as_deref()))
 }
 
 /// A repository by its registry name, which can have any number of parts, with its README.

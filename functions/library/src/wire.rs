@@ -4,7 +4,7 @@
 use serde::Serialize;
 use shared::domain::sif::{self, Arch, Filesystem, Kind, PartitionKind, SifFacts};
 use shared::domain::time::{NEVER, zoned};
-use shared::domain::{Actor, Time, Visibility};
+use shared::domain::{Actor, Digest, Time, Visibility};
 use shared::service::browse::{
     CollectionView, ContainerView, EntityView, RepositoryView, UsedCollection, UsedContainer,
 };
@@ -303,6 +303,32 @@ pub fn tag(row: &rows::Tag) -> Tag {
         frozen: row.frozen,
         updated: row.updated.to_string(),
         images: row.images.iter().map(|(arch, one)| (arch.clone(), image(one))).collect(),
+    }
+}
+
+/// Where a tag led from some time on.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TagThen {
+    /// Since when.
+    #[schema(format = DateTime)]
+    since: String,
+    /// Who set it, or removed it.
+    by: String,
+    /// The digest of the manifest that it named, for registry clients; empty if it was removed.
+    digest: String,
+    /// The library images that it named, by architecture: references that lead to the same bytes for ever.
+    images: BTreeMap<String, String>,
+}
+
+/// Where a tag led from some time on.
+pub fn tag_then(row: &rows::TagThen) -> TagThen {
+    let pinned = |hash: &Digest| format!("{}:{}", row.repository, hash.library());
+    TagThen {
+        since: Time(i64::try_from(row.millis / 1000).unwrap_or(i64::MAX)).to_string(),
+        by: row.by.to_string(),
+        digest: row.led.digest.as_ref().map(ToString::to_string).unwrap_or_default(),
+        images: row.led.images.iter().map(|(arch, hash)| (arch.clone(), pinned(hash))).collect(),
     }
 }
 

@@ -22,7 +22,7 @@ use shared::config::{Config, Pins};
 use shared::service::people::users;
 use shared::service::sweep::{self, Ages};
 use shared::service::uploads::verify;
-use shared::service::{copy, installation};
+use shared::service::{copy, installation, outbox};
 use shared::telemetry::Address;
 use std::convert::Infallible;
 use std::io::{IsTerminal, Write};
@@ -251,11 +251,13 @@ async fn on_stores(place: Deployed, create: bool, metrics: Option<Metrics>) -> a
 
 /// What every server does from time to time. Several may do it at once: each step has its conditions.
 fn kept_up(app: &App, objects: Option<&embedded::objects::Objects>, metrics: Option<&Metrics>) -> Vec<JoinHandle<()>> {
-    let (swept, objects, verified) = (app.clone(), objects.cloned(), app.clone());
-    let (first, second) = (metrics.cloned(), metrics.cloned());
+    let (swept, objects, verified, followed) = (app.clone(), objects.cloned(), app.clone(), app.clone());
+    let (first, second, third) = (metrics.cloned(), metrics.cloned(), metrics.cloned());
+    let every = if objects.is_some() { FOLLOW_ALONE } else { FOLLOW_EVERY };
     vec![
         tokio::spawn(restarted("sweeping", move || sweep_always(swept.clone(), objects.clone(), first.clone()))),
         tokio::spawn(restarted("verifying", move || verify_always(verified.clone(), second.clone()))),
+        tokio::spawn(restarted("following changes", move || follow_always(followed.clone(), every, third.clone()))),
     ]
 }
 
@@ -457,6 +459,28 @@ async fn renew_always(local: Arc<Local>) {
         tokio::time::sleep((longest / 10).clamp(Duration::from_secs(1), RENEW_EVERY)).await;
         if let Err(error) = local.renew_admin_token().await {
             tracing::error!(%error, "the operator's token could not be renewed");
+        }
+    }
+}
+
+/// How often a server looks for changes of others, and when it tries those again that it could not follow.
+const FOLLOW_EVERY: Duration = Duration::from_secs(5);
+/// The same for a server that has no others beside it.
+const FOLLOW_ALONE: Duration = Duration::from_mins(1);
+/// How long it waits for more changes, to follow them together.
+const GATHER: Duration = Duration::from_millis(50);
+
+async fn follow_always(app: App, every: Duration, metrics: Option<Metrics>) {
+    loop {
+        match metrics::counted(metrics.as_ref(), Box::pin(outbox::follow(&app))).await {
+            Ok(_) => {
+                let _ = tokio::time::timeout(every, app.outbox_filled()).await;
+                tokio::time::sleep(GATHER).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, cause = error.cause(), "following changes");
+                tokio::time::sleep(FOLLOW_EVERY).await;
+            }
         }
     }
 }

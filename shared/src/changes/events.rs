@@ -3,7 +3,7 @@
 use super::Changes;
 use crate::domain::{Actor, Time};
 use crate::rules::{Grant, Place};
-use crate::store::rows::{Event, EventEnd, EventKind};
+use crate::store::rows::{Event, EventEnd, EventKind, Pending};
 use crate::store::table::{Condition, Write};
 use crate::store::{StoreError, keys};
 use std::net::IpAddr;
@@ -37,13 +37,14 @@ pub(crate) fn log(place: &Place) -> String {
     }
 }
 
-/// The write of an event, done with this grant. It is forgotten after `life`.
+/// The writes of an event, done with this grant: the event itself, which is forgotten after `life`, and its entry in the
+/// outbox, if something follows from it.
 pub(crate) fn event(
     grant: &Grant,
     Noted { place, what, by }: Noted,
     at: Moment,
     life: Duration,
-) -> Result<Write, StoreError> {
+) -> Result<Vec<Write>, StoreError> {
     let grant = by.as_ref().unwrap_or(grant);
     let seconds = i64::try_from(at.millis / 1000).unwrap_or(i64::MAX);
     let row = Event {
@@ -58,7 +59,12 @@ pub(crate) fn event(
         what,
         gone: Time(seconds).plus(life),
     };
-    Write::put(&row, Condition::Absent)
+    let mut writes = vec![Write::put(&row, Condition::Absent)?];
+    if row.what.iter().any(EventKind::has_consequences) {
+        let pending = Pending { log: row.log, millis: row.millis, random: row.random };
+        writes.push(Write::put(&pending, Condition::Absent)?);
+    }
+    Ok(writes)
 }
 
 /// Forgets an expired event.

@@ -12,6 +12,7 @@ pub(crate) mod blobs;
 pub(crate) mod entities;
 pub(crate) mod events;
 pub(crate) mod frozen;
+pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod manifests;
 pub(crate) mod members;
@@ -37,8 +38,8 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// The most writes of a transaction: the table's limit, minus one for the event.
-    pub const MAX: usize = MAX_WRITES - 1;
+    /// The most writes of a transaction: the table's limit, minus two for the event and its entry in the outbox.
+    pub const MAX: usize = MAX_WRITES - 2;
 
     /// Changes that are recorded as an event at a place.
     pub fn recorded(place: Place, what: EventKind) -> Self {

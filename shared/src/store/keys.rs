@@ -30,6 +30,7 @@
 //! | `R#⟨repository⟩` | `A` | [`About`](super::rows::About): README, custom data, the URL of the sources |
 //! | `R#⟨repository⟩` | `N` | [`Counts`](super::rows::Counts): how many have starred it |
 //! | `R#⟨repository⟩` | `T#⟨tag⟩` | [`Tag`](super::rows::Tag) |
+//! | `R#⟨repository⟩` | `H#⟨tag⟩#⟨time⟩⟨random⟩` | [`TagThen`](super::rows::TagThen): where the tag led from then on |
 //! | `R#⟨repository⟩` | `M#⟨digest⟩` | [`Manifest`](super::rows::Manifest) |
 //! | `R#⟨repository⟩` | `F#⟨subject⟩#⟨digest⟩` | [`Referrer`](super::rows::Referrer): what is said of a manifest |
 //! | `R#⟨repository⟩` | `W#⟨digest⟩#M#⟨digest⟩` | [`Backlink`](super::rows::Backlink): a manifest names the first digest |
@@ -47,6 +48,7 @@
 //! | `X#⟨object key⟩` | `-` | [`Condemned`](super::rows::Condemned): an object to be deleted |
 //! | `A#⟨entity⟩` | `T#⟨time⟩⟨random⟩` | [`Event`](super::rows::Event): who did what in an entity |
 //! | `A#+⟨user⟩`, `A#-` | `T#⟨time⟩⟨random⟩` | the same of a user's account, and of the installation |
+//! | `F#⟨part⟩` | `T#⟨time⟩⟨random⟩` | [`Pending`](super::rows::Pending): an event that something is to follow from |
 //! | `Y#⟨network⟩` | `-` | [`Registrations`](super::rows::Registrations): how often an address tried to register |
 //! | `L` | `C` | [`Copied`](super::rows::Copied): the library is a copy |
 //! | `L` | `V#⟨invitation⟩` | [`RegistrationInvitation`](super::rows::RegistrationInvitation) |
@@ -169,6 +171,30 @@ pub fn event_time(millis: u64) -> String {
 /// The events of a log.
 pub fn events(log: &str) -> KeyRange {
     range(format!("A#{log}"), "T#")
+}
+
+/// The number of parts of the outbox. So many are worked through independently of each other.
+pub const OUTBOX_PARTS: u8 = 16;
+
+/// The entry of an event in the outbox. All events of a log have theirs in one part of it.
+pub fn pending(log: &str, millis: u64, random: u32) -> Key {
+    let part = Digest::of(log.as_bytes()).bytes()[0] % OUTBOX_PARTS;
+    key(format!("F#{part:x}"), format!("T#{}", event_place(millis, random)))
+}
+
+/// A part of the outbox. Its entries are in chronological order.
+pub fn outbox(part: u8) -> KeyRange {
+    range(format!("F#{part:x}"), "T#")
+}
+
+/// Where a tag led from the time of an event on.
+pub fn tag_then(repository: &Repository, tag: &TagName, millis: u64, random: u32) -> Key {
+    key(format!("R#{repository}"), format!("H#{tag}#{}", event_place(millis, random)))
+}
+
+/// The partition and prefix of the history of a tag, in chronological order.
+pub fn tag_history(repository: &Repository, tag: &TagName) -> KeyRange {
+    range(format!("R#{repository}"), format!("H#{tag}#"))
 }
 
 /// The count of wrong passwords for a name.
@@ -524,6 +550,10 @@ pub fn lies_in(key: &Key, grant: &Grant) -> bool {
             // A group that is deleted counts no more for whoever made it.
             || (key.pk.starts_with("U#") && key.sk == "G" && grant.action() == Action::Delete)
     };
+    // What follows from a change can be in anybody's place.
+    if key.pk.starts_with("F#") {
+        return *grant.place() != Place::Nowhere;
+    }
     match grant.place() {
         Place::Installation if grant.action() == Action::Join => {
             grant.by().and_then(Actor::user).is_some_and(|new| is_of_new(key, new))
@@ -587,6 +617,10 @@ pub enum RowKind {
     About,
     /// A tag in a repository.
     Tag,
+    /// Where a tag led.
+    TagThen,
+    /// An entry of the outbox.
+    Pending,
     /// The metadata that was read from an image.
     Details,
     /// A manifest's entry among the referrers of another one.
@@ -650,6 +684,8 @@ pub fn kind(key: &Key) -> RowKind {
         ("E#" | "R#", _) if key.sk == ABOUT => RowKind::About,
         ("U#", _) if key.sk == "W" => RowKind::WrongPasswords,
         ("R#", "T#") => RowKind::Tag,
+        ("R#", "H#") => RowKind::TagThen,
+        ("F#", _) => RowKind::Pending,
         ("R#", "D#") => RowKind::Details,
         ("R#", "F#") => RowKind::Referrer,
         ("R#", "W#") => RowKind::Backlink,
@@ -753,6 +789,8 @@ mod tests {
             sealed_listed(UploadId::from_random([0; 16])),
             event("a", 0, 0),
             event("+a", 0, 0),
+            pending("a", 0, 0),
+            tag_then(&repository, &"a".parse().unwrap(), 0, 0),
             condemned("aa/a"),
             share(ShareId::from_random([0; 12])),
             share_listed(&repository, ShareId::from_random([0; 12])),

@@ -1226,6 +1226,36 @@ pub struct Event {
 }
 row!(Event, row => keys::event(&row.log, row.millis, row.random));
 
+/// An event that something is to follow from: an entry of the outbox. It is written with the event, and deleted once all
+/// that follows is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The log that the event is in.
+    pub log: String,
+    /// The time of the event, in milliseconds since 1970.
+    pub millis: u64,
+    /// What keeps it apart from others of the same millisecond.
+    pub random: u32,
+}
+row!(Pending, row => keys::pending(&row.log, row.millis, row.random));
+
+/// Where a tag led from some time on, until its next row in the history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagThen {
+    /// The repository.
+    pub repository: Repository,
+    /// Where it led.
+    #[serde(flatten)]
+    pub led: TagMove,
+    /// Who set or removed it.
+    pub by: Actor,
+    /// When, in milliseconds since 1970: the time of the event.
+    pub millis: u64,
+    /// What keeps it apart from others of the same millisecond.
+    pub random: u32,
+}
+row!(TagThen, row => keys::tag_then(&row.repository, &row.led.tag, row.millis, row.random));
+
 /// When an event is forgotten, and where it is. Read without the rest, which another version may have written otherwise.
 #[derive(Debug, Clone, Deserialize)]
 pub struct EventEnd {
@@ -1447,6 +1477,13 @@ pub enum EventKind {
         /// What they are now.
         after: Numbers,
     },
+}
+
+impl EventKind {
+    /// Whether something follows from it after its transaction.
+    pub fn has_consequences(&self) -> bool {
+        matches!(self, Self::TagSet(_) | Self::TagRemoved(_))
+    }
 }
 
 /// A change of somebody's roles in an entity.

@@ -19,6 +19,7 @@ mod delete;
 mod doors;
 mod hazards;
 mod hidden;
+mod history;
 #[path = "../library/support.rs"]
 #[expect(dead_code, reason = "the library's tests use the rest")]
 mod library;

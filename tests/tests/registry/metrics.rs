@@ -73,6 +73,22 @@ impl Serving {
         answer
     }
 
+    /// The metrics once everything that follows from the last change is done.
+    async fn settled(&self) -> Scraped {
+        let mut before = self.scrape().await;
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let after = self.scrape().await;
+            if ["reads", "writes"].iter().all(|kind| {
+                let name = format!("stackroom_table_{kind}_total");
+                (after.at(&name) - before.at(&name)).abs() < 0.5
+            }) {
+                return after;
+            }
+            before = after;
+        }
+    }
+
     async fn scrape(&self) -> Scraped {
         let answer = send(Caller::new(&self.metrics, None).request(Method::GET, "/metrics")).await;
         is(&answer, 200);
@@ -267,7 +283,7 @@ async fn the_metrics_are_what_happened_and_name_nobody() {
     let sweep = json_of(&admin, Method::POST, "/api/sweep", &json!({}));
     serving.ask("admin", sweep, 200).await;
 
-    let scraped = serving.scrape().await;
+    let scraped = serving.settled().await;
     assert_eq!(scraped.starting("stackroom_http_requests_total"), serving.answers);
     for group in ["library", "imagefile", "objects", "oci", "login", "people", "admin", "discovery", "none", "ingest"] {
         let of_it = serving.answers.iter().filter(|(labels, _)| labels.starts_with(&format!(r#"{{group="{group}","#)));

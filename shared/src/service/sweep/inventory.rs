@@ -4,8 +4,9 @@ use super::tally::Tally;
 use crate::changes::Changes;
 use crate::domain::quota::Numbers;
 use crate::domain::{OciDigest, Repository};
-use crate::store::rows::{Condemned, Image, Link, RemovedContainer, RemovedEntity, Session, Stream};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use crate::service::history::KEPT;
+use crate::store::rows::{Condemned, Image, Link, RemovedContainer, RemovedEntity, Session, Stream, TagThen};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The findings of a sweep in the table.
@@ -33,6 +34,8 @@ pub(super) struct Inventory {
     pub(super) registrations: Vec<Changes>,
     /// Deletions of events whose time is over.
     pub(super) events: Vec<Changes>,
+    /// Deletions of what is too old in the history of tags.
+    pub(super) history: Vec<Changes>,
     /// Deletions of shares and invitations that ended long enough ago, and of their entries in lists.
     pub(super) ended: Vec<Changes>,
     /// Containers and entities that were deleted, and of which something is left.
@@ -74,6 +77,19 @@ pub(super) struct Here {
     pub(super) links: Vec<Link>,
     /// The things that its manifests name.
     pub(super) named: HashSet<OciDigest>,
+    /// The history of the tag whose rows are being read, as far as it is kept.
+    pub(super) history: VecDeque<TagThen>,
+}
+
+impl Here {
+    /// Takes in the next row of the history of a tag. Returns one that is too old to be kept.
+    pub(super) fn tag_then(&mut self, row: TagThen) -> Option<TagThen> {
+        if self.history.back().is_some_and(|last| last.led.tag != row.led.tag) {
+            self.history.clear();
+        }
+        self.history.push_back(row);
+        if self.history.len() > KEPT { self.history.pop_front() } else { None }
+    }
 }
 
 impl Inventory {
