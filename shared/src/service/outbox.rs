@@ -19,10 +19,11 @@ use crate::store::keys;
 use crate::store::rows::{Event, Pending};
 use crate::store::table::{Page, Written};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use std::collections::BTreeMap;
 
 /// How many entries are read at a time, and deleted in one transaction.
 const AT_A_TIME: usize = 90;
-/// How many of them are followed at the same time.
+/// How many repositories are worked on at the same time.
 const AT_ONCE: usize = 16;
 
 /// Does what follows from all changes so far. Returns how many there were.
@@ -63,8 +64,8 @@ impl Outbox<'_> {
             for entry in &page.rows {
                 events.extend(rows.take::<Event>(&at(entry))?);
             }
-            let following = events.iter().map(|event| self.followed(event));
-            let following: Vec<_> = following.collect();
+            let following: Vec<_> =
+                by_repository(&events).into_iter().map(|(at, events)| self.followed(at, events)).collect();
             stream::iter(following).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
             // Whoever else followed them may have deleted them first.
             let _: Written = self.app.commit(self.grant, history::followed(&page.rows)).await?;
@@ -72,10 +73,24 @@ impl Outbox<'_> {
         }
     }
 
-    async fn followed(&self, event: &Event) -> Result<(), Error> {
-        let Ok(repository) = event.place.parse::<Repository>() else { return Ok(()) };
-        // Lost: the repository is gone.
-        let _: Written = self.app.commit(self.grant, history::of_event(&repository, event)?).await?;
+    /// Does what follows from events of one repository, in few transactions: each holds the row of the repository, and
+    /// whoever pushes there meanwhile has to wait for it.
+    async fn followed(&self, repository: Repository, events: Vec<&Event>) -> Result<(), Error> {
+        for changes in history::of_events(&repository, events)? {
+            // Lost: the repository is gone.
+            let _: Written = self.app.commit(self.grant, changes).await?;
+        }
         Ok(())
     }
+}
+
+/// The events of each repository. Those of no repository are left out: nothing follows from them.
+fn by_repository(events: &[Event]) -> BTreeMap<Repository, Vec<&Event>> {
+    let mut here: BTreeMap<Repository, Vec<&Event>> = BTreeMap::new();
+    for event in events {
+        if let Ok(repository) = event.place.parse() {
+            here.entry(repository).or_default().push(event);
+        }
+    }
+    here
 }

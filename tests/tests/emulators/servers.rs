@@ -68,6 +68,17 @@ async fn two_servers_on_the_same_stores_are_one_library() {
         let (here, there, nobody) = (one.of(&alice), two.of(&alice), two.of(&server.nobody));
         assert_eq!(push(&server, &here, "alice/tools/bb", "v1", &image(1)).await, 200);
         assert_eq!(nobody.pull("alice/tools/bb:v1").await.bytes, image(1));
+        // Either follows the change, which its history then shows.
+        let history = "/api/history?repository=alice/tools/bb&tag=v1";
+        let mut rows = 0;
+        for _ in 0..200 {
+            rows = there.get(history).await.ok()["data"].as_array().unwrap().len();
+            if rows > 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(rows, 1);
         // A token that one of them made, the other one knows, until it is revoked.
         let made = here.post("/api/users/alice/tokens", json!({ "name": "short" })).await.ok()["data"].clone();
         let short = two.of(&Caller::new("", Some(made["token"].as_str().unwrap().to_owned())));
@@ -121,34 +132,33 @@ pub(crate) fn patience() -> Duration {
     Duration::from_secs(10 * kills())
 }
 
-/// One push, step by step as clients do, whose server may die. Returns whether all of it was acknowledged.
-async fn pushed(who: &Caller, path: &str, tag: &str, bytes: &[u8]) -> bool {
-    let post = async |path: &str, body: Value| {
-        let sent = who.request(reqwest::Method::POST, path).json(&body).send().await.ok()?;
-        let success = sent.status().is_success();
-        let answer: Value = sent.json().await.ok()?;
-        success.then_some(answer)
+/// One push, step by step as clients do, whose server may die. Fails with the first step that was not acknowledged.
+async fn pushed(who: &Caller, path: &str, tag: &str, bytes: &[u8]) -> Result<(), String> {
+    let asked = async |step: &str, request: reqwest::RequestBuilder| {
+        let failed = |error: reqwest::Error| format!("{step} of {tag}: {error:?}");
+        let sent = request.send().await.map_err(failed)?;
+        let status = sent.status();
+        let body = sent.text().await.map_err(failed)?;
+        if status.is_success() { Ok(body) } else { Err(format!("{step} of {tag}: {status} {body}")) }
     };
-    let id = |answer: &Value| answer["data"]["id"].as_str().map(str::to_owned);
-    let steps = async {
-        let found = who.request(reqwest::Method::GET, &format!("/v1/containers/{path}")).send().await.ok()?;
-        let container = id(&found.json().await.ok()?)?;
-        let hash = format!("sha256.{}", shared::domain::Digest::of(bytes).hex());
-        let image = post("/v1/images", json!({ "hash": hash, "container": container })).await?;
-        let name = id(&image)?;
-        if image["data"]["uploaded"] != json!(true) {
-            let body = json!({ "filesize": bytes.len(), "md5sum": "" });
-            let opened = post(&format!("/v2/imagefile/{name}"), body).await?;
-            let url = opened["data"]["uploadURL"].as_str()?;
-            let sent = who.bare(reqwest::Method::PUT, url).body(bytes.to_vec()).send().await.ok()?;
-            sent.status().is_success().then_some(())?;
-            let done = who.request(reqwest::Method::PUT, &format!("/v2/imagefile/{name}/_complete"));
-            done.json(&json!({})).send().await.ok()?.status().is_success().then_some(())?;
-        }
-        let body = json!({ "Arch": "amd64", "Tag": tag, "ImageID": name });
-        post(&format!("/v2/tags/{container}"), body).await.map(|_| ())
-    };
-    steps.await.is_some()
+    let data = |body: String| serde_json::from_str::<Value>(&body).unwrap()["data"].take();
+    let id = |data: &Value| data["id"].as_str().unwrap().to_owned();
+    let post = |path: &str, body: Value| who.request(reqwest::Method::POST, path).json(&body);
+    let found = who.request(reqwest::Method::GET, &format!("/v1/containers/{path}"));
+    let container = id(&data(asked("the container", found).await?));
+    let hash = format!("sha256.{}", shared::domain::Digest::of(bytes).hex());
+    let image = data(asked("the image", post("/v1/images", json!({ "hash": hash, "container": container }))).await?);
+    let name = id(&image);
+    if image["uploaded"] != json!(true) {
+        let body = json!({ "filesize": bytes.len(), "md5sum": "" });
+        let opened = data(asked("the upload", post(&format!("/v2/imagefile/{name}"), body)).await?);
+        let url = opened["uploadURL"].as_str().unwrap();
+        asked("the bytes", who.bare(reqwest::Method::PUT, url).body(bytes.to_vec())).await?;
+        let done = who.request(reqwest::Method::PUT, &format!("/v2/imagefile/{name}/_complete"));
+        asked("the end", done.json(&json!({}))).await?;
+    }
+    let body = json!({ "Arch": "amd64", "Tag": tag, "ImageID": name });
+    asked("the tag", post(&format!("/v2/tags/{container}"), body)).await.map(drop)
 }
 
 #[tokio::test]
@@ -161,14 +171,15 @@ async fn what_a_server_acknowledged_is_there_when_it_is_killed() {
         let (here, there) = (mortal.of(&alice), other.of(&alice));
         let (over, next) = (AtomicBool::new(false), AtomicU64::new(0));
         let pusher = async |who: &Caller| {
-            let (mut done, mut lost) = (Vec::new(), 0);
+            let (mut done, mut lost) = (Vec::new(), Vec::new());
             while !over.load(Ordering::SeqCst) {
                 let seed = next.fetch_add(1, Ordering::SeqCst);
-                if pushed(who, "alice/tools/bb", &format!("t{seed}"), &image(seed)).await {
-                    done.push(seed);
-                } else {
-                    lost += 1;
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                match pushed(who, "alice/tools/bb", &format!("t{seed}"), &image(seed)).await {
+                    Ok(()) => done.push(seed),
+                    Err(why) => {
+                        lost.push(why);
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
                 }
             }
             (done, lost)
@@ -190,11 +201,13 @@ async fn what_a_server_acknowledged_is_there_when_it_is_killed() {
             second.0.len(),
             third.0.len()
         );
-        assert!(first.1 + second.1 > 0, "no push was interrupted");
-        assert_eq!(third.1, 0, "the other server lost pushes");
+        assert!(first.1.len() + second.1.len() > 0, "no push was interrupted");
+        assert_eq!(third.1, Vec::<String>::new(), "the other server lost pushes");
         let nobody = mortal.of(&server.nobody);
         for seed in first.0.iter().chain(&second.0).chain(&third.0) {
-            assert!(nobody.pull(&format!("alice/tools/bb:t{seed}")).await.bytes == image(*seed), "t{seed}");
+            let pulled = nobody.pull(&format!("alice/tools/bb:t{seed}")).await;
+            assert_eq!(pulled.status, 200, "t{seed}: {}", String::from_utf8_lossy(&pulled.bytes));
+            assert!(pulled.bytes == image(*seed), "t{seed}");
         }
         server.sweep_all().await;
         let (_, reserved) = server.quota("alice").await;
