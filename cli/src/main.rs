@@ -9,6 +9,7 @@ mod copies;
 mod create;
 mod delete;
 mod doctor;
+mod downloads;
 mod group;
 mod history;
 mod log;
@@ -58,6 +59,8 @@ enum Command {
     Info(ls::Info),
     /// Show where a tag led, since when, and who set it.
     History(history::History),
+    /// Show how often something was downloaded.
+    Downloads(downloads::Downloads),
     /// Make a collection or a container.
     Create(create::Create),
     /// Change what something says of itself, who may read it, and what is protected.
@@ -103,6 +106,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ls(ls) => runtime.block_on(ls.run()),
         Command::Info(info) => runtime.block_on(info.run()),
         Command::History(history) => runtime.block_on(history.run()),
+        Command::Downloads(downloads) => runtime.block_on(downloads.run()),
         Command::Create(create) => runtime.block_on(create.run()),
         Command::Set(set) => runtime.block_on(set.run()),
         Command::Star(star) => runtime.block_on(star.run()),

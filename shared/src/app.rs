@@ -2,6 +2,7 @@
 
 pub(crate) mod buffers;
 mod deployment;
+pub(crate) mod downloads;
 pub mod looks;
 mod manifests;
 pub mod places;
@@ -11,6 +12,8 @@ use self::buffers::Buffers;
 #[cfg(feature = "profiles")]
 pub use self::deployment::Assembly;
 pub use self::deployment::Deployed;
+use self::downloads::Served;
+pub use self::downloads::{Batch, Downloaded};
 use self::looks::Lately;
 use self::manifests::Manifests;
 use self::places::{Place, Places};
@@ -21,7 +24,7 @@ use crate::changes::entities::Birth;
 use crate::changes::events::{Moment, event};
 use crate::config::Config;
 use crate::domain::quota::Quota;
-use crate::domain::{Actor, Id, Time, TokenId, UploadId};
+use crate::domain::{Actor, Download, Id, Time, TokenId, UploadId};
 use crate::error::Error;
 use crate::random;
 use crate::rules::Grant;
@@ -53,6 +56,8 @@ struct Turns {
     noting: Semaphore,
     /// Whether this process filled the outbox.
     filled: Notify,
+    /// Downloads that are not yet written down.
+    served: Served,
     /// What site admins looked at lately.
     looks: Lately,
     /// Manifests that were read lately.
@@ -114,6 +119,7 @@ impl App {
             bodies: Places::new(BODIES),
             noting: Semaphore::new(1),
             filled: Notify::new(),
+            served: Served::default(),
             looks: Lately::default(),
             manifests: Manifests::default(),
             renewal,
@@ -138,6 +144,24 @@ impl App {
     /// Waits until this process has put something into the outbox since the last call.
     pub async fn outbox_filled(&self) {
         self.1.filled.notified().await;
+    }
+
+    /// Keeps downloads in memory from now on, until they are [written down](crate::service::downloads::write_down).
+    pub fn keep_downloads(&self) {
+        self.served().keep();
+    }
+
+    /// Downloads that are not yet written down.
+    pub(crate) fn served(&self) -> &Served {
+        &self.1.served
+    }
+
+    /// Counts a download: in the log line of its request, and in this process if that writes them down.
+    pub(crate) fn downloaded(&self, what: Download) {
+        telemetry::downloaded(what.to_string());
+        if !self.served().add(what, self.now()) {
+            tracing::warn!("too many different downloads in a minute: some are not counted");
+        }
     }
 
     /// The turn to note something that others would note as well; `None` if somebody is at it.

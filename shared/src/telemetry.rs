@@ -50,6 +50,7 @@ struct Words {
     decision: &'static str,
     cause: Option<String>,
     route: String,
+    download: Option<String>,
 }
 
 /// The summary of a request, for its log line.
@@ -67,6 +68,8 @@ pub struct Summary {
     pub cause: Option<String>,
     /// The route that it took, if there is one.
     pub route: String,
+    /// What it let somebody download.
+    pub download: Option<String>,
     /// All that it counted.
     pub counts: Counts,
 }
@@ -77,11 +80,11 @@ pub async fn recorded<T>(origin: Origin, work: impl Future<Output = T>) -> (T, S
     let record = Arc::new(Record { origin, ..Record::default() });
     let result = RECORD.scope(Arc::clone(&record), work).await;
     let words = record.words.lock().map(|mut words| std::mem::take(&mut *words)).unwrap_or_default();
-    let Words { caller, decision, cause, route } = words;
+    let Words { caller, decision, cause, route, download } = words;
     let counts = record.counts.clone();
     let number = |count| u32::try_from(counts.of(count)).unwrap_or(u32::MAX);
     let (reads, writes) = (number(Count::TableReads), number(Count::TableWrites));
-    (result, Summary { reads, writes, caller, decision, cause, route, counts })
+    (result, Summary { reads, writes, caller, decision, cause, route, download, counts })
 }
 
 /// Runs `work` to its end even if nobody waits for it any more, for example after a client's connection breaks. What
@@ -139,6 +142,11 @@ pub(crate) fn caller(kind: &'static str) {
 /// Records the route, once it is known.
 pub(crate) fn route(path: &str) {
     word(|words| path.clone_into(&mut words.route));
+}
+
+/// Records what somebody may download now.
+pub(crate) fn downloaded(what: String) {
+    word(|words| words.download = Some(what));
 }
 
 /// Something was decided.

@@ -260,6 +260,7 @@ fn events(template: &mut Template) {
             let known: &[&str] = match event["Type"].as_str().unwrap_or_default() {
                 "HttpApi" => &["ApiId", "Method", "Path"],
                 "Schedule" => &["Schedule"],
+                "CloudWatchLogs" => &["LogGroupName", "FilterPattern"],
                 "DynamoDB" => &[
                     "Stream",
                     "StartingPosition",

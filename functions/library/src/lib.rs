@@ -1,5 +1,6 @@
 //! The library API's metadata: entities, collections, containers, images, tags, search.
 
+mod downloads;
 mod listing;
 mod put;
 mod shares;
@@ -55,6 +56,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(repository, change_repository, delete_repository))
         .routes(routes!(list_tags))
         .routes(routes!(tag_history))
+        .merge(downloads::routes())
         .routes(routes!(list_images, create_image))
         .routes(routes!(image, delete_image, change_tag))
         .routes(routes!(tags_v1, set_tag_v1))

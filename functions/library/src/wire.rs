@@ -174,6 +174,7 @@ pub struct Container {
     size: u64,
     /// The same, for clients that read it there.
     used_quota: u64,
+    /// How often images of it were downloaded. Lists leave it out.
     download_count: u64,
     /// How many users have starred it. Most lists leave it out.
     stars: u64,
@@ -223,11 +224,12 @@ pub fn container(row: &rows::Container, images: &[rows::Image]) -> Container {
 /// A container with its images and tags.
 pub fn whole(view: &ContainerView) -> Container {
     let (image_tags, arch_tags) = (tags_v1(&view.tags), tags_v2(&view.tags));
-    let RepositoryView { container: row, about, stars } = &view.repository;
+    let RepositoryView { container: row, about, stars, downloads } = &view.repository;
     let Texts { custom_data, full_description, vcs_url } = texts(about.as_ref());
     let container = container(row, &view.images);
     let common = Common { custom_data, ..container.common };
-    Container { common, full_description, vcs_url, stars: *stars, image_tags, arch_tags, ..container }
+    let (stars, download_count) = (*stars, *downloads);
+    Container { common, full_description, vcs_url, image_tags, arch_tags, download_count, stars, ..container }
 }
 
 /// A container that somebody has starred, without its images and tags.
@@ -383,6 +385,8 @@ pub struct Repository {
     read_only: bool,
     /// How many users have starred it.
     stars: u64,
+    /// How often images of it were downloaded.
+    downloads: u64,
     created_by: String,
     #[schema(format = DateTime)]
     created: String,
@@ -390,7 +394,7 @@ pub struct Repository {
 
 /// A repository.
 pub fn repository(view: &RepositoryView) -> Repository {
-    let RepositoryView { container: row, about, stars } = view;
+    let RepositoryView { container: row, about, stars, downloads } = view;
     let Texts { custom_data, full_description, vcs_url } = texts(about.as_ref());
     Repository {
         name: row.repository.to_string(),
@@ -402,6 +406,7 @@ pub fn repository(view: &RepositoryView) -> Repository {
         visibility: row.visibility,
         read_only: row.read_only,
         stars: *stars,
+        downloads: *downloads,
         created_by: row.created_by.as_ref().map(ToString::to_string).unwrap_or_default(),
         created: row.created.to_string(),
     }

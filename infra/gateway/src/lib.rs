@@ -16,6 +16,7 @@
 //! | [`api`] | API Gateway with an HTTP API: routes, limits, its own answers |
 //! | [`event`] | payload format 2.0, there and back |
 //! | [`lambda`] | instances: one process each, one event at a time, frozen in between, thrown away |
+//! | [`logs`] | `CloudWatch` Logs: the lines that a function wants, as an event |
 //! | [`policy`] | IAM: what a call of `DynamoDB` or S3 needs, and what a function may |
 //! | [`doors`] | the endpoints of the stores, where calls are refused in each service's own form |
 //! | [`faults`] | what goes wrong on purpose, drawn from a seed |
@@ -29,7 +30,7 @@
 //! - **Memory and processor.** `MemorySize` is told to the function, and neither limits nor slows it.
 //! - **Time.** Functions run as fast as this machine. A cold start costs what starting a process costs here.
 //! - **The file system.** Functions see the machine's own; `/var/task` is a name, and `/tmp` is shared.
-//! - **Event sources.** Nothing watches a clock, a stream or a queue: the caller makes the event and delivers it
+//! - **Event sources.** Nothing watches a clock, a stream, a log or a queue: the caller makes the event and delivers it
 //!   ([`lambda::Function::deliver`]), which may then arrive twice. Whether a record of a stream fits a filter,
 //!   [`template::Event::takes`] says.
 //! - **Policies** beyond `Effect`, `Action` and `Resource`: a statement with a condition is an error. No policies of
@@ -44,6 +45,7 @@ pub mod doors;
 pub mod event;
 pub mod faults;
 pub mod lambda;
+pub mod logs;
 pub mod policy;
 pub mod template;
 

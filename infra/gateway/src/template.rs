@@ -99,6 +99,13 @@ pub enum Event {
         /// Only records that match one of these are sent.
         patterns: Vec<serde_json::Value>,
     },
+    /// Lines of a log.
+    Logs {
+        /// The group of the log.
+        group: String,
+        /// Only lines with this field are sent.
+        field: String,
+    },
     /// The messages of a queue.
     Queue {
         /// The ARN of the queue.
@@ -487,6 +494,14 @@ fn read_event(event: &Value) -> Result<Event, TemplateError> {
                     .map(|pattern| serde_json::from_str(pattern).map_err(|error| TemplateError(error.to_string())))
                     .collect::<Result<_, _>>()?,
             }
+        }
+        Some("CloudWatchLogs") => {
+            let pattern = needed("FilterPattern")?;
+            // Source: "Filter pattern syntax for metric filters, subscription filters", "Filter pattern syntax for JSON
+            // log events". Of it, only that a field is there is simulated.
+            let field = pattern.strip_prefix("{ $.").and_then(|rest| rest.strip_suffix(" = * }"));
+            let Some(field) = field else { return wrong(format!("the pattern {pattern} is not simulated")) };
+            Event::Logs { group: needed("LogGroupName")?, field: field.to_owned() }
         }
         Some("SQS") => Event::Queue { queue: needed("Queue")?, batch: number("BatchSize", 10).unwrap_or(10) },
         other => return wrong(format!("events of type {other:?} are not simulated")),

@@ -22,7 +22,7 @@ use shared::config::{Config, Pins};
 use shared::service::people::users;
 use shared::service::sweep::{self, Ages};
 use shared::service::uploads::verify;
-use shared::service::{copy, installation, outbox};
+use shared::service::{copy, downloads, installation, outbox};
 use shared::telemetry::Address;
 use std::convert::Infallible;
 use std::io::{IsTerminal, Write};
@@ -171,6 +171,9 @@ impl Serving {
         for task in self.tasks {
             task.abort();
         }
+        if let Err(error) = downloads::write_down(&self.app).await {
+            tracing::error!(%error, cause = error.cause(), "the latest downloads are not counted");
+        }
         Ok(())
     }
 }
@@ -254,7 +257,10 @@ fn kept_up(app: &App, objects: Option<&embedded::objects::Objects>, metrics: Opt
     let (swept, objects, verified, followed) = (app.clone(), objects.cloned(), app.clone(), app.clone());
     let (first, second, third) = (metrics.cloned(), metrics.cloned(), metrics.cloned());
     let every = if objects.is_some() { FOLLOW_ALONE } else { FOLLOW_EVERY };
+    let (counted, fourth) = (app.clone(), metrics.cloned());
+    app.keep_downloads();
     vec![
+        tokio::spawn(restarted("counting downloads", move || count_always(counted.clone(), fourth.clone()))),
         tokio::spawn(restarted("sweeping", move || sweep_always(swept.clone(), objects.clone(), first.clone()))),
         tokio::spawn(restarted("verifying", move || verify_always(verified.clone(), second.clone()))),
         tokio::spawn(restarted("following changes", move || follow_always(followed.clone(), every, third.clone()))),
@@ -481,6 +487,18 @@ async fn follow_always(app: App, every: Duration, metrics: Option<Metrics>) {
                 tracing::error!(%error, cause = error.cause(), "following changes");
                 tokio::time::sleep(FOLLOW_EVERY).await;
             }
+        }
+    }
+}
+
+/// How often a server writes down what was downloaded. A server that is killed loses the numbers since the last time.
+const COUNT_EVERY: Duration = Duration::from_mins(1);
+
+async fn count_always(app: App, metrics: Option<Metrics>) {
+    loop {
+        tokio::time::sleep(COUNT_EVERY).await;
+        if let Err(error) = metrics::counted(metrics.as_ref(), Box::pin(downloads::write_down(&app))).await {
+            tracing::error!(%error, cause = error.cause(), "counting downloads");
         }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod about;
 pub(crate) mod accounts;
 pub(crate) mod backlinks;
 pub(crate) mod blobs;
+pub(crate) mod downloads;
 pub(crate) mod entities;
 pub(crate) mod events;
 pub(crate) mod frozen;

@@ -1,7 +1,7 @@
 //! Shares: made, used, revoked, forgotten.
 
 use super::Changes;
-use crate::domain::Time;
+use crate::domain::{OciDigest, Time};
 use crate::error::Error;
 use crate::rules::Place;
 use crate::store::keys::{self, Key};
@@ -25,6 +25,14 @@ pub(crate) fn made(share: &Share) -> Result<Changes, Error> {
         Write::check(keys::container(&share.repository), Condition::Present),
         Write::check(image(share), Condition::Present),
     ]))
+}
+
+/// The image as whose download a use of the share counts.
+pub(crate) fn counted(share: &Share) -> OciDigest {
+    match &share.of {
+        Shared::Image { hash, .. } => (*hash).into(),
+        Shared::Artifact { digest, .. } => *digest,
+    }
 }
 
 /// The row of the image that a share is of.

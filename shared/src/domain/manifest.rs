@@ -36,6 +36,11 @@ const DOCKER_V1: &str = "application/vnd.docker.distribution.manifest.v1";
 /// The empty document `{}`, which is the configuration of SIF images and of many artifacts.
 pub const EMPTY: &[u8] = b"{}";
 
+/// Whether manifests of a media type list other manifests, of which clients choose one.
+pub fn is_index(media_type: &str) -> bool {
+    [OCI_INDEX, DOCKER_LIST].contains(&media_type)
+}
+
 /// Why a manifest was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

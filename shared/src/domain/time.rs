@@ -34,6 +34,34 @@ impl Time {
     }
 }
 
+impl Time {
+    /// The day, in UTC.
+    pub fn day(self) -> Day {
+        Day(self.0.div_euclid(DAY))
+    }
+}
+
+const DAY: i64 = 86_400;
+
+/// A day in UTC, as days since 1970-01-01.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Day(pub i64);
+
+impl Day {
+    /// When it begins.
+    pub fn begins(self) -> Time {
+        Time(self.0.saturating_mul(DAY))
+    }
+}
+
+impl fmt::Display for Day {
+    /// Like `2026-12-31`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.begins().to_string().get(..10).unwrap_or_default())
+    }
+}
+
 /// A time in UTC with its zone in digits.
 pub fn zoned(time: &str) -> String {
     time.strip_suffix('Z').map_or_else(|| time.to_owned(), |time| format!("{time}+00:00"))

@@ -248,7 +248,7 @@ impl Logged<'_> {
     fn log(&self, summary: &Summary) {
         let Self { method, path, status, started } = self;
         let (status, duration_ms) = (status.as_u16(), started.elapsed().as_secs_f64() * 1000.0);
-        let Summary { reads, writes, caller, decision, cause, .. } = summary;
+        let Summary { reads, writes, caller, decision, cause, download, .. } = summary;
         let route = if summary.route.is_empty() { "-" } else { &summary.route };
         if let Some(cause) = cause {
             tracing::error!(
@@ -265,7 +265,20 @@ impl Logged<'_> {
                 "request"
             );
         } else {
-            tracing::info!(method, route, path, status, duration_ms, caller, decision, reads, writes, "request");
+            // Left out if there is none.
+            tracing::info!(
+                method,
+                route,
+                path,
+                status,
+                duration_ms,
+                caller,
+                decision,
+                reads,
+                writes,
+                download,
+                "request"
+            );
         }
     }
 }

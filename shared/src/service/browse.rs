@@ -10,7 +10,9 @@ use crate::domain::{Caller, CollectionName, Digest, EntityName, Id, Repository};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
 use crate::store::keys::{self, KeyRange};
-use crate::store::rows::{About, Account, Collection, Container, Counts, Entity, Image, Link, Membership, Row, Tag};
+use crate::store::rows::{
+    About, Account, Collection, Container, Counted, Counts, Downloaded, Entity, Image, Link, Membership, Row, Tag,
+};
 use crate::store::table::Page;
 use futures::future::try_join_all;
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,13 +87,16 @@ pub struct RepositoryView {
     pub about: Option<About>,
     /// How many users have starred it.
     pub stars: u64,
+    /// How often images of it were downloaded.
+    pub downloads: u64,
 }
 
 /// Looks a repository up.
 pub async fn repository(app: &App, credential: &Credential, repository: &Repository) -> Result<RepositoryView, Error> {
     let (about, counts) = (keys::about_container(repository), keys::counts(repository));
     let key = keys::container(repository);
-    let wanted = [key.clone(), about.clone(), counts.clone()];
+    let downloads = keys::downloaded(repository, &Counted::Repository, None);
+    let wanted = [key.clone(), about.clone(), counts.clone(), downloads.clone()];
     let mut access = Access::load(app, credential, Some(repository.entity()), wanted).await?;
     let row: Option<Container> = access.take(&key)?;
     let resource = resource_at(repository, row.as_ref());
@@ -99,7 +104,13 @@ pub async fn repository(app: &App, credential: &Credential, repository: &Reposit
     let container = row.ok_or(Error::NotFound("container"))?;
     let about = access.take(&about)?.filter(|about: &About| about.id == container.id);
     let counts = access.take(&counts)?.filter(|counts: &Counts| counts.container == container.id);
-    Ok(RepositoryView { container, about, stars: counts.map_or(0, |counts| counts.stars) })
+    let downloads = access.take(&downloads)?.filter(|row: &Downloaded| row.container == container.id);
+    Ok(RepositoryView {
+        container,
+        about,
+        stars: counts.map_or(0, |counts| counts.stars),
+        downloads: downloads.map_or(0, |row| row.downloads.all()),
+    })
 }
 
 /// A container with its images and tags.

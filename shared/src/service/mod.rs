@@ -8,6 +8,7 @@ pub mod browse;
 pub mod copy;
 pub mod create;
 pub mod delete;
+pub mod downloads;
 pub mod events;
 pub mod history;
 pub mod image;

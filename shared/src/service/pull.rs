@@ -8,7 +8,7 @@ use crate::auth::Credential;
 use crate::changes::{entities, manifests};
 use crate::domain::reference::LibraryRef;
 use crate::domain::sif::SifFacts;
-use crate::domain::{Digest, Repository, Selector, TagName, Time};
+use crate::domain::{Digest, Door, Download, Repository, Selector, TagName, Time};
 use crate::error::Error;
 use crate::rules::Action;
 use crate::store::keys;
@@ -24,6 +24,8 @@ pub struct Found {
     pub container: Container,
     /// The image; by tag, with that tag only.
     pub image: Image,
+    /// The tag that it was asked for by.
+    pub tag: Option<TagName>,
     /// When the caller's token ends, if it does: no URL that it gets lives longer.
     until: Option<Time>,
 }
@@ -140,7 +142,11 @@ pub async fn find(
             }
         }
     };
-    Ok(Found { container, image, until: access.until })
+    let tag = match selector {
+        Selector::Tag(tag) => Some(tag.clone()),
+        Selector::Hash(_) => None,
+    };
+    Ok(Found { container, image, tag, until: access.until })
 }
 
 /// The image of a tag for an architecture. Without an architecture: the only image, or amd64, or the one set last.
@@ -209,7 +215,11 @@ pub async fn download(app: &App, found: &Found) -> Result<String, Error> {
         let left = until.0.saturating_sub(app.now().0);
         app.config.download_life.min(Duration::from_secs(u64::try_from(left).unwrap_or(0).max(1)))
     });
-    Ok(app.objects.presign_get(&content.object, Some(&file), life).await?)
+    let url = app.objects.presign_get(&content.object, Some(&file), life).await?;
+    let Found { image, tag, .. } = found;
+    let (repository, hash) = (image.repository.clone(), image.hash.into());
+    app.downloaded(Download { repository, image: Some(hash), tag: tag.clone(), door: Door::Library });
+    Ok(url)
 }
 
 /// All metadata that was read from an image.

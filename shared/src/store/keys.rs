@@ -29,6 +29,7 @@
 //! | `R#⟨repository⟩` | `-` | [`Marker`](super::rows::Marker): library images are here |
 //! | `R#⟨repository⟩` | `A` | [`About`](super::rows::About): README, custom data, the URL of the sources |
 //! | `R#⟨repository⟩` | `N` | [`Counts`](super::rows::Counts): how many have starred it |
+//! | `R#⟨repository⟩` | `C#A#⟨what⟩`, `C#D#⟨what⟩#⟨day⟩` | [`Downloaded`](super::rows::Downloaded): how often, in all and on a day; what is `R`, `I#⟨digest⟩` or `T#⟨tag⟩` |
 //! | `R#⟨repository⟩` | `T#⟨tag⟩` | [`Tag`](super::rows::Tag) |
 //! | `R#⟨repository⟩` | `H#⟨tag⟩#⟨time⟩⟨random⟩` | [`TagThen`](super::rows::TagThen): where the tag led from then on |
 //! | `R#⟨repository⟩` | `M#⟨digest⟩` | [`Manifest`](super::rows::Manifest) |
@@ -49,15 +50,17 @@
 //! | `A#⟨entity⟩` | `T#⟨time⟩⟨random⟩` | [`Event`](super::rows::Event): who did what in an entity |
 //! | `A#+⟨user⟩`, `A#-` | `T#⟨time⟩⟨random⟩` | the same of a user's account, and of the installation |
 //! | `F#⟨part⟩` | `T#⟨time⟩⟨random⟩` | [`Pending`](super::rows::Pending): an event that something is to follow from |
+//! | `J#⟨batch⟩` | `R#⟨repository⟩#⟨part⟩` | [`BatchCounted`](super::rows::BatchCounted): these downloads were counted |
 //! | `Y#⟨network⟩` | `-` | [`Registrations`](super::rows::Registrations): how often an address tried to register |
 //! | `L` | `C` | [`Copied`](super::rows::Copied): the library is a copy |
 //! | `L` | `V#⟨invitation⟩` | [`RegistrationInvitation`](super::rows::RegistrationInvitation) |
 //! | `L` | `U#⟨user⟩` | [`UserListed`](super::rows::UserListed): the list of users |
 //! | `L` | `S#⟨upload⟩` | [`SealedListed`](super::rows::SealedListed): the list of uploads that wait to be verified |
 
-use super::rows::Namer;
+use super::rows::{Counted, Namer};
 use crate::domain::{
-    Actor, CollectionName, Digest, EntityName, Id, OciDigest, Repository, ShareId, TagName, TokenId, UploadId, UserName,
+    Actor, CollectionName, Day, Digest, EntityName, Id, OciDigest, Repository, ShareId, TagName, TokenId, UploadId,
+    UserName,
 };
 use crate::rules::{Action, Grant, Place};
 use serde::{Deserialize, Serialize};
@@ -250,6 +253,33 @@ pub fn about_container(repository: &Repository) -> Key {
 /// The numbers of a repository that many people change.
 pub fn counts(repository: &Repository) -> Key {
     key(format!("R#{repository}"), "N")
+}
+
+/// The number of downloads of something in a repository: on a day, or of all days.
+pub fn downloaded(repository: &Repository, of: &Counted, day: Option<Day>) -> Key {
+    let sk = match day {
+        Some(day) => format!("C#D#{}#{day}", counted_of(of)),
+        None => format!("C#A#{}", counted_of(of)),
+    };
+    key(format!("R#{repository}"), sk)
+}
+
+/// The partition and prefix of the same of all days one by one, in chronological order.
+pub fn downloaded_by_day(repository: &Repository, of: &Counted) -> KeyRange {
+    range(format!("R#{repository}"), format!("C#D#{}#", counted_of(of)))
+}
+
+fn counted_of(of: &Counted) -> String {
+    match of {
+        Counted::Repository => "R".to_owned(),
+        Counted::Image(digest) => format!("I#{digest}"),
+        Counted::Tag(tag) => format!("T#{tag}"),
+    }
+}
+
+/// What says that a part of a batch of downloads was counted.
+pub fn batch_counted(batch: &str, repository: &Repository, part: u32) -> Key {
+    key(format!("J#{batch}"), format!("R#{repository}#{part}"))
 }
 
 /// The star that a user gave a repository.
@@ -631,6 +661,10 @@ pub enum RowKind {
     Wide,
     /// The numbers of a repository that many people change.
     Counts,
+    /// How often something was downloaded.
+    Downloaded,
+    /// What says that downloads were counted.
+    BatchCounted,
     /// The target of an id.
     Pointer,
     /// An entity, a collection, a container.
@@ -691,6 +725,8 @@ pub fn kind(key: &Key) -> RowKind {
         ("R#", "W#") => RowKind::Backlink,
         ("R#", "V#") => RowKind::Wide,
         ("R#", _) if key.sk == "N" => RowKind::Counts,
+        ("R#", "C#") => RowKind::Downloaded,
+        ("J#", _) => RowKind::BatchCounted,
         ("P#", _) => RowKind::Pointer,
         ("E#", _) if key.sk == SELF => RowKind::Entity,
         ("E#", "C#") => RowKind::Collection,
@@ -791,6 +827,11 @@ mod tests {
             event("+a", 0, 0),
             pending("a", 0, 0),
             tag_then(&repository, &"a".parse().unwrap(), 0, 0),
+            downloaded(&repository, &Counted::Repository, None),
+            downloaded(&repository, &Counted::Repository, Some(Day(0))),
+            downloaded(&repository, &Counted::Tag("a".parse().unwrap()), None),
+            downloaded(&repository, &Counted::Image(digest.into()), None),
+            batch_counted("a", &repository, 0),
             condemned("aa/a"),
             share(ShareId::from_random([0; 12])),
             share_listed(&repository, ShareId::from_random([0; 12])),
@@ -805,6 +846,10 @@ mod tests {
         for (key, expected) in [
             (session(UploadId::from_random([0; 16])), RowKind::Session),
             (condemned("aa/a"), RowKind::Condemned),
+            (newest(&repository, "amd64"), RowKind::Other),
+            (counts(&repository), RowKind::Counts),
+            (downloaded(&repository, &Counted::Repository, None), RowKind::Downloaded),
+            (batch_counted("a", &repository, 0), RowKind::BatchCounted),
             (event("a", 0, 0), RowKind::Event),
             (registrations("192.0.2.1"), RowKind::Registrations),
             (share(ShareId::from_random([0; 12])), RowKind::Ending),

@@ -4,9 +4,9 @@ use super::keys::{self, Key};
 use crate::domain::quota::{Numbers, Quota};
 use crate::domain::sif::SifFacts;
 use crate::domain::{
-    Actor, CollectionName, CustomData, Description, Digest, Email, EntityName, FileName, Id, OciDigest, Readme,
-    Repository, Role, Roles, ShareId, SourceUrl, SubPath, TagName, Time, TokenId, TokenScope, UploadId, UserName,
-    Visibility,
+    Actor, CollectionName, CustomData, Day, Description, Digest, Downloads, Email, EntityName, FileName, Id, OciDigest,
+    Readme, Repository, Role, Roles, ShareId, SourceUrl, SubPath, TagName, Time, TokenId, TokenScope, UploadId,
+    UserName, Visibility,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -564,6 +564,69 @@ pub struct Counts {
     pub version: u64,
 }
 row!(Counts, row => keys::counts(&row.repository));
+
+/// How often something was downloaded: since it is there, or on one day.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Downloaded {
+    /// The repository.
+    pub repository: Repository,
+    /// Its id, which one that is created after it was deleted does not have: that begins with zero.
+    pub container: Id,
+    /// What of it.
+    pub of: Counted,
+    /// The day; `None` for the sum of all days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day: Option<Day>,
+    /// How often.
+    #[serde(flatten)]
+    pub downloads: Downloads,
+    /// When the latest was.
+    pub latest: Time,
+    /// Counts the changes of this row; each change is conditional on it.
+    pub version: u64,
+}
+row!(Downloaded, row => keys::downloaded(&row.repository, &row.of, row.day));
+
+impl Downloaded {
+    /// The rows of which one is there as long as the tag or image is. They lie in the partition of the number, after it.
+    pub(crate) fn counted(&self) -> Vec<Key> {
+        match &self.of {
+            Counted::Repository => Vec::new(),
+            Counted::Tag(tag) => vec![keys::tag(&self.repository, tag)],
+            Counted::Image(digest) => {
+                let file = if let OciDigest::Sha256(hash) = digest { Some(hash) } else { None };
+                let file = file.map(|hash| keys::details(&self.repository, hash));
+                file.into_iter().chain([keys::manifest(&self.repository, digest)]).collect()
+            }
+        }
+    }
+}
+
+/// What downloads are counted of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Counted {
+    /// The whole repository: each download of an image in it.
+    Repository,
+    /// One image.
+    Image(OciDigest),
+    /// One tag: each request that named it.
+    Tag(TagName),
+}
+
+/// What says that a part of a batch of downloads was counted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BatchCounted {
+    /// The batch.
+    pub batch: String,
+    /// The repository that the part is about.
+    pub repository: Repository,
+    /// The number of the part.
+    pub part: u32,
+    /// When nobody brings the batch again, so that this can be forgotten.
+    pub gone: Time,
+}
+row!(BatchCounted, row => keys::batch_counted(&row.batch, &row.repository, row.part));
 
 /// A star: a user has marked a repository.
 #[derive(Debug, Clone, Serialize, Deserialize)]

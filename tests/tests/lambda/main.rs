@@ -391,6 +391,44 @@ async fn a_push_whose_verification_outlasts_the_gateways_patience_ends_tagged_an
 }
 
 #[tokio::test]
+async fn downloads_are_counted_from_the_lines_of_the_functions_that_served_them() {
+    let both = Both::start_with(&[("STACKROOM_LOG", "info")]).await;
+    let alice = both.server.user("alice", 0).await;
+    let there = both.there(&alice);
+    let bytes = SifBuilder::new("amd64").seed(4).build();
+    there.push("alice/tools/bb", "v1", "amd64", &bytes).await.ok();
+    for _ in 0..3 {
+        assert_eq!(there.pull("alice/tools/bb:v1").await.bytes, bytes);
+    }
+    for _ in 0..2 {
+        assert_eq!(there.get("/v2/alice/tools/bb/manifests/v1").await.status, 200);
+    }
+    let made = there.post("/api/shares", json!({ "image": "alice/tools/bb:v1" })).await.ok();
+    let share = made["data"]["url"].as_str().unwrap().replace(&both.server.url, &both.url);
+    assert_eq!(send(there.request(Method::POST, &share)).await.status, 303);
+    let function = &both.functions.functions["Downloads"];
+    let counted = async || there.get("/api/downloads?repository=alice/tools/bb").await.ok()["data"].clone();
+    assert_eq!(counted().await["all"], json!(0));
+    // CloudWatch Logs delivers at least once, and lines of several functions by themselves.
+    for name in ["Imagefile", "Oci", "Shares", "Library"] {
+        let lines = both.functions.functions[name].log();
+        let event = gateway::logs::delivery(&function.spec().events[0], lines.iter().map(String::as_str));
+        assert_eq!(event.is_some(), name != "Library", "{name}: {lines:?}");
+        if let Some(event) = event {
+            for _ in 0..2 {
+                function.deliver(event.to_string().into(), 0).await.unwrap();
+            }
+        }
+    }
+    let counted = counted().await;
+    let numbers = ["library", "registry", "share"].map(|door| counted[door].clone());
+    assert_eq!(numbers, [json!(3), json!(2), json!(1)], "{counted}");
+    // Its own lines are none of those that it wants.
+    let own = function.log();
+    assert_eq!(gateway::logs::delivery(&function.spec().events[0], own.iter().map(String::as_str)), None, "{own:?}");
+}
+
+#[tokio::test]
 async fn a_new_key_is_learned_from_the_first_token_that_it_signed_and_old_tokens_stay() {
     let both = Both::start().await;
     let old = both.server.user("alice", 0).await;

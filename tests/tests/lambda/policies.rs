@@ -150,6 +150,11 @@ async fn story(both: &Both) {
     let shared = alice.post("/api/shares", json!({ "image": "alice/tools/bb:v1" })).await.ok();
     let share = shared["data"]["url"].as_str().unwrap().replace(&server.url, &both.url);
     assert_eq!(send(nobody.request(Method::POST, &share)).await.status, 303);
+    // What functions said in their log of what was downloaded.
+    let counter = &functions.functions["Downloads"];
+    let line = json!({ "download": "library alice/tools/bb - v1" }).to_string();
+    let event = gateway::logs::delivery(&counter.spec().events[0], [line.as_str()]).unwrap();
+    counter.deliver(event.to_string().into(), 0).await.unwrap();
     // What is verified later: one wakes the function, and one is left to the hourly sweep.
     let later = [4, 5].map(|seed| SifBuilder::new("amd64").seed(seed).build());
     verified_later(both, &alice, &later, Some("alice/tools/sooner")).await;

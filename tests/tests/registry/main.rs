@@ -17,6 +17,7 @@ mod copies;
 mod cost;
 mod delete;
 mod doors;
+mod downloads;
 mod hazards;
 mod hidden;
 mod history;

@@ -7,9 +7,9 @@ use crate::domain::{Actor, Digest, EntityName, OciDigest, Repository};
 use crate::error::Error;
 use crate::store::keys::{self, Key, RowKind};
 use crate::store::rows::{
-    About, Account, Backlink, Blob, Charge, Collection, Container, Counts, Described, Details, Entity, Image, Link,
-    ManifestLinks, Member, Membership, Namer, Pointer, Referrer, Robot, Row, Star, Tag, Target, Token, User,
-    UserListed, Wide,
+    About, Account, Backlink, Blob, Charge, Collection, Container, Counts, Described, Details, Downloaded, Entity,
+    Image, Link, ManifestLinks, Member, Membership, Namer, Pointer, Referrer, Robot, Row, Star, Tag, Target, Token,
+    User, UserListed, Wide,
 };
 use crate::store::table::Scanned;
 
@@ -111,6 +111,7 @@ pub(super) fn of(row: Scanned) -> Result<References, Error> {
         RowKind::Blob => row.read::<Blob>().map(|_| References::default())?,
         RowKind::Charge => row.read::<Charge>().map(|_| References::default())?,
         RowKind::Counts => row.read::<Counts>().map(|_| References::default())?,
+        RowKind::Downloaded => row.read::<Downloaded>().map(|_| References::default())?,
         RowKind::Star => row.read::<Star>().map(|_| References::default())?,
         _ => of_place(row)?,
     })

@@ -3,7 +3,8 @@
 use super::{Code, Refused, RepositoryAccess};
 use crate::app::App;
 use crate::auth::Credential;
-use crate::domain::{OciDigest, Repository, TagName};
+use crate::domain::manifest::is_index;
+use crate::domain::{Digest, Door, Download, OciDigest, Repository, TagName};
 use crate::error::Error;
 use crate::service::restore;
 use crate::store::rows::{Manifest, Named, Tag};
@@ -39,12 +40,7 @@ pub async fn head(
     reference: &Reference,
 ) -> Result<Named, Refused> {
     match reference {
-        Reference::Tag(name) => {
-            let key = keys::tag(repository, name);
-            let mut access = RepositoryAccess::to_read(app, credential, repository, [key.clone()]).await?;
-            access.may_pull(Code::ManifestUnknown, "manifest")?;
-            Ok(access.loaded.take::<Tag>(&key)?.ok_or_else(unknown)?.named)
-        }
+        Reference::Tag(name) => Ok(tag(app, credential, repository, name).await?.named),
         Reference::Digest(digest) => {
             let row = read(app, credential, repository, digest).await?;
             if let Some(object) = &row.object
@@ -57,7 +53,14 @@ pub async fn head(
     }
 }
 
-/// A manifest with its bytes. One round by digest, and by tag if its bytes were read lately, otherwise two; more if it is
+async fn tag(app: &App, credential: &Credential, repository: &Repository, name: &TagName) -> Result<Tag, Refused> {
+    let key = keys::tag(repository, name);
+    let mut access = RepositoryAccess::to_read(app, credential, repository, [key.clone()]).await?;
+    access.may_pull(Code::ManifestUnknown, "manifest")?;
+    access.loaded.take(&key)?.ok_or_else(unknown)
+}
+
+/// A manifest with its bytes, for somebody who downloads what it names. One round by digest, and by tag if its bytes were read lately, otherwise two; more if it is
 /// being deleted, or if the tag moves and its old target is deleted.
 pub async fn get(
     app: &App,
@@ -68,12 +71,23 @@ pub async fn get(
     let mut gone = None;
     for attempt in 0..MAX_READS {
         pause(attempt).await;
-        let row = match reference {
-            Reference::Digest(digest) => read(app, credential, repository, digest).await?,
-            Reference::Tag(_) => match named_by(app, credential, repository, reference).await? {
-                Pulled::Kept(named, bytes) => return Ok((named, bytes)),
-                Pulled::Row(row) => *row,
-            },
+        let (row, image) = match reference {
+            Reference::Digest(digest) => {
+                let row = read(app, credential, repository, digest).await?;
+                let image = image(row.image, &row.digest, &row.media_type);
+                (row, image)
+            }
+            Reference::Tag(name) => {
+                let (tag, row) = named_by(app, credential, repository, name).await?;
+                let image = image_of(&tag);
+                match row {
+                    Pulled::Kept(bytes) => {
+                        app.downloaded(downloaded(repository, reference, image));
+                        return Ok((tag.named, bytes));
+                    }
+                    Pulled::Row(row) => (*row, image),
+                }
+            }
         };
         let bytes = if let Some(object) = &row.object {
             match app.objects.read(object, 0..row.size).await {
@@ -90,15 +104,38 @@ pub async fn get(
             app.manifests().keep(row.digest, bytes.clone());
             bytes
         };
+        app.downloaded(downloaded(repository, reference, image));
         return Ok((Named { digest: row.digest, media_type: row.media_type, size: row.size }, bytes));
     }
     Err(Error::Unavailable(StoreError::NoObject).into())
 }
 
+fn downloaded(repository: &Repository, reference: &Reference, image: Option<OciDigest>) -> Download {
+    let tag = match reference {
+        Reference::Tag(tag) => Some(tag.clone()),
+        Reference::Digest(_) => None,
+    };
+    Download { repository: repository.clone(), image, tag, door: Door::Registry }
+}
+
+/// The image that a manifest is: the SIF image in it, or itself; none if it is an index of several.
+fn image(sif: Option<Digest>, manifest: &OciDigest, media_type: &str) -> Option<OciDigest> {
+    let itself = || (!is_index(media_type)).then_some(*manifest);
+    sif.map(OciDigest::from).or_else(itself)
+}
+
+fn image_of(tag: &Tag) -> Option<OciDigest> {
+    let mut images = tag.images.values();
+    match (images.next(), images.next()) {
+        (Some(_), Some(_)) => None,
+        (only, _) => image(only.map(|tagged| tagged.hash), &tag.named.digest, &tag.named.media_type),
+    }
+}
+
 /// The manifest that a tag names.
 enum Pulled {
     /// Its bytes were read lately.
-    Kept(Named, Bytes),
+    Kept(Bytes),
     Row(Box<Manifest>),
 }
 
@@ -107,16 +144,16 @@ async fn named_by(
     app: &App,
     credential: &Credential,
     repository: &Repository,
-    tag: &Reference,
-) -> Result<Pulled, Refused> {
+    name: &TagName,
+) -> Result<(Tag, Pulled), Refused> {
     for attempt in 0..MAX_READS {
         pause(attempt).await;
-        let named = head(app, credential, repository, tag).await?;
-        if let Some(bytes) = app.manifests().get(&named.digest) {
-            return Ok(Pulled::Kept(named, bytes));
+        let tag = tag(app, credential, repository, name).await?;
+        if let Some(bytes) = app.manifests().get(&tag.named.digest) {
+            return Ok((tag, Pulled::Kept(bytes)));
         }
-        if let Some(row) = app.table.get(keys::manifest(repository, &named.digest)).await? {
-            return Ok(Pulled::Row(Box::new(row)));
+        if let Some(row) = app.table.get(keys::manifest(repository, &tag.named.digest)).await? {
+            return Ok((tag, Pulled::Row(Box::new(row))));
         }
     }
     Err(Error::Unavailable(StoreError::Unavailable("the tag changes faster than it can be read".to_owned())).into())

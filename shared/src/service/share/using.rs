@@ -15,7 +15,7 @@ use super::artifact;
 use crate::app::App;
 use crate::auth::{Credential, secret};
 use crate::changes::shares;
-use crate::domain::{Right, ShareKey, TokenPlace, TokenScope};
+use crate::domain::{Door, Download, Right, ShareKey, TokenPlace, TokenScope};
 use crate::error::Error;
 use crate::rules::Action;
 use crate::service::access::{Access, resource_of, system};
@@ -105,7 +105,16 @@ pub async fn use_once(app: &App, found: &Usable) -> Result<String, Error> {
     // Its holder may write nothing; that a use is counted is our own work.
     let grant = system(Action::Share, &resource_of(container))?;
     match app.commit(&grant, shares::used(share, app.now())).await? {
-        Written::Done => Ok(app.objects.presign_get(&link.object, Some(share.file.as_str()), *life).await?),
+        Written::Done => {
+            let url = app.objects.presign_get(&link.object, Some(share.file.as_str()), *life).await?;
+            app.downloaded(Download {
+                repository: share.repository.clone(),
+                image: Some(shares::counted(share)),
+                tag: None,
+                door: Door::Share,
+            });
+            Ok(url)
+        }
         Written::Lost(_) => Err(OVER),
     }
 }

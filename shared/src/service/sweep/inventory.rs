@@ -1,11 +1,14 @@
 //! What a sweep finds in the table, to be worked through after the scan.
 
 use super::tally::Tally;
-use crate::changes::Changes;
+use crate::changes::{Changes, downloads};
 use crate::domain::quota::Numbers;
 use crate::domain::{OciDigest, Repository};
 use crate::service::history::KEPT;
-use crate::store::rows::{Condemned, Image, Link, RemovedContainer, RemovedEntity, Session, Stream, TagThen};
+use crate::store::keys::Key;
+use crate::store::rows::{
+    Condemned, Downloaded, Image, Link, RemovedContainer, RemovedEntity, Session, Stream, TagThen,
+};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -36,6 +39,9 @@ pub(super) struct Inventory {
     pub(super) events: Vec<Changes>,
     /// Deletions of what is too old in the history of tags.
     pub(super) history: Vec<Changes>,
+    /// Deletions of numbers of downloads of days that are long ago or of what is gone since long ago, and of marks of
+    /// batches that nobody brings again.
+    pub(super) downloads: Vec<Changes>,
     /// Deletions of shares and invitations that ended long enough ago, and of their entries in lists.
     pub(super) ended: Vec<Changes>,
     /// Containers and entities that were deleted, and of which something is left.
@@ -77,6 +83,10 @@ pub(super) struct Here {
     pub(super) links: Vec<Link>,
     /// The things that its manifests name.
     pub(super) named: HashSet<OciDigest>,
+    /// Sums of downloads of which none was lately.
+    pub(super) sums: Vec<Downloaded>,
+    /// The sort keys of the rows that come after them, among them those of its tags and images.
+    pub(super) after_sums: HashSet<String>,
     /// The history of the tag whose rows are being read, as far as it is kept.
     pub(super) history: VecDeque<TagThen>,
 }
@@ -93,14 +103,26 @@ impl Here {
 }
 
 impl Inventory {
-    /// Comes to another partition: notes the links of the one before that no manifest names. If rows should ever come
-    /// in another order, it notes too many, and each is looked at again.
-    pub(super) fn come_to(&mut self, pk: &str) {
-        if self.here.pk == pk {
+    /// Comes to a row. If its partition is another than that of the row before, notes of that one the links that no
+    /// manifest names, and sums of downloads of what is gone. If rows should ever come in another order, it notes too
+    /// many links, and each is looked at again.
+    pub(super) fn come_to(&mut self, Key { pk, sk }: &Key) {
+        if self.here.pk == *pk {
+            if !self.here.sums.is_empty() {
+                self.here.after_sums.insert(sk.clone());
+            }
             return;
         }
-        let Here { links, named, .. } =
+        self.leave(pk);
+    }
+
+    /// Leaves the partition of the row before for another.
+    pub(super) fn leave(&mut self, pk: &str) {
+        let Here { links, named, sums, after_sums, .. } =
             std::mem::replace(&mut self.here, Here { pk: pk.to_owned(), ..Here::default() });
+        for sum in sums.into_iter().filter(|sum| !sum.counted().iter().any(|key| after_sums.contains(&key.sk))) {
+            self.downloads.push(downloads::forgotten(&sum));
+        }
         for link in links.into_iter().filter(|link| !named.contains(&link.name)) {
             self.links.entry(link.repository).or_default().push(link.name);
         }

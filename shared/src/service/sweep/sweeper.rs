@@ -58,7 +58,7 @@ impl<'a> Sweeper<'a> {
     }
 
     pub(super) fn row(&mut self, row: Scanned) -> Result<(), Error> {
-        self.inventory.come_to(&row.key.pk);
+        self.inventory.come_to(&row.key);
         self.inventory.tally.row(&row.key);
         match keys::kind(&row.key) {
             RowKind::Session => self.session(row.read()?),
@@ -217,7 +217,7 @@ impl<'a> Sweeper<'a> {
     }
 
     pub(super) async fn links(&mut self) {
-        self.inventory.come_to("");
+        self.inventory.leave("");
         for (repository, mut going) in std::mem::take(&mut self.inventory.links) {
             let found = going.len() as u64;
             going.retain(|link| self.goes(|| format!("blob {link} in {repository}, which no manifest names")));

@@ -1,13 +1,15 @@
 //! What is only forgotten once it is old enough: nothing else depends on it.
 
 use super::Sweeper;
-use crate::changes::{Changes, events, history, people, shares};
+use crate::changes::{Changes, downloads, events, history, people, shares};
+use crate::domain::Day;
 use crate::error::Error;
+use crate::service::downloads::DAYS;
 use crate::service::people::passwords::WINDOW;
 use crate::service::people::registration;
 use crate::service::sweep::Mode;
 use crate::store::keys::{self, RowKind};
-use crate::store::rows::{Ending, Event, EventEnd, Registrations, WrongPasswords};
+use crate::store::rows::{BatchCounted, Counted, Downloaded, Ending, Event, EventEnd, Registrations, WrongPasswords};
 use crate::store::table::{Page, Scanned, Written};
 
 /// How many events are read at a time.
@@ -41,6 +43,22 @@ impl Sweeper<'_> {
                 let old = self.inventory.here.tag_then(row.read()?);
                 self.inventory.history.extend(old.map(|old| history::forgotten(&old)));
             }
+            RowKind::Downloaded => {
+                let downloaded: Downloaded = row.read()?;
+                let first = Day(self.now.day().0 - i64::from(DAYS));
+                if downloaded.day.is_some_and(|day| day < first) {
+                    self.inventory.downloads.push(downloads::forgotten(&downloaded));
+                } else if downloaded.of != Counted::Repository && downloaded.latest.day() < first {
+                    self.inventory.here.sums.push(downloaded);
+                }
+            }
+            RowKind::BatchCounted => {
+                let key = row.key.clone();
+                let counted: BatchCounted = row.read()?;
+                if counted.gone <= self.now {
+                    self.inventory.downloads.push(downloads::batch_forgotten(key));
+                }
+            }
             RowKind::Ending => {
                 let key = row.key.clone();
                 let end: Ending = row.read_part()?;
@@ -62,6 +80,7 @@ impl Sweeper<'_> {
             &mut inventory.registrations,
             &mut inventory.events,
             &mut inventory.history,
+            &mut inventory.downloads,
             &mut inventory.ended,
         ];
         let kinds = kinds.map(std::mem::take);

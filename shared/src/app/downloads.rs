@@ -1,0 +1,76 @@
+//! Downloads that this process has served and not yet written down.
+
+use crate::domain::{Day, Download, Time};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// The most different ones that are kept until they are written down, so that their memory is bounded.
+const MOST: usize = 100_000;
+
+/// Several downloads of the same by the same way on one day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Downloaded {
+    /// What.
+    pub what: Download,
+    /// The day.
+    pub day: Day,
+    /// How many.
+    pub count: u64,
+    /// When the latest was.
+    pub latest: Time,
+}
+
+/// Downloads that are written down together.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// What tells it from all others, so that it counts once however often it is written.
+    pub id: String,
+    /// The downloads.
+    pub downloads: Vec<Downloaded>,
+}
+
+/// What was served.
+#[derive(Debug, Default)]
+pub(crate) struct Served {
+    kept: AtomicBool,
+    sums: Mutex<HashMap<(Day, Download), (u64, Time)>>,
+    /// The batch that is being written, until that is done, and since when.
+    pub(crate) unwritten: tokio::sync::Mutex<Option<(Batch, Time)>>,
+}
+
+impl Served {
+    /// Keeps downloads from now on, since somebody takes them.
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// Counts one. Returns whether there was room for it.
+    pub(crate) fn add(&self, what: Download, now: Time) -> bool {
+        if !self.kept.load(Ordering::Relaxed) {
+            return true;
+        }
+        let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = sums.len() >= MOST;
+        match sums.entry((now.day(), what)) {
+            Entry::Occupied(mut sum) => {
+                let (count, latest) = sum.get_mut();
+                *count += 1;
+                *latest = now.max(*latest);
+            }
+            Entry::Vacant(_) if full => return false,
+            Entry::Vacant(place) => {
+                place.insert((1, now));
+            }
+        }
+        true
+    }
+
+    /// Takes all that were counted since the last time.
+    pub(crate) fn take(&self) -> Vec<Downloaded> {
+        let sums = std::mem::take(&mut *self.sums.lock().unwrap_or_else(PoisonError::into_inner));
+        let downloaded = |((day, what), (count, latest))| Downloaded { what, day, count, latest };
+        sums.into_iter().map(downloaded).collect()
+    }
+}
