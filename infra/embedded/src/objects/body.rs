@@ -1,6 +1,6 @@
 //! Bytes on their way in and out, in chunks, so that memory does not grow with the object.
 
-use super::files::{Files, Fresh, Giving, Held, LEAST};
+use super::files::{Chunk, Files, Fresh, Giving, Held, LEAST};
 use super::index::{Segment, Written, internal};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -267,9 +267,9 @@ impl Cursor {
     }
 
     /// A buffer for the next chunk of a range.
-    fn room(&mut self, range: &Range<u64>) -> Vec<u8> {
+    fn room(&mut self, range: &Range<u64>) -> Chunk {
         let share = if std::mem::take(&mut self.begins) { LEAST } else { self.giving.share() };
-        vec![0; usize::try_from(range.end - range.start).map_or(share, |left| left.min(share))]
+        self.giving.chunk(usize::try_from(range.end - range.start).map_or(share, |left| left.min(share)))
     }
 
     /// Reads on from the current position, waiting for the disk if it must.
@@ -283,23 +283,30 @@ impl Cursor {
             return Ok((self, Bytes::new()));
         };
         let mut chunk = self.room(&range);
-        file.read_exact_at(&mut chunk, range.start).map_err(|error| match error.kind() {
+        file.read_exact_at(chunk.room(), range.start).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "an object file is shorter than its row says"),
             _ => error,
         })?;
+        let chunk = Bytes::from_owner(chunk);
         self.stands(file, range.start + chunk.len() as u64..range.end);
-        Ok((self, Bytes::from(chunk)))
+        Ok((self, chunk))
     }
 
     /// Reads on from the current position if the bytes are in the page cache; `None` if they are not.
     fn read_now(&mut self) -> Option<Bytes> {
+        if self.open.is_none() {
+            let (segment, _) = self.ahead.front()?;
+            let file = self.held.files().read_now(&segment.name)?;
+            self.open = self.ahead.pop_front().map(|(_, range)| (file, range));
+        }
         let (file, range) = self.open.take()?;
         let mut chunk = self.room(&range);
         // Any error will show up again in `read`.
-        let read = read_without_waiting(&file, &mut chunk, range.start).unwrap_or(0);
+        let read = read_without_waiting(&file, chunk.room(), range.start).unwrap_or(0);
         chunk.truncate(read);
+        let chunk = Bytes::from_owner(chunk);
         self.stands(file, range.start + chunk.len() as u64..range.end);
-        (!chunk.is_empty()).then(|| Bytes::from(chunk))
+        (!chunk.is_empty()).then_some(chunk)
     }
 
     fn stands(&mut self, file: File, range: Range<u64>) {

@@ -59,6 +59,8 @@ pub(super) struct Files {
     /// How many downloads there are.
     giving: AtomicUsize,
     turns: Arc<Turns>,
+    /// Buffers that downloads used, for the next ones.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 /// A download. Until it is dropped, it has its share of the memory of all.
@@ -78,10 +80,61 @@ impl Giving {
         (GIVING / all).clamp(LEAST, MOST)
     }
 
+    /// Room for a chunk.
+    pub(super) fn chunk(&self, length: usize) -> Chunk {
+        Chunk::new(&self.0, length)
+    }
+
     /// One's turn to read and send a chunk; `None` if there are only a few downloads.
     pub(super) fn turn(&self) -> Option<oneshot::Receiver<()>> {
         let Files { giving, turns, .. } = &*self.0;
         (giving.load(Ordering::Relaxed) > AT_A_TIME).then(|| turns.wait())
+    }
+}
+
+/// The most buffers that are kept when nobody uses them.
+const SPARE: usize = 16;
+
+/// A piece of a file that was read, or is to be read. Its buffer is used again: clearing a fresh one costs half as much
+/// as reading into it.
+pub(super) struct Chunk {
+    buffer: Vec<u8>,
+    length: usize,
+    files: Arc<Files>,
+}
+
+impl Chunk {
+    fn new(files: &Arc<Files>, length: usize) -> Self {
+        let spare = if length == MOST { lock(&files.spare).pop() } else { None };
+        Self { buffer: spare.unwrap_or_else(|| vec![0; length]), length, files: Arc::clone(files) }
+    }
+
+    /// Where to read to.
+    pub(super) fn room(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(..self.length).unwrap_or_default()
+    }
+
+    /// Forgets what comes after so many bytes.
+    pub(super) fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        self.buffer.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if self.buffer.len() != MOST {
+            return;
+        }
+        let mut spare = lock(&self.files.spare);
+        if spare.len() < SPARE {
+            spare.push(std::mem::take(&mut self.buffer));
+        }
     }
 }
 
@@ -127,8 +180,8 @@ impl Files {
         crate::sync(root)?;
         crate::sync_folder_of(root)?;
         let in_use = Mutex::default();
-        let (giving, turns) = (AtomicUsize::new(0), Arc::default());
-        Ok(Arc::new(Self { root: root.into(), mode, in_use, giving, turns }))
+        let (giving, turns, spare) = (AtomicUsize::new(0), Arc::default(), Mutex::default());
+        Ok(Arc::new(Self { root: root.into(), mode, in_use, giving, turns, spare }))
     }
 
     /// Begins a download.
@@ -153,6 +206,20 @@ impl Files {
     /// Opens a file that the caller holds.
     pub(super) fn read(&self, name: &str) -> io::Result<File> {
         File::open(self.path(name))
+    }
+
+    /// The same without waiting for the disk; `None` if it can't be opened so, or at all.
+    #[cfg(target_os = "linux")]
+    pub(super) fn read_now(&self, name: &str) -> Option<File> {
+        use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        rustix::fs::openat2(CWD, self.path(name), flags, Mode::empty(), ResolveFlags::CACHED).ok().map(File::from)
+    }
+
+    /// Other systems can't tell what is in memory.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn read_now(&self, _: &str) -> Option<File> {
+        None
     }
 
     /// Runs `find` and holds the names that it returns, so that none of their files can be removed in between.
