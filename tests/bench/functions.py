@@ -70,7 +70,7 @@ def started(bootstrap):
     """Starts a function once. Returns the milliseconds until it asked for work, and its memory in MiB."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Runtime) as server:
         name = bootstrap.parent.name
-        event = {} if name in ("sweep", "verify", "downloads") else gateway(ASKED.get(name, "/nowhere"))
+        event = {} if name in ("sweep", "verify", "downloads", "follow") else gateway(ASKED.get(name, "/nowhere"))
         server.daemon_threads = True
         server.state = {"event": event, "begun": threading.Event(), "go": threading.Event(),
                         "answered": threading.Event(), "over": threading.Event()}

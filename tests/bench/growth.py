@@ -1,6 +1,7 @@
 """Part `growth` of scripts/bench: what requests cost when there is more on the server, or in one container."""
 
 import contextlib
+import os
 import time
 
 from clients import AGENT, OCI, Library, Link, Small, manifest_path, push_blob, push_config, put_manifest, user
@@ -61,6 +62,17 @@ class Filled:
         with Crowd(self.server, PUSHERS, work, once=True):
             pass
         self.count = images
+        self.settle()
+
+    def settle(self):
+        """Waits until the server does nothing more of what filling it left to do, and the disk neither."""
+        os.sync()
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            before = self.server.cpu()
+            time.sleep(1)
+            if self.server.cpu() - before < 0.02:
+                return
 
     def some(self):
         """References of images that lie everywhere."""
