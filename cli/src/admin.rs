@@ -11,6 +11,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 /// Administer a running library.
@@ -119,6 +120,13 @@ enum Command {
         /// A file that records how far it is. If it exists, the scrub continues from there. Removed at the end.
         #[arg(long)]
         state: Option<PathBuf>,
+    },
+    /// Make the search index anew, and wait until it is whole. What is in it is found meanwhile. Needed only if something
+    /// is not found that should be: changes come into the index by themselves.
+    Reindex {
+        /// Do not wait. On AWS, it is made by the sweeps of the next hours.
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Copy the whole library to a folder, while everything else goes on. If the folder holds an earlier copy, only what
     /// changed is copied.
@@ -263,12 +271,31 @@ impl Admin {
                 }
                 print(&serde_json::to_string_pretty(&all)?)
             }
+            Command::Reindex { no_wait } => self.reindex(!no_wait).await,
             Command::Scrub { rate, state } => {
                 let report = scrub::run(&self.client, *rate, state.as_deref()).await?;
                 print(&if self.json { serde_json::to_string_pretty(&report)? } else { report.to_string() })?;
                 report.verdict()
             }
         }
+    }
+
+    async fn reindex(&self, wait: bool) -> anyhow::Result<()> {
+        let mut state = self.client.call(Method::POST, &["api", "index"], None).await?;
+        let began = std::time::Instant::now();
+        while wait && state.get("whole") != Some(&json!(true)) {
+            let mut out = std::io::stderr();
+            if out.is_terminal() {
+                // Nothing depends on it.
+                let _ = write!(out, "\rmaking the search index, {} s so far", began.elapsed().as_secs());
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            state = self.client.call(Method::GET, &["api", "index"], None).await?;
+        }
+        if self.json {
+            return print(&serde_json::to_string_pretty(&state)?);
+        }
+        print(if wait { "the search index is whole" } else { "the search index will be made anew" })
     }
 
     async fn user(&self, user: &User) -> anyhow::Result<()> {

@@ -21,7 +21,7 @@ use self::renewal::Renewal;
 use crate::auth::Keys;
 use crate::changes::Changes;
 use crate::changes::entities::Birth;
-use crate::changes::events::{Moment, event};
+use crate::changes::events::{self, Moment};
 use crate::config::Config;
 use crate::domain::quota::Quota;
 use crate::domain::{Actor, Download, Id, Time, TokenId, UploadId};
@@ -29,7 +29,7 @@ use crate::error::Error;
 use crate::random;
 use crate::rules::Grant;
 use crate::store::keys::Key;
-use crate::store::rows::{Account, EventKind};
+use crate::store::rows::Account;
 use crate::store::table::Written;
 use crate::store::{Objects, Table, keys};
 use crate::telemetry;
@@ -80,6 +80,8 @@ pub struct Parts {
     pub config: Config,
     /// The table.
     pub table: Table,
+    /// The search index: another table.
+    pub index: Table,
     /// The bucket.
     pub objects: Objects,
     /// The keys that sign tokens.
@@ -214,11 +216,13 @@ impl App {
             return Err(Error::Internal("more changes than one transaction holds".to_owned()));
         }
         let (mut writes, noted) = changes.into_parts();
-        let follows = noted.as_ref().is_some_and(|noted| noted.what.iter().any(EventKind::has_consequences));
+        let millis = u64::try_from((self.0.clock)().as_millis()).unwrap_or(u64::MAX);
+        let at = Moment { millis, random: random::number()?, from: telemetry::from() };
+        let pending = events::pending(grant, noted.as_ref(), &writes, at)?;
+        let follows = pending.is_some();
+        writes.extend(pending);
         if let Some(noted) = noted {
-            let millis = u64::try_from((self.0.clock)().as_millis()).unwrap_or(u64::MAX);
-            let at = Moment { millis, random: random::number()?, from: telemetry::from() };
-            writes.extend(event(grant, noted, at, self.0.config.event_life)?);
+            writes.push(events::event(grant, noted, at, self.0.config.event_life)?);
         }
         let needing: Vec<(usize, Key)> =
             writes.iter().enumerate().filter_map(|(at, write)| Some((at, write.needs_rows()?.clone()))).collect();
@@ -238,6 +242,11 @@ impl App {
             }
         }
         Ok(written)
+    }
+
+    /// Makes all of the changes of the search index, or none.
+    pub(crate) async fn commit_index(&self, grant: &Grant, changes: Changes) -> Result<Written, Error> {
+        Ok(self.index.write(grant, changes.into_parts().0).await?)
     }
 
     /// What is needed for a new row: who creates it, the time, a new id.

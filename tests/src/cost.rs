@@ -396,8 +396,6 @@ pub async fn of_library(tally: &mut Tally, alice: &Caller, nobody: &Caller, pins
     }
     tally.ask(getting(nobody, "/v1/images/alice/tools/bb:v1?arch=amd64"), 200).await;
     tally.row("library lookup by tag");
-    tally.ask(getting(alice, "/v1/search?value=tools"), 200).await;
-    tally.row("search in one entity with two images");
     tally.ask(alice.request(Method::DELETE, "/v1/images/alice/tools/bb:v3?arch=amd64"), 200).await;
     tally.row("library delete");
 }

@@ -27,8 +27,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The name of its one table.
+/// The name of the library's own table.
 pub const TABLE: &str = "stackroom";
+/// The name of the table of the search index.
+pub const INDEX: &str = "stackroom-index";
 
 /// A local `DynamoDB`. Clones are the same.
 #[derive(Clone)]
@@ -47,7 +49,7 @@ impl fmt::Debug for DynamoDb {
 }
 
 impl DynamoDb {
-    /// Opens the file at `path`, or creates it, with the table in it.
+    /// Opens the file at `path`, or creates it, with the tables in it.
     pub async fn open(path: &Path) -> Self {
         let name = path.to_str().unwrap();
         // The writer comes first: opening is what brings the file's layout up to date.
@@ -55,6 +57,7 @@ impl DynamoDb {
         let readers = (0..3).map(|_| Database::new(name).unwrap()).collect();
         let made = Self(Arc::new(Inner { writer, readers, turn: AtomicUsize::new(0) }));
         made.table(&server::local::Nothing).create().await.unwrap();
+        made.index(&server::local::Nothing).create().await.unwrap();
         made
     }
 
@@ -74,6 +77,11 @@ impl DynamoDb {
     /// Its table, through a layer.
     pub fn table(&self, layer: &dyn Layer) -> Table {
         Table::on(self.rows(layer)).in_pages_of(128)
+    }
+
+    /// The search index, through a layer.
+    pub fn index(&self, layer: &dyn Layer) -> Table {
+        Table::on(layer.index(Arc::new(dynamodb::DynamoDb::new(self.client(layer), INDEX.to_owned())))).in_pages_of(128)
     }
 
     /// What keeps its rows, through a layer.

@@ -56,6 +56,7 @@ impl Place {
         let stores = Stores { place: self, name };
         stores.bucket(&Nothing).create_bucket().bucket(&stores.name).send().await.unwrap();
         stores.rows(&Nothing).create().await.unwrap();
+        DynamoDb::new(stores.dynamodb(&Nothing), stores.index()).create().await.unwrap();
         stores
     }
 }
@@ -81,13 +82,22 @@ fn http_client() -> SharedHttpClient {
 impl Stores {
     /// What keeps the rows there, through a layer.
     pub fn rows(&self, layer: &dyn Layer) -> Arc<dyn Backend> {
+        layer.rows(Arc::new(DynamoDb::new(self.dynamodb(layer), self.name.clone())))
+    }
+
+    /// The name of the table of the search index.
+    fn index(&self) -> String {
+        format!("{}-index", self.name)
+    }
+
+    fn dynamodb(&self, layer: &dyn Layer) -> aws_sdk_dynamodb::Client {
         let config = aws_sdk_dynamodb::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(REGION))
             .credentials_provider(credentials())
             .endpoint_url(&self.place.dynamodb)
             .http_client(layer.dynamodb(http_client()));
-        layer.rows(Arc::new(DynamoDb::new(aws_sdk_dynamodb::Client::from_conf(config.build()), self.name.clone())))
+        aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
     /// Configured as a deployment's client is.
@@ -110,6 +120,7 @@ impl Stores {
         App::new(Parts {
             config,
             table: Table::on(self.rows(layer)),
+            index: Table::on(layer.index(Arc::new(DynamoDb::new(self.dynamodb(layer), self.index())))),
             objects: Objects::new(bucket.clone(), bucket, self.name.clone()),
             keys: Keys::parse(keys).unwrap(),
             clock: shared::app::system_clock,

@@ -11,7 +11,7 @@
 //! `STACKROOM_FUNCTIONS` is the folder with `⟨function⟩/bootstrap`, as `cargo lambda build` leaves it; `scripts/test lambda`
 //! and `scripts/test cloud` build them. With `STACKROOM_FUNCTIONS_LOG`, what they log goes to standard error.
 
-use crate::dynamodb::{DynamoDb, TABLE};
+use crate::dynamodb::{DynamoDb, INDEX, TABLE};
 use crate::localstack::{ROOT, Stack};
 use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
@@ -125,7 +125,7 @@ pub fn specs(public_url: &str) -> Vec<FunctionSpec> {
     let deployment = Deployment {
         region: REGION.to_owned(),
         parameters: BTreeMap::from([pair("PublicUrl", public_url), pair("TokenKeysSecret", SECRET)]),
-        names: BTreeMap::from([pair("Table", TABLE), pair("Bucket", BUCKET)]),
+        names: BTreeMap::from([pair("Table", TABLE), pair("Index", INDEX), pair("Bucket", BUCKET)]),
         ..Deployment::default()
     };
     template::functions(TEMPLATE, &deployment).unwrap()

@@ -54,6 +54,10 @@ impl<A: Around> Layer for Layered<A> {
         Arc::new(Rows { inner, around: self.0.clone() })
     }
 
+    fn index(&self, inner: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        self.rows(inner)
+    }
+
     fn s3(&self, client: SharedHttpClient) -> SharedHttpClient {
         let around = self.0.clone();
         http_client_fn(move |settings, components| {

@@ -126,7 +126,8 @@ impl Server {
             let keys = Keys::parse(&std::fs::read_to_string(folder.path().join("keys")).unwrap()).unwrap();
             let own = &*local.app;
             let (config, objects, clock) = (own.config.clone(), own.objects.clone(), own.clock);
-            local.app = App::new(Parts { config, table: dynamodb.table(layer), objects, keys, clock });
+            let (table, index) = (dynamodb.table(layer), dynamodb.index(layer));
+            local.app = App::new(Parts { config, table, index, objects, keys, clock });
         }
         if functions::emulated() {
             let made = Stack::create(&url).await.unwrap();
@@ -219,6 +220,11 @@ impl Server {
         assert_eq!(swept["data"]["wrong_accounts"], json!([]));
         backlinks::agree(&self.local.app.table).await;
         swept["data"].clone()
+    }
+
+    /// Waits until a search finds everything that was changed before.
+    pub async fn followed(&self) {
+        shared::service::outbox::follow(&self.local.app).await.unwrap();
     }
 
     /// Used and reserved bytes of a user's entity.

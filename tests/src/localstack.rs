@@ -153,7 +153,9 @@ impl Stack {
         let mut deployment = stack.deployment(public_url, "");
         // Nothing here is to be kept.
         deployment.parameters.insert("DeletionProtection".to_owned(), "false".to_owned());
-        stack.make_table(template::properties(TEMPLATE, &deployment, "Table")?).await?;
+        for (resource, name) in [("Table", stack.name.clone()), ("Index", stack.index())] {
+            stack.make_table(&name, template::properties(TEMPLATE, &deployment, resource)?).await?;
+        }
         stack.make_bucket(template::properties(TEMPLATE, &deployment, "Bucket")?).await?;
         Ok(stack)
     }
@@ -165,9 +167,18 @@ impl Stack {
             region: REGION.to_owned(),
             account: ACCOUNT.to_owned(),
             parameters: BTreeMap::from([pair("PublicUrl", public_url), pair("TokenKeysSecret", secret)]),
-            names: BTreeMap::from([pair("Table", &self.name), pair("Bucket", &self.name)]),
+            names: BTreeMap::from([
+                pair("Table", &self.name),
+                pair("Index", &self.index()),
+                pair("Bucket", &self.name),
+            ]),
             ..Deployment::default()
         }
+    }
+
+    /// The name of the table of the search index.
+    fn index(&self) -> String {
+        format!("{}-index", self.name)
     }
 
     /// The installation itself, as the emulator's administrator.
@@ -188,9 +199,11 @@ impl Stack {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         let public = bucket.clone().endpoint_url(&config.public_url);
         let bucket = bucket.endpoint_url(&self.emulator.endpoint);
+        let table = aws_sdk_dynamodb::Client::from_conf(table.build());
         App::new(Parts {
             config,
-            table: Table::new(aws_sdk_dynamodb::Client::from_conf(table.build()), self.name.clone()),
+            table: Table::new(table.clone(), self.name.clone()),
+            index: Table::new(table, self.index()),
             objects: Objects::new(
                 aws_sdk_s3::Client::from_conf(bucket.build()),
                 aws_sdk_s3::Client::from_conf(public.build()),
@@ -202,11 +215,11 @@ impl Stack {
     }
 
     /// The properties of the resource are the fields of the request, but for those that have requests of their own.
-    async fn make_table(&mut self, mut properties: Value) -> anyhow::Result<()> {
+    async fn make_table(&mut self, name: &str, mut properties: Value) -> anyhow::Result<()> {
         let fields = properties.as_object_mut().context("a table without properties")?;
         let life = fields.remove("TimeToLiveSpecification");
         let backup = fields.remove("PointInTimeRecoverySpecification");
-        fields.insert("TableName".to_owned(), json!(self.name));
+        fields.insert("TableName".to_owned(), json!(name));
         // A parameter is text, and a stream that is described is one that is wanted.
         let protected = fields.get("DeletionProtectionEnabled") == Some(&json!("true"));
         fields.insert("DeletionProtectionEnabled".to_owned(), json!(protected));
@@ -214,7 +227,7 @@ impl Stack {
             stream.insert("StreamEnabled".to_owned(), json!(true));
         }
         self.dynamodb("CreateTable", &properties).await?;
-        let named = json!({ "TableName": self.name });
+        let named = json!({ "TableName": name });
         let active = async {
             loop {
                 let found = self.dynamodb("DescribeTable", &named).await?;
@@ -230,7 +243,7 @@ impl Stack {
             ("UpdateContinuousBackups", "PointInTimeRecoverySpecification", backup),
         ] {
             let Some(value) = value else { continue };
-            let made = self.dynamodb(operation, &json!({ "TableName": self.name, field: value })).await;
+            let made = self.dynamodb(operation, &json!({ "TableName": name, field: value })).await;
             self.refused.extend(made.err().map(|error| format!("{field}: {error}")));
         }
         Ok(())

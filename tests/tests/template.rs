@@ -265,6 +265,7 @@ fn events(template: &mut Template) {
                     "Stream",
                     "StartingPosition",
                     "BatchSize",
+                    "MaximumBatchingWindowInSeconds",
                     "ParallelizationFactor",
                     "MaximumRetryAttempts",
                     "DestinationConfig",
@@ -321,9 +322,10 @@ fn settings(template: &mut Template) {
     }
 }
 
-/// What holds people's data outlives the stack and its mistakes.
+/// What holds people's data outlives the stack and its mistakes. The search index holds none.
 fn stores(template: &mut Template) {
-    let stores = [template.of_type("AWS::DynamoDB::Table"), template.of_type("AWS::S3::Bucket")].concat();
+    let mut stores = [template.of_type("AWS::DynamoDB::Table"), template.of_type("AWS::S3::Bucket")].concat();
+    stores.retain(|(id, _)| id != "Index");
     for (id, resource) in &stores {
         for policy in ["DeletionPolicy", "UpdateReplacePolicy"] {
             if resource.get(policy).is_none_or(|policy| policy != "Retain") {
@@ -332,7 +334,7 @@ fn stores(template: &mut Template) {
         }
     }
     let text = |value: &Value| serde_yaml_ng::to_string(value).unwrap();
-    for (id, table) in template.of_type("AWS::DynamoDB::Table") {
+    for (id, table) in template.of_type("AWS::DynamoDB::Table").into_iter().filter(|(id, _)| id != "Index") {
         let properties = text(&table["Properties"]);
         for wanted in ["PointInTimeRecoveryEnabled: true", "BillingMode: PAY_PER_REQUEST", "DeletionProtectionEnabled:"]
         {

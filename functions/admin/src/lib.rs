@@ -10,6 +10,7 @@ use shared::auth::Credential;
 use shared::http::Routes;
 use shared::http::library::{Answer, data, json, without_query};
 use shared::service::scrub::{self, Cursor};
+use shared::service::search;
 use shared::service::sweep::accounts::{self, Correction};
 use shared::service::sweep::{self, Ages, Mode};
 use utoipa::ToSchema;
@@ -33,6 +34,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(routes!(sweep_now, sweep_dry))
         .routes(routes!(accounts_compared, accounts_corrected))
         .routes(routes!(scrub_on))
+        .routes(routes!(index_state, index_anew))
 }
 
 #[derive(Deserialize, Default, ToSchema)]
@@ -128,4 +130,28 @@ async fn scrub_on(State(app): State<App>, caller: Credential, body: Bytes) -> An
     let Scrub { after, bytes } = if body.is_empty() { Scrub::default() } else { json(&body)? };
     let scrubbed = scrub::scrub(&app, &caller, after, bytes.unwrap_or(scrub::MAX_BYTES)).await?;
     Ok(data(wire::scrubbed(scrubbed)))
+}
+
+/// Says whether the search index is whole, and how far it is behind.
+#[utoipa::path(
+    get,
+    path = "/api/index",
+    tag = "administration",
+    security(("bearer" = [])),
+    responses((status = 200, body = wire::Index), (status = 403)),
+)]
+async fn index_state(State(app): State<App>, caller: Credential) -> Answer {
+    Ok(data(wire::index(search::state(&app, &caller).await?)))
+}
+
+/// Has the search index made anew, which the server or the next sweep does. What is in it is found meanwhile.
+#[utoipa::path(
+    post,
+    path = "/api/index",
+    tag = "administration",
+    responses((status = 200, body = wire::Index), (status = 403)),
+)]
+async fn index_anew(State(app): State<App>, caller: Credential) -> Answer {
+    search::renew(&app, &caller).await?;
+    Ok(data(wire::index(search::state(&app, &caller).await?)))
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use shared::domain::quota;
+use shared::service::search::State;
 use shared::service::sweep::accounts;
 use shared::service::{scrub, sweep};
 use utoipa::ToSchema;
@@ -165,4 +166,19 @@ pub(crate) fn scrubbed(scrubbed: scrub::Scrubbed) -> Scrubbed {
         damaged: damaged.into_iter().map(finding).collect(),
         next,
     }
+}
+
+/// The state of the search index.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Index {
+    /// Whether everything is in it but for the latest changes.
+    whole: bool,
+    /// For how many seconds the oldest change waits to come into it; 0 if none waits.
+    behind_seconds: u64,
+}
+
+/// The state of the search index.
+pub(crate) fn index(state: State) -> Index {
+    Index { whole: state.whole, behind_seconds: state.behind.unwrap_or(0) }
 }

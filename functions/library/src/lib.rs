@@ -919,7 +919,7 @@ struct Search {
     path = "/v1/search",
     tag = "search",
     params(
-        ("value" = Option<String>, Query, description = "The text to search for, at least 3 characters"),
+        ("value" = Option<String>, Query, description = "Words to search for, one of at least 3 characters; each is a part of a word of what is found"),
         ("description" = Option<String>, Query, description = "Only what has this text in its own description"),
         ("entity" = Option<String>, Query, description = "Only in this entity; administrators can search any"),
         ("arch" = Option<String>, Query, description = "Only images for these architectures, separated by commas"),

@@ -565,6 +565,9 @@ pub struct Found {
     collection: Vec<Collection>,
     container: Vec<Container>,
     image: Vec<Image>,
+    /// Whether there are more results, or may be; left out if there are none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more: bool,
 }
 
 /// The results of a search.
@@ -574,5 +577,6 @@ pub fn results(found: &Results) -> Found {
         collection: found.collections.iter().map(collection).collect(),
         container: found.containers.iter().map(|(row, images)| container(row, images)).collect(),
         image: found.images.iter().map(|(row, one)| image(row, one)).collect(),
+        more: found.more,
     }
 }

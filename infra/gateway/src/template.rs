@@ -118,7 +118,7 @@ pub enum Event {
 impl Event {
     /// Whether an event source sends this record of a stream. Source: *Lambda Developer Guide*, "Control which events
     /// Lambda sends to your function": all fields of a pattern must match, and of a list of values one. Of its operators,
-    /// like `exists`, none is simulated: what has one matches nothing.
+    /// like `exists`, only `prefix` is simulated: what has another one matches nothing.
     pub fn takes(&self, record: &serde_json::Value) -> bool {
         match self {
             Self::Stream { patterns, .. } => {
@@ -134,7 +134,11 @@ fn fits(pattern: &serde_json::Value, record: &serde_json::Value) -> bool {
         serde_json::Value::Object(fields) => {
             fields.iter().all(|(name, pattern)| record.get(name).is_some_and(|found| fits(pattern, found)))
         }
-        serde_json::Value::Array(values) => values.contains(record),
+        serde_json::Value::Array(values) => values.iter().any(|value| {
+            let prefix = value.get("prefix").and_then(serde_json::Value::as_str);
+            prefix
+                .map_or_else(|| value == record, |prefix| record.as_str().is_some_and(|text| text.starts_with(prefix)))
+        }),
         _ => false,
     }
 }

@@ -5,6 +5,7 @@
 //! | `lock` | held by the process that serves the folder, as the folder itself is |
 //! | `in-use` | there while the databases are open: which files they consist of |
 //! | `table.sqlite` | the table |
+//! | `index.sqlite` | the search index, which is made anew if it is gone |
 //! | `objects.sqlite` | which objects the files make up |
 //! | `objects.copied` | held by those who read the object files by a copy of that |
 //! | `objects/` | the object files; may be a link to another file system, including NFS |
@@ -38,6 +39,8 @@ use std::time::Duration;
 
 /// The bucket, and so the first part of the path of every presigned URL.
 pub const BUCKET: &str = "objects";
+/// The search index.
+const INDEX: &str = "index.sqlite";
 /// The name of the first site admin.
 const FIRST: &str = "admin";
 /// How many rows are read at a time: a few milliseconds.
@@ -82,7 +85,7 @@ impl Local {
         // Somebody may remove the file, and the next server would make another one.
         let lock = [locked(folder, folder)?, locked(folder, &folder.join("lock"))?];
         let (mark, databases) =
-            (folder.join("in-use"), ["table.sqlite", "objects.sqlite"].map(|name| folder.join(name)));
+            (folder.join("in-use"), ["table.sqlite", "objects.sqlite", INDEX].map(|name| folder.join(name)));
         let databases = databases.each_ref().map(PathBuf::as_path);
         InUse::check(&mark, &databases)?;
         let keys = Keys::parse(&kept(&folder.join("keys"), || Ok(Keys::generate()?))?)?;
@@ -91,6 +94,7 @@ impl Local {
         embedded::deny_others(&folder.join("admin.token"))?;
 
         let table = embedded::table::Table::open(&folder.join("table.sqlite"))?;
+        let index = embedded::table::Table::open(&folder.join(INDEX))?;
         let readers = config.proxy_sends.clone().map_or(Readers::Nobody, Readers::Proxy);
         let objects = open_objects(folder, folder.join("objects.sqlite"), secret.clone(), readers)?;
 
@@ -98,6 +102,7 @@ impl Local {
         let app = App::new(Parts {
             config,
             table: Table::on(layer.rows(Arc::new(table))).in_pages_of(PAGE),
+            index: Table::on(layer.index(Arc::new(index))).in_pages_of(PAGE),
             objects: Objects::new(s3.clone(), s3, BUCKET.to_owned()),
             keys,
             clock: system_clock,
@@ -158,6 +163,11 @@ impl Local {
 pub trait Layer: Sync {
     /// Stands in front of the table.
     fn rows(&self, rows: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        rows
+    }
+
+    /// Stands in front of the search index.
+    fn index(&self, rows: Arc<dyn Backend>) -> Arc<dyn Backend> {
         rows
     }
 
@@ -292,6 +302,8 @@ impl Snapshot {
         };
         tokio::task::spawn_blocking(copied).await??;
         let table = embedded::table::Table::open(&rows)?;
+        // Whoever gets a copy makes an index of their own.
+        let no_index = embedded::table::Table::open(&scratch.0.join(INDEX))?;
         let objects = open_objects(folder, index, secret.clone(), Readers::AsBefore)?;
         let of = Digest::of(secret.as_bytes()).hex().chars().take(16).collect();
         let config = Config::read(NOWHERE, |_| None)?;
@@ -299,6 +311,7 @@ impl Snapshot {
         let app = App::new(Parts {
             config,
             table: Table::on(Arc::new(table)).in_pages_of(PAGE),
+            index: Table::on(Arc::new(no_index)).in_pages_of(PAGE),
             objects: Objects::new(s3.clone(), s3, BUCKET.to_owned()),
             keys: Keys::parse(&Keys::generate()?)?,
             clock: system_clock,

@@ -22,7 +22,7 @@ use shared::config::{Config, Pins};
 use shared::service::people::users;
 use shared::service::sweep::{self, Ages};
 use shared::service::uploads::verify;
-use shared::service::{copy, downloads, installation, outbox};
+use shared::service::{copy, downloads, installation, outbox, search};
 use shared::telemetry::Address;
 use std::convert::Infallible;
 use std::io::{IsTerminal, Write};
@@ -476,10 +476,26 @@ const FOLLOW_ALONE: Duration = Duration::from_mins(1);
 /// How long it waits for more changes, to follow them together.
 const GATHER: Duration = Duration::from_millis(50);
 
+/// How often a server looks whether the search index is to be made anew, and for how long changes wait meanwhile.
+const INDEX_EVERY: Duration = Duration::from_mins(1);
+const INDEX_FOR: Duration = Duration::from_secs(2);
+
+/// Does what follows from changes, and makes the search index if there is none.
 async fn follow_always(app: App, every: Duration, metrics: Option<Metrics>) {
+    let mut looked = None;
     loop {
-        match metrics::counted(metrics.as_ref(), Box::pin(outbox::follow(&app))).await {
-            Ok(_) => {
+        let follow = async {
+            outbox::follow(&app).await?;
+            if looked.is_none_or(|at: Instant| at.elapsed() >= INDEX_EVERY) {
+                let whole = search::make(&app, Some((Instant::now() + INDEX_FOR).into_std())).await?;
+                looked = whole.then(Instant::now);
+            }
+            Ok::<_, shared::Error>(looked.is_some())
+        };
+        match metrics::counted(metrics.as_ref(), Box::pin(follow)).await {
+            // There is more to be made.
+            Ok(false) => {}
+            Ok(true) => {
                 let _ = tokio::time::timeout(every, app.outbox_filled()).await;
                 tokio::time::sleep(GATHER).await;
             }

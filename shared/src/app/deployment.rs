@@ -126,6 +126,7 @@ pub struct Deployed {
 }
 
 /// The parts of an installation. `STACKROOM_S3_PUBLIC_URL` is the bucket's endpoint for clients, if it differs from ours.
+/// `STACKROOM_INDEX` is the table of the search index, if it is not called as the other one with `-index`.
 fn parts(access: Access, keys: Keys, place: Deployed) -> Result<Parts, Error> {
     let config = Config::read(&place.public_url, |name| std::env::var(name).ok());
     let config = config.map_err(|error| Error::Internal(error.to_string()))?;
@@ -140,9 +141,12 @@ fn parts(access: Access, keys: Keys, place: Deployed) -> Result<Parts, Error> {
         crate::config::beside(&config.public_url, url).map_err(|error| Error::Internal(error.to_string()))?;
     }
     let public = public.map_or_else(|| s3.clone(), |url| s3.clone().endpoint_url(url));
+    let rows = aws_sdk_dynamodb::Client::from_conf(access.table.build());
+    let index = variable("STACKROOM_INDEX").unwrap_or_else(|| format!("{}-index", place.table));
     Ok(Parts {
         config,
-        table: Table::new(aws_sdk_dynamodb::Client::from_conf(access.table.build()), place.table),
+        table: Table::new(rows.clone(), place.table),
+        index: Table::new(rows, index),
         objects: Objects::new(
             aws_sdk_s3::Client::from_conf(s3.build()),
             aws_sdk_s3::Client::from_conf(public.build()),
@@ -178,11 +182,13 @@ impl Assembly {
         Ok(Self { parts: parts(access, Keys::parse(&Keys::generate()?)?, place)?, renewal: None })
     }
 
-    /// Makes the table and the bucket, if they are not there.
+    /// Makes the tables and the bucket, if they are not there.
     pub async fn made(&self) -> Result<(), Error> {
-        let Parts { table, objects, .. } = &self.parts;
-        table.create().await?;
-        table.usable().await?;
+        let Parts { table, index, objects, .. } = &self.parts;
+        for table in [table, index] {
+            table.create().await?;
+            table.usable().await?;
+        }
         Ok(objects.create().await?)
     }
 

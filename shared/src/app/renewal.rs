@@ -180,9 +180,11 @@ mod tests {
         let table = aws_sdk_dynamodb::Config::builder()
             .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::latest())
             .region(region);
+        let table = aws_sdk_dynamodb::Client::from_conf(table.build());
         let parts = Parts {
             config: Config::read("http://h", |_| None).unwrap(),
-            table: Table::new(aws_sdk_dynamodb::Client::from_conf(table.build()), "table".to_owned()),
+            table: Table::new(table.clone(), "table".to_owned()),
+            index: Table::new(table, "index".to_owned()),
             objects: Objects::new(s3.clone(), s3, "bucket".to_owned()),
             keys,
             clock: now,

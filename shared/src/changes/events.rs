@@ -1,4 +1,5 @@
-//! Events: who did what, where and when. An event is written in the transaction that it describes.
+//! Events: who did what, where and when. An event is written in the transaction that it describes, and so is what is to
+//! follow from it.
 
 use super::Changes;
 use crate::domain::{Actor, Time};
@@ -6,6 +7,7 @@ use crate::rules::{Grant, Place};
 use crate::store::rows::{Event, EventEnd, EventKind, Pending};
 use crate::store::table::{Condition, Write};
 use crate::store::{StoreError, keys};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -37,14 +39,13 @@ pub(crate) fn log(place: &Place) -> String {
     }
 }
 
-/// The writes of an event, done with this grant: the event itself, which is forgotten after `life`, and its entry in the
-/// outbox, if something follows from it.
+/// An event, done with this grant, which is forgotten after `life`.
 pub(crate) fn event(
     grant: &Grant,
     Noted { place, what, by }: Noted,
     at: Moment,
     life: Duration,
-) -> Result<Vec<Write>, StoreError> {
+) -> Result<Write, StoreError> {
     let grant = by.as_ref().unwrap_or(grant);
     let seconds = i64::try_from(at.millis / 1000).unwrap_or(i64::MAX);
     let row = Event {
@@ -59,12 +60,30 @@ pub(crate) fn event(
         what,
         gone: Time(seconds).plus(life),
     };
-    let mut writes = vec![Write::put(&row, Condition::Absent)?];
-    if row.what.iter().any(EventKind::has_consequences) {
-        let pending = Pending { log: row.log, millis: row.millis, random: row.random };
-        writes.push(Write::put(&pending, Condition::Absent)?);
+    Write::put(&row, Condition::Absent)
+}
+
+/// The entry in the outbox of a change with this grant, if something follows from it: a tag leads elsewhere, or a search
+/// is to find something else than before.
+pub(crate) fn pending(
+    grant: &Grant,
+    noted: Option<&Noted>,
+    writes: &[Write],
+    at: Moment,
+) -> Result<Option<Write>, StoreError> {
+    let things = match noted {
+        // Steps on the way to something that is recorded; but what is removed piece by piece is recorded first.
+        None => writes.iter().filter_map(Write::gone).collect(),
+        Some(noted) if noted.what.iter().all(EventKind::is_hidden) => BTreeSet::new(),
+        Some(_) => writes.iter().filter_map(Write::thing).collect(),
+    };
+    let history = noted.is_some_and(|noted| noted.what.iter().any(EventKind::is_history));
+    let place = noted.map_or_else(|| grant.place(), |noted| &noted.place);
+    if !history && things.is_empty() {
+        return Ok(None);
     }
-    Ok(writes)
+    let pending = Pending { log: log(place), millis: at.millis, random: at.random, things };
+    Write::put(&pending, Condition::Absent).map(Some)
 }
 
 /// Forgets an expired event.

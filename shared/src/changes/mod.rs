@@ -19,6 +19,7 @@ pub(crate) mod manifests;
 pub(crate) mod members;
 pub(crate) mod people;
 pub(crate) mod removal;
+pub(crate) mod search;
 pub(crate) mod shares;
 pub(crate) mod stars;
 pub(crate) mod streams;
@@ -109,6 +110,11 @@ impl Changes {
     /// Whether these and so many more fit into one transaction.
     pub fn have_room_for(&self, more: usize) -> bool {
         self.writes.len() + more <= Self::MAX
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
     }
 
     /// The writes, in the order in which they were added, and what the event records.

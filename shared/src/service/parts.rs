@@ -6,7 +6,7 @@ use crate::auth::Credential;
 use crate::domain::{EntityName, Repository, Roles, SubPath};
 use crate::error::Error;
 use crate::rules::{Action, Place, Resource};
-use crate::store::keys::{self, KeyRange};
+use crate::store::keys;
 use crate::store::rows::{Container, Entity, Membership};
 use crate::store::table::Page;
 
@@ -58,18 +58,6 @@ impl Listable {
         match self {
             Self::All => true,
             Self::Parts(parts) => parts.iter().any(|part| part.covers(path)),
-        }
-    }
-
-    /// The places of the rows of its images.
-    pub(crate) fn images(&self, entity: &EntityName) -> Vec<KeyRange> {
-        match self {
-            Self::All => vec![keys::images_of_entity(entity)],
-            Self::Parts(parts) => parts
-                .iter()
-                .filter_map(|part| part.repository(entity))
-                .flat_map(|part| [keys::images(&part), keys::images_under(&part)])
-                .collect(),
         }
     }
 

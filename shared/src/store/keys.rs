@@ -59,8 +59,8 @@
 
 use super::rows::{Counted, Namer};
 use crate::domain::{
-    Actor, CollectionName, Day, Digest, EntityName, Id, OciDigest, Repository, ShareId, TagName, TokenId, UploadId,
-    UserName,
+    Actor, CollectionName, Day, Digest, EntityName, Id, OciDigest, Repository, ShareId, TagName, Thing, TokenId,
+    UploadId, UserName,
 };
 use crate::rules::{Action, Grant, Place};
 use serde::{Deserialize, Serialize};
@@ -183,6 +183,11 @@ pub const OUTBOX_PARTS: u8 = 16;
 pub fn pending(log: &str, millis: u64, random: u32) -> Key {
     let part = Digest::of(log.as_bytes()).bytes()[0] % OUTBOX_PARTS;
     key(format!("F#{part:x}"), format!("T#{}", event_place(millis, random)))
+}
+
+/// Reads the part of the outbox from the partition key of an entry.
+pub fn outbox_part(pk: &str) -> Option<u8> {
+    u8::from_str_radix(pk.strip_prefix("F#")?, 16).ok().filter(|part| *part < OUTBOX_PARTS)
 }
 
 /// A part of the outbox. Its entries are in chronological order.
@@ -388,19 +393,37 @@ pub fn image(repository: &Repository, hash: &Digest) -> Key {
     key(format!("E#{}", repository.entity()), format!("I#{}#{}", repository.rest(), hash.hex()))
 }
 
+/// Something that a search finds.
+pub fn thing(thing: &Thing) -> Key {
+    match thing {
+        Thing::Entity(name) => entity(name),
+        Thing::Collection(entity, name) => collection(entity, name),
+        Thing::Container(repository) => container(repository),
+        Thing::Image(repository, hash) => image(repository, hash),
+    }
+}
+
+/// Something that a search finds, from the place of its row.
+pub fn thing_at(key: &Key) -> Option<Thing> {
+    let entity: EntityName = key.pk.strip_prefix("E#")?.parse().ok()?;
+    if key.sk == SELF {
+        return Some(Thing::Entity(entity));
+    }
+    let in_entity = |rest: &str| format!("{entity}/{rest}").parse().ok();
+    match key.sk.split_at_checked(2)? {
+        ("C#", name) => Some(Thing::Collection(entity, name.parse().ok()?)),
+        ("R#", rest) => Some(Thing::Container(in_entity(rest)?)),
+        ("I#", path) => {
+            let (rest, hash) = path.rsplit_once('#')?;
+            Some(Thing::Image(in_entity(rest)?, Digest::from_hex(hash).ok()?))
+        }
+        _ => None,
+    }
+}
+
 /// The partition and prefix of the images of a container.
 pub fn images(repository: &Repository) -> KeyRange {
     range(format!("E#{}", repository.entity()), format!("I#{}#", repository.rest()))
-}
-
-/// The partition and prefix of the images of all containers under a path.
-pub fn images_under(path: &Repository) -> KeyRange {
-    range(format!("E#{}", path.entity()), format!("I#{}/", path.rest()))
-}
-
-/// The partition and prefix of all images of an entity.
-pub fn images_of_entity(entity: &EntityName) -> KeyRange {
-    range(format!("E#{entity}"), "I#")
 }
 
 /// The charge of a blob to an entity.
@@ -896,6 +919,16 @@ mod tests {
             (stream(UploadId::from_random([0; 16])), RowKind::Stream),
         ] {
             assert_eq!(kind(&key), expected, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn the_part_of_the_outbox_is_read_back_from_its_key_alone() {
+        for part in 0..OUTBOX_PARTS {
+            assert_eq!(outbox_part(&outbox(part).pk), Some(part));
+        }
+        for other in ["F#10", "F#", "F#x", "E#acme", ""] {
+            assert_eq!(outbox_part(other), None, "{other}");
         }
     }
 

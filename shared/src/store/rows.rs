@@ -5,7 +5,7 @@ use crate::domain::quota::{Numbers, Quota};
 use crate::domain::sif::SifFacts;
 use crate::domain::{
     Actor, CollectionName, CustomData, Day, Description, Digest, Downloads, Email, EntityName, FileName, Id, OciDigest,
-    Readme, Repository, Role, Roles, ShareId, SourceUrl, SubPath, TagName, Time, TokenId, TokenScope, UploadId,
+    Readme, Repository, Role, Roles, ShareId, SourceUrl, SubPath, TagName, Thing, Time, TokenId, TokenScope, UploadId,
     UserName, Visibility,
 };
 use serde::de::DeserializeOwned;
@@ -1289,16 +1289,19 @@ pub struct Event {
 }
 row!(Event, row => keys::event(&row.log, row.millis, row.random));
 
-/// An event that something is to follow from: an entry of the outbox. It is written with the event, and deleted once all
-/// that follows is done.
+/// A change that something is to follow from: an entry of the outbox. It is written with the change, and deleted once
+/// all that follows is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
-    /// The log that the event is in.
+    /// The log that its event is in, if it has one.
     pub log: String,
-    /// The time of the event, in milliseconds since 1970.
+    /// The time of the change, in milliseconds since 1970.
     pub millis: u64,
     /// What keeps it apart from others of the same millisecond.
     pub random: u32,
+    /// What a search is to find anew.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub things: BTreeSet<Thing>,
 }
 row!(Pending, row => keys::pending(&row.log, row.millis, row.random));
 
@@ -1543,9 +1546,14 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// Whether something follows from it after its transaction.
-    pub fn has_consequences(&self) -> bool {
+    /// Whether it is part of the history of a tag.
+    pub fn is_history(&self) -> bool {
         matches!(self, Self::TagSet(_) | Self::TagRemoved(_))
+    }
+
+    /// Whether a search finds nothing else after it than before.
+    pub fn is_hidden(&self) -> bool {
+        matches!(self, Self::ImageBegun { .. })
     }
 }
 

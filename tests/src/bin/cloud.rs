@@ -6,8 +6,11 @@
 //! standard error. Both serve until they are told to stop.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a tool of the tests")]
 
+use serde_json::json;
+use shared::store::keys;
 use stackroom_tests::{Server, functions};
 use std::path::Path;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What is about the functions of a test, and no setting of a server.
@@ -27,8 +30,23 @@ async fn main() {
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted.unwrap(),
         _ = ended.recv() => {}
+        () = streamed(&server) => {}
     }
     drop(server);
+}
+
+/// Tells the function that follows changes what the table's stream would: its table here has none. So it looks into each
+/// part of the outbox, whether something came into it or not.
+async fn streamed(server: &Server) {
+    let follow = server.functions.as_ref().unwrap().functions.get("Follow").unwrap();
+    let record = |part: u8| json!({ "dynamodb": { "Keys": { "pk": { "S": keys::outbox(part).pk } } } });
+    let event = json!({ "Records": (0..keys::OUTBOX_PARTS).map(record).collect::<Vec<_>>() });
+    loop {
+        if let Err(failure) = follow.deliver(event.to_string().into(), 0).await {
+            eprintln!("Follow: {failure}");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 async fn printed() -> Server {

@@ -60,6 +60,7 @@ async fn main() {
     tokio::select! {
         ended = tokio::signal::ctrl_c() => ended.unwrap(),
         () = streamed(&stack, &functions["Verify"]) => {}
+        () = streamed(&stack, &functions["Follow"]) => {}
         () = scheduled(&functions["Sweep"]) => {}
     }
     let _ = std::fs::remove_file(&token);

@@ -150,6 +150,15 @@ async fn story(both: &Both) {
     let shared = alice.post("/api/shares", json!({ "image": "alice/tools/bb:v1" })).await.ok();
     let share = shared["data"]["url"].as_str().unwrap().replace(&server.url, &both.url);
     assert_eq!(send(nobody.request(Method::POST, &share)).await.status, 303);
+    // What follows from the changes so far. The stream tells of entries of the outbox, and of other rows.
+    let follower = &functions.functions["Follow"];
+    let inserted = |pk: String| json!({ "eventName": "INSERT", "dynamodb": { "Keys": { "pk": { "S": pk } } } });
+    let records: Vec<_> = (0..16).map(|number| inserted(format!("F#{number:x}"))).collect();
+    assert!(records.iter().all(|record| follower.spec().events[0].takes(record)));
+    assert!(!follower.spec().events[0].takes(&inserted("E#alice".to_owned())));
+    follower.deliver(json!({ "Records": records }).to_string().into(), 0).await.unwrap();
+    let history = alice.get("/api/history?repository=alice/tools/bb&tag=v1").await.ok();
+    assert_ne!(history["data"], json!([]));
     // What functions said in their log of what was downloaded.
     let counter = &functions.functions["Downloads"];
     let line = json!({ "download": "library alice/tools/bb - v1" }).to_string();
@@ -173,6 +182,8 @@ async fn story(both: &Both) {
     deletion_that_dies(both, &alice, &later[0]).await;
     admin.post("/api/sweep", json!({ "now": true })).await.ok();
     admin.get("/api/accounts").await.ok();
+    admin.get("/api/index").await.ok();
+    admin.post("/api/index", json!({})).await.ok();
     // Damage, and loss.
     damage_all(server);
     admin.post("/api/scrub", json!({})).await.ok();
@@ -234,6 +245,7 @@ async fn long_ago(server: &Server, clock: Clock) -> String {
     let app = shared::App::new(shared::app::Parts {
         config: own.config.clone(),
         table: own.table.clone(),
+        index: own.index.clone(),
         objects: own.objects.clone(),
         keys: shared::auth::Keys::parse(&keys).unwrap(),
         clock,
@@ -244,15 +256,15 @@ async fn long_ago(server: &Server, clock: Clock) -> String {
 
 /// Each action of each policy of the template: `⟨function⟩ ⟨action⟩`, with the policy that is left without it.
 fn without_each(function: &FunctionSpec) -> Vec<(String, Vec<Statement>)> {
-    let actions = function.statements.iter().flat_map(|statement| statement.actions.clone());
-    let without = |action: &String| {
-        let mut left = function.statements.clone();
-        for statement in &mut left {
-            statement.actions.retain(|one| one != action);
+    let mut all = Vec::new();
+    for (at, statement) in function.statements.iter().enumerate() {
+        for action in &statement.actions {
+            let mut left = function.statements.clone();
+            left[at].actions.retain(|one| one != action);
+            all.push((format!("{} {action} {:?}", function.id, statement.resources), left));
         }
-        left
-    };
-    actions.map(|action| (format!("{} {action}", function.id), without(&action))).collect()
+    }
+    all
 }
 
 #[tokio::test]

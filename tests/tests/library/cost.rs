@@ -115,6 +115,7 @@ async fn every_step_costs_what_is_written_down() {
     note("GET  collections", &alice.get("/v1/collections?entity=alice").await);
     note("GET  containers", &alice.get("/v1/containers?entity=alice").await);
     note("GET  images", &alice.get("/v1/images?container=alice/tools/bb").await);
+    server.followed().await;
     note("GET  search, one entity", &alice.get("/v1/search?value=alice").await);
     note("GET  token-status", &alice.get("/v1/token-status").await);
     note("DEL  image", &alice.delete("/v1/images/alice/tools/bb:latest").await);

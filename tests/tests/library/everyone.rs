@@ -239,6 +239,7 @@ fn about_bytes_and_people() -> Vec<Question> {
         ask(post.clone(), "/api/sweep", "/api/sweep", json!({})),
         get("/api/sweep", "/api/sweep"),
         ask(post.clone(), "/api/scrub", "/api/scrub", json!({})),
+        ask(post.clone(), "/api/index", "/api/index", json!({})),
         get("/pks/lookup", "/pks/lookup?op=get&search=0x0"),
         ask(post, "/pks/add", "/pks/add", Value::Null),
     ]
@@ -269,6 +270,7 @@ fn about_the_operator() -> Vec<Question> {
         ask(post.clone(), "/api/invitations", "/api/invitations", json!({})),
         ask(delete, "/api/invitations/{id}", "/api/invitations/000000000000000000000000", Value::Null),
         get("/api/accounts", "/api/accounts"),
+        get("/api/index", "/api/index"),
         ask(post, "/api/accounts", "/api/accounts", json!({ "repair": true })),
     ]
 }

@@ -126,6 +126,7 @@ async fn a_role_on_a_collection_or_container_is_one_there_and_nowhere_else() {
     let found = |answer: Value| -> Vec<String> {
         answer["data"]["container"].as_array().unwrap().iter().map(|row| text(row, "/name")).collect()
     };
+    server.followed().await;
     assert_eq!(found(bob.get("/v1/search?value=acme").await.ok()), ["bb", "cc", "new"]);
     assert_eq!(found(carol.get("/v1/search?value=acme").await.ok()), ["cc"]);
     let catalog = |who: &Caller| {

@@ -160,6 +160,7 @@ async fn where_the_object_store_sends_the_bytes_only_the_redirect_has_the_digest
     let parts = shared::app::Parts {
         config: shared::config::Config { serve_blobs: false, ..server.local.app.config.clone() },
         table: server.local.app.table.clone(),
+        index: server.local.app.index.clone(),
         objects: server.local.app.objects.clone(),
         keys: shared::auth::Keys::parse(
             &std::fs::read_to_string(server.local.admin_token().with_file_name("keys")).unwrap(),

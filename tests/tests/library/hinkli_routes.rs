@@ -360,6 +360,7 @@ async fn the_small_ones_are_answered() {
     }
     // A search in descriptions alone, and an administrator's in an entity of others.
     set(&alice, "/v1/containers/alice/runs/one", json!({ "description": "Nanopore reads" })).await.ok();
+    server.followed().await;
     let names = |found: &Value| -> Vec<String> {
         found["data"]["container"].as_array().unwrap().iter().map(|row| text(row, "/name")).collect()
     };

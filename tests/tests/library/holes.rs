@@ -288,6 +288,7 @@ async fn sregistry_3_labels_of_private_images_are_found_by_nobody_else() {
     let Stage { server, bench, eve, .. } = Stage::set().await;
     let labelled = SifBuilder::new("amd64").labels(&[("project", "Quilibrium")]).build();
     bench.push("bench/priv/secret", "labelled", "amd64", &labelled).await.ok();
+    server.followed().await;
     for value in ["Quilibrium", "project", "secret"] {
         let found = async |who: &Caller| {
             let answer = who.get(&format!("/v1/search?value={value}")).await.ok();

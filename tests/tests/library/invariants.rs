@@ -260,7 +260,8 @@ async fn b17_the_discovery_document_holds_objects_only() {
 
 #[tokio::test]
 async fn b18_a_search_names_where_an_image_is_and_its_tags() {
-    let (_server, alice, _) = with_an_image().await;
+    let (server, alice, _) = with_an_image().await;
+    server.followed().await;
     let found = alice.get("/v1/search?value=tools&arch=amd64").await.ok();
     let image = &found["data"]["image"][0];
     assert_eq!(image["tags"], json!(["latest"]));

@@ -29,6 +29,7 @@ mod races;
 mod registration;
 mod removal;
 mod sealed;
+mod search;
 mod shares;
 mod stars;
 mod support;

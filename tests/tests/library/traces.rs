@@ -444,6 +444,7 @@ async fn s1_images_are_found_by_what_is_said_of_them() {
     let alice = server.user("alice", 0).await;
     let bytes = SifBuilder::new("amd64").signature(SIGNER).build();
     alice.push("alice/tools/bbx", "latest", "amd64", &bytes).await.ok();
+    server.followed().await;
     let found = step(get(&alice, "/v1/search?arch=amd64&value=bbx"), "", EXACTLY).await.json;
     let image = &found["data"]["image"][0];
     for (field, value) in [

@@ -112,13 +112,13 @@ impl Fixture {
         if on_dynamodb() {
             let table = DynamoDb::open(&folder.path().join("dynamodb.sqlite")).await.table(&layer);
             let own = &*local.app;
-            let (config, objects) = (own.config.clone(), own.objects.clone());
-            local.app = App::new(Parts { config, table, objects, keys: keys(), clock: own.clock });
+            let (config, index, objects) = (own.config.clone(), own.index.clone(), own.objects.clone());
+            local.app = App::new(Parts { config, table, index, objects, keys: keys(), clock: own.clock });
         }
         local.first_admin().await.unwrap();
         let own = &*local.app;
-        let (table, objects) = (own.table.clone(), own.objects.clone());
-        let app = App::new(Parts { config: own.config.clone(), table, objects, keys: keys(), clock });
+        let (table, index, objects) = (own.table.clone(), own.index.clone(), own.objects.clone());
+        let app = App::new(Parts { config: own.config.clone(), table, index, objects, keys: keys(), clock });
         let token = std::fs::read_to_string(local.admin_token()).unwrap();
         let who = app.keys.credential(Some(&format!("Bearer {token}")), app.now()).unwrap();
 

@@ -173,8 +173,9 @@ impl Server {
         let local = Local::open(folder.path(), config.unwrap()).await.unwrap();
         local.first_admin().await.unwrap();
         let keys = Keys::parse(&std::fs::read_to_string(folder.path().join("keys")).unwrap()).unwrap();
-        let (config, table, objects) = (local.app.config.clone(), local.app.table.clone(), local.app.objects.clone());
-        let app = App::new(Parts { config, table, objects, keys, clock });
+        let own = &*local.app;
+        let (config, table, objects) = (own.config.clone(), own.table.clone(), own.objects.clone());
+        let app = App::new(Parts { config, table, index: own.index.clone(), objects, keys, clock });
         let token = std::fs::read_to_string(local.admin_token()).unwrap();
         let operator = app.keys.credential(Some(&format!("Bearer {token}")), app.now()).unwrap();
         let images = (0..IMAGES as u64).map(|seed| {

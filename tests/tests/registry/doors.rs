@@ -81,6 +81,7 @@ async fn an_image_pushed_by_registry_clients_is_an_image_of_the_library() {
     let found = alice.get(&format!("/v1/images/{BB}:v1?arch=arm64&details")).await.ok();
     assert!(found.to_string().contains("Bootstrap: scratch"), "{found}");
     assert_eq!(found["data"]["signed"], json!(true));
+    server.followed().await;
     for (query, hits) in [("arch=arm64", 1), ("signed=true", 1), ("arch=amd64", 0), ("signed=false", 0)] {
         let found = alice.get(&format!("/v1/search?value=somebody&{query}")).await.ok();
         assert_eq!(found["data"]["image"].as_array().unwrap().len(), hits, "{query}");

@@ -240,9 +240,9 @@ async fn sweeps_at_once_leave_the_latest_events_of_a_log() {
 async fn nobody_registers_before_there_is_an_administrator() {
     let (_folder, local) = new_stores().await;
     let config = Config::read("http://127.0.0.1:1", |name| (name == "STACKROOM_REGISTRATION").then(|| "open".into()));
-    let (table, objects) = (local.app.table.clone(), local.app.objects.clone());
+    let (table, index, objects) = (local.app.table.clone(), local.app.index.clone(), local.app.objects.clone());
     let keys = Keys::parse(&Keys::generate().unwrap()).unwrap();
-    let app = App::new(Parts { config: config.unwrap(), table, objects, keys, clock: system_clock });
+    let app = App::new(Parts { config: config.unwrap(), table, index, objects, keys, clock: system_clock });
     let new = || Newcomer {
         name: "admin".to_owned(),
         password: "a long password".to_owned().into(),

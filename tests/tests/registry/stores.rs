@@ -309,8 +309,8 @@ fn killed(from: &Path, to: &Path) {
     copied(from, to);
     let inode = |name: String| fs::metadata(to.join(name)).unwrap().ino();
     let line = |name: &str| format!("{} {}.\n", inode(format!("{name}.sqlite")), inode(format!("{name}.sqlite-wal")));
-    assert_eq!(fs::read_to_string(from.join("in-use")).unwrap().lines().count(), 2);
-    fs::write(to.join("in-use"), line("table") + &line("objects")).unwrap();
+    assert_eq!(fs::read_to_string(from.join("in-use")).unwrap().lines().count(), 3);
+    fs::write(to.join("in-use"), line("table") + &line("objects") + &line("index")).unwrap();
 }
 
 #[tokio::test]
@@ -329,7 +329,7 @@ async fn attack_12_a_database_that_lost_its_latest_changes_is_not_opened() {
             assert!(why.contains(missing) && why.contains("in-use"), "{why}");
         }
     };
-    for missing in ["table.sqlite-wal", "objects.sqlite-wal"] {
+    for missing in ["table.sqlite-wal", "objects.sqlite-wal", "index.sqlite-wal"] {
         let (dead, whole) =
             (folder.path().join(format!("dead {missing}")), folder.path().join(format!("copy {missing}")));
         killed(&data, &dead);

@@ -246,8 +246,8 @@ pub(crate) fn installation(
     let mut config = own.config.clone();
     change(&mut config);
     let keys = Keys::parse(&keys.map_or_else(|| keys_of(server), str::to_owned)).unwrap();
-    let (table, objects) = (own.table.clone(), own.objects.clone());
-    App::new(Parts { config, table, objects, keys, clock })
+    let (table, index, objects) = (own.table.clone(), own.index.clone(), own.objects.clone());
+    App::new(Parts { config, table, index, objects, keys, clock })
 }
 
 /// The same caller, talking to another process of the same installation, with keys and settings of its own.

@@ -56,9 +56,10 @@ async fn swept(server: &Server, meter: &Meter) -> Units {
     meter.take()
 }
 
-async fn searched(alice: &Caller, meter: &Meter) -> Units {
+async fn searched(server: &Server, meter: &Meter, alice: &Caller, value: &str) -> Units {
+    server.followed().await;
     meter.take();
-    alice.get("/v1/search?value=none").await.ok();
+    alice.get(&format!("/v1/search?value={value}")).await.ok();
     meter.take()
 }
 
@@ -75,12 +76,19 @@ async fn count() -> Counted {
     let alice = server.user("alice", 0).await;
     let units = swept(&server, &meter).await;
     rows.push(Row { name: "sweep of an empty library", requests: 1, units });
-    alice.push("alice/tools/bb", "v0", "amd64", &sif(1000)).await.ok();
-    let (before, search) = (swept(&server, &meter).await, searched(&alice, &meter).await);
+    alice.push("alice/tools/bb", "first", "amd64", &sif(1000)).await.ok();
+    let search = searched(&server, &meter, &alice, "tools").await;
+    let units = searched(&server, &meter, &alice, "first").await;
+    rows.push(Row { name: "search that finds an image and its container", requests: 1, units });
+    let one = searched(&server, &meter, &alice, "first&arch=amd64").await;
+    let before = swept(&server, &meter).await;
     for number in 1..=MORE {
         alice.push("alice/tools/bb", &format!("v{number}"), "amd64", &sif(1000 + u64::from(number))).await.ok();
     }
-    let (after, more) = (swept(&server, &meter).await, searched(&alice, &meter).await);
+    let more = searched(&server, &meter, &alice, "tools").await;
+    let same = searched(&server, &meter, &alice, "first&arch=amd64").await;
+    assert_eq!(same, one, "a search costs by what it finds, and not by what is there");
+    let after = swept(&server, &meter).await;
     let each = |after: Units, before: Units| (after.read - before.read) / f64::from(MORE);
     Counted { rows, sweeping: each(after, before), searching: each(more, search) }
 }
@@ -279,7 +287,7 @@ async fn the_page_of_costs_has_what_operations_consume() {
     // These depend on how long names and numbers are, so they are said with two digits.
     for (said, is) in [
         (said(&page, " read units of a sweep for each 1000 images"), counted.sweeping * 1000.0),
-        (said(&page, " read units of a search for each 1000 images"), counted.searching * 1000.0),
+        (said(&page, " read units of a search for each 100 images that it finds"), counted.searching * 100.0),
     ] {
         assert!((said - is).abs() < 0.05 * is, "the page says {said}, and it is {is}");
     }

@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use super::backend::Text;
-use crate::domain::{EntityName, Repository, ShareId, TagName, Time};
+use crate::domain::{EntityName, Repository, ShareId, TagName, Thing, Time};
 use crate::store::keys::{self, Key};
 use crate::store::rows::Row;
 
@@ -228,6 +228,22 @@ impl Write {
             Operation::Check(..) => None,
             other => Some(other.key()),
         }
+    }
+
+    /// What a search finds, if this makes it, changes more of it than its numbers, or deletes it.
+    pub(crate) fn thing(&self) -> Option<Thing> {
+        match &self.0 {
+            Operation::Put(key, ..)
+            | Operation::Overlay(key, _)
+            | Operation::Delete(key, _)
+            | Operation::Label(key, _) => keys::thing_at(key),
+            Operation::Check(..) | Operation::Add(..) => None,
+        }
+    }
+
+    /// The same, if this deletes it.
+    pub(crate) fn gone(&self) -> Option<Thing> {
+        self.thing().filter(|_| matches!(self.0, Operation::Delete(..)))
     }
 
     /// What it does.
