@@ -12,8 +12,8 @@ use self::buffers::Buffers;
 #[cfg(feature = "profiles")]
 pub use self::deployment::Assembly;
 pub use self::deployment::Deployed;
-use self::downloads::Served;
 pub use self::downloads::{Batch, Downloaded};
+use self::downloads::{Note, Served};
 use self::looks::Lately;
 use self::manifests::Manifests;
 use self::places::{Place, Places};
@@ -158,12 +158,9 @@ impl App {
         &self.1.served
     }
 
-    /// Counts a download: in the log line of its request, and in this process if that writes them down.
+    /// Notes what a request lets somebody download, which counts once it is answered so.
     pub(crate) fn downloaded(&self, what: Download) {
-        telemetry::downloaded(what.to_string());
-        if !self.served().add(what, self.now()) {
-            tracing::warn!("too many different downloads in a minute: some are not counted");
-        }
+        telemetry::noted(Arc::new(Note { app: self.clone(), what }));
     }
 
     /// The turn to note something that others would note as well; `None` if somebody is at it.

@@ -5,6 +5,7 @@ pub mod emf;
 
 pub use self::counts::{Count, Counts};
 
+use std::any::Any;
 use std::future::Future;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::net::IpAddr;
@@ -50,8 +51,11 @@ struct Words {
     decision: &'static str,
     cause: Option<String>,
     route: String,
-    download: Option<String>,
+    noted: Option<Noted>,
 }
+
+/// What work noted for whoever records it.
+pub type Noted = Arc<dyn Any + Send + Sync>;
 
 /// The summary of a request, for its log line.
 #[derive(Debug, Clone)]
@@ -68,6 +72,8 @@ pub struct Summary {
     pub cause: Option<String>,
     /// The route that it took, if there is one.
     pub route: String,
+    /// What it noted.
+    pub noted: Option<Noted>,
     /// What it let somebody download.
     pub download: Option<String>,
     /// All that it counted.
@@ -80,11 +86,11 @@ pub async fn recorded<T>(origin: Origin, work: impl Future<Output = T>) -> (T, S
     let record = Arc::new(Record { origin, ..Record::default() });
     let result = RECORD.scope(Arc::clone(&record), work).await;
     let words = record.words.lock().map(|mut words| std::mem::take(&mut *words)).unwrap_or_default();
-    let Words { caller, decision, cause, route, download } = words;
+    let Words { caller, decision, cause, route, noted } = words;
     let counts = record.counts.clone();
     let number = |count| u32::try_from(counts.of(count)).unwrap_or(u32::MAX);
     let (reads, writes) = (number(Count::TableReads), number(Count::TableWrites));
-    (result, Summary { reads, writes, caller, decision, cause, route, download, counts })
+    (result, Summary { reads, writes, caller, decision, cause, route, noted, download: None, counts })
 }
 
 /// Runs `work` to its end even if nobody waits for it any more, for example after a client's connection breaks. What
@@ -144,9 +150,9 @@ pub(crate) fn route(path: &str) {
     word(|words| path.clone_into(&mut words.route));
 }
 
-/// Records what somebody may download now.
-pub(crate) fn downloaded(what: String) {
-    word(|words| words.download = Some(what));
+/// Notes something for whoever records this work.
+pub(crate) fn noted(noted: Noted) {
+    word(|words| words.noted = Some(noted));
 }
 
 /// Something was decided.

@@ -424,7 +424,7 @@ const BROKEN: [(&str, &str, &str); 33] = [
     ("!If [KeepsDeleted,", "!If [Keeps,", "no condition Keeps"),
     ("    Condition: HasDashboard\n", "    Condition: HasBoard\n", "no condition HasBoard"),
     ("    Condition: HasDomain\n    Description", "    Condition: HasName\n    Description", "no condition HasName"),
-    ("Days: !Ref LogDays", "Days: 30", "LogDays is used nowhere"),
+    ("NAMESPACE: !Ref MetricsNamespace", "NAMESPACE: space", "MetricsNamespace is used nowhere"),
     ("STACKROOM_DEFAULT_QUOTA: !Ref", "STACKROOM_QUOTA: !Ref", "no code reads STACKROOM_QUOTA"),
     ("          STACKROOM_LONGEST_CHUNK:", "          AWS_ENDPOINT:", "no code reads AWS_ENDPOINT"),
     ("        STACKROOM_BUCKET: !Ref Bucket\n", "", "needs STACKROOM_BUCKET"),

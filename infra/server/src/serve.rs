@@ -171,8 +171,11 @@ impl Serving {
         for task in self.tasks {
             task.abort();
         }
-        if let Err(error) = downloads::write_down(&self.app).await {
+        let last = tokio::time::timeout(LAST_COUNT, downloads::write_down(&self.app)).await;
+        if let Ok(Err(error)) = last {
             tracing::error!(%error, cause = error.cause(), "the latest downloads are not counted");
+        } else if last.is_err() {
+            tracing::error!("the latest downloads are not counted: the table does not answer");
         }
         Ok(())
     }
@@ -507,6 +510,8 @@ async fn follow_always(app: App, every: Duration, metrics: Option<Metrics>) {
     }
 }
 
+/// For how long a server that ends tries to write down what was downloaded.
+const LAST_COUNT: Duration = Duration::from_secs(10);
 /// How often a server writes down what was downloaded. A server that is killed loses the numbers since the last time.
 const COUNT_EVERY: Duration = Duration::from_mins(1);
 

@@ -1,8 +1,9 @@
 //! Downloads that this process has served and not yet written down.
 
+use super::App;
 use crate::domain::{Day, Download, Time};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -36,8 +37,34 @@ pub struct Batch {
 pub(crate) struct Served {
     kept: AtomicBool,
     sums: Mutex<HashMap<(Day, Download), (u64, Time)>>,
-    /// The batch that is being written, until that is done, and since when.
-    pub(crate) unwritten: tokio::sync::Mutex<Option<(Batch, Time)>>,
+    /// The batches that are being written, until that is done, the oldest first.
+    pub(crate) unwritten: tokio::sync::Mutex<VecDeque<Unwritten>>,
+}
+
+/// A batch that is being written.
+#[derive(Debug)]
+pub(crate) struct Unwritten {
+    /// What of it is not written.
+    pub(crate) batch: Batch,
+    /// Since when.
+    pub(crate) since: Time,
+}
+
+/// A download that a request lets somebody have.
+pub(crate) struct Note {
+    pub(crate) app: App,
+    pub(crate) what: Download,
+}
+
+impl Note {
+    /// Counts it in this process, if that writes numbers down. Returns how it stands in the log line.
+    pub(crate) fn count(&self) -> String {
+        let Self { app, what } = self;
+        if !app.served().add(what.clone(), app.now()) {
+            tracing::warn!("too many different downloads in a minute: some are not counted");
+        }
+        what.to_string()
+    }
 }
 
 impl Served {

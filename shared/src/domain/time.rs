@@ -49,6 +49,15 @@ const DAY: i64 = 86_400;
 pub struct Day(pub i64);
 
 impl Day {
+    /// How many days are kept together.
+    pub const TOGETHER: i64 = 32;
+
+    /// The first of the days that are kept together with it.
+    #[must_use]
+    pub fn first_together(self) -> Self {
+        Self(self.0.div_euclid(Self::TOGETHER) * Self::TOGETHER)
+    }
+
     /// When it begins.
     pub fn begins(self) -> Time {
         Time(self.0.saturating_mul(DAY))

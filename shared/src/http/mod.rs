@@ -11,6 +11,7 @@ mod renewing;
 pub use self::renewing::renewed;
 
 use crate::app::App;
+use crate::app::downloads::Note;
 use crate::app::looks;
 use crate::domain::ShareId;
 use crate::telemetry::{self, Summary};
@@ -116,7 +117,7 @@ async fn handle(form: Form, honoured: Honoured, router: Router, mut request: Req
             None => told(form, !reads, router.oneshot(request)).await,
         }
     };
-    let (answer, summary) = telemetry::recorded(origin, AssertUnwindSafe(answering).catch_unwind()).await;
+    let (answer, mut summary) = telemetry::recorded(origin, AssertUnwindSafe(answering).catch_unwind()).await;
     let mut response = match answer {
         Ok(Ok(response)) => in_form(form, response),
         Ok(Err(never)) => match never {},
@@ -125,6 +126,10 @@ async fn handle(form: Form, honoured: Honoured, router: Router, mut request: Req
     if detailed {
         response = registry::with_details(response);
     }
+    // Who only looks downloads nothing, and neither does who hears of a failure.
+    let given = method != Method::HEAD && !(response.status().is_client_error() || response.status().is_server_error());
+    let noted = summary.noted.take().and_then(|noted| noted.downcast::<Note>().ok());
+    summary.download = noted.filter(|_| given).map(|noted| noted.count());
     let logged = Logged { method: method.as_str(), path: &path, status: response.status(), started };
     logged.log(&summary);
     // For code around the router, like the tests that count reads.

@@ -6,7 +6,7 @@ use super::restore;
 use crate::app::App;
 use crate::auth::Credential;
 use crate::domain::manifest::{Contents, contents};
-use crate::domain::{FileName, ManifestId, OciDigest, Repository, TagName, Time};
+use crate::domain::{Door, Download, FileName, ManifestId, OciDigest, Repository, TagName, Time};
 use crate::error::Error;
 use crate::rules::Action;
 use crate::store::StoreError;
@@ -58,7 +58,10 @@ pub async fn find(app: &App, credential: &Credential, id: &ManifestId) -> Result
     let resource = resource_at(repository, container.as_ref());
     access.require(Action::Pull, &resource, "manifest", "download this file")?;
     let manifest: Manifest = access.take(&key)?.ok_or(Error::NotFound("manifest"))?;
-    of(app, &manifest).await
+    let file = of(app, &manifest).await?;
+    let image = Some(manifest.image.map_or(manifest.digest, OciDigest::from));
+    app.downloaded(Download { repository: manifest.repository, image, tag: None, door: Door::Library });
+    Ok(file)
 }
 
 /// A URL of the file, which was found in the repository; `None` if we send the bytes ourselves.

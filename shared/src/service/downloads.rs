@@ -1,9 +1,9 @@
 //! Counting downloads, without a write for any of them.
 //!
-//! 1. A request that lets somebody download an image notes that in its log line, and in a process that writes the
-//!    numbers down itself also in memory. *Dies before 2*: what was noted since the last time is not counted.
-//! 2. Once in a while, all that was noted since the last time becomes a batch with a name of its own. It is kept until
-//!    all of it is written.
+//! 1. A request that lets somebody download an image, and is answered so, has that in its log line; a process that writes
+//!    the numbers down itself also keeps it in memory. *Dies before 2*: what was noted since the last time is not counted.
+//! 2. Once in a while, all that was noted since the last time becomes a batch with a name of its own. What of it is not
+//!    written is kept, and tried again for a day.
 //! 3. For each repository in the batch: read its row, the numbers that change, and whether this part of the batch was
 //!    counted. *It was, or the repository is gone*: done.
 //! 4. In one transaction: the new numbers, each on condition of its version, and the mark that this part was counted.
@@ -13,6 +13,7 @@
 
 use super::access::{Access, resource_at, system};
 use super::retry::Retry;
+use crate::app::downloads::Unwritten;
 use crate::app::{App, Batch, Downloaded as Noted};
 use crate::auth::Credential;
 use crate::changes::downloads::{self, Counting};
@@ -24,11 +25,15 @@ use crate::store::keys;
 use crate::store::rows::{BatchCounted, Container, Counted, Downloaded};
 use crate::store::table::{Page, Written};
 use futures::stream::{self, StreamExt as _};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How many days are shown, and kept.
 pub const DAYS: u16 = 400;
+/// How many rows have the days that are shown.
+const ROWS_OF_DAYS: usize = 14;
+/// How many batches wait to be written.
+const WAITING: usize = 10;
 /// How many numbers are written in one transaction.
 const AT_A_TIME: usize = 90;
 /// How many repositories are counted at the same time.
@@ -41,25 +46,34 @@ const BROUGHT: Duration = Duration::from_hours(48);
 /// Writes down what this process has served since the last time. Returns how many downloads.
 ///
 /// # Errors
-/// What was taken is kept, and written the next time.
+/// What could not be written is kept, and written the next time.
 pub async fn write_down(app: &App) -> Result<u64, Error> {
     let (mut unwritten, now) = (app.served().unwritten.lock().await, app.now());
-    if unwritten.as_ref().is_some_and(|(_, since)| since.plus(TRIED) <= now) {
-        tracing::error!("some downloads could not be written down for a day: they are not counted");
-        *unwritten = None;
+    // A name first: without one, nothing is taken.
+    let id = Digest::of(&random::bytes::<16>()?).hex();
+    let downloads = app.served().take();
+    if !downloads.is_empty() {
+        unwritten.push_back(Unwritten { batch: Batch { id, downloads }, since: now });
     }
-    if unwritten.is_none() {
-        let downloads = app.served().take();
-        if downloads.is_empty() {
-            return Ok(0);
+    while unwritten.len() > WAITING || unwritten.front().is_some_and(|oldest| oldest.since.plus(TRIED) <= now) {
+        unwritten.pop_front();
+        tracing::error!("some downloads could not be written down for long: they are not counted");
+    }
+    let (mut written, mut failed) = (0, None);
+    for waiting in unwritten.iter_mut() {
+        let before = sum(&waiting.batch);
+        // What is written of it already is not brought again.
+        if let Err(error) = count_some(app, &mut waiting.batch).await {
+            failed.get_or_insert(error);
         }
-        *unwritten = Some((Batch { id: Digest::of(&random::bytes::<16>()?).hex(), downloads }, now));
+        written += before - sum(&waiting.batch);
     }
-    let Some((batch, _)) = &*unwritten else { return Ok(0) };
-    count(app, batch).await?;
-    let written = batch.downloads.iter().map(|noted| noted.count).sum();
-    *unwritten = None;
-    Ok(written)
+    unwritten.retain(|waiting| !waiting.batch.downloads.is_empty());
+    failed.map_or(Ok(written), Err)
+}
+
+fn sum(batch: &Batch) -> u64 {
+    batch.downloads.iter().map(|noted| noted.count).sum()
 }
 
 /// Counts a batch, unless it was counted before.
@@ -67,6 +81,11 @@ pub async fn write_down(app: &App) -> Result<u64, Error> {
 /// # Errors
 /// The first one, after all repositories were tried. The batch can be brought again.
 pub async fn count(app: &App, batch: &Batch) -> Result<(), Error> {
+    count_some(app, &mut batch.clone()).await
+}
+
+/// The same. What is left of the batch is what could not be written.
+async fn count_some(app: &App, batch: &mut Batch) -> Result<(), Error> {
     let grant = system(Action::Sweep, &Resource::Installation)?;
     let mut of: BTreeMap<&Repository, Vec<&Noted>> = BTreeMap::new();
     for noted in &batch.downloads {
@@ -76,23 +95,34 @@ pub async fn count(app: &App, batch: &Batch) -> Result<(), Error> {
     for (repository, noted) in of {
         let numbers = numbers(noted);
         for (number, numbers) in (0..).zip(numbers.chunks(AT_A_TIME)) {
-            parts.push(Part { app, grant: &grant, batch, repository, number, numbers: numbers.to_vec() });
+            parts.push(Part { app, grant: &grant, batch: &batch.id, repository, number, numbers: numbers.to_vec() });
         }
     }
     let counted: Vec<_> = parts.into_iter().map(Part::count).collect();
-    // One that fails keeps no other from being counted.
-    let counted: Vec<Result<(), Error>> = stream::iter(counted).buffer_unordered(AT_ONCE).collect().await;
-    counted.into_iter().collect()
+    let (mut undone, mut failed) = (BTreeSet::new(), None);
+    let mut counted = stream::iter(counted).buffer_unordered(AT_ONCE);
+    while let Some((repository, done)) = counted.next().await {
+        // One that fails keeps no other from being counted.
+        if let Err(error) = done {
+            undone.insert(repository.clone());
+            failed.get_or_insert(error);
+        }
+    }
+    drop(counted);
+    batch.downloads.retain(|noted| undone.contains(&noted.what.repository));
+    failed.map_or(Ok(()), Err)
 }
 
 /// A number that changes.
 #[derive(Clone)]
 struct Number {
     of: Counted,
-    /// The day; `None` for the sum of all days.
-    day: Option<Day>,
+    /// The first of the days that are kept together; `None` for the sum of all days.
+    first: Option<Day>,
     /// How many more.
     more: Downloads,
+    /// How many more on each of the days, if not of all.
+    days: BTreeMap<Day, Downloads>,
     latest: Time,
 }
 
@@ -102,11 +132,19 @@ fn numbers(noted: Vec<&Noted>) -> Vec<Number> {
     for Noted { what, day, count, latest } in noted {
         let image = what.image.into_iter().flat_map(|image| [Counted::Repository, Counted::Image(image)]);
         for of in image.chain(what.tag.clone().map(Counted::Tag)) {
-            for day in [None, Some(*day)] {
-                let fresh = || Number { of: of.clone(), day, more: Downloads::default(), latest: *latest };
-                let number = numbers.entry((of.clone(), day)).or_insert_with(fresh);
+            for first in [None, Some(day.first_together())] {
+                let number = numbers.entry((of.clone(), first)).or_insert_with(|| Number {
+                    of: of.clone(),
+                    first,
+                    more: Downloads::default(),
+                    days: BTreeMap::new(),
+                    latest: *latest,
+                });
                 number.more.add(what.door, *count);
                 number.latest = number.latest.max(*latest);
+                if first.is_some() {
+                    number.days.entry(*day).or_default().add(what.door, *count);
+                }
             }
         }
     }
@@ -117,23 +155,28 @@ fn numbers(noted: Vec<&Noted>) -> Vec<Number> {
 struct Part<'a> {
     app: &'a App,
     grant: &'a Grant,
-    batch: &'a Batch,
+    /// The name of the batch.
+    batch: &'a str,
     repository: &'a Repository,
     number: u32,
     numbers: Vec<Number>,
 }
 
-impl Part<'_> {
-    /// Steps 3 and 4.
-    async fn count(self) -> Result<(), Error> {
+impl<'a> Part<'a> {
+    /// Steps 3 and 4. Returns also whose part it is.
+    async fn count(self) -> (&'a Repository, Result<(), Error>) {
+        (self.repository, self.counted().await)
+    }
+
+    async fn counted(self) -> Result<(), Error> {
         let Self { app, grant, batch, repository, number, numbers } = self;
         let gone = app.now().plus(BROUGHT);
-        let mark = BatchCounted { batch: batch.id.clone(), repository: repository.clone(), part: number, gone };
-        let (container, marked) = (keys::container(repository), keys::batch_counted(&batch.id, repository, number));
+        let mark = BatchCounted { batch: batch.to_owned(), repository: repository.clone(), part: number, gone };
+        let (container, marked) = (keys::container(repository), keys::batch_counted(batch, repository, number));
         let mut retry = Retry::of("downloads of the same repository");
         loop {
             retry.pause().await?;
-            let changed = numbers.iter().map(|number| keys::downloaded(repository, &number.of, number.day));
+            let changed = numbers.iter().map(|number| keys::downloaded(repository, &number.of, number.first));
             let mut rows = app.table.batch(changed.chain([container.clone(), marked.clone()])).await?;
             let Some(container) = rows.take::<Container>(&container)? else { return Ok(()) };
             if rows.take::<BatchCounted>(&marked)?.is_some() {
@@ -141,7 +184,7 @@ impl Part<'_> {
             }
             let mut counting = Vec::with_capacity(numbers.len());
             for number in &numbers {
-                let before = rows.take(&keys::downloaded(repository, &number.of, number.day))?;
+                let before = rows.take(&keys::downloaded(repository, &number.of, number.first))?;
                 counting.push(counted(&container, number, before)?);
             }
             if app.commit(grant, downloads::counted(&mark, &counting)?).await? == Written::Done {
@@ -162,12 +205,17 @@ fn counted(container: &Container, number: &Number, before: Option<Downloaded>) -
     let before = before.filter(|row| row.container == container.id);
     let mut downloads = before.as_ref().map(|row| row.downloads).unwrap_or_default();
     downloads.more(&number.more);
+    let mut days = before.as_ref().map(|row| row.days.clone()).unwrap_or_default();
+    for (day, more) in &number.days {
+        days.entry(*day).or_default().more(more);
+    }
     let row = Downloaded {
         repository: container.repository.clone(),
         container: container.id,
         of: number.of.clone(),
-        day: number.day,
+        first: number.first,
         downloads,
+        days,
         latest: before.map_or(number.latest, |row| row.latest.max(number.latest)),
         version,
     };
@@ -207,11 +255,11 @@ pub async fn of(
     };
     if days > 0 && shown.latest.is_some() {
         let first = Day(app.now().day().0 - i64::from(days.min(DAYS)) + 1);
-        let most = usize::from(days.min(DAYS));
-        let page: Page<Downloaded> = app.table.query_last(keys::downloaded_by_day(repository, of), None, most).await?;
+        let page: Page<Downloaded> =
+            app.table.query_last(keys::downloaded_by_day(repository, of), None, ROWS_OF_DAYS).await?;
         let rows = page.rows.into_iter().filter(|row| row.container == container.id);
-        let days = rows.filter_map(|row| Some((row.day?, row.downloads))).filter(|(day, _)| *day >= first);
-        shown.days = days.collect();
+        let days = rows.flat_map(|row| row.days.into_iter().rev());
+        shown.days = days.filter(|(day, _)| *day >= first).collect();
     }
     Ok(shown)
 }

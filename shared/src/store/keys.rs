@@ -29,7 +29,7 @@
 //! | `R#⟨repository⟩` | `-` | [`Marker`](super::rows::Marker): library images are here |
 //! | `R#⟨repository⟩` | `A` | [`About`](super::rows::About): README, custom data, the URL of the sources |
 //! | `R#⟨repository⟩` | `N` | [`Counts`](super::rows::Counts): how many have starred it |
-//! | `R#⟨repository⟩` | `C#A#⟨what⟩`, `C#D#⟨what⟩#⟨day⟩` | [`Downloaded`](super::rows::Downloaded): how often, in all and on a day; what is `R`, `I#⟨digest⟩` or `T#⟨tag⟩` |
+//! | `R#⟨repository⟩` | `C#A#⟨what⟩`, `C#D#⟨what⟩#⟨day⟩` | [`Downloaded`](super::rows::Downloaded): how often, in all and on each day of a month from this one on; what is `R`, `I#⟨digest⟩` or `T#⟨tag⟩` |
 //! | `R#⟨repository⟩` | `T#⟨tag⟩` | [`Tag`](super::rows::Tag) |
 //! | `R#⟨repository⟩` | `H#⟨tag⟩#⟨time⟩⟨random⟩` | [`TagThen`](super::rows::TagThen): where the tag led from then on |
 //! | `R#⟨repository⟩` | `M#⟨digest⟩` | [`Manifest`](super::rows::Manifest) |
@@ -260,16 +260,16 @@ pub fn counts(repository: &Repository) -> Key {
     key(format!("R#{repository}"), "N")
 }
 
-/// The number of downloads of something in a repository: on a day, or of all days.
-pub fn downloaded(repository: &Repository, of: &Counted, day: Option<Day>) -> Key {
-    let sk = match day {
-        Some(day) => format!("C#D#{}#{day}", counted_of(of)),
+/// The number of downloads of something in a repository: on the days from one on that are kept together, or of all days.
+pub fn downloaded(repository: &Repository, of: &Counted, first: Option<Day>) -> Key {
+    let sk = match first {
+        Some(first) => format!("C#D#{}#{first}", counted_of(of)),
         None => format!("C#A#{}", counted_of(of)),
     };
     key(format!("R#{repository}"), sk)
 }
 
-/// The partition and prefix of the same of all days one by one, in chronological order.
+/// The partition and prefix of the same of all days, in chronological order.
 pub fn downloaded_by_day(repository: &Repository, of: &Counted) -> KeyRange {
     range(format!("R#{repository}"), format!("C#D#{}#", counted_of(of)))
 }

@@ -565,7 +565,7 @@ pub struct Counts {
 }
 row!(Counts, row => keys::counts(&row.repository));
 
-/// How often something was downloaded: since it is there, or on one day.
+/// How often something was downloaded: since it is there, or on each of some days.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Downloaded {
     /// The repository.
@@ -574,18 +574,20 @@ pub struct Downloaded {
     pub container: Id,
     /// What of it.
     pub of: Counted,
-    /// The day; `None` for the sum of all days.
+    /// The first of the days; `None` for the sum of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub day: Option<Day>,
-    /// How often.
-    #[serde(flatten)]
+    pub first: Option<Day>,
+    /// How often, on all of its days together.
     pub downloads: Downloads,
+    /// How often on each of them; none in the sum of all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub days: BTreeMap<Day, Downloads>,
     /// When the latest was.
     pub latest: Time,
     /// Counts the changes of this row; each change is conditional on it.
     pub version: u64,
 }
-row!(Downloaded, row => keys::downloaded(&row.repository, &row.of, row.day));
+row!(Downloaded, row => keys::downloaded(&row.repository, &row.of, row.first));
 
 impl Downloaded {
     /// The rows of which one is there as long as the tag or image is. They lie in the partition of the number, after it.

@@ -118,18 +118,14 @@ fn downloaded(repository: &Repository, reference: &Reference, image: Option<OciD
     Download { repository: repository.clone(), image, tag, door: Door::Registry }
 }
 
-/// The image that a manifest is: the SIF image in it, or itself; none if it is an index of several.
+/// The image that a manifest is: the SIF image in it, or itself; none if it is an index, also of a single one.
 fn image(sif: Option<Digest>, manifest: &OciDigest, media_type: &str) -> Option<OciDigest> {
-    let itself = || (!is_index(media_type)).then_some(*manifest);
-    sif.map(OciDigest::from).or_else(itself)
+    (!is_index(media_type)).then(|| sif.map_or(*manifest, OciDigest::from))
 }
 
 fn image_of(tag: &Tag) -> Option<OciDigest> {
-    let mut images = tag.images.values();
-    match (images.next(), images.next()) {
-        (Some(_), Some(_)) => None,
-        (only, _) => image(only.map(|tagged| tagged.hash), &tag.named.digest, &tag.named.media_type),
-    }
+    let sif = tag.images.values().next().map(|tagged| tagged.hash);
+    image(sif, &tag.named.digest, &tag.named.media_type)
 }
 
 /// The manifest that a tag names.

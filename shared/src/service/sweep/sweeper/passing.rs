@@ -46,7 +46,7 @@ impl Sweeper<'_> {
             RowKind::Downloaded => {
                 let downloaded: Downloaded = row.read()?;
                 let first = Day(self.now.day().0 - i64::from(DAYS));
-                if downloaded.day.is_some_and(|day| day < first) {
+                if downloaded.first.is_some_and(|day| day.0 + Day::TOGETHER <= first.0) {
                     self.inventory.downloads.push(downloads::forgotten(&downloaded));
                 } else if downloaded.of != Counted::Repository && downloaded.latest.day() < first {
                     self.inventory.here.sums.push(downloaded);
