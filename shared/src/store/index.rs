@@ -23,7 +23,7 @@ pub(crate) const SPELLED: usize = 24;
 
 /// How far the index is made anew. If there is no such row, it is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", tag = "made", content = "after")]
 pub(crate) enum Made {
     /// All rows of the library up to this one are in it.
     Library(Option<Key>),
@@ -162,5 +162,31 @@ pub(crate) fn kind(key: &Key) -> Kind {
         Some(("D#", _)) => Kind::Indexed,
         Some(("W#", _)) => Kind::Spelled,
         _ => Kind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_an_object() {
+        let key = Some(Key { pk: "E#a".to_owned(), sk: "-".to_owned() });
+        for made in [Made::Library(None), Made::Library(key.clone()), Made::Index(key), Made::Whole] {
+            let text = serde_json::to_string(&made).unwrap();
+            assert!(text.starts_with('{'), "{text}");
+            assert_eq!(serde_json::from_str::<Made>(&text).unwrap(), made);
+        }
+    }
+
+    #[test]
+    fn a_word_has_a_row_for_each_of_its_letters_on_and_none_twice() {
+        let scope: EntityName = "acme".parse().unwrap();
+        for (word, rows) in [("amd64", 3), ("abc", 1), ("ab", 0), (&*"ab".repeat(48), 23), (&*"x".repeat(96), 22)] {
+            let keys: BTreeSet<Key> = Spelled::all(&scope, word, Time(0), 1).iter().map(Row::key).collect();
+            assert_eq!(keys.len(), rows, "{word}");
+            assert_eq!(keys.contains(&whole(&scope, word)), rows > 0, "{word}");
+            assert!(keys.iter().all(|key| kind(key) == Kind::Spelled));
+        }
     }
 }

@@ -123,7 +123,10 @@ impl Found {
             }
             for row in app.table.query_all::<Collection>(keys::collections(&entity)).await.unwrap() {
                 let path = format!("{entity}/{}", row.name);
-                if arch.is_empty() && listed(row.name.as_str()) && has(&[path.clone(), row.description.to_string()]) {
+                if arch.is_empty()
+                    && listed(row.name.as_str())
+                    && has(&[row.name.to_string(), row.description.to_string()])
+                {
                     found.collections.insert(path);
                 }
             }

@@ -30,7 +30,7 @@ use shared::service::settings::{self, Settings};
 use shared::service::share::{self, Chosen, End, NewShare};
 use shared::service::sweep::{self, Ages};
 use shared::service::uploads::single::{self, Announced};
-use shared::service::{browse, delete, events, pull, removal, tag};
+use shared::service::{browse, delete, events, outbox, pull, removal, tag};
 use shared::{App, Error};
 use stackroom_tests::sif::SifBuilder;
 use std::cell::Cell;
@@ -392,6 +392,8 @@ impl Server {
 
     async fn search(&self, by: &Shown, text: Name) -> Result<Answer, Error> {
         let query = Query { text: text.to_owned(), ..Query::default() };
+        // It finds what was changed before once the index has followed.
+        outbox::follow(&self.app).await?;
         let found = search::search(&self.app, by, &query).await?;
         let entities = found.entities.iter().map(|one| format!("entity {}", one.name));
         let collections = found.collections.iter().map(|one| format!("collection {}", one.name));

@@ -86,7 +86,7 @@ pub(super) fn of_entity(row: &Entity) -> Words {
 
 /// The words of a collection.
 pub(super) fn of_collection(row: &Collection) -> Words {
-    Words::of([format!("{}/{}", row.entity, row.name).as_str(), &row.description])
+    Words::of([row.name.as_str(), &row.description])
 }
 
 /// The words of a container.
