@@ -123,7 +123,7 @@ async fn story(both: &Both) {
     let star = "/v1/users/alice/stars/".to_owned() + &alice.container("alice/tools/bb").await;
     alice.post(&star, json!({})).await.ok();
     alice.delete(&star).await.ok();
-    nobody.get("/v1/search?value=tools").await.ok();
+    alice.get("/v1/search?value=tools").await.ok();
     alice.push("alice/tools/bb", "v2", "amd64", &SifBuilder::new("amd64").seed(2).build()).await.ok();
     alice.delete("/v1/images/alice/tools/bb:v2?arch=amd64").await.ok();
     let wrong = SifBuilder::new("amd64").seed(3).build();
@@ -150,6 +150,7 @@ async fn story(both: &Both) {
     let shared = alice.post("/api/shares", json!({ "image": "alice/tools/bb:v1" })).await.ok();
     let share = shared["data"]["url"].as_str().unwrap().replace(&server.url, &both.url);
     assert_eq!(send(nobody.request(Method::POST, &share)).await.status, 303);
+    words_change(server, &alice, "followed").await;
     // What follows from the changes so far. The stream tells of entries of the outbox, and of other rows.
     let follower = &functions.functions["Follow"];
     let inserted = |pk: String| json!({ "eventName": "INSERT", "dynamodb": { "Keys": { "pk": { "S": pk } } } });
@@ -207,6 +208,7 @@ async fn verified_later(both: &Both, alice: &Caller, images: &[Vec<u8>; 2], mean
     let event = json!({ "Records": [{ "eventName": "MODIFY", "dynamodb": { "Keys": keys } }] });
     both.functions.functions["Verify"].deliver(event.to_string().into(), 0).await.unwrap();
     sealed(alice, "alice/tools/later", second).await;
+    words_change(&both.server, alice, "swept").await;
     let event = json!({ "source": "aws.events" });
     both.functions.functions["Sweep"].deliver(event.to_string().into(), 0).await.unwrap();
     for image in images {
@@ -238,20 +240,37 @@ type Clock = fn() -> Duration;
 const DAYS_5: Clock = || shared::app::system_clock().saturating_sub(Duration::from_hours(5 * 24));
 const DAYS_3: Clock = || shared::app::system_clock().saturating_sub(Duration::from_hours(3 * 24));
 
+/// Words come that the search index does not have, and words go that it has had for days.
+async fn words_change(server: &Server, alice: &Caller, which: &str) {
+    let image = |seed: u64| {
+        let label = format!("{which} word-{seed} other-{seed}");
+        SifBuilder::new("amd64").labels(&[("said", &label)]).seed(seed).build()
+    };
+    let path = format!("alice/tools/{which}");
+    alice.push(&path, "before", "amd64", &image(11)).await.ok();
+    shared::service::outbox::follow(&earlier(server, DAYS_3)).await.unwrap();
+    alice.delete(&format!("/v1/images/{path}:before?arch=amd64")).await.ok();
+    alice.push(&path, "after", "amd64", &image(12)).await.ok();
+}
+
 /// The same installation some days ago: what happens there is old now.
 async fn long_ago(server: &Server, clock: Clock) -> String {
+    let app = earlier(server, clock);
+    let (address, _) = gateway::serve(axum::Router::from(server::site::Site::shared(&app).unwrap())).await.unwrap();
+    format!("http://{address}")
+}
+
+fn earlier(server: &Server, clock: Clock) -> shared::App {
     let own = &*server.local.app;
     let keys = std::fs::read_to_string(Path::new(&server.local.admin_token()).with_file_name("keys")).unwrap();
-    let app = shared::App::new(shared::app::Parts {
+    shared::App::new(shared::app::Parts {
         config: own.config.clone(),
         table: own.table.clone(),
         index: own.index.clone(),
         objects: own.objects.clone(),
         keys: shared::auth::Keys::parse(&keys).unwrap(),
         clock,
-    });
-    let (address, _) = gateway::serve(axum::Router::from(server::site::Site::shared(&app).unwrap())).await.unwrap();
-    format!("http://{address}")
+    })
 }
 
 /// Each action of each policy of the template: `⟨function⟩ ⟨action⟩`, with the policy that is left without it.
