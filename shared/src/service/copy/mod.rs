@@ -35,13 +35,14 @@ mod sums;
 use super::access::system;
 use super::installation;
 use crate::app::App;
+use crate::changes::search;
 use crate::domain::{OciDigest, Time};
 use crate::error::Error;
 use crate::random;
 use crate::rules::{Action, Grant, Resource};
 use crate::store::keys::{self, RowKind};
 use crate::store::rows::{Copied, EventEnd, Installation};
-use crate::store::table::Scanned;
+use crate::store::table::{Scanned, Written};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -182,6 +183,8 @@ pub async fn served(app: &App) -> Result<(), Error> {
         )),
         Some(Copied { whole: true, .. }) => {
             let grant = system(Action::Manage, &Resource::Installation)?;
+            // Its search index, if it has one, is that of what was there before.
+            let _: Written = app.commit_index(&grant, search::unmade()).await?;
             Ok(app.table.remove(&grant, vec![keys::copied()]).await?)
         }
     }
