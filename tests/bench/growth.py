@@ -23,6 +23,7 @@ WHAT = {
     "container": "container GET of a client that pushes",
     "tags": "GET /v2/tags of a client that pushes",
     "list": "tags/list, n=100",
+    "search": "search that finds one image, of the user's own",
     "push": "library push of an image, whole",
     "untag": "DELETE of a tag",
     "delete": "DELETE of an image",
@@ -51,13 +52,14 @@ class Filled:
                 if name not in places:
                     places[name] = someone.place(name)
                     push_config(link, name)
-                image = Small()
+                # No tag is a part of another one.
+                image, tag = Small(), f"v{at}e"
                 if at // PUSHERS % 2:
-                    someone.push(places[name], f"v{at}", image)
+                    someone.push(places[name], tag, image)
                 else:
                     push_blob(link, name, image)
-                    put_manifest(link, name, f"v{at}", image)
-                self.references.append((name, f"v{at}"))
+                    put_manifest(link, name, tag, image)
+                self.references.append((name, tag))
 
         with Crowd(self.server, PUSHERS, work, once=True):
             pass
@@ -77,6 +79,11 @@ class Filled:
     def some(self):
         """References of images that lie everywhere."""
         return self.references[::max(1, len(self.references) // PATHS)]
+
+    def searches(self):
+        """What the first user searches for: each finds one image."""
+        own = [tag for name, tag in self.references if name.startswith("user0/") and int(tag[1:-1]) // PUSHERS % 2]
+        return [f"/v1/search?value={tag}&arch=amd64" for tag in own[::max(1, len(own) // PATHS)]]
 
 
 def tagged(server, tags):
@@ -145,6 +152,8 @@ def run(bench):
         took, peak = time.monotonic() - began, server.memory("VmHWM")
         say(f"  {size} images: {(size - before) / took:.0f} pushed a second")
         images[size] = measured(bench, server, filled.some(), container) | {"filling": {"mib": peak}}
+        own = {"Authorization": f"Bearer {filled.tokens[0]}", **AGENT}
+        images[size]["search"] = load(server, filled.searches(), own, bench.seconds, READERS)
     for size in TAGS:
         name, place = tagged(server, size) if size != TAGS[0] else container
         say(f"  {size} tags")

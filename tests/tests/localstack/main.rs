@@ -87,6 +87,7 @@ async fn an_image_is_pushed_found_pulled_and_deleted() {
     let alice = server.user("alice", 0).await;
     let bytes = SifBuilder::new("amd64").build();
     alice.push("alice/tools/hello", "1.0", "amd64", &bytes).await.ok();
+    server.followed().await;
     let found = alice.get("/v1/search?value=hello&arch=amd64").await.ok();
     assert!(found["data"].to_string().contains("\"hello\""), "{found}");
     let image = server.nobody.get("/v1/images/alice/tools/hello:1.0?arch=amd64").await.ok();

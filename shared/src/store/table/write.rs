@@ -254,7 +254,9 @@ impl Write {
 
 /// The text of a row.
 pub(super) fn text<R: Row>(row: &R) -> Result<Text, StoreError> {
-    serde_json::to_string(row).map_err(StoreError::Row)
+    let text = serde_json::to_string(row).map_err(StoreError::Row)?;
+    // `DynamoDB` has attributes, and nothing else.
+    if text.starts_with('{') { Ok(text) } else { Err(StoreError::Mistake(format!("a row that is no object: {text}"))) }
 }
 
 /// The attribute of an account that counts its rows.
